@@ -1,0 +1,303 @@
+"""Who may do what: the decision. Pure; the order of the checks is the order of `Reason`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+
+from aforo_authz.domain.features import Needs
+from aforo_authz.domain.quotas import Quota, Reservation, Standing, standing_of, window_of
+
+API_CALLS = "api.calls"
+
+
+class Reason(StrEnum):
+    """Why a call was refused, marked or allowed. Listed in the order `decide` checks them."""
+
+    UNAUTHENTICATED = "unauthenticated"
+    UNKNOWN_CREDENTIAL = "unknown_credential"
+    CREDENTIAL_REVOKED = "credential_revoked"
+    SUBSCRIPTION_INACTIVE = "subscription_inactive"
+    FEATURE_NOT_ENTITLED = "feature_not_entitled"
+    MARGIN_LIMIT_EXCEEDED = "margin_limit_exceeded"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    MARGIN_THROTTLE = "margin_throttle"
+    ALLOWED = "allowed"
+
+
+class Outcome(StrEnum):
+    ALLOW = "allow"
+    THROTTLE = "throttle"
+    BLOCK = "block"
+
+
+class Level(IntEnum):
+    """How close the margin is to its floors. Ordered: higher is worse."""
+
+    NONE = 0
+    WARN = 1
+    THROTTLE = 2
+    BLOCK = 3
+
+
+class SubscriptionState(StrEnum):
+    CREATED = "created"
+    TRIALING = "trialing"
+    ACTIVE = "active"
+    PAST_DUE = "past_due"
+    EXPIRING_SOON = "expiring_soon"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+SERVED_STATES = frozenset(
+    {
+        SubscriptionState.TRIALING,
+        SubscriptionState.ACTIVE,
+        SubscriptionState.PAST_DUE,
+        SubscriptionState.EXPIRING_SOON,
+    }
+)
+
+
+class CredentialKind(StrEnum):
+    API_KEY = "api_key"
+    JWT_SUBJECT = "jwt_subject"
+    CERTIFICATE = "certificate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What identifies a tenant. The secret itself is never here, only its public name."""
+
+    tenant_id: str
+    kind: CredentialKind
+    credential_id: str
+    revoked: bool = False
+    expires_at_micros: int | None = None  # Refused from this instant on.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What one tenant may do, as the last sync knew it."""
+
+    tenant_id: str
+    subscription_id: str
+    plan_id: str
+    state: SubscriptionState
+    period_start_micros: int
+    period_end_micros: int  # Exclusive: the next period starts here …
+    next_period_end_micros: int  # … and ends here.
+    features: frozenset[str]
+    quotas: tuple[Quota, ...] = ()
+    shadow: bool = False
+    stale_margin_blocks: bool = False
+    override_level_max: Level | None = None
+    override_until_micros: int = 0  # Exclusive.
+    catalog_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin:
+    """What the consumer last worked out. Figures of money stay out of the decision's reach."""
+
+    level: Level
+    as_of_micros: int
+    # By quota id: (start of the window in Unix seconds, units used in it by the ledger's account).
+    used_units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """All that is known of the caller when a call is decided; None where nothing is."""
+
+    presented: bool  # Did the caller show any credential?
+    credential: Credential | None = None
+    policy: Policy | None = None
+    margin: Margin | None = None
+    # When all usage of the margin's partition was last known to be in it: who is silent has an
+    # old margin that is still true.
+    margin_confirmed_micros: int = 0
+    stale: bool = False  # Redis could not confirm these values lately.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The answer to one call. With `reservations` it holds only if they succeed: see `settle`."""
+
+    reason: Reason
+    needs: Needs
+    credential: Credential | None = None
+    policy: Policy | None = None
+    standings: tuple[Standing, ...] = ()  # Every quota that counts this call.
+    reservations: tuple[Reservation, ...] = ()
+    retry_after_s: int | None = None  # None: waiting does not help.
+    shadow_reason: Reason | None = None  # Why it would have been refused or marked.
+    level: Level = Level.NONE
+    stale: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.reason is Reason.ALLOWED:
+            return Outcome.ALLOW
+        if self.reason is Reason.MARGIN_THROTTLE:
+            return Outcome.THROTTLE
+        return Outcome.BLOCK
+
+
+def decide(known: Known, needs: Needs, *, now_micros: int, stale_max_micros: int) -> Decision:
+    """Decide whether one call may proceed.
+
+    The first check that fails gives the reason, so a refusal names the most basic cause.
+
+    Args:
+        known: What the cache holds of the caller.
+        needs: The features that the call needs, and its weight.
+        now_micros: Unix time in microseconds, UTC. Passed in, so that a replay decides alike.
+        stale_max_micros: A margin older than this no longer blocks, unless the policy says so.
+
+    Returns:
+        A final decision, or one with `reservations`: hard quotas are counted by the store,
+        atomically, and `settle` turns the store's answer into the final decision.
+    """
+    refusal = _refuse_caller(known, now_micros)
+    if refusal is not None:
+        return Decision(reason=refusal, needs=needs, credential=known.credential, stale=known.stale)
+    policy = known.policy
+    assert policy is not None, "a caller without a policy was refused above"
+    margin_stale = _is_margin_stale(known, now_micros, stale_max_micros)
+    level = level_in_force(known.margin, policy, now_micros=now_micros, margin_stale=margin_stale)
+    decision = Decision(
+        reason=Reason.MARGIN_THROTTLE if level is Level.THROTTLE else Reason.ALLOWED,
+        needs=needs,
+        credential=known.credential,
+        policy=policy,
+        level=level,
+        stale=known.stale or margin_stale,
+    )
+    if policy.state not in SERVED_STATES:
+        return _refused(decision, Reason.SUBSCRIPTION_INACTIVE)
+    if not needs.known or not policy.features.issuperset(needs.features):
+        return _refused(decision, Reason.FEATURE_NOT_ENTITLED)
+    if level is Level.BLOCK:
+        return _refused(decision, Reason.MARGIN_LIMIT_EXCEEDED)
+    return _check_quotas(decision, known.margin, now_micros)
+
+
+def settle(
+    decision: Decision, counted: tuple[Standing, ...] | None, *, now_micros: int
+) -> Decision:
+    """Turn the store's answer to `decision.reservations` into the final decision.
+
+    Args:
+        decision: From `decide`, with reservations.
+        counted: The standing of each reservation, in order; None if the store did not answer.
+            Then the call passes, marked stale: an outage is no reason to turn a customer away.
+        now_micros: Unix time in microseconds, UTC.
+    """
+    if counted is None:
+        return _in_shadow(replace(decision, reservations=(), stale=True))
+    settled = replace(decision, reservations=(), standings=decision.standings + counted)
+    return _in_shadow(_refuse_exceeded(settled, now_micros))
+
+
+def level_in_force(
+    margin: Margin | None, policy: Policy, *, now_micros: int, margin_stale: bool
+) -> Level:
+    """Return the level to act on: the margin's, softened by an override and by its age."""
+    if margin is None:
+        return Level.NONE
+    level = margin.level
+    if policy.override_level_max is not None and now_micros < policy.override_until_micros:
+        level = min(level, policy.override_level_max)
+    if margin_stale and not policy.stale_margin_blocks:
+        # Old news may slow a customer down; it never turns one away.
+        level = min(level, Level.THROTTLE)
+    return level
+
+
+def _is_margin_stale(known: Known, now_micros: int, stale_max_micros: int) -> bool:
+    if known.margin is None:
+        return False
+    true_at_micros = max(known.margin.as_of_micros, known.margin_confirmed_micros)
+    return now_micros - true_at_micros > stale_max_micros
+
+
+def _refuse_caller(known: Known, now_micros: int) -> Reason | None:
+    if not known.presented:
+        return Reason.UNAUTHENTICATED
+    credential = known.credential
+    if credential is None:
+        return Reason.UNKNOWN_CREDENTIAL
+    expires_at_micros = credential.expires_at_micros
+    if credential.revoked or (expires_at_micros is not None and now_micros >= expires_at_micros):
+        return Reason.CREDENTIAL_REVOKED
+    if known.policy is None:
+        # Policies are written before credentials: no policy means no subscription.
+        return Reason.SUBSCRIPTION_INACTIVE
+    return None
+
+
+def _check_quotas(decision: Decision, margin: Margin | None, now_micros: int) -> Decision:
+    policy = decision.policy
+    assert policy is not None
+    used_units = margin.used_units if margin is not None else {}
+    reservations: list[Reservation] = []
+    standings: list[Standing] = []
+    for quota in policy.quotas:
+        if not quota.counts(decision.needs.features):
+            continue
+        window = window_of(
+            quota.window,
+            now_micros=now_micros,
+            period_micros=(
+                policy.period_start_micros,
+                policy.period_end_micros,
+                policy.next_period_end_micros,
+            ),
+        )
+        window_start_s, used = used_units.get(quota.quota_id, (0, 0))
+        ledger_units = used if window_start_s == window.start_s else 0
+        if quota.meter == API_CALLS:
+            reservations.append(
+                Reservation(
+                    quota=quota,
+                    window=window,
+                    units=decision.needs.weight_units,
+                    seed_units=ledger_units,
+                    # Shadow mode counts what it would have refused.
+                    enforced=not (quota.soft or policy.shadow),
+                )
+            )
+        else:
+            standings.append(standing_of(quota, window, used_units=ledger_units, asked_units=1))
+    decision = replace(decision, standings=tuple(standings))
+    exceeded = _refuse_exceeded(decision, now_micros)
+    if exceeded.reason is Reason.QUOTA_EXCEEDED or not reservations:
+        return _in_shadow(exceeded)
+    return replace(decision, reservations=tuple(reservations))
+
+
+def _refuse_exceeded(decision: Decision, now_micros: int) -> Decision:
+    exceeded = [s for s in decision.standings if s.exceeded and not s.quota.soft]
+    if not exceeded:
+        return decision
+    waits_s = [standing.retry_after_s(now_micros) for standing in exceeded]
+    # All of them must have room again; a call larger than a whole quota never fits.
+    retry_after_s = None if None in waits_s else max(s for s in waits_s if s is not None)
+    return replace(decision, reason=Reason.QUOTA_EXCEEDED, retry_after_s=retry_after_s)
+
+
+def _refused(decision: Decision, reason: Reason) -> Decision:
+    return _in_shadow(replace(decision, reason=reason))
+
+
+def _in_shadow(decision: Decision) -> Decision:
+    """In shadow mode the call passes untouched, and what would have happened is kept."""
+    policy = decision.policy
+    if policy is None or not policy.shadow or decision.reason is Reason.ALLOWED:
+        return decision
+    return replace(
+        decision, reason=Reason.ALLOWED, shadow_reason=decision.reason, retry_after_s=None
+    )

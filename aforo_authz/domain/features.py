@@ -1,0 +1,103 @@
+"""Which features a call needs: by the catalog's ordered rules. Pure."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+PATH_CHARS_MAX = 8192  # A longer path matches no rule; Envoy's own limit is 60 KiB of headers.
+
+
+class TemplateError(ValueError):
+    """A path template that no path could match, or that is ambiguous."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a call needs. `known` is False where neither a rule nor the default allows it."""
+
+    features: tuple[str, ...] = ()  # Sorted; all of them are needed.
+    weight_units: int = 1
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One line of the catalog's rules."""
+
+    methods: frozenset[str]  # Upper case; empty: any.
+    path_template: str
+    features: tuple[str, ...]
+    weight_units: int = 1
+
+
+class Rules:
+    """The catalog's rules, in order, ready to match. Immutable."""
+
+    def __init__(self, rules: Sequence[Rule] = (), *, default_allows: bool = False) -> None:
+        self._default = Needs(known=default_allows)
+        self._compiled = [
+            (
+                rule.methods,
+                pattern_of(rule.path_template),
+                Needs(features=sorted_unique(rule.features), weight_units=rule.weight_units),
+            )
+            for rule in rules
+        ]
+
+    def needs_of(self, *, method: str, path: str) -> Needs:
+        """Return what a call needs; the first rule that matches wins.
+
+        Args:
+            method: As Envoy reports it.
+            path: As Envoy reports it, with its query; Envoy has normalised dots and slashes.
+        """
+        plain = plain_path(path)
+        if len(plain) <= PATH_CHARS_MAX:
+            for methods, pattern, needs in self._compiled:
+                if (not methods or method in methods) and pattern.fullmatch(plain):
+                    return needs
+        return self._default
+
+
+def plain_path(path: str) -> str:
+    """Return the path without its query and without path parameters.
+
+    `/v1/chat;x=1` must need what `/v1/chat` needs: Envoy keeps such parameters, and many
+    applications ignore them.
+    """
+    path = path.partition("?")[0].partition("#")[0]
+    if ";" in path:
+        path = "/".join(segment.partition(";")[0] for segment in path.split("/"))
+    return path
+
+
+def pattern_of(template: str) -> re.Pattern[str]:
+    """Compile a template: literal segments, `{name}` for one segment, a last `**` for the rest.
+
+    `/files/**` matches `/files` and all below it. A trailing slash of the path is ignored.
+
+    Raises:
+        TemplateError: The template does not start with a slash, or has `**` before its end.
+    """
+    if not template.startswith("/"):
+        raise TemplateError(f"path template {template!r} must start with '/'")
+    parts: list[str] = []
+    segments = [segment for segment in template.split("/") if segment]
+    for position, segment in enumerate(segments):
+        if segment == "**":
+            if position != len(segments) - 1:
+                raise TemplateError(f"path template {template!r}: '**' may only stand at the end")
+            parts.append("(?:/.*)?")
+        elif segment.startswith("{") and segment.endswith("}"):
+            parts.append("/[^/]+")
+        elif "*" in segment or "{" in segment or "}" in segment:
+            raise TemplateError(
+                f"path template {template!r}: a segment is literal, '{{name}}', or a last '**'"
+            )
+        else:
+            parts.append("/" + re.escape(segment))
+    return re.compile("".join(parts) + "/?", re.DOTALL)
+
+
+def sorted_unique(features: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(features)))

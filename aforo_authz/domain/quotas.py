@@ -1,0 +1,123 @@
+"""Quotas: which window a moment is in, and how a tenant stands in it. Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+SECOND_MICROS = 1_000_000
+
+
+class WindowKind(StrEnum):
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    BILLING_PERIOD = "billing_period"
+
+
+_FIXED_S = {WindowKind.MINUTE: 60, WindowKind.HOUR: 3600, WindowKind.DAY: 86_400}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How many units of a meter a tenant may use in a window."""
+
+    quota_id: str
+    meter: str
+    limit_units: int
+    window: WindowKind
+    features: frozenset[str] = frozenset()  # Counts calls that need one of these; empty: all.
+    soft: bool = False  # Over the limit the call passes, with a header.
+
+    def counts(self, features: Collection[str]) -> bool:
+        return not self.features or not self.features.isdisjoint(features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Half-open, in Unix seconds, UTC."""
+
+    start_s: int
+    end_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A wish to count one call in a window, before it is served."""
+
+    quota: Quota
+    window: Window
+    units: int
+    seed_units: int  # Where counting starts if the store has lost the counter.
+    enforced: bool  # False: count, whatever the limit.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a tenant stands in one quota after this call was, or was not, counted."""
+
+    quota: Quota
+    window: Window
+    used_units: int
+    exceeded: bool  # This call does not fit.
+    fits_later: bool = True  # It would fit into an empty window.
+
+    @property
+    def remaining_units(self) -> int:
+        return max(0, self.quota.limit_units - self.used_units)
+
+    def seconds_left(self, now_micros: int) -> int:
+        """Return the whole seconds until the window's end, rounded up: waiting that long helps."""
+        left_micros = self.window.end_s * SECOND_MICROS - now_micros
+        return max(0, -(-left_micros // SECOND_MICROS))
+
+    def retry_after_s(self, now_micros: int) -> int | None:
+        return self.seconds_left(now_micros) if self.fits_later else None
+
+
+def standing_of(quota: Quota, window: Window, *, used_units: int, asked_units: int) -> Standing:
+    """Return the standing of a quota whose usage is known only afterwards, or was refused.
+
+    Args:
+        quota: The quota.
+        window: The window that the call falls into.
+        used_units: What the ledger or the store has counted, without this call.
+        asked_units: What this call asks for; 1 where the size is known only afterwards.
+    """
+    return Standing(
+        quota=quota,
+        window=window,
+        used_units=used_units,
+        exceeded=used_units + asked_units > quota.limit_units,
+        fits_later=asked_units <= quota.limit_units,
+    )
+
+
+def window_of(kind: WindowKind, *, now_micros: int, period_micros: tuple[int, int, int]) -> Window:
+    """Return the window that `now_micros` is in.
+
+    Args:
+        kind: Minutes to months start on UTC boundaries; the billing period is the tenant's own.
+        now_micros: Unix time in microseconds, UTC.
+        period_micros: Start and end of the current billing period and end of the next, so that
+            a sync that is late by less than a period changes nothing.
+    """
+    now_s = now_micros // SECOND_MICROS
+    fixed_s = _FIXED_S.get(kind)
+    if fixed_s is not None:
+        start_s = now_s - now_s % fixed_s
+        return Window(start_s=start_s, end_s=start_s + fixed_s)
+    if kind is WindowKind.MONTH:
+        return _month_of(now_s)
+    start, end, next_end = period_micros
+    if now_micros >= end and next_end > end:
+        start, end = end, next_end
+    return Window(start_s=start // SECOND_MICROS, end_s=end // SECOND_MICROS)
+
+
+def _month_of(now_s: int) -> Window:
+    now = datetime.fromtimestamp(now_s, tz=UTC)
+    start = datetime(now.year, now.month, 1, tzinfo=UTC)
+    end = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+    return Window(start_s=int(start.timestamp()), end_s=int(end.timestamp()))

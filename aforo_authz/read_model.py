@@ -1,0 +1,192 @@
+"""Redis values → domain. The only module that knows the keys and messages of the read model."""
+
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+
+from aforo_authz.domain.access import (
+    Credential,
+    CredentialKind,
+    Level,
+    Margin,
+    Policy,
+    SubscriptionState,
+)
+from aforo_authz.domain.features import Rule, Rules
+from aforo_authz.domain.quotas import Quota, WindowKind
+from aforo_proto import margin_pb2, policy_pb2
+
+PREFIX = "aforo:v1:"
+_CREDENTIAL_PREFIX = "aforo:v1:cred:"
+ROUTES_KEY = "aforo:v1:routes"
+SYNC_KEY = "aforo:v1:sync"
+
+_STATES = {
+    getattr(policy_pb2, f"SUBSCRIPTION_STATE_{state.name}"): state for state in SubscriptionState
+}
+_WINDOWS = {getattr(policy_pb2, f"WINDOW_{kind.name}"): kind for kind in WindowKind}
+_KINDS = {getattr(policy_pb2, f"CREDENTIAL_KIND_{kind.name}"): kind for kind in CredentialKind}
+
+
+class UnreadableValueError(Exception):
+    """A value of the read model that this version cannot understand: never read as "nothing"."""
+
+    def __init__(self, key: str, why: str) -> None:
+        if key.startswith(_CREDENTIAL_PREFIX):
+            key = key[: len(_CREDENTIAL_PREFIX) + 8] + "…"  # No whole hash in a log.
+        super().__init__(
+            f"cannot read {key}: {why}; the writer may be newer than this process: update it"
+        )
+        self.key = key
+
+
+def credential_key(sha256_hex: str) -> str:
+    return _CREDENTIAL_PREFIX + sha256_hex
+
+
+def policy_key(tenant_id: str) -> str:
+    return f"aforo:v1:{{{tenant_id}}}:policy"
+
+
+def margin_key(tenant_id: str) -> str:
+    return f"aforo:v1:{{{tenant_id}}}:margin"
+
+
+def consumed_key(partition: int) -> str:
+    return f"aforo:v1:consumed:{partition}"
+
+
+def counter_key(tenant_id: str, quota_id: str, window_start_s: int) -> str:
+    """Return the key of a quota's counter; its own prefix keeps it out of invalidation."""
+    return f"aforo:quota:v1:{{{tenant_id}}}:{quota_id}:{window_start_s}"
+
+
+def credential_of(key: str, value: bytes) -> Credential:
+    """Decode a Credential.
+
+    Raises:
+        UnreadableValueError: Not a Credential, or of a kind that this version doesn't know.
+    """
+    message = _parse(policy_pb2.Credential, key, value)
+    kind = _KINDS.get(message.kind)
+    if kind is None:
+        raise UnreadableValueError(key, f"unknown credential kind {message.kind}")
+    return Credential(
+        tenant_id=message.tenant_id,
+        kind=kind,
+        credential_id=message.credential_id,
+        # Whatever is not plainly active is refused.
+        revoked=message.status != policy_pb2.CREDENTIAL_STATUS_ACTIVE,
+        expires_at_micros=message.expires_at_micros or None,
+    )
+
+
+def policy_of(key: str, value: bytes) -> Policy:
+    """Decode a Policy.
+
+    Raises:
+        UnreadableValueError: Not a Policy, or with a state or window unknown to this version.
+    """
+    message = _parse(policy_pb2.Policy, key, value)
+    state = _STATES.get(message.state)
+    if state is None:
+        raise UnreadableValueError(key, f"unknown subscription state {message.state}")
+    override = message.margin_override if message.HasField("margin_override") else None
+    return Policy(
+        tenant_id=message.tenant_id,
+        subscription_id=message.subscription_id,
+        plan_id=message.plan_id,
+        state=state,
+        period_start_micros=message.period_start_micros,
+        period_end_micros=message.period_end_micros,
+        next_period_end_micros=message.next_period_end_micros,
+        features=frozenset(message.features),
+        quotas=tuple(_quota_of(key, quota) for quota in message.quotas),
+        shadow=message.shadow,
+        stale_margin_blocks=message.stale_margin_blocks,
+        override_level_max=Level(override.level_max) if override is not None else None,
+        override_until_micros=override.until_micros if override is not None else 0,
+        catalog_version=message.catalog_version,
+    )
+
+
+def margin_of(key: str, value: bytes) -> tuple[Margin, int]:
+    """Decode a Margin and the partition whose progress confirms it.
+
+    Raises:
+        UnreadableValueError: Not a Margin.
+    """
+    message = _parse(margin_pb2.Margin, key, value)
+    used_units = {
+        usage.quota_id: (usage.window_start_micros // 1_000_000, usage.used_units)
+        for usage in message.quota_usages
+    }
+    margin = Margin(
+        # A level from the future is taken as the worst one known.
+        level=Level(min(message.level, Level.BLOCK)),
+        as_of_micros=message.as_of_micros,
+        used_units=used_units,
+    )
+    return margin, message.partition
+
+
+def consumed_of(key: str, value: bytes) -> int:
+    """Decode a ConsumeState: until when a partition is consumed, Unix time in microseconds.
+
+    Raises:
+        UnreadableValueError: Not a ConsumeState.
+    """
+    return _parse(margin_pb2.ConsumeState, key, value).as_of_micros
+
+
+def rules_of(key: str, value: bytes) -> Rules:
+    """Decode Routes.
+
+    Raises:
+        UnreadableValueError: Not a Routes message, or with a template that can't be compiled.
+    """
+    message = _parse(policy_pb2.Routes, key, value)
+    rules = [
+        Rule(
+            methods=frozenset(rule.methods),
+            path_template=rule.path_template,
+            features=tuple(rule.features),
+            weight_units=max(1, rule.weight_units),
+        )
+        for rule in message.rules
+    ]
+    try:
+        return Rules(rules, default_allows=message.default_rule == policy_pb2.DEFAULT_RULE_ALLOW)
+    except ValueError as error:
+        raise UnreadableValueError(key, str(error)) from error
+
+
+def _quota_of(key: str, message: policy_pb2.Quota) -> Quota:
+    window = _WINDOWS.get(message.window)
+    if window is None:
+        raise UnreadableValueError(key, f"quota {message.quota_id!r}: unknown window")
+    return Quota(
+        quota_id=message.quota_id,
+        meter=message.meter,
+        limit_units=message.limit_units,
+        window=window,
+        features=frozenset(message.features),
+        soft=message.soft,
+    )
+
+
+_M = TypeVar(
+    "_M",
+    policy_pb2.Credential,
+    policy_pb2.Policy,
+    policy_pb2.Routes,
+    margin_pb2.Margin,
+    margin_pb2.ConsumeState,
+)
+
+
+def _parse(kind: type[_M], key: str, value: bytes) -> _M:
+    try:
+        return kind.FromString(value)
+    except DecodeError as error:
+        raise UnreadableValueError(key, f"not a {kind.DESCRIPTOR.name}") from error
