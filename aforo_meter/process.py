@@ -1,0 +1,131 @@
+"""What every process of the package needs around its work: logs, signals, health, metrics."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import prometheus_client
+import structlog
+import uvloop
+
+from aforo_meter.listen import TcpAddress, listen_error, parse_address
+
+REQUEST_BYTES_MAX = 8192
+REQUEST_TIMEOUT_S = 5.0
+
+
+def configure_logging(level: str) -> None:
+    """Log JSON lines to stderr; to a terminal, lines for people."""
+    human = sys.stderr.isatty()
+    first: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if human
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*first, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries log through the standard module: their errors in the same form.
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=first,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
+    # It repeats an error for each attempt while a broker is away. Our own line says it once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """Run one process to its end, on uvloop, and return its exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets. A second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask_to_stop() -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask_to_stop)
+    return stop
+
+
+async def wait_for(stop: asyncio.Event, *, timeout_s: float) -> bool:
+    """Sleep for `timeout_s`, but not longer than until `stop`; return whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), timeout_s)
+    return stop.is_set()
+
+
+@contextlib.asynccontextmanager
+async def health_server(
+    listen: str, *, setting: str, ready: Callable[[], bool]
+) -> AsyncIterator[None]:
+    """Serve /livez, /readyz and /metrics while the body runs; nothing if `listen` is empty.
+
+    It runs on the process's own loop, so that an answer says that the loop turns.
+
+    Raises:
+        ListenError: The address is in use or can't be listened on.
+    """
+    if not listen:
+        yield
+        return
+    address = parse_address(listen)
+    assert isinstance(address, TcpAddress), "settings refuse a UNIX socket for metrics"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_response(head, ready=ready))
+                await writer.drain()
+        writer.close()
+
+    try:
+        server = await asyncio.start_server(
+            answer, address.host, address.port, limit=REQUEST_BYTES_MAX
+        )
+    except OSError as error:
+        raise listen_error(address, error, setting=setting) from error
+    async with server:
+        yield
+
+
+def _response(head: bytes, *, ready: Callable[[], bool]) -> bytes:
+    line = head.split(b"\r\n", 1)[0].split(b" ")
+    path = line[1].split(b"?", 1)[0] if len(line) > 1 else b""
+    kind = "text/plain; charset=utf-8"
+    status, body = "404 Not Found", b"try /livez, /readyz or /metrics\n"
+    if path == b"/livez":
+        status, body = "200 OK", b"alive\n"
+    elif path == b"/readyz" and ready():
+        status, body = "200 OK", b"ready\n"
+    elif path == b"/readyz":
+        status, body = "503 Service Unavailable", b"not ready\n"
+    elif path == b"/metrics":
+        kind = prometheus_client.CONTENT_TYPE_LATEST
+        status, body = "200 OK", prometheus_client.generate_latest()
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        "connection: close\r\n\r\n"
+    ).encode() + body
