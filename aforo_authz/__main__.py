@@ -1,0 +1,172 @@
+"""aforo-authz: wiring, and the command line."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+
+import structlog
+import uvloop
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from aforo_authz import health, metrics
+from aforo_authz.authorize import PATH, Authorization, system_clock_micros
+from aforo_authz.check import Call, Identification
+from aforo_authz.denials import DENIALS
+from aforo_authz.domain.access import Decision, Outcome
+from aforo_authz.log import configure_logging
+from aforo_authz.policies_redis import NearCache
+from aforo_authz.quotas_redis import RedisQuotas
+from aforo_authz.server import AddressError, Server
+from aforo_authz.server_grpcio import GrpcioServer
+from aforo_authz.server_ngh2 import Ngh2Server
+from aforo_authz.settings import Settings, SettingsError, describe, load
+
+log = structlog.get_logger("aforo_authz")
+
+EXAMPLES = """examples:
+  aforo-authz serve
+  AFORO_AUTHZ_LISTEN=unix:/run/aforo/authz.sock aforo-authz serve
+  aforo-authz serve --transport grpcio
+  aforo-authz check-config
+
+Every setting is a variable that begins with AFORO_AUTHZ_; check-config prints them all.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="aforo-authz",
+        description="Decides for Envoy whether a request may pass: allow, throttle or block.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_command = commands.add_parser("serve", help="serve Envoy's ext_authz over gRPC")
+    serve_command.add_argument(
+        "--transport", choices=["ngh2", "grpcio"], help="which gRPC server (default: the setting)"
+    )
+    commands.add_parser("check-config", help="print the settings in force, and stop")
+    options = parser.parse_args(arguments)
+    try:
+        settings = load(os.environ)
+        if options.command == "check-config":
+            print(describe(settings))  # noqa: T201 - what the command is for
+            return 0
+        if options.transport:
+            settings = settings.model_copy(update={"transport": options.transport})
+        configure_logging(settings.log_level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings))
+    except (SettingsError, AddressError) as error:
+        print(f"aforo-authz: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
+        return 2
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        AddressError: An address can't be listened on.
+    """
+    connect = _connector(settings)
+    redis = connect()
+    cache = NearCache(redis, connect, entries_max=settings.cache_entries_max)
+    counters = metrics.Metrics()
+    counters.watch(cache)
+    authorization = Authorization(
+        policies=cache,
+        quotas=RedisQuotas(redis),
+        now_micros=system_clock_micros,
+        denials={reason: settings.denial_of(reason) for reason in DENIALS},
+        observe=_observer(counters, settings.log_sample_ratio),
+        stale_max_micros=settings.stale_max_s * 1_000_000,
+        redis_timeout_s=settings.redis_timeout_ms / 1000,
+        identification=Identification(
+            jwt_claim_path=tuple(part for part in settings.jwt_claim_path.split(".") if part),
+            peer_certificate=settings.peer_certificate,
+        ),
+    )
+    healthy = health.Health(lambda: cache.ready)
+    methods = {PATH: authorization.check, health.PATH: healthy.check}
+    server: Server = (
+        GrpcioServer(methods) if settings.transport == "grpcio" else Ngh2Server(methods)
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.metrics_listen:
+            endpoint = metrics.serve(
+                settings.metrics_listen, counters, is_ready=lambda: healthy.serving
+            )
+            stack.callback(endpoint.server_close)
+            stack.callback(endpoint.shutdown)
+        addresses = await server.start(settings.addresses)
+        following = loop.create_task(cache.run())
+        stack.callback(following.cancel)
+        log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
+        await stop.wait()
+        healthy.draining = True
+        log.info("draining")
+        await server.drain(settings.drain_s)
+    await redis.aclose()
+
+
+def _connector(settings: Settings) -> Callable[[], Redis]:
+    timeout_s = settings.redis_timeout_ms / 1000
+
+    def connect() -> Redis:
+        return Redis.from_url(
+            str(settings.redis_url),
+            protocol=2,  # Invalidation then arrives as messages of a channel.
+            socket_timeout=max(timeout_s, 1.0),  # Callers give up earlier, by their own budgets.
+            socket_connect_timeout=1.0,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    return connect
+
+
+def _observer(
+    counters: metrics.Metrics, sample_ratio: float
+) -> Callable[[Decision, str, float, Call], None]:
+    def observe(decision: Decision, decision_id: str, seconds: float, call: Call) -> None:
+        counters.observe(decision, seconds)
+        refused = decision.outcome is Outcome.BLOCK or decision.shadow_reason is not None
+        if refused or (sample_ratio and random.random() < sample_ratio):  # noqa: S311 - a sample
+            log.info("decided", **_told(decision, decision_id, seconds, call))
+
+    return observe
+
+
+def _told(
+    decision: Decision, decision_id: str, seconds: float, call: Call
+) -> dict[str, str | int | bool | None]:
+    credential = decision.credential
+    return {
+        "decision": decision.outcome.value,
+        "reason": decision.reason.value,
+        "decision_id": decision_id,
+        "tenant": credential.tenant_id if credential else None,
+        "credential_id": credential.credential_id if credential else None,
+        "features": ",".join(decision.needs.features),
+        "method": call.method,
+        "path": call.path.partition("?")[0][:256],  # A query may hold secrets.
+        "level": decision.level.name.lower(),
+        "shadow_reason": decision.shadow_reason.value if decision.shadow_reason else None,
+        "stale": decision.stale,
+        "micros": round(seconds * 1_000_000),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

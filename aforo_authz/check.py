@@ -1,0 +1,256 @@
+"""Envoy's external-authorization messages ⇄ domain: the only module that knows them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from envoy.service.auth.v3.external_auth_pb2 import (
+    CheckRequest,
+    CheckResponse,
+    DeniedHttpResponse,
+    OkHttpResponse,
+)
+from envoy.type.v3.http_status_pb2 import HttpStatus
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct, Value
+from google.rpc.status_pb2 import Status
+
+from aforo_authz.denials import Denial, problem
+from aforo_authz.domain.access import CredentialKind, Decision, Outcome, Reason
+from aforo_authz.domain.features import Needs, Rules, sorted_unique
+from aforo_authz.domain.quotas import Standing
+from aforo_authz.policies import Presented
+
+OK, PERMISSION_DENIED = 0, 7  # google.rpc.Code
+OWN_PREFIX = "x-aforo-"
+JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
+
+
+class MalformedRequestError(Exception):
+    """What arrived is not a CheckRequest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What the decision needs to know of one request."""
+
+    presented: Presented | None
+    method: str
+    path: str
+    route_features: tuple[str, ...] | None  # The route's own word, if it has one.
+    provider: str
+    spoofed_headers: tuple[str, ...]  # Inbound x-aforo-* headers, to be removed.
+
+    def needs(self, rules: Rules) -> Needs:
+        """Return what the call needs: the route's word, else the catalog's rules."""
+        by_rules = rules.needs_of(method=self.method, path=self.path)
+        if self.route_features is None:
+            return by_rules
+        return Needs(features=self.route_features, weight_units=by_rules.weight_units)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identification:
+    """Where, besides an API key, an identity may come from."""
+
+    jwt_claim_path: tuple[str, ...] = ()  # In jwt_authn's metadata; empty: JWTs name nobody.
+    peer_certificate: bool = False  # Only where Envoy requires and verifies client certificates.
+
+
+def from_check_request(message: bytes, identification: Identification) -> Call:
+    """Read who calls what, only from what can't be set freely by the caller.
+
+    Raises:
+        MalformedRequestError: Not a CheckRequest.
+    """
+    try:
+        attributes = CheckRequest.FromString(message).attributes
+    except DecodeError as error:
+        raise MalformedRequestError("not an envoy.service.auth.v3.CheckRequest") from error
+    http = attributes.request.http
+    headers = http.headers
+    context = attributes.context_extensions
+    features = context.get("aforo.features")
+    return Call(
+        presented=_presented(attributes, headers, identification),
+        method=http.method,
+        path=http.path,
+        route_features=None if features is None else _listed(features),
+        provider=context.get("aforo.provider", ""),
+        spoofed_headers=tuple(name for name in headers if name.startswith(OWN_PREFIX)),
+    )
+
+
+def sha256_hex(identity: str) -> str:
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _presented(
+    attributes: Any,  # noqa: ANN401 - Envoy's messages are untyped
+    headers: Mapping[str, str],
+    identification: Identification,
+) -> Presented | None:
+    """Return the caller's proof: x-api-key, a verified JWT, a Bearer key, a certificate.
+
+    A Bearer token may be a JWT that Envoy has verified; its claim comes before its text.
+    """
+    key = headers.get("x-api-key")
+    if key:
+        return Presented(kind=CredentialKind.API_KEY, sha256_hex=sha256_hex(key))
+    subject = _jwt_subject(attributes, identification.jwt_claim_path)
+    if subject:
+        return Presented(kind=CredentialKind.JWT_SUBJECT, sha256_hex=sha256_hex(f"jwt\0{subject}"))
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return Presented(kind=CredentialKind.API_KEY, sha256_hex=sha256_hex(token.strip()))
+    uri = attributes.source.principal if identification.peer_certificate else ""
+    if uri:
+        return Presented(
+            kind=CredentialKind.CERTIFICATE, sha256_hex=sha256_hex(f"certificate\0{uri}")
+        )
+    return None
+
+
+def _jwt_subject(
+    attributes: Any,  # noqa: ANN401 - Envoy's messages are untyped
+    claim_path: tuple[str, ...],
+) -> str:
+    if not claim_path:
+        return ""
+    metadata = attributes.metadata_context.filter_metadata
+    if JWT_NAMESPACE not in metadata:
+        return ""
+    fields = metadata[JWT_NAMESPACE].fields
+    for name in claim_path[:-1]:
+        if name not in fields:
+            return ""
+        fields = fields[name].struct_value.fields
+    return fields[claim_path[-1]].string_value if claim_path[-1] in fields else ""
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return sorted_unique(part.strip() for part in text.split(",") if part.strip())
+
+
+def to_check_response(
+    decision: Decision,
+    call: Call,
+    *,
+    decision_id: str,
+    now_micros: int,
+    denials: Mapping[Reason, Denial],
+) -> bytes:
+    """Translate a decision. `status.code` decides: without it even a denied_response passes."""
+    metadata = _metadata(decision, call, decision_id)
+    told = _told_to_caller(decision, decision_id, now_micros)
+    if decision.outcome is Outcome.BLOCK:
+        denial = denials[decision.reason]
+        denied = DeniedHttpResponse(
+            status=HttpStatus(code=denial.status),
+            headers=_options(told | _told_when_refused(decision)),
+            body=problem(denial, decision, decision_id),
+        )
+        response = CheckResponse(
+            status=Status(code=PERMISSION_DENIED, message=decision.reason),
+            denied_response=denied,
+            dynamic_metadata=metadata,
+        )
+        refused: bytes = response.SerializeToString()
+        return refused
+    upstream = _told_to_upstream(decision, decision_id)
+    passed = OkHttpResponse(
+        headers=_options(upstream),
+        response_headers_to_add=_options(told),
+        headers_to_remove=[name for name in call.spoofed_headers if name not in upstream],
+    )
+    response = CheckResponse(status=Status(code=OK), ok_response=passed, dynamic_metadata=metadata)
+    allowed: bytes = response.SerializeToString()
+    return allowed
+
+
+def _told_to_caller(decision: Decision, decision_id: str, now_micros: int) -> dict[str, str]:
+    """Return the headers of the client's response. Nothing in them tells of money."""
+    headers = {
+        "x-aforo-decision": decision.outcome.value,
+        "x-aforo-reason": decision.reason.value,
+        "x-aforo-decision-id": decision_id,
+    }
+    if decision.outcome is Outcome.THROTTLE:
+        headers["x-aforo-throttle"] = "true"
+    tightest = min(decision.standings, key=_room, default=None)
+    if tightest is not None:
+        quota = tightest.quota
+        window_s = tightest.window.end_s - tightest.window.start_s
+        left_s = tightest.seconds_left(now_micros)
+        headers["ratelimit"] = f'"{quota.quota_id}";r={tightest.remaining_units};t={left_s}'
+        headers["ratelimit-policy"] = f'"{quota.quota_id}";q={quota.limit_units};w={window_s}'
+    over_soft = [s.quota.quota_id for s in decision.standings if s.exceeded and s.quota.soft]
+    if over_soft:
+        headers["x-aforo-quota-exceeded"] = ",".join(over_soft)
+    return headers
+
+
+def _room(standing: Standing) -> float:
+    """Return the share that is left of a quota: the smallest is the one to tell of."""
+    return standing.remaining_units / max(1, standing.quota.limit_units)
+
+
+def _told_when_refused(decision: Decision) -> dict[str, str]:
+    headers = {"content-type": "application/problem+json"}
+    if decision.retry_after_s is not None:
+        headers["retry-after"] = str(decision.retry_after_s)
+    if decision.reason is Reason.MARGIN_LIMIT_EXCEEDED:
+        headers["x-margin-guard"] = "blocked"
+        headers["x-margin-guard-level"] = "L3"
+    if decision.reason in {Reason.UNAUTHENTICATED, Reason.UNKNOWN_CREDENTIAL}:
+        headers["www-authenticate"] = "Bearer"
+    return headers
+
+
+def _told_to_upstream(decision: Decision, decision_id: str) -> dict[str, str]:
+    policy = decision.policy
+    assert policy is not None, "an allowed caller has a policy"
+    headers = {
+        "x-aforo-tenant": policy.tenant_id,
+        "x-aforo-subscription": policy.subscription_id,
+        "x-aforo-features": ",".join(decision.needs.features),
+        "x-aforo-decision": decision.outcome.value,
+        "x-aforo-decision-id": decision_id,
+    }
+    if decision.outcome is Outcome.THROTTLE:
+        headers["x-aforo-throttle"] = "true"
+    if decision.stale:
+        headers["x-aforo-stale"] = "true"
+    return headers
+
+
+def _metadata(decision: Decision, call: Call, decision_id: str) -> Struct:
+    """Return what the access log will say of the decision; the contract is proto/README.md."""
+    policy = decision.policy
+    credential = decision.credential
+    values = {
+        "tenant": credential.tenant_id if credential is not None else "",
+        "subscription": policy.subscription_id if policy is not None else "",
+        "plan": policy.plan_id if policy is not None else "",
+        "features": ",".join(decision.needs.features),
+        "decision": decision.outcome.value,
+        "reason": decision.reason.value,
+        "decision_id": decision_id,
+        "provider": call.provider,
+        "shadow_reason": decision.shadow_reason.value if decision.shadow_reason else "",
+        "stale": "true" if decision.stale else "",
+        "catalog_version": policy.catalog_version if policy is not None else "",
+    }
+    return Struct(fields={k: Value(string_value=v) for k, v in values.items() if v})
+
+
+def _options(headers: Mapping[str, str]) -> Iterable[HeaderValueOption]:
+    # Said outright: without an action Envoy appends to what the upstream sent.
+    overwrite = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    return [
+        HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=overwrite)
+        for name, value in headers.items()
+        if value
+    ]

@@ -1,0 +1,200 @@
+"""What both transports serve: methods that turn bytes into bytes, and the addresses they are on.
+
+The hot path speaks gRPC through libnghttp2 (`server_ngh2.py`); grpcio's server (`server_grpcio.py`)
+can take its place, and the same tests run over both.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+MESSAGE_BYTES_MAX = 1 << 20  # Headers reach 60 KiB; a body is only there if somebody asks for it.
+
+# The codes of gRPC that we use.
+OK = 0
+INVALID_ARGUMENT = 3
+NOT_FOUND = 5
+RESOURCE_EXHAUSTED = 8
+UNIMPLEMENTED = 12
+INTERNAL = 13
+UNAVAILABLE = 14
+
+
+class RpcError(Exception):
+    """An answer that is an error of the call, not a decision: Envoy's failure_mode_allow rules."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+# (message, seconds left until the caller gives up or None) → message, now or later.
+Method = Callable[[bytes, float | None], bytes | Awaitable[bytes]]
+Methods = Mapping[str, Method]
+
+
+class AddressError(Exception):
+    """An address that can't be listened on; the message names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Address = TcpAddress | UnixAddress
+
+
+class Server(Protocol):
+    """A transport that serves `Methods` until it is drained."""
+
+    async def start(self, addresses: list[Address]) -> list[Address]:
+        """Listen; return the addresses, with the ports that were chosen for port 0.
+
+        Raises:
+            AddressError: One of them is in use or can't be bound.
+        """
+        ...
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop accepting, tell clients to go, finish what has begun, at most `grace_s`."""
+        ...
+
+
+def parse_address(text: str) -> Address:
+    """Parse `host:port`, `[v6]:port` or `unix:/path`.
+
+    Raises:
+        AddressError: It is neither.
+    """
+    if text.startswith("unix:"):
+        path = Path(text.removeprefix("unix:"))
+        if not path.is_absolute():
+            raise AddressError(f"{text!r}: a UNIX socket needs an absolute path, unix:/run/a.sock")
+        return UnixAddress(path)
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
+        raise AddressError(f"{text!r} is no address: write host:port or unix:/path")
+    return TcpAddress(host.strip("[]"), int(port))
+
+
+def bound_socket(address: Address, *, backlog: int = 1024) -> socket.socket:
+    """Return a listening socket.
+
+    A UNIX socket that nobody listens on is what a killed process left behind: it is replaced.
+
+    Raises:
+        AddressError: The address is in use, or can't be bound.
+    """
+    try:
+        if isinstance(address, UnixAddress):
+            return _unix_socket(address.path, backlog)
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return socket.create_server((address.host, address.port), family=family, backlog=backlog)
+    except OSError as error:
+        raise AddressError(
+            f"cannot listen on {address}: {error.strerror or error};"
+            " stop what uses it, or set AFORO_AUTHZ_LISTEN to another address"
+        ) from error
+
+
+def _unix_socket(path: Path, backlog: int) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode) and not _somebody_listens(path):
+            path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The file's mode is the only lock on the door: owner and group, from the first moment.
+        mask = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(backlog)
+        listener.setblocking(False)  # noqa: FBT003 - the library's
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _somebody_listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def unlink_socket(address: Address) -> None:
+    if isinstance(address, UnixAddress):
+        address.path.unlink(missing_ok=True)
+
+
+def guarded(method: Method) -> Method:
+    """Return a method that raises RpcError and nothing else.
+
+    A wrong turn in our own code is an outage of this call, UNAVAILABLE, so that Envoy's
+    failure_mode_allow decides; it is logged, and takes neither the connection nor the process down.
+    """
+
+    def call(message: bytes, budget_s: float | None) -> bytes | Awaitable[bytes]:
+        try:
+            answered = method(message, budget_s)
+        except RpcError:
+            raise
+        except Exception as error:
+            log.exception("a method broke")
+            raise RpcError(UNAVAILABLE, "internal error") from error
+        return answered if isinstance(answered, bytes) else _guarded_later(answered)
+
+    return call
+
+
+async def _guarded_later(answered: Awaitable[bytes]) -> bytes:
+    try:
+        return await answered
+    except RpcError:
+        raise
+    except Exception as error:
+        log.exception("a method broke")
+        raise RpcError(UNAVAILABLE, "internal error") from error
+
+
+async def answer(method: Method, message: bytes, budget_s: float | None) -> bytes:
+    """Run a method to its end, whether it answers now or later."""
+    result = method(message, budget_s)
+    return result if isinstance(result, bytes) else await result
+
+
+async def wait_idle(is_idle: Callable[[], bool], grace_s: float) -> None:
+    """Wait until nothing is in flight, at most `grace_s`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_s):
+            while not is_idle():  # noqa: ASYNC110 - once per life of the process
+                await asyncio.sleep(0.01)

@@ -1,0 +1,146 @@
+"""Settings of aforo-authz: read once, from variables that begin with AFORO_AUTHZ_."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, RedisDsn, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aforo_authz.denials import DENIALS, Denial
+from aforo_authz.domain.access import Reason
+from aforo_authz.server import Address, AddressError, parse_address
+
+PREFIX = "AFORO_AUTHZ_"
+
+
+class SettingsError(Exception):
+    """Settings that can't be used; the message names each variable and what to do."""
+
+
+class Settings(BaseSettings):
+    """One value per variable; see `aforo-authz check-config`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    listen: str = "127.0.0.1:9001"
+    """Where Envoy reaches us: host:port or unix:/path, several separated by commas."""
+
+    transport: Literal["ngh2", "grpcio"] = "ngh2"
+    """Which gRPC server answers. ngh2 is several times as fast; grpcio is the second source."""
+
+    redis_url: RedisDsn = RedisDsn("redis://127.0.0.1:6379/0")
+    """The read model, and the counters of hard quotas. Beside Envoy, for speed."""
+
+    redis_timeout_ms: int = Field(default=50, ge=1, le=10_000)
+    """How long a decision waits for Redis. Less if Envoy's own timeout leaves less."""
+
+    stale_max_s: int = Field(default=300, ge=1)
+    """A margin that nobody confirmed for so long no longer blocks, unless the policy says so."""
+
+    cache_entries_max: int = Field(default=300_000, ge=100)
+    """Values remembered; about three a tenant."""
+
+    jwt_claim_path: str = ""
+    """Where in the metadata of Envoy's jwt_authn the tenant's subject stands, e.g.
+    `payload.sub`. Empty: JWTs identify nobody."""
+
+    peer_certificate: bool = False
+    """Do verified client certificates identify tenants? Only where Envoy requires and verifies
+    them: else anybody could show a certificate of his own making."""
+
+    denials: dict[Reason, dict[str, str | int]] = Field(default_factory=dict)
+    """Other words for refusals, as JSON by reason: {"quota_exceeded": {"status": 403}}. Keys:
+    status, title, code, detail."""
+
+    metrics_listen: str = ""
+    """host:port of /metrics, /livez and /readyz. Empty: off."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged at least."""
+
+    log_sample_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
+    """The share of allowed calls that is logged. Refusals always are."""
+
+    drain_s: float = Field(default=5.0, ge=0.0, le=600.0)
+    """After SIGTERM: how long calls that have begun may take to end."""
+
+    @field_validator("listen")
+    @classmethod
+    def _every_address_is_one(cls, value: str) -> str:
+        _addresses(value)
+        return value
+
+    @model_validator(mode="after")
+    def _denials_are_known(self) -> Self:
+        for reason, words in self.denials.items():
+            known = DENIALS.get(reason)
+            if known is None:
+                raise ValueError(f"denials: {reason.value!r} is no refusal")
+            unknown = set(words) - {"status", "title", "code", "detail"}
+            if unknown:
+                raise ValueError(f"denials: {reason.value}: unknown keys {sorted(unknown)}")
+            status = words.get("status", known.status)
+            if not isinstance(status, int) or not 400 <= status <= 599:  # noqa: PLR2004 - HTTP
+                raise ValueError(f"denials: {reason.value}: status must be 400 to 599")
+        return self
+
+    @property
+    def addresses(self) -> list[Address]:
+        return _addresses(self.listen)
+
+    def denial_of(self, reason: Reason) -> Denial:
+        """Return how a reason is told: the default, with what the owner says instead."""
+        default = DENIALS[reason]
+        words = self.denials.get(reason, {})
+        return Denial(
+            status=int(words.get("status", default.status)),
+            title=str(words.get("title", default.title)),
+            code=str(words.get("code", default.code)),
+            detail=str(words.get("detail", default.detail)),
+        )
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: A variable is unknown (pydantic would ignore it) or its value unusable.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(n for n in environ if n.startswith(PREFIX) and n not in known)
+    if unknown:
+        raise SettingsError("\n".join(_unknown(name, known) for name in unknown))
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from error
+
+
+def describe(settings: Settings) -> str:
+    """Return the settings in force, a line each, without passwords."""
+    lines = []
+    for name, value in settings.model_dump(mode="json").items():
+        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", str(value))
+        lines.append(f"{PREFIX}{name.upper()}={shown}")
+    return "\n".join(lines)
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+    return f"{name}: unknown setting; {hint}"
+
+
+def _addresses(text: str) -> list[Address]:
+    try:
+        return [parse_address(part.strip()) for part in text.split(",") if part.strip()]
+    except AddressError as error:
+        raise ValueError(str(error)) from error

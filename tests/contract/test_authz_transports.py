@@ -1,0 +1,272 @@
+"""Both gRPC servers behave alike: one body of tests, with grpcio's own client."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from aforo_authz.health import NOT_SERVING, SERVING, Health
+from aforo_authz.health import PATH as HEALTH
+from aforo_authz.server import (
+    MESSAGE_BYTES_MAX,
+    AddressError,
+    Method,
+    RpcError,
+    Server,
+    TcpAddress,
+    UnixAddress,
+    parse_address,
+)
+from aforo_authz.server_grpcio import GrpcioServer
+from aforo_authz.server_ngh2 import Ngh2Server
+
+pytestmark = pytest.mark.contract
+
+ECHO, LATER, REFUSE, BREAK, BREAK_LATER, BUDGET, HANG = (
+    f"/test.Service/{name}"
+    for name in ("Echo", "Later", "Refuse", "Break", "BreakLater", "Budget", "Hang")
+)
+
+
+def echo(message: bytes, _budget_s: float | None) -> bytes:
+    return message
+
+
+async def later(message: bytes, _budget_s: float | None) -> bytes:
+    await asyncio.sleep(0.02)
+    return message[::-1]
+
+
+def refuse(_message: bytes, _budget_s: float | None) -> bytes:
+    raise RpcError(14, "Redis is away: 100 % of it, ä")
+
+
+def break_down(_message: bytes, _budget_s: float | None) -> bytes:
+    raise ZeroDivisionError
+
+
+async def break_down_later(_message: bytes, _budget_s: float | None) -> bytes:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError
+
+
+def budget(_message: bytes, budget_s: float | None) -> bytes:
+    return repr(budget_s).encode()
+
+
+async def hang(message: bytes, _budget_s: float | None) -> bytes:
+    await asyncio.sleep(60)
+    return message
+
+
+METHODS: dict[str, Method] = {
+    ECHO: echo,
+    LATER: later,
+    REFUSE: refuse,
+    BREAK: break_down,
+    BREAK_LATER: break_down_later,
+    BUDGET: budget,
+    HANG: hang,
+}
+
+MakeServer = Callable[[], Server]
+
+
+@pytest.fixture(params=["ngh2", "grpcio"])
+def make_server(request: pytest.FixtureRequest) -> MakeServer:
+    health = Health(lambda: True)
+    methods = {**METHODS, HEALTH: health.check}
+    return lambda: Ngh2Server(methods) if request.param == "ngh2" else GrpcioServer(methods)
+
+
+@pytest.fixture
+async def channel(make_server: MakeServer) -> AsyncIterator[grpc.aio.Channel]:
+    server = make_server()
+    (address,) = await server.start([TcpAddress("127.0.0.1", 0)])
+    async with grpc.aio.insecure_channel(str(address)) as channel:
+        yield channel
+    await server.drain(1.0)
+
+
+async def call(
+    channel: grpc.aio.Channel, path: str, message: bytes = b"", *, timeout_s: float = 10.0
+) -> bytes:
+    method = channel.unary_unary(path, None, None)
+    answered: bytes = await method(message, timeout=timeout_s)
+    return answered
+
+
+async def status_of(
+    channel: grpc.aio.Channel, path: str, message: bytes = b"", *, timeout_s: float = 10.0
+) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call(channel, path, message, timeout_s=timeout_s)
+    return raised.value.code(), raised.value.details() or ""
+
+
+async def test_a_method_answers_at_once_or_later(channel: grpc.aio.Channel) -> None:
+    assert await call(channel, ECHO, b"now") == b"now"
+    assert await call(channel, LATER, b"abc") == b"cba"
+    assert await call(channel, ECHO, b"") == b""
+
+
+async def test_a_large_message_crosses_in_many_frames(channel: grpc.aio.Channel) -> None:
+    message = bytes(range(256)) * 2048
+
+    assert await call(channel, ECHO, message) == message
+
+
+async def test_a_message_over_the_limit_is_refused_and_others_go_on(
+    channel: grpc.aio.Channel,
+) -> None:
+    code, _ = await status_of(channel, ECHO, bytes(MESSAGE_BYTES_MAX + 1))
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await call(channel, ECHO, b"next") == b"next"
+
+
+async def test_many_calls_share_a_connection(channel: grpc.aio.Channel) -> None:
+    messages = [str(number).encode() for number in range(500)]
+
+    answers = await asyncio.gather(*(call(channel, LATER, message) for message in messages))
+
+    assert answers == [message[::-1] for message in messages]
+
+
+async def test_an_error_of_ours_reaches_the_caller_with_code_and_words(
+    channel: grpc.aio.Channel,
+) -> None:
+    code, words = await status_of(channel, REFUSE)
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert words == "Redis is away: 100 % of it, ä"
+
+
+@pytest.mark.parametrize("path", [BREAK, BREAK_LATER])
+async def test_a_wrong_turn_in_our_code_is_unavailable_and_takes_nothing_down(
+    channel: grpc.aio.Channel, path: str
+) -> None:
+    code, words = await status_of(channel, path)
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert words == "internal error"
+    assert await call(channel, ECHO, b"next") == b"next"
+
+
+async def test_an_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:
+    code, _ = await status_of(channel, "/no.Such/Method")
+
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_the_callers_deadline_reaches_the_method(channel: grpc.aio.Channel) -> None:
+    left_s = float(await call(channel, BUDGET, timeout_s=5.0))
+
+    assert 3.0 < left_s <= 5.1  # Clients may round up.
+
+
+async def test_a_caller_who_gives_up_leaves_the_connection_intact(
+    channel: grpc.aio.Channel,
+) -> None:
+    code, _ = await status_of(channel, HANG, timeout_s=0.1)
+
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await call(channel, ECHO, b"next") == b"next"
+
+
+async def test_health_answers_for_the_server_and_for_envoys_service(
+    channel: grpc.aio.Channel,
+) -> None:
+    service = b"envoy.service.auth.v3.Authorization"
+    named = b"\x0a" + bytes([len(service)]) + service
+
+    assert await call(channel, HEALTH) == SERVING
+    assert await call(channel, HEALTH, named) == SERVING
+    code, _ = await status_of(channel, HEALTH, b"\x0a\x04nope")
+    assert code is grpc.StatusCode.NOT_FOUND
+    code, _ = await status_of(channel, HEALTH, b"\xff\xff")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_health_says_no_before_the_read_model_is_loaded_and_while_draining() -> None:
+    ready = False
+    health = Health(lambda: ready)
+
+    assert health.check(b"", None) == NOT_SERVING
+    ready = True
+    assert health.check(b"", None) == SERVING
+    health.draining = True
+    assert health.check(b"", None) == NOT_SERVING
+
+
+async def test_a_unix_socket_serves_and_disappears_with_the_server(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.sock"
+    server = make_server()
+    await server.start([UnixAddress(path)])
+
+    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        assert await call(channel, ECHO, b"x") == b"x"
+    await server.drain(1.0)
+
+    assert not path.exists()
+
+
+async def test_a_socket_that_a_killed_process_left_is_replaced(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    server = make_server()
+
+    await server.start([UnixAddress(path)])
+
+    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        assert await call(channel, ECHO, b"x") == b"x"
+    await server.drain(1.0)
+
+
+async def test_a_port_in_use_is_named_with_what_to_do(make_server: MakeServer) -> None:
+    first, second = make_server(), make_server()
+    (address,) = await first.start([TcpAddress("127.0.0.1", 0)])
+
+    with pytest.raises(AddressError, match=r"cannot listen on 127\.0\.0\.1:\d+.*AFORO_AUTHZ_LIST"):
+        await second.start([address])
+    await second.drain(0.0)
+    await first.drain(0.0)
+
+
+async def test_draining_finishes_what_has_begun(make_server: MakeServer) -> None:
+    server = make_server()
+    (address,) = await server.start([TcpAddress("127.0.0.1", 0)])
+    async with grpc.aio.insecure_channel(str(address)) as channel:
+        await call(channel, ECHO)
+        begun = asyncio.ensure_future(call(channel, LATER, b"abc"))
+        await asyncio.sleep(0.005)
+
+        await server.drain(5.0)
+
+        assert await begun == b"cba"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9001", TcpAddress("127.0.0.1", 9001)),
+        ("[::1]:9001", TcpAddress("::1", 9001)),
+        ("unix:/run/a.sock", UnixAddress(Path("/run/a.sock"))),
+    ],
+)
+def test_addresses_are_understood(text: str, address: TcpAddress | UnixAddress) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["9001", "host:", "host:x", "host:70000", "unix:a.sock"])
+def test_a_wrong_address_is_refused(text: str) -> None:
+    with pytest.raises(AddressError):
+        parse_address(text)
