@@ -161,7 +161,7 @@ def _told(
         "features": ",".join(decision.needs.features),
         "method": call.method,
         "path": call.path.partition("?")[0][:256],  # A query may hold secrets.
-        "level": decision.level.name.lower(),
+        "margin_level": decision.level.name.lower(),
         "shadow_reason": decision.shadow_reason.value if decision.shadow_reason else None,
         "stale": decision.stale,
         "micros": round(seconds * 1_000_000),

@@ -6,6 +6,7 @@ Owns HTTP/2 streams and gRPC framing; knows nothing of what the methods do.
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from typing import cast
 from urllib.parse import quote
 
 import structlog
@@ -85,9 +86,9 @@ class _Http2(asyncio.Protocol):
         self._flush_due = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         self._http2 = Connection(Role.SERVER, CONFIGURATION)
         self._http2.initiate_connection(SETTINGS)
         self._http2.set_local_window_size(CONNECTION_WINDOW)
