@@ -1,0 +1,248 @@
+"""All of Aforo on one machine: real servers, every process, and stand-ins for what is the user's.
+
+The demo, the end-to-end tests and the benchmarks start this; Aforo's processes run as a stranger
+would run them, with settings in variables.
+"""
+
+import base64
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from lab.servers import (
+    ROOT,
+    EnvoyServer,
+    KafkaServer,
+    Program,
+    RedisServer,
+    ask_tcp,
+    free_port,
+    python_module,
+    scratch_dir,
+)
+
+WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"aforo-lab-webhook-signing").decode()
+PARTITIONS = 8
+
+
+class StackCommandError(Exception):
+    """A command that prepares the stack failed; the message has its output."""
+
+
+@dataclass
+class Options:
+    """What differs between a demo, a test and a benchmark."""
+
+    catalog: Path
+    home: Path = field(default_factory=lambda: scratch_dir("stack"))
+    transport: str = "ngh2"
+    ingress_port: int | None = None  # None: any free one.
+    envoy_concurrency: int = 1
+    authz_env: Mapping[str, str] = field(default_factory=dict)
+    consume_env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Stack:
+    """Every process of one installation; a context manager that ends them all."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.home = options.home
+        self.catalog = options.catalog
+        self.redis = RedisServer(log_dir=self.home)
+        self.kafka = KafkaServer(log_dir=self.home)
+        self.ledger_path = self.home / "ledger.sqlite3"
+        self.ledger_url = f"sqlite:///{self.ledger_path}"
+        self.ports = {name: free_port() for name in ("premium", "economy", "webhooks")}
+        self._exits = contextlib.ExitStack()
+        self.upstream = self._stand_in("premium", "lab.upstream", "--name", "premium")
+        self.economy = self._stand_in("economy", "lab.upstream", "--name", "economy")
+        self.webhooks = self._stand_in("webhooks", "lab.webhook_receiver")
+        self.sync = self._aforo("sync", "aforo_admin", "sync", env=self._sync_env())
+        self.authz = self._aforo(
+            "authz", "aforo_authz", "serve", "--transport", options.transport, env=self._authz_env()
+        )
+        self.ships = [
+            self._aforo(f"ship-{which}", "aforo_meter", "ship", env=self._ship_env(which))
+            for which in ("a", "b")
+        ]
+        self.consume = self._aforo("consume", "aforo_meter", "consume", env=self._consume_env())
+        self.deliver = self._aforo("deliver", "aforo_meter", "deliver", env=self._deliver_env())
+        self.envoy = self._envoy()
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the gateway."""
+        return f"http://127.0.0.1:{self.envoy.port('ingress')}"
+
+    @property
+    def programs(self) -> list[Program]:
+        """All processes, in the order in which they start."""
+        return [
+            *(self.redis, self.kafka, self.upstream, self.economy, self.webhooks),
+            *(self.sync, self.authz, *self.ships, self.consume, self.deliver, self.envoy),
+        ]
+
+    def start(self, *, told: Callable[[str], None] = lambda _: None) -> Self:
+        """Start everything; `told` hears of each step. On failure all that ran is ended."""
+        try:
+            self._start(told)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self, told: Callable[[str], None]) -> None:
+        servers: tuple[Program, ...] = (self.redis, self.kafka)
+        for program in servers:
+            told(f"starting {program.name}")
+            self._run(program)
+        told("creating the ledger and the topics")
+        run_aforo("aforo_meter", "migrate", "--ledger-url", self.ledger_url)
+        run_aforo(
+            *("aforo_meter", "topics", "--bootstrap", self.kafka.bootstrap),
+            *("--partitions", str(PARTITIONS)),
+        )
+        rest = [program for program in self.programs if program not in servers]
+        told("starting " + ", ".join(program.name for program in rest))
+        for program in rest:
+            self._run(program, wait=False)
+        for program in rest:
+            program.wait_ready()
+
+    def _run(self, program: Program, *, wait: bool = True) -> None:
+        self._exits.callback(program.stop)
+        program.start(wait=wait)
+
+    def stop(self) -> None:
+        """End everything, clients before servers."""
+        self._exits.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _stand_in(self, name: str, module: str, *arguments: str) -> Program:
+        port = self.ports[name]
+        return python_module(
+            name,
+            module,
+            *("--port", str(port), *arguments),
+            env={},
+            ready=lambda: b"HTTP/1.1" in ask_tcp(port, PROBE, bytes_max=8),
+            log_dir=self.home,
+        )
+
+    def _aforo(self, name: str, module: str, *arguments: str, env: Mapping[str, str]) -> Program:
+        port = free_port()
+        self.ports[name] = port
+        (metrics_variable,) = (key for key, value in env.items() if value == METRICS)
+        return python_module(
+            name,
+            module,
+            *arguments,
+            env={**env, metrics_variable: f"127.0.0.1:{port}"},
+            ready=lambda: b" 200 " in ask_tcp(port, READY, bytes_max=64),
+            log_dir=self.home,
+        )
+
+    def _sync_env(self) -> dict[str, str]:
+        return {
+            "AFORO_ADMIN_CATALOG": str(self.catalog),
+            "AFORO_ADMIN_REDIS_URL": self.redis.url,
+            "AFORO_ADMIN_METRICS_LISTEN": METRICS,
+        }
+
+    def _authz_env(self) -> dict[str, str]:
+        return {
+            "AFORO_AUTHZ_LISTEN": f"unix:{self.home / 'authz.sock'}",
+            "AFORO_AUTHZ_REDIS_URL": self.redis.url,
+            "AFORO_AUTHZ_METRICS_LISTEN": METRICS,
+            **self.options.authz_env,
+        }
+
+    def _ship_env(self, which: str) -> dict[str, str]:
+        return {
+            "AFORO_METER_SHIP_LISTEN": f"unix:{self.home / f'als-{which}.sock'}",
+            "AFORO_METER_SHIP_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE": "false",  # The lab's broker has none.
+            "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
+        }
+
+    def _consume_env(self) -> dict[str, str]:
+        return {
+            "AFORO_METER_CONSUME_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            "AFORO_METER_CONSUME_REDIS_URL": self.redis.url,
+            "AFORO_METER_CONSUME_LEDGER_URL": self.ledger_url,
+            "AFORO_METER_CONSUME_METRICS_LISTEN": METRICS,
+            **self.options.consume_env,
+        }
+
+    def _deliver_env(self) -> dict[str, str]:
+        return {
+            "AFORO_METER_DELIVER_LEDGER_URL": self.ledger_url,
+            "AFORO_METER_DELIVER_WEBHOOK_URL": f"http://127.0.0.1:{self.ports['webhooks']}/hooks",
+            "AFORO_METER_DELIVER_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "AFORO_METER_DELIVER_ALLOW_PRIVATE_ADDRESSES": "true",  # The receiver is on loopback.
+            "AFORO_METER_DELIVER_METRICS_LISTEN": METRICS,
+        }
+
+    def _envoy(self) -> EnvoyServer:
+        return EnvoyServer(
+            ROOT / "envoy" / "aforo.yaml",
+            listeners={"ingress": self.options.ingress_port or free_port()},
+            clusters={
+                "api": [self.ports["premium"]],
+                "llm": [self.ports["premium"]],
+                "llm_economy": [self.ports["economy"]],
+                "aforo_authz": [self.home / "authz.sock"],
+                "aforo_als": [self.home / "als-a.sock", self.home / "als-b.sock"],
+            },
+            concurrency=self.options.envoy_concurrency,
+            log_dir=self.home,
+        )
+
+
+METRICS = "(a free port)"
+PROBE = b"GET / HTTP/1.0\r\n\r\n"
+READY = b"GET /readyz HTTP/1.0\r\n\r\n"
+
+
+def run_aforo(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+    """Run one of our commands to its end and return what it printed.
+
+    Raises:
+        StackCommandError: It failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **(env or {})},
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode != 0:
+        command = " ".join([module, *arguments])
+        raise StackCommandError(f"{command} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def stopped(programs: Sequence[Program]) -> Iterator[None]:
+    """Keep some processes stopped while the body runs."""
+    for program in programs:
+        program.stop()
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.start()
