@@ -1,0 +1,229 @@
+"""The catalog as data: what is sold, to whom, and what it costs us. Its rules are in `checking.py`.
+
+Amounts are integers in nanos (10^-9 of the catalog's currency), shares are basis points, instants
+are aware UTC. Where a field is None, the next wider rule holds.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
+from aforo_authz.domain.quotas import WindowKind
+from aforo_meter.domain.periods import Cadence
+
+API_CALLS: Final = "api.calls"
+INPUT_TOKENS: Final = "llm.input_tokens"
+CACHED_INPUT_TOKENS: Final = "llm.cached_input_tokens"
+CACHE_CREATION_TOKENS: Final = "llm.cache_creation_tokens"
+OUTPUT_TOKENS: Final = "llm.output_tokens"
+REASONING_TOKENS: Final = "llm.reasoning_tokens"
+
+METERS: Final = (
+    API_CALLS,
+    "bytes.request",
+    "bytes.response",
+    INPUT_TOKENS,
+    CACHED_INPUT_TOKENS,
+    CACHE_CREATION_TOKENS,
+    OUTPUT_TOKENS,
+    REASONING_TOKENS,
+)
+
+# Whose price holds for a kind of token that a model has no own price for.
+PRICE_FALLBACKS: Final[Mapping[str, str]] = {
+    CACHED_INPUT_TOKENS: INPUT_TOKENS,
+    CACHE_CREATION_TOKENS: INPUT_TOKENS,
+    REASONING_TOKENS: OUTPUT_TOKENS,
+}
+
+BUILT_IN_CURRENCY: Final = "USD"  # Providers publish their prices in it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """Margin floors in basis points of revenue, compared strictly: on the floor is not below it."""
+
+    warn_below_bp: int = 2000
+    throttle_below_bp: int = 1000
+    block_below_bp: int = 0
+    hysteresis_bp: int = 100  # How far above a floor the margin must rise before its level ends.
+
+    def changed_by(self, changes: "ThresholdChanges") -> "Thresholds":
+        said = {name: bp for name, bp in changes.as_dict().items() if bp is not None}
+        return replace(self, **said) if said else self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdChanges:
+    """What a narrower rule says of the floors."""
+
+    warn_below_bp: int | None = None
+    throttle_below_bp: int | None = None
+    block_below_bp: int | None = None
+    hysteresis_bp: int | None = None
+
+    def as_dict(self) -> dict[str, int | None]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @property
+    def empty(self) -> bool:
+        return self == NO_CHANGES
+
+
+NO_CHANGES: Final = ThresholdChanges()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    feature_id: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of the ordered rules that say which features a call needs."""
+
+    methods: tuple[str, ...]  # Upper case; empty: any.
+    path_template: str
+    features: tuple[str, ...]  # All of them are needed; empty: open to every known tenant.
+    weight_units: int = 1  # What one call counts on api.calls quotas.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    quota_id: str
+    meter: str
+    limit_units: int
+    window: WindowKind
+    features: tuple[str, ...] = ()  # Counts calls that need one of these; empty: all calls.
+    soft: bool = False  # Over the limit the call passes, with a header.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaChange:
+    """What a deal says of one quota: of the plan's with this id, or a further one."""
+
+    quota_id: str
+    meter: str | None = None
+    limit_units: int | None = None
+    unlimited: bool = False  # The plan's quota does not hold.
+    window: WindowKind | None = None
+    features: tuple[str, ...] | None = None
+    soft: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    plan_id: str
+    title: str
+    committed_fee_nanos: int  # Per period.
+    allowance_nanos: int | None = None  # COGS per period that a plan without a fee may cause.
+    cadence: Cadence = Cadence.MONTH
+    features: tuple[str, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    thresholds: ThresholdChanges = NO_CHANGES
+    shadow: bool = False
+    stale_margin_blocks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """What was agreed with one tenant beyond its plan, for [effective_from, effective_until)."""
+
+    deal_id: str
+    effective_from: datetime
+    effective_until: datetime | None = None  # None: for good.
+    committed_fee_nanos: int | None = None
+    allowance_nanos: int | None = None
+    add_features: tuple[str, ...] = ()
+    quotas: tuple[QuotaChange, ...] = ()
+    thresholds: ThresholdChanges = NO_CHANGES
+
+    def holds_at(self, now: datetime) -> bool:
+        return self.effective_from <= now and (
+            self.effective_until is None or now < self.effective_until
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    subscription_id: str
+    plan_id: str
+    started_at: datetime  # Billing periods are its anniversaries.
+    state: SubscriptionState = SubscriptionState.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What identifies a tenant. Of an API key only the hash is known."""
+
+    credential_id: str
+    kind: CredentialKind
+    identity: str  # The key's SHA-256 in lower-case hex; the JWT's subject; the certificate's URI.
+    revoked: bool = False
+    expires_at: datetime | None = None  # Refused from this instant on.
+
+    @property
+    def sha256_hex(self) -> str:
+        """Return what the decision looks it up by; a NUL keeps the kinds apart."""
+        if self.kind is CredentialKind.API_KEY:
+            return self.identity
+        prefix = "jwt" if self.kind is CredentialKind.JWT_SUBJECT else "certificate"
+        return sha256_hex(f"{prefix}\0{self.identity}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarginOverride:
+    """Finance lets a tenant through although the margin says otherwise."""
+
+    level_max: Level  # The level is never taken as worse than this …
+    until: datetime  # … before this instant.
+    reason: str
+    author: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostPrice:
+    """What a meter costs us from a date on, until a later entry's. Zero says that it is free."""
+
+    meter: str
+    price_nanos: int  # For `per_units`.
+    per_units: int
+    effective_from: datetime
+    provider: str = ""  # Empty: any.
+    model: str = ""  # Empty: any. A `*` at its start or end stands for anything.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    tenant_id: str
+    name: str
+    subscription: Subscription
+    credentials: tuple[Credential, ...] = ()
+    deals: tuple[Deal, ...] = ()
+    thresholds: ThresholdChanges = NO_CHANGES
+    shadow: bool | None = None
+    margin_override: MarginOverride | None = None
+    negotiated_costs: tuple[CostPrice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """Everything. Rules hold across its parts: see `checking.find_problems`."""
+
+    currency: str
+    thresholds: Thresholds = Thresholds()
+    features: tuple[Feature, ...] = ()
+    routes: tuple[Route, ...] = ()
+    default_allows: bool = False  # A path that no route names is open to every known tenant.
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    costs: tuple[CostPrice, ...] = ()
+    built_in_costs: bool = True  # Use the published prices of language models too.
+
+
+def sha256_hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

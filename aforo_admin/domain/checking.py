@@ -1,0 +1,164 @@
+"""What a catalog must obey across its parts: every breach, with its place and its remedy. Pure."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from aforo_admin.domain.catalog import (
+    BUILT_IN_CURRENCY,
+    METERS,
+    Catalog,
+    Plan,
+    Quota,
+    Route,
+    ThresholdChanges,
+    Thresholds,
+)
+from aforo_admin.domain.checking_tenants import tenants_problems
+from aforo_admin.domain.problems import (
+    Path,
+    Problem,
+    check_amount,
+    check_costs,
+    check_id,
+    check_known,
+    check_text,
+    check_thresholds,
+    check_unique_ids,
+    check_units,
+    unknown,
+)
+from aforo_authz.domain.features import TemplateError, pattern_of
+
+WEIGHT_UNITS_MAX: Final = 1_000_000
+
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_METHOD = re.compile(r"[A-Z][A-Z-]*")
+# What a path can hold when it reaches a rule: Envoy's, without query, fragment and parameters.
+_PATH = re.compile(r"[A-Za-z0-9/._~!$&'()*+,=:@%{}-]*")
+
+
+def find_problems(catalog: Catalog) -> list[Problem]:
+    """Return every breach of the catalog's rules, in the order of its parts."""
+    features = frozenset(feature.feature_id for feature in catalog.features)
+    return [
+        *_money(catalog),
+        *_features(catalog),
+        *_routes(catalog.routes, features),
+        *(
+            problem
+            for plan in catalog.plans.values()
+            for problem in _plan(plan, features, catalog.thresholds)
+        ),
+        *tenants_problems(catalog, features),
+        *check_costs(("costs", "prices"), catalog.costs),
+    ]
+
+
+def _money(catalog: Catalog) -> Iterator[Problem]:
+    if not _CURRENCY.fullmatch(catalog.currency):
+        yield Problem(
+            path=("currency",),
+            message=f'"{catalog.currency}" is no currency: use three capital letters, like USD',
+        )
+    elif catalog.built_in_costs and catalog.currency != BUILT_IN_CURRENCY:
+        yield Problem(
+            path=("currency",),
+            message=f"the built-in prices of language models are in {BUILT_IN_CURRENCY}: use it, "
+            f"or set costs.built_in to false and give your own prices in {catalog.currency}",
+        )
+    said = ThresholdChanges(
+        warn_below_bp=catalog.thresholds.warn_below_bp,
+        throttle_below_bp=catalog.thresholds.throttle_below_bp,
+        block_below_bp=catalog.thresholds.block_below_bp,
+        hysteresis_bp=catalog.thresholds.hysteresis_bp,
+    )
+    yield from check_thresholds(("thresholds",), Thresholds(), said)
+
+
+def _features(catalog: Catalog) -> Iterator[Problem]:
+    for index, feature in enumerate(catalog.features):
+        yield from check_id(("features", index, "id"), feature.feature_id)
+        yield from check_text(("features", index, "title"), feature.title)
+    yield from check_unique_ids(("features",), [f.feature_id for f in catalog.features])
+
+
+def _routes(routes: Sequence[Route], features: frozenset[str]) -> Iterator[Problem]:
+    # By the shape of its path: which methods earlier rules take, and which rule takes all.
+    taken: dict[str, dict[str, int]] = {}
+    for index, route in enumerate(routes):
+        path: Path = ("routes", "rules", index)
+        yield from _path_template((*path, "path"), route.path_template)
+        for number, method in enumerate(route.methods):
+            if not _METHOD.fullmatch(method):
+                yield Problem(
+                    path=(*path, "methods", number),
+                    message=f'"{method}" is no method: write it in capitals, like POST',
+                )
+        yield from check_known((*path, "features"), route.features, kind="feature", known=features)
+        yield from check_units((*path, "weight"), route.weight_units, least=1)
+        if route.weight_units > WEIGHT_UNITS_MAX:
+            yield Problem(path=(*path, "weight"), message=f"must be at most {WEIGHT_UNITS_MAX}")
+        earlier = taken.setdefault(re.sub(r"\{[^/]*\}", "{}", route.path_template), {})
+        covering = _covering(earlier, route.methods)
+        if covering is not None:
+            yield Problem(
+                path=path,
+                message=f"is never reached: rule {covering + 1} takes the same path and methods; "
+                "the first that matches wins",
+            )
+        for method in route.methods or ("",):
+            earlier.setdefault(method, index)
+
+
+def _covering(earlier: dict[str, int], methods: Iterable[str]) -> int | None:
+    """Return the rule that leaves nothing to a later one with these methods."""
+    if "" in earlier:
+        return earlier[""]
+    taken = [earlier.get(method) for method in methods]
+    return (
+        None if not taken or None in taken else max(index for index in taken if index is not None)
+    )
+
+
+def _path_template(path: Path, template: str) -> Iterator[Problem]:
+    try:
+        pattern_of(template)
+    except TemplateError as error:
+        yield Problem(path=path, message=str(error))
+        return
+    if not _PATH.fullmatch(template):
+        yield Problem(
+            path=path,
+            message=f'"{template}" can never match: a path arrives without query, fragment, '
+            "parameters (;) and spaces",
+        )
+
+
+def _plan(plan: Plan, features: frozenset[str], defaults: Thresholds) -> Iterator[Problem]:
+    path: Path = ("plans", plan.plan_id)
+    yield from check_id(path, plan.plan_id)
+    yield from check_text((*path, "title"), plan.title)
+    yield from check_amount((*path, "committed_fee"), plan.committed_fee_nanos)
+    yield from check_amount((*path, "allowance"), plan.allowance_nanos)
+    if plan.committed_fee_nanos > 0 and plan.allowance_nanos is not None:
+        yield Problem(
+            path=(*path, "allowance"),
+            message="only a plan without a fee has an allowance: with one, the margin decides; "
+            "remove it, or set committed_fee to 0",
+        )
+    yield from check_known((*path, "features"), plan.features, kind="feature", known=features)
+    yield from _quotas((*path, "quotas"), plan.quotas, features)
+    yield from check_thresholds((*path, "thresholds"), defaults, plan.thresholds)
+
+
+def _quotas(path: Path, quotas: Sequence[Quota], features: frozenset[str]) -> Iterator[Problem]:
+    for index, quota in enumerate(quotas):
+        yield from check_id((*path, index, "id"), quota.quota_id)
+        if quota.meter not in METERS:
+            yield unknown((*path, index, "meter"), quota.meter, kind="meter", known=METERS)
+        yield from check_units((*path, index, "limit"), quota.limit_units, least=0)
+        yield from check_known(
+            (*path, index, "features"), quota.features, kind="feature", known=features
+        )
+    yield from check_unique_ids(path, [quota.quota_id for quota in quotas])

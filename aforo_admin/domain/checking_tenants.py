@@ -1,0 +1,209 @@
+"""What the tenants of a catalog must obey: references, credentials, deals, overrides. Pure."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from aforo_admin.domain.catalog import (
+    METERS,
+    Catalog,
+    Credential,
+    Deal,
+    Plan,
+    QuotaChange,
+    Tenant,
+)
+from aforo_admin.domain.problems import (
+    Path,
+    Problem,
+    check_amount,
+    check_costs,
+    check_id,
+    check_known,
+    check_text,
+    check_thresholds,
+    check_unique_ids,
+    check_units,
+    day,
+    unknown,
+)
+from aforo_authz.domain.access import CredentialKind
+
+IDENTITY_CHARS_MAX: Final = 1024
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
+
+IDENTITY_FIELDS: Final = {
+    CredentialKind.API_KEY: "sha256",
+    CredentialKind.JWT_SUBJECT: "jwt_subject",
+    CredentialKind.CERTIFICATE: "certificate_uri",
+}
+
+
+def tenants_problems(catalog: Catalog, features: frozenset[str]) -> Iterator[Problem]:
+    owners: dict[str, str] = {}  # Credential hash → the place of the first that has it.
+    for tenant in catalog.tenants.values():
+        yield from _tenant(tenant, catalog, features)
+        yield from _credentials(tenant, owners)
+
+
+def _tenant(tenant: Tenant, catalog: Catalog, features: frozenset[str]) -> Iterator[Problem]:
+    path: Path = ("tenants", tenant.tenant_id)
+    yield from check_id(path, tenant.tenant_id)
+    yield from check_text((*path, "name"), tenant.name)
+    subscription = tenant.subscription
+    yield from check_id((*path, "subscription", "id"), subscription.subscription_id)
+    plan = catalog.plans.get(subscription.plan_id)
+    if plan is None:
+        yield unknown(
+            (*path, "subscription", "plan"),
+            subscription.plan_id,
+            kind="plan",
+            known=catalog.plans,
+        )
+    yield from _deals((*path, "deals"), tenant, plan, features)
+    if plan is not None:
+        yield from _floors(path, tenant, plan, catalog)
+    override = tenant.margin_override
+    if override is not None:
+        yield from check_text((*path, "margin_override", "reason"), override.reason)
+        yield from check_text((*path, "margin_override", "author"), override.author)
+    yield from check_costs((*path, "negotiated_costs"), tenant.negotiated_costs)
+
+
+def _credentials(tenant: Tenant, owners: dict[str, str]) -> Iterator[Problem]:
+    path: Path = ("tenants", tenant.tenant_id, "credentials")
+    for index, credential in enumerate(tenant.credentials):
+        yield from check_id((*path, index, "id"), credential.credential_id)
+        place = (*path, index, IDENTITY_FIELDS[credential.kind])
+        yield from _identity(place, credential)
+        name = f"{tenant.tenant_id}/{credential.credential_id}"
+        owner = owners.get(credential.sha256_hex)
+        if owner is not None:
+            yield Problem(
+                path=place,
+                message=f'is the credential "{owner}" too; a credential belongs to one tenant and '
+                "stands once: mint another (aforo-admin mint) or remove one of them",
+            )
+        elif credential.identity:
+            owners[credential.sha256_hex] = name
+    yield from check_unique_ids(path, [c.credential_id for c in tenant.credentials])
+
+
+def _identity(path: Path, credential: Credential) -> Iterator[Problem]:
+    """The given value is never repeated: it may be a key."""
+    identity = credential.identity
+    if credential.kind is CredentialKind.API_KEY:
+        if not _SHA256.fullmatch(identity):
+            yield Problem(
+                path=path,
+                message="is no SHA-256 (64 digits 0-9, a-f); never write the key itself here: "
+                'make one with `aforo-admin mint`, or hash it with `printf %s "$KEY" | sha256sum`',
+            )
+    elif not identity or "\0" in identity or len(identity) > IDENTITY_CHARS_MAX:
+        yield Problem(path=path, message="must be of 1 to 1024 characters, without NUL")
+    elif credential.kind is CredentialKind.CERTIFICATE and not _URI.fullmatch(identity):
+        yield Problem(
+            path=path, message="is no URI; a certificate is known by one, like spiffe://domain/name"
+        )
+
+
+def _deals(
+    path: Path, tenant: Tenant, plan: Plan | None, features: frozenset[str]
+) -> Iterator[Problem]:
+    for index, deal in enumerate(tenant.deals):
+        here = (*path, index)
+        yield from check_id((*here, "id"), deal.deal_id)
+        yield from check_amount((*here, "committed_fee"), deal.committed_fee_nanos)
+        yield from check_amount((*here, "allowance"), deal.allowance_nanos)
+        yield from _deal_fee(here, deal, plan)
+        yield from check_known(
+            (*here, "add_features"), deal.add_features, kind="feature", known=features
+        )
+        yield from _quota_changes((*here, "quotas"), deal, plan, features)
+        if deal.effective_until is not None and deal.effective_until <= deal.effective_from:
+            yield Problem(
+                path=(*here, "until"),
+                message=f"must be after from ({day(deal.effective_from)}); it is the first "
+                "instant at which the deal no longer holds",
+            )
+    yield from check_unique_ids(path, [deal.deal_id for deal in tenant.deals])
+    yield from _overlaps(path, tenant)
+
+
+def _overlaps(path: Path, tenant: Tenant) -> Iterator[Problem]:
+    numbered = sorted(enumerate(tenant.deals), key=lambda pair: pair[1].effective_from)
+    for (_, earlier), (index, later) in itertools.pairwise(numbered):
+        if earlier.effective_until is None or later.effective_from < earlier.effective_until:
+            yield Problem(
+                path=(*path, index, "from"),
+                message=f'overlaps the deal "{earlier.deal_id}": end that one with '
+                f'"until: {day(later.effective_from)}", or start this one later',
+            )
+
+
+def _deal_fee(path: Path, deal: Deal, plan: Plan | None) -> Iterator[Problem]:
+    fee_nanos = deal.committed_fee_nanos
+    if fee_nanos is None and plan is not None:
+        fee_nanos = plan.committed_fee_nanos
+    if deal.allowance_nanos is not None and fee_nanos:
+        yield Problem(
+            path=(*path, "allowance"),
+            message="only a contract without a fee has an allowance: with one, the margin decides; "
+            "remove it, or set committed_fee to 0",
+        )
+
+
+def _quota_changes(
+    path: Path, deal: Deal, plan: Plan | None, features: frozenset[str]
+) -> Iterator[Problem]:
+    known = {quota.quota_id for quota in plan.quotas} if plan is not None else set()
+    for index, change in enumerate(deal.quotas):
+        here = (*path, index)
+        yield from check_id((*here, "id"), change.quota_id)
+        if change.meter is not None and change.meter not in METERS:
+            yield unknown((*here, "meter"), change.meter, kind="meter", known=METERS)
+        if change.limit_units is not None:
+            yield from check_units((*here, "limit"), change.limit_units, least=0)
+        yield from check_known(
+            (*here, "features"), change.features or (), kind="feature", known=features
+        )
+        if plan is not None and change.quota_id not in known:
+            yield from _new_quota(here, change, plan, known)
+    yield from check_unique_ids(path, [change.quota_id for change in deal.quotas])
+
+
+def _new_quota(path: Path, change: QuotaChange, plan: Plan, known: set[str]) -> Iterator[Problem]:
+    missing = [
+        name
+        for name, value in (
+            ("meter", change.meter),
+            ("limit", change.limit_units),
+            ("window", change.window),
+        )
+        if value is None
+    ]
+    if missing:
+        yield Problem(
+            path=(*path, "id"),
+            message=f'plan "{plan.plan_id}" has no quota "{change.quota_id}" to change, and a '
+            f"further one needs {', '.join(missing)} too",
+            given=change.quota_id,
+            kind="quota",
+            choices=tuple(sorted(known)),
+        )
+
+
+def _floors(path: Path, tenant: Tenant, plan: Plan, catalog: Catalog) -> Iterator[Problem]:
+    base = catalog.thresholds.changed_by(plan.thresholds)
+    for index, deal in enumerate(tenant.deals):
+        yield from check_thresholds((*path, "deals", index, "thresholds"), base, deal.thresholds)
+    bases = [base, *(base.changed_by(deal.thresholds) for deal in tenant.deals)]
+    seen: set[Problem] = set()
+    for each in bases:
+        for problem in check_thresholds((*path, "thresholds"), each, tenant.thresholds):
+            if problem not in seen:
+                seen.add(problem)
+                yield problem

@@ -1,0 +1,213 @@
+"""A tenant's catalog entries → what it may do and what its contract is, at one instant. Pure.
+
+Of several rules the narrowest wins: tenant, then the deal in force, then the plan, then default.
+"""
+
+import functools
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from aforo_admin.domain.catalog import (
+    Catalog,
+    CostPrice,
+    Deal,
+    Plan,
+    Quota,
+    QuotaChange,
+    Tenant,
+    ThresholdChanges,
+    Thresholds,
+)
+from aforo_authz.domain import access, quotas
+from aforo_meter.domain.periods import Cadence, Period, period_containing
+
+_FLOORS: Final = ("warn_below_bp", "throttle_below_bp", "block_below_bp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What rating and the margin need to know of one tenant."""
+
+    tenant_id: str
+    subscription_id: str
+    plan_id: str
+    currency: str
+    committed_fee_nanos: int  # Per period.
+    allowance_nanos: int  # COGS allowed per period when the fee is 0; 0: none.
+    cadence: Cadence
+    anchor: datetime
+    thresholds: Thresholds
+    thresholds_source: str  # Which rules the floors come from, the narrowest first.
+    negotiated: tuple[CostPrice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entitled:
+    """What holds for one tenant from `now` until the next instant at which time changes it."""
+
+    policy: access.Policy
+    contract: Contract
+    holds_until: datetime  # Exclusive.
+
+
+def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
+    """Work out what holds for a tenant.
+
+    A subscription that has not started yet counts as created, whatever its state says.
+
+    Args:
+        catalog: One without problems.
+        tenant: One of its tenants.
+        now: Aware UTC.
+    """
+    plan = catalog.plans[tenant.subscription.plan_id]
+    deal = next((deal for deal in tenant.deals if deal.holds_at(now)), None)
+    started_at = tenant.subscription.started_at
+    period = period_containing(started_at, plan.cadence, max(now, started_at))
+    return Entitled(
+        policy=_policy(tenant, plan, deal, period, started=now >= started_at),
+        contract=_contract(catalog, tenant, plan, deal),
+        holds_until=min(
+            [
+                period.end,
+                *(
+                    at
+                    for each in tenant.deals
+                    for at in (each.effective_from, each.effective_until)
+                    if at is not None and at > now
+                ),
+                *([started_at] if started_at > now else []),
+            ]
+        ),
+    )
+
+
+def _policy(
+    tenant: Tenant, plan: Plan, deal: Deal | None, period: Period, *, started: bool
+) -> access.Policy:
+    subscription = tenant.subscription
+    following = period_containing(subscription.started_at, plan.cadence, period.end)
+    override = tenant.margin_override
+    shadow = plan.shadow if tenant.shadow is None else tenant.shadow
+    return access.Policy(
+        tenant_id=tenant.tenant_id,
+        subscription_id=subscription.subscription_id,
+        plan_id=plan.plan_id,
+        state=subscription.state if started else access.SubscriptionState.CREATED,
+        period_start_micros=micros(period.start),
+        period_end_micros=micros(period.end),
+        next_period_end_micros=micros(following.end),
+        features=frozenset(plan.features) | frozenset(deal.add_features if deal else ()),
+        quotas=quotas_in_force(plan.quotas, deal.quotas if deal else ()),
+        shadow=shadow,
+        stale_margin_blocks=plan.stale_margin_blocks,
+        override_level_max=override.level_max if override else None,
+        override_until_micros=micros(override.until) if override else 0,
+    )
+
+
+def quotas_in_force(
+    of_plan: tuple[Quota, ...], changes: tuple[QuotaChange, ...]
+) -> tuple[quotas.Quota, ...]:
+    """Return the plan's quotas as a deal changes them, then the deal's own."""
+    return _quotas_in_force(of_plan, changes)
+
+
+@functools.lru_cache(maxsize=1024)  # Most tenants of a plan have no deal: one answer for all.
+def _quotas_in_force(
+    of_plan: tuple[Quota, ...], changes: tuple[QuotaChange, ...]
+) -> tuple[quotas.Quota, ...]:
+    by_id = {change.quota_id: change for change in changes}
+    merged = [
+        _changed(quota, by_id.pop(quota.quota_id, QuotaChange(quota_id=quota.quota_id)))
+        for quota in of_plan
+    ]
+    merged += [_own(change) for change in by_id.values()]
+    return tuple(quota for quota in merged if quota is not None)
+
+
+def _changed(quota: Quota, change: QuotaChange) -> quotas.Quota | None:
+    if change.unlimited:
+        return None
+    features = quota.features if change.features is None else change.features
+    return quotas.Quota(
+        quota_id=quota.quota_id,
+        meter=change.meter or quota.meter,
+        limit_units=quota.limit_units if change.limit_units is None else change.limit_units,
+        window=change.window or quota.window,
+        features=frozenset(features),
+        soft=quota.soft if change.soft is None else change.soft,
+    )
+
+
+def _own(change: QuotaChange) -> quotas.Quota | None:
+    if change.meter is None or change.limit_units is None or change.window is None:
+        return None  # Unlimited, of a quota that the plan no longer has.
+    return quotas.Quota(
+        quota_id=change.quota_id,
+        meter=change.meter,
+        limit_units=change.limit_units,
+        window=change.window,
+        features=frozenset(change.features or ()),
+        soft=bool(change.soft),
+    )
+
+
+def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -> Contract:
+    fee_nanos = plan.committed_fee_nanos
+    allowance_nanos = plan.allowance_nanos
+    if deal is not None and deal.committed_fee_nanos is not None:
+        fee_nanos = deal.committed_fee_nanos
+    if deal is not None and deal.allowance_nanos is not None:
+        allowance_nanos = deal.allowance_nanos
+    thresholds, source = floors_in_force(
+        catalog.thresholds,
+        (f"plan:{plan.plan_id}", plan.thresholds),
+        *([(f"deal:{deal.deal_id}", deal.thresholds)] if deal else []),
+        (f"tenant:{tenant.tenant_id}", tenant.thresholds),
+    )
+    return Contract(
+        tenant_id=tenant.tenant_id,
+        subscription_id=tenant.subscription.subscription_id,
+        plan_id=plan.plan_id,
+        currency=catalog.currency,
+        committed_fee_nanos=fee_nanos,
+        allowance_nanos=0 if fee_nanos else allowance_nanos or 0,
+        cadence=plan.cadence,
+        anchor=tenant.subscription.started_at,
+        thresholds=thresholds,
+        thresholds_source=source,
+        negotiated=tenant.negotiated_costs,
+    )
+
+
+def floors_in_force(
+    default: Thresholds, *rules: tuple[str, ThresholdChanges]
+) -> tuple[Thresholds, str]:
+    """Return the floors, and the rules that set them, the narrowest first.
+
+    Args:
+        default: What holds where no rule says anything.
+        *rules: Names and what they say, from the widest to the narrowest.
+    """
+    sources = dict.fromkeys(_FLOORS, "default")
+    merged = default
+    for name, changes in rules:
+        if changes.empty:
+            continue
+        merged = merged.changed_by(changes)
+        said = changes.as_dict()
+        sources |= {floor: name for floor in _FLOORS if said[floor] is not None}
+    order = [*(name for name, _ in reversed(rules)), "default"]
+    winners = set(sources.values())
+    return merged, ", ".join(name for name in order if name in winners)
+
+
+_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def micros(at: datetime) -> int:
+    """Return Unix time in microseconds, exactly: timestamp() would go through a float."""
+    return (at - _EPOCH) // _MICROSECOND

@@ -1,0 +1,185 @@
+"""How a breach of the catalog's rules is told, and the checks that several parts share. Pure."""
+
+import itertools
+import re
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+
+from aforo_admin.domain.catalog import (
+    METERS,
+    CostPrice,
+    ThresholdChanges,
+    Thresholds,
+)
+
+Path = tuple[str | int, ...]
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+INT64_MAX: Final = 2**63 - 1  # What the contracts can carry.
+NANOS_PER_UNIT: Final = 10**9
+TEXT_CHARS_MAX: Final = 200
+FLOOR_BP_MIN: Final = -1_000_000
+FULL_BP: Final = 10_000
+
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One breach.
+
+    Args:
+        path: Where, in the names of the catalog's written form.
+        message: What is wrong and what to do.
+        given: A name that is not one of `choices`: whoever shows the problem may find a near miss.
+        choices: Its kind, then the names there are.
+    """
+
+    path: Path
+    message: str
+    given: str = ""
+    kind: str = ""
+    choices: tuple[str, ...] = ()
+
+
+def check_id(path: Path, given: str) -> Iterator[Problem]:
+    # Braces would break the Redis hash tag around a tenant's id; the rest keeps ids easy to type.
+    if not _ID.fullmatch(given):
+        yield Problem(
+            path=path,
+            message=f'"{given}" is no id: use 1 to 64 of a-z, 0-9, ".", "_" and "-", '
+            "the first a letter or digit",
+        )
+
+
+def check_text(path: Path, given: str) -> Iterator[Problem]:
+    if not given.strip():
+        yield Problem(path=path, message="must not be empty")
+    elif len(given) > TEXT_CHARS_MAX:
+        yield Problem(path=path, message=f"is {len(given)} characters long, at most 200 are kept")
+
+
+def check_known(
+    path: Path, given: Iterable[str], *, kind: str, known: Iterable[str]
+) -> Iterator[Problem]:
+    """Names in a list: each must exist, none twice."""
+    choices = known if isinstance(known, (dict, frozenset)) else frozenset(known)
+    seen: set[str] = set()
+    for index, name in enumerate(given):
+        if name not in choices:
+            yield unknown((*path, index), name, kind=kind, known=choices)
+        elif name in seen:
+            yield Problem(path=(*path, index), message=f'"{name}" is listed twice')
+        seen.add(name)
+
+
+def unknown(path: Path, given: str, *, kind: str, known: Iterable[str]) -> Problem:
+    return Problem(
+        path=path,
+        message=f'no {kind} "{given}"',
+        given=given,
+        kind=kind,
+        choices=tuple(sorted(known)),
+    )
+
+
+def repeated(keys: Iterable[K]) -> Iterator[tuple[int, int, K]]:
+    """Yield each repetition: its index, the index of the first, and what is repeated."""
+    first: dict[K, int] = {}
+    for index, key in enumerate(keys):
+        if key in first:
+            yield index, first[key], key
+        else:
+            first[key] = index
+
+
+def check_unique_ids(path: Path, ids: Iterable[str], *, field: str = "id") -> Iterator[Problem]:
+    for index, first, name in repeated(ids):
+        yield Problem(
+            path=(*path, index, field),
+            message=f'"{name}" is already the {field} of number {first + 1} in this list',
+        )
+
+
+def check_amount(path: Path, nanos: int | None) -> Iterator[Problem]:
+    if nanos is None:
+        return
+    if nanos < 0:
+        yield Problem(path=path, message="must not be negative")
+    elif nanos > INT64_MAX:
+        yield Problem(path=path, message=f"is above the maximum of {INT64_MAX // NANOS_PER_UNIT}")
+
+
+def check_units(path: Path, units: int, *, least: int) -> Iterator[Problem]:
+    if not least <= units <= INT64_MAX:
+        yield Problem(path=path, message=f"must be a whole number of at least {least}")
+
+
+def check_thresholds(path: Path, base: Thresholds, changes: ThresholdChanges) -> Iterator[Problem]:
+    """Floors as they hold once `changes` are made to `base`, told where the changes stand."""
+    for name, bp in changes.as_dict().items():
+        if bp is None:
+            continue
+        least_bp = 0 if name == "hysteresis_bp" else FLOOR_BP_MIN
+        if not least_bp <= bp <= FULL_BP:
+            yield Problem(
+                path=(*path, name.removesuffix("_bp")),
+                message=f"must be from {percent(least_bp)} to {percent(FULL_BP)}, "
+                f"not {percent(bp)}",
+            )
+    merged = base.changed_by(changes)
+    floors = ("warn_below_bp", "throttle_below_bp", "block_below_bp")
+    for higher, lower in itertools.pairwise(floors):
+        if getattr(changes, higher) is None and getattr(changes, lower) is None:
+            continue  # Neither is said here: whoever said them is told.
+        if getattr(merged, higher) < getattr(merged, lower):
+            said = ", ".join(
+                f"{name.removesuffix('_bp')} {percent(getattr(merged, name))}"
+                + ("" if getattr(changes, name) is not None else " (inherited)")
+                for name in (higher, lower)
+            )
+            yield Problem(
+                path=path,
+                message=f"floors are out of order: {said}; "
+                "order them warn_below ≥ throttle_below ≥ block_below",
+            )
+
+
+def check_costs(path: Path, prices: Iterable[CostPrice]) -> Iterator[Problem]:
+    prices = tuple(prices)
+    for index, price in enumerate(prices):
+        here = (*path, index)
+        if price.meter not in METERS:
+            yield unknown((*here, "meter"), price.meter, kind="meter", known=METERS)
+        yield from check_amount((*here, "price"), price.price_nanos)
+        yield from check_units((*here, "per"), price.per_units, least=1)
+        if "*" in price.model.removeprefix("*").removesuffix("*") or price.model in {"*", "**"}:
+            yield Problem(
+                path=(*here, "model"),
+                message='"*" may stand at the start or the end of a name, as in "gpt-4o*"; '
+                "leave model out to mean any",
+            )
+    keys = ((p.meter, p.provider, p.model, p.effective_from) for p in prices)
+    for index, first, (meter, provider, model, at) in repeated(keys):
+        yield Problem(
+            path=(*path, index, "from"),
+            message=f"overlaps number {first + 1} in this list: both price {meter} of "
+            f"{provider or 'any provider'}, {model or 'any model'} from {day(at)}; "
+            "give them different dates or remove one",
+        )
+
+
+def percent(bp: int) -> str:
+    """Write basis points as people do: 20%, 20.5%, -0.25%."""
+    whole, rest = divmod(abs(bp), 100)
+    decimals = f".{rest:02}".rstrip("0") if rest else ""
+    return f"{'-' if bp < 0 else ''}{whole}{decimals}%"
+
+
+def day(at: datetime) -> str:
+    """Write an instant, as a date where it is midnight UTC."""
+    text = at.isoformat().replace("+00:00", "Z")
+    return text.removesuffix("T00:00:00Z")
