@@ -78,6 +78,7 @@ class Tally:
         self.hits: Counter[str] = Counter()
         # By tenant ("" where the gateway named none), then "provider/model", then kind.
         self.tokens: dict[str, dict[str, Counter[str]]] = {}
+        self.calls: Counter[str] = Counter()  # By tenant, whatever was asked for.
 
     def served(self, *, tenant: str, provider: str, model: str, usage: Usage) -> None:
         models = self.tokens.setdefault(tenant, {})
@@ -96,6 +97,7 @@ class Tally:
             "hits": {"total": self.hits.total(), **dict(sorted(self.hits.items()))},
             "tokens": self.total(),
             "tenants": self.tokens,
+            "calls": self.calls,
         }
 
 
@@ -124,6 +126,7 @@ class FakeLlm:
         if request.path.startswith("/lab/"):
             return self._manage(request)
         self.tally.hits[request.path] += 1
+        self.tally.calls[request.header("x-aforo-tenant") or ""] += 1
         self.last.append(request)
         api = APIS.get(request.path)
         if api is not None and request.method == "POST":
