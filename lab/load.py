@@ -14,6 +14,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 CLOCK_MONOTONIC = 1
 NON_BLOCKING = os.O_NONBLOCK  # TFD_NONBLOCK has the same value.
@@ -24,7 +25,7 @@ DRAIN_S_MAX = 5.0
 class LoadResult:
     """What came back. Only requests scheduled after the warm-up are counted."""
 
-    latencies_s: array[float] = field(default_factory=lambda: array("d"))
+    latencies_s: "array[float]" = field(default_factory=lambda: array("d"))
     statuses: Counter[int] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     # How late the generator itself was at worst: above a millisecond or two, distrust the rest.
@@ -156,8 +157,8 @@ class _Connection(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "TCP gives such transports"
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
         self._owner.ready(self)
 
     def connection_lost(self, error: Exception | None) -> None:
