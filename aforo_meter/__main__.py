@@ -1,0 +1,170 @@
+"""`aforo-meter`: the command line. Each subcommand imports only what it runs."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from aforo_meter import process, settings
+from aforo_meter.listen import ListenError
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+
+EXAMPLES: Final = """\
+examples:
+  aforo-meter topics --bootstrap kafka:9092 --partitions 12
+  aforo-meter migrate --ledger-url sqlite:////var/lib/aforo/ledger.db
+  AFORO_METER_SHIP_KAFKA_BOOTSTRAP=kafka:9092 aforo-meter ship
+  aforo-meter check-config deliver
+
+Processes are set up by environment variables; `aforo-meter check-config` prints all of them.
+Exit codes: 0 ok, 1 failed, 2 wrong usage or settings.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except (settings.SettingsError, ListenError) as error:
+        return _complain(str(error), USAGE)
+    except KeyboardInterrupt:
+        return 128 + 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="aforo-meter",
+        description="Usage in, charges and margins out.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    ship = commands.add_parser("ship", help="Envoy's access log → Kafka")
+    ship.set_defaults(run=_ship)
+    consume = commands.add_parser("consume", help="Kafka → ledger → margins in Redis")
+    consume.set_defaults(run=_consume)
+    deliver = commands.add_parser("deliver", help="the outbox → signed webhooks")
+    deliver.add_argument("--once", action="store_true", help="send what is due and exit")
+    deliver.set_defaults(run=_deliver)
+
+    migrate = commands.add_parser("migrate", help="create or upgrade the ledger")
+    migrate.add_argument("--ledger-url", required=True, help="sqlite:////absolute/path/ledger.db")
+    migrate.add_argument("--dry-run", action="store_true", help="print what would be done")
+    migrate.set_defaults(run=_migrate)
+
+    topics = commands.add_parser("topics", help="create the Kafka topics")
+    topics.add_argument("--bootstrap", required=True, help="host:port, separated by commas")
+    topics.add_argument("--partitions", type=_positive, default=6, help="of each (default: 6)")
+    topics.add_argument("--replication", type=_positive, default=1, help="copies (default: 1)")
+    topics.add_argument(
+        "--topic",
+        action="append",
+        help="a name, repeatable (default: aforo.usage.v1 and aforo.usage.dlq.v1)",
+    )
+    topics.set_defaults(run=_topics)
+
+    check = commands.add_parser("check-config", help="print the settings in force")
+    check.add_argument("process", nargs="?", choices=list(settings.ALL), help="default: all")
+    check.set_defaults(run=_check_config)
+    return parser
+
+
+def _ship(_: argparse.Namespace) -> int:
+    from aforo_meter import ship  # noqa: PLC0415 - grpc and aiokafka, for this command alone.
+
+    return _run(settings.ShipSettings, ship.run)
+
+
+def _consume(_: argparse.Namespace) -> int:
+    from aforo_meter import consume  # noqa: PLC0415
+
+    return _run(settings.ConsumeSettings, consume.run)
+
+
+def _deliver(options: argparse.Namespace) -> int:
+    from aforo_meter import deliver  # noqa: PLC0415
+    from aforo_meter.outbox import OutboxError  # noqa: PLC0415
+
+    try:
+        return _run(settings.DeliverSettings, lambda given: deliver.run(given, once=options.once))
+    except OutboxError as error:
+        return _complain(str(error), USAGE)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from aforo_meter.migrate import migrate  # noqa: PLC0415
+
+    try:
+        url = settings.ledger_url(options.ledger_url)
+    except ValueError as error:
+        return _complain(f"--ledger-url: {error}", USAGE)
+    print(migrate(url, dry_run=options.dry_run))  # noqa: T201
+    return OK
+
+
+def _topics(options: argparse.Namespace) -> int:
+    from aforo_meter import topics  # noqa: PLC0415
+
+    defaults = [
+        settings.ShipSettings.model_fields[name].default
+        for name in ("kafka_topic", "dead_letter_topic")
+    ]
+
+    async def create() -> None:
+        async for line in topics.create(
+            options.bootstrap,
+            options.topic or defaults,
+            partitions=options.partitions,
+            replication=options.replication,
+        ):
+            print(line)  # noqa: T201
+
+    process.configure_logging("error")
+    try:
+        asyncio.run(create())
+    except topics.TopicsError as error:
+        return _complain(str(error), FAILED)
+    return OK
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    """Print settings by process; a complaint about one does not hide the others."""
+    code = OK
+    for name in [options.process] if options.process else settings.ALL:
+        try:
+            text = settings.describe(settings.load(settings.ALL[name]))
+        except settings.SettingsError as error:
+            code = _complain(f"{name}:\n{error}", USAGE)
+        else:
+            print(f"# aforo-meter {name}\n{text}")  # noqa: T201
+    return code
+
+
+def _run(kind: type[settings.S], start: Callable[[settings.S], Coroutine[Any, Any, int]]) -> int:
+    given = settings.load(kind)
+    process.configure_logging(getattr(given, "log_level", "info"))
+    return process.run(start(given))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"aforo-meter: {message}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

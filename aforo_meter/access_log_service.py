@@ -1,0 +1,166 @@
+"""Envoy's access-log service over gRPC: streams in, records into the buffer. It writes nothing."""
+
+from __future__ import annotations  # grpc-stubs has generics that grpc has not.
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import StringValue
+from prometheus_client import Counter, Gauge
+
+from aforo_meter import access_log
+from aforo_meter.buffer import Buffer, Record
+from aforo_meter.domain.usage import MeteringRules
+from aforo_proto import usage_pb2
+
+# A stream that is quiet for this long while we drain is closed: Envoy flushes each 200 to 250 ms,
+# and right after a flush the least is under way.
+LULL_S: Final = 0.1
+STREAMS_CLOSE_S_MAX: Final = 2.0
+
+# grpc.health.v1.HealthCheckResponse has one field, an enum: these are the two encodings we use.
+SERVING: Final = b"\x08\x01"
+NOT_SERVING: Final = b"\x08\x02"
+
+ENTRIES = Counter("aforo_ship_entries_total", "Access-log entries, by what became of them.", ["as"])
+EVENTS = Counter("aforo_ship_events_total", "Usage events, by outcome of the call.", ["outcome"])
+UNMETERED = Counter("aforo_ship_unmetered_total", "Events of calls that are no usage.", ["why"])
+TOKENS_CUT = Counter("aforo_ship_tokens_cut_total", "Calls whose token details exceed the totals.")
+DEAD_LETTERS = Counter("aforo_ship_dead_letters_total", "Dead letters, by kind.", ["kind"])
+STREAMS = Gauge("aforo_ship_streams", "Streams that Envoys have open.")
+
+END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # The stubs don't know it.
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    usage: str
+    dead_letters: str
+
+
+def dead_letter(topics: Topics, *, reason: str, payload: bytes) -> Record:
+    """Return the record that keeps what could not be read or written."""
+    letter = usage_pb2.DeadLetter(
+        reason=reason,
+        stage="ship",
+        payload=payload,
+        failed_at_micros=time.time_ns() // 1000,
+    )
+    return Record(topic=topics.dead_letters, key=None, value=letter.SerializeToString())
+
+
+class AccessLogService:
+    """Envoy's access-log service and grpc's health service.
+
+    Both take bytes: a message that can't be parsed must become a dead letter, and with grpc's
+    deserializers it would end the stream.
+    """
+
+    def __init__(self, buffer: Buffer, topics: Topics, rules: MeteringRules) -> None:
+        self._buffer = buffer
+        self._topics = topics
+        self._rules = rules
+        self._draining = asyncio.Event()
+        self._close_at_s = 0.0  # On the loop's clock; meaningful while draining.
+
+    @property
+    def serving(self) -> bool:
+        return not self._draining.is_set()
+
+    def drain(self) -> None:
+        """Close each stream in its next lull."""
+        self._close_at_s = asyncio.get_running_loop().time() + STREAMS_CLOSE_S_MAX
+        self._draining.set()
+
+    def handlers(self) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+        stream = grpc.stream_unary_rpc_method_handler(self._stream)
+        health = grpc.unary_unary_rpc_method_handler(self._health)
+        return (
+            grpc.method_handlers_generic_handler(access_log.SERVICE, {access_log.METHOD: stream}),
+            grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),
+        )
+
+    async def _stream(self, _: object, context: Context) -> bytes:
+        reader = access_log.StreamReader(self._rules)
+        draining = asyncio.ensure_future(self._draining.wait())
+        with STREAMS.track_inprogress():
+            try:
+                while True:
+                    read = asyncio.ensure_future(context.read())
+                    try:
+                        await self._arrived(read, draining)
+                    finally:
+                        # Envoy may leave at any time, which cancels us: what was read by then
+                        # must be in the buffer, not in our hands.
+                        ended = not self._keep(reader, read)
+                    if ended:
+                        return access_log.CLOSING_RESPONSE
+                    await self._buffer.room()
+            finally:
+                draining.cancel()
+
+    async def _arrived(self, read: asyncio.Future[Any], draining: asyncio.Future[Any]) -> None:
+        """Wait for a message; while draining only for a lull."""
+        await asyncio.wait({read, draining}, return_when=asyncio.FIRST_COMPLETED)
+        if draining.done() and not read.done():
+            left_s = self._close_at_s - asyncio.get_running_loop().time()
+            await asyncio.wait({read}, timeout=max(0.0, min(LULL_S, left_s)))
+
+    def _keep(self, reader: access_log.StreamReader, read: asyncio.Future[Any]) -> bool:
+        """Put what a message says into the buffer; return whether there was a message."""
+        if not read.done():
+            read.cancel()
+            return False
+        if read.cancelled() or read.exception() is not None or read.result() is END:
+            return False
+        records = [self._record(one) for one in reader.read(read.result())]
+        self._buffer.add([record for record in records if record is not None])
+        return True
+
+    def _record(self, reading: access_log.Reading) -> Record | None:
+        match reading:
+            case access_log.Metered(event=event):
+                ENTRIES.labels("event").inc()
+                EVENTS.labels(usage_pb2.Outcome.Name(event.outcome)).inc()
+                if reading.unmetered is not None:
+                    UNMETERED.labels(reading.unmetered).inc()
+                if reading.tokens_cut:
+                    TOKENS_CUT.inc()
+                    log.warning(
+                        "token details exceed their total; the total holds",
+                        event_id=event.event_id,
+                        provider=event.dimensions.provider,
+                        model=event.dimensions.model,
+                    )
+                return Record(
+                    topic=self._topics.usage,
+                    key=event.tenant_id.encode(),
+                    value=event.SerializeToString(),
+                )
+            case access_log.Unreadable(reason=reason, payload=payload):
+                ENTRIES.labels("dead_letter").inc()
+                DEAD_LETTERS.labels("unreadable").inc()
+                log.warning("an entry became a dead letter", reason=reason, bytes=len(payload))
+                return dead_letter(self._topics, reason=reason, payload=payload)
+            case access_log.Ignored(kind=kind):
+                ENTRIES.labels(f"ignored_{kind}").inc()
+                return None
+
+    async def _health(self, request: bytes, context: Context) -> bytes:
+        try:
+            # HealthCheckRequest has one field, a string: on the wire that is a StringValue.
+            asked = StringValue.FromString(request).value
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a HealthCheckRequest")
+        if asked not in {"", access_log.SERVICE}:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {asked!r}")
+        return SERVING if self.serving else NOT_SERVING
