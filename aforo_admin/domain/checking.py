@@ -26,6 +26,7 @@ from aforo_admin.domain.problems import (
     check_thresholds,
     check_unique_ids,
     check_units,
+    place_of,
     unknown,
 )
 from aforo_authz.domain.features import TemplateError, pattern_of
@@ -51,7 +52,7 @@ def find_problems(catalog: Catalog) -> list[Problem]:
             for problem in _plan(plan, features, catalog.thresholds)
         ),
         *tenants_problems(catalog, features),
-        *check_costs(("costs", "prices"), catalog.costs),
+        *check_costs(("costs",), catalog.costs),
     ]
 
 
@@ -65,7 +66,7 @@ def _money(catalog: Catalog) -> Iterator[Problem]:
         yield Problem(
             path=("currency",),
             message=f"the built-in prices of language models are in {BUILT_IN_CURRENCY}: use it, "
-            f"or set costs.built_in to false and give your own prices in {catalog.currency}",
+            f"or set built_in_costs to false and give your own prices in {catalog.currency}",
         )
     said = ThresholdChanges(
         warn_below_bp=catalog.thresholds.warn_below_bp,
@@ -87,7 +88,7 @@ def _routes(routes: Sequence[Route], features: frozenset[str]) -> Iterator[Probl
     # By the shape of its path: which methods earlier rules take, and which rule takes all.
     taken: dict[str, dict[str, int]] = {}
     for index, route in enumerate(routes):
-        path: Path = ("routes", "rules", index)
+        path: Path = ("routes", index)
         yield from _path_template((*path, "path"), route.path_template)
         for number, method in enumerate(route.methods):
             if not _METHOD.fullmatch(method):
@@ -104,8 +105,9 @@ def _routes(routes: Sequence[Route], features: frozenset[str]) -> Iterator[Probl
         if covering is not None:
             yield Problem(
                 path=path,
-                message=f"is never reached: rule {covering + 1} takes the same path and methods; "
-                "the first that matches wins",
+                message=f"is never reached: {place_of(('routes', covering))} takes "
+                "the same path and methods, and the first that matches wins",
+                joint=True,
             )
         for method in route.methods or ("",):
             earlier.setdefault(method, index)

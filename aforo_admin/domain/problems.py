@@ -35,7 +35,9 @@ class Problem:
         path: Where, in the names of the catalog's written form.
         message: What is wrong and what to do.
         given: A name that is not one of `choices`: whoever shows the problem may find a near miss.
-        choices: Its kind, then the names there are.
+        kind: What `given` should name.
+        choices: The names there are.
+        joint: It rests on several fields beneath `path`, so it says little while one is unreadable.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Problem:
     given: str = ""
     kind: str = ""
     choices: tuple[str, ...] = ()
+    joint: bool = False
 
 
 def check_id(path: Path, given: str) -> Iterator[Problem]:
@@ -96,11 +99,11 @@ def repeated(keys: Iterable[K]) -> Iterator[tuple[int, int, K]]:
             first[key] = index
 
 
-def check_unique_ids(path: Path, ids: Iterable[str], *, field: str = "id") -> Iterator[Problem]:
+def check_unique_ids(path: Path, ids: Iterable[str]) -> Iterator[Problem]:
     for index, first, name in repeated(ids):
         yield Problem(
-            path=(*path, index, field),
-            message=f'"{name}" is already the {field} of number {first + 1} in this list',
+            path=(*path, index, "id"),
+            message=f'"{name}" is already the id of {place_of((*path, first))}',
         )
 
 
@@ -145,6 +148,7 @@ def check_thresholds(path: Path, base: Thresholds, changes: ThresholdChanges) ->
                 path=path,
                 message=f"floors are out of order: {said}; "
                 "order them warn_below ≥ throttle_below ≥ block_below",
+                joint=True,
             )
 
 
@@ -166,10 +170,23 @@ def check_costs(path: Path, prices: Iterable[CostPrice]) -> Iterator[Problem]:
     for index, first, (meter, provider, model, at) in repeated(keys):
         yield Problem(
             path=(*path, index, "from"),
-            message=f"overlaps number {first + 1} in this list: both price {meter} of "
+            message=f"overlaps {place_of((*path, first))}: both price {meter} of "
             f"{provider or 'any provider'}, {model or 'any model'} from {day(at)}; "
             "give them different dates or remove one",
         )
+
+
+def place_of(path: Path) -> str:
+    """Write a path as people do: tenants.acme.credentials[0].sha256."""
+    parts: list[str] = []
+    for step in path:
+        if isinstance(step, int):
+            parts.append(f"[{step}]")
+        elif re.fullmatch(r"[\w-]+", step):
+            parts.append(f".{step}" if parts else step)
+        else:
+            parts.append(f'["{step}"]')
+    return "".join(parts)
 
 
 def percent(bp: int) -> str:

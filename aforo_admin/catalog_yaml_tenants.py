@@ -1,0 +1,168 @@
+"""The tenants' part of the written catalog → the domain's. docs/catalog.md describes it."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from aforo_admin.domain.catalog import (
+    CostPrice,
+    Credential,
+    Deal,
+    MarginOverride,
+    QuotaChange,
+    Subscription,
+    Tenant,
+    ThresholdChanges,
+)
+from aforo_admin.domain.checking_tenants import IDENTITY_FIELDS
+from aforo_admin.yaml_fields import Fields
+from aforo_admin.yaml_scalars import (
+    amount_nanos,
+    choice,
+    flag,
+    instant,
+    percent_bp,
+    text,
+    units,
+)
+from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
+from aforo_authz.domain.quotas import WindowKind
+
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+UNLIMITED: Final = "unlimited"
+
+read_state = choice("state", SubscriptionState)
+read_window = choice("window", WindowKind)
+read_level_max = choice("level", [Level.NONE, Level.WARN, Level.THROTTLE])
+
+
+def read_tenant(tenant_id: str, fields: Fields, *, currency: str) -> Tenant:
+    tenant = Tenant(
+        tenant_id=tenant_id,
+        name=fields.may("name", text, tenant_id),
+        subscription=_subscription(fields),
+        credentials=tuple(_credential(each) for each in fields.each("credentials")),
+        deals=tuple(_deal(each, currency) for each in fields.each("deals")),
+        thresholds=read_thresholds(fields.section("thresholds")),
+        shadow=fields.may("shadow", flag, None),
+        margin_override=_margin_override(fields),
+        negotiated_costs=read_costs(fields, "negotiated_costs", currency=currency),
+    )
+    fields.close()
+    return tenant
+
+
+def read_thresholds(fields: Fields) -> ThresholdChanges:
+    changes = ThresholdChanges(
+        warn_below_bp=fields.may("warn_below", percent_bp, None),
+        throttle_below_bp=fields.may("throttle_below", percent_bp, None),
+        block_below_bp=fields.may("block_below", percent_bp, None),
+        hysteresis_bp=fields.may("hysteresis", percent_bp, None),
+    )
+    fields.close()
+    return changes
+
+
+def read_costs(fields: Fields, key: str, *, currency: str) -> tuple[CostPrice, ...]:
+    return tuple(_cost(each, currency) for each in fields.each(key))
+
+
+def _cost(fields: Fields, currency: str) -> CostPrice:
+    price = CostPrice(
+        meter=fields.need("meter", text, ""),
+        price_nanos=fields.need("price", amount_nanos(currency), 0),
+        per_units=fields.need("per", units, 1),
+        effective_from=fields.need("from", instant, LONG_AGO),
+        # Providers and models are compared in lower case.
+        provider=fields.may("provider", str.lower, ""),
+        model=fields.may("model", str.lower, ""),
+    )
+    fields.close()
+    return price
+
+
+def _subscription(tenant: Fields) -> Subscription:
+    fields = tenant.need_section("subscription")
+    subscription = Subscription(
+        subscription_id=fields.need("id", text, ""),
+        plan_id=fields.need("plan", text, ""),
+        started_at=fields.need("started_at", instant, LONG_AGO),
+        state=fields.may("state", read_state, SubscriptionState.ACTIVE),
+    )
+    fields.close()
+    return subscription
+
+
+def _credential(fields: Fields) -> Credential:
+    given = [(kind, key) for kind, key in IDENTITY_FIELDS.items() if key in fields]
+    names = ", ".join(IDENTITY_FIELDS.values())
+    if not given:
+        fields.note((), f"identifies nobody: give one of {names}")
+    for _, key in given[1:]:
+        fields.note((key,), f"stands beside {given[0][1]}; a credential has one of {names}")
+    kind = given[0][0] if given else CredentialKind.API_KEY
+    identities = {key: fields.may(key, text, "") for key in IDENTITY_FIELDS.values()}
+    identity = identities[IDENTITY_FIELDS[kind]]
+    credential = Credential(
+        credential_id=fields.need("id", text, ""),
+        kind=kind,
+        identity=identity.lower() if kind is CredentialKind.API_KEY else identity,
+        revoked=fields.may("status", _revoked, default=False),
+        expires_at=fields.may("expires_at", instant, None),
+    )
+    fields.close()
+    return credential
+
+
+def _revoked(given: str) -> bool:
+    if given not in {"active", "revoked"}:
+        raise ValueError(f'"{given[:64]}" is neither active nor revoked')
+    return given == "revoked"
+
+
+def _deal(fields: Fields, currency: str) -> Deal:
+    deal = Deal(
+        deal_id=fields.need("id", text, ""),
+        effective_from=fields.need("from", instant, LONG_AGO),
+        effective_until=fields.may("until", instant, None),
+        committed_fee_nanos=fields.may("committed_fee", amount_nanos(currency), None),
+        allowance_nanos=fields.may("allowance", amount_nanos(currency), None),
+        add_features=fields.texts("add_features") or (),
+        quotas=tuple(_quota_change(each) for each in fields.each("quotas")),
+        thresholds=read_thresholds(fields.section("thresholds")),
+    )
+    fields.close()
+    return deal
+
+
+def _quota_change(fields: Fields) -> QuotaChange:
+    limit_units = fields.may("limit", _units_or_unlimited, None)
+    change = QuotaChange(
+        quota_id=fields.need("id", text, ""),
+        meter=fields.may("meter", text, None),
+        limit_units=limit_units if isinstance(limit_units, int) else None,
+        unlimited=limit_units == UNLIMITED,
+        window=fields.may("window", read_window, None),
+        features=fields.texts("features"),
+        soft=fields.may("soft", flag, None),
+    )
+    fields.close()
+    return change
+
+
+def _units_or_unlimited(given: str) -> int | str:
+    return UNLIMITED if given == UNLIMITED else units(given)
+
+
+def _margin_override(tenant: Fields) -> MarginOverride | None:
+    if "margin_override" not in tenant:
+        tenant.section("margin_override")
+        return None
+    fields = tenant.section("margin_override")
+    override = MarginOverride(
+        level_max=fields.need("level_max", read_level_max, Level.NONE),
+        until=fields.need("until", instant, LONG_AGO),
+        reason=fields.need("reason", text, ""),
+        author=fields.need("author", text, ""),
+    )
+    fields.close()
+    return override

@@ -1,0 +1,60 @@
+"""How a wrong catalog is told: file, line, field, what is wrong, what to do."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aforo_admin.domain.problems import Problem
+
+CHOICES_SHOWN_MAX: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Fault:
+    """One thing that is wrong in a file."""
+
+    line: int  # Counted from 1; 0: the file could not be read at all.
+    place: str  # Path of the field; empty: the file as such.
+    message: str
+
+    def told(self, name: str) -> str:
+        line = f":{self.line}" if self.line else ""
+        place = f"{self.place}: " if self.place else ""
+        return f"{name}{line}: {place}{self.message}"
+
+
+class CatalogError(Exception):
+    """A catalog that can't be used: everything that is wrong with it.
+
+    Args:
+        name: The file's name as it should be shown.
+        faults: At least one, by line.
+    """
+
+    def __init__(self, name: str, faults: Sequence[Fault]) -> None:
+        self.name = name
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        return [fault.told(self.name) for fault in self.faults]
+
+
+def message_of(problem: Problem) -> str:
+    if not problem.kind:
+        return problem.message
+    return problem.message + advice(problem.given, kind=problem.kind, choices=problem.choices)
+
+
+def advice(given: str, *, kind: str, choices: Iterable[str]) -> str:
+    """Return what to add to a complaint about an unknown name: a near miss, and what there is."""
+    names = list(choices)
+    if not names:
+        return f"; there are no {kind}s"
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    meant = f'; did you mean "{near[0]}"?' if near else ";"
+    if len(names) > CHOICES_SHOWN_MAX:
+        return f"{meant} there are {len(names)} {kind}s"
+    return f"{meant} {kind}s are: {', '.join(names)}"
