@@ -15,12 +15,14 @@ from ngh2 import (
     Connection,
     ConnectionClosed,
     DataReceived,
+    Header,
     NGH2Error,
     RequestReceived,
     Role,
     Setting,
     StreamClosed,
     StreamReset,
+    StreamUnavailableError,
     TrailersReceived,
 )
 
@@ -59,9 +61,15 @@ SETTINGS = {
 CONNECTION_WINDOW = 16 << 20
 WRITE_BUFFER_BYTES_MAX = 8 << 20  # A peer that reads no answers is cut off.
 
-HEADERS = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+# How long a client may take to learn that it should go: what it sent meanwhile is still served.
+NOTICE_S = 0.1
+
+CONTENT_TYPE = b"application/grpc"
+HEADERS = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
 TRAILERS_OK = ((b"grpc-status", b"0"),)
+NOT_GRPC = ((b":status", b"415"),)
 PREFIX_BYTES = 5  # gRPC: one byte "compressed?", four bytes of length.
+TIMEOUT_CHARS_MAX = 9  # At most eight digits and a unit.
 TIMEOUT_UNITS_S = {b"H": 3600, b"M": 60, b"S": 1, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
@@ -98,8 +106,7 @@ class _Http2(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._server.connections.discard(self)
         for stream in self._streams.values():
-            if stream.task is not None:
-                stream.task.cancel()
+            _cancel(stream)
         self._streams.clear()
 
     def pause_writing(self) -> None:
@@ -119,10 +126,15 @@ class _Http2(asyncio.Protocol):
     def idle(self) -> bool:
         return not self._streams
 
-    def go_away(self) -> None:
-        """Tell the client to begin nothing new; what it has begun is finished."""
+    def announce_end(self) -> None:
+        """Ask the client to begin nothing new. What crosses this notice is still served."""
         if not self._transport.is_closing():
             self._http2.send_shutdown_notice()
+            self._flush()
+
+    def go_away(self) -> None:
+        """Take nothing new from now on; what has begun is finished."""
+        if not self._transport.is_closing():
             self._http2.send_goaway()
             self._flush()
 
@@ -143,20 +155,25 @@ class _Http2(asyncio.Protocol):
             self._collect(event.stream_id, event.data, end=event.end_stream)
         elif isinstance(event, StreamReset | StreamClosed):
             stream = self._streams.pop(event.stream_id, None)
-            if stream is not None and stream.task is not None:
-                stream.task.cancel()
+            if stream is not None:
+                _cancel(stream)
         elif isinstance(event, TrailersReceived):
             self._collect(event.stream_id, b"", end=True)
         elif isinstance(event, ConnectionClosed):
             self._transport.close()
 
     def _begin(self, event: RequestReceived) -> None:
-        path, budget_s = b"", None
+        path, kind, budget_s = b"", b"", None
         for name, value in event.headers:
             if name == b":path":
                 path = value
+            elif name == b"content-type":
+                kind = value
             elif name == b"grpc-timeout":
                 budget_s = parse_timeout_s(value)
+        if not kind.startswith(CONTENT_TYPE):
+            self._respond(event.stream_id, NOT_GRPC)
+            return
         self._streams[event.stream_id] = _Stream(path.decode("latin-1"), budget_s)
         if event.end_stream:
             self._call(event.stream_id)
@@ -195,30 +212,37 @@ class _Http2(asyncio.Protocol):
             self._fail(stream_id, error.code, error.message)
         else:
             self._succeed(stream_id, message)
-        self._flush_soon()
-
-    def _succeed(self, stream_id: int, message: bytes) -> None:
-        if self._streams.pop(stream_id, None) is None:
-            return  # The client went away.
-        http2 = self._http2
-        http2.send_response(stream_id, HEADERS)
-        http2.send_data(stream_id, b"\0" + len(message).to_bytes(4) + message)
-        http2.send_trailers(stream_id, TRAILERS_OK)
-
-    def _fail(self, stream_id: int, code: int, message: str) -> None:
-        if self._streams.pop(stream_id, None) is None:
-            return
-        assert code != OK
-        status = (b"grpc-status", str(code).encode())
-        # gRPC's own percent-encoding: printable ASCII stands for itself, but for the percent.
-        told = (b"grpc-message", quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~").encode())
-        self._http2.send_response(stream_id, (*HEADERS, status, told), end_stream=True)
-
-    def _flush_soon(self) -> None:
         # Answers that become ready in the same turn of the loop leave in one write.
         if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def _succeed(self, stream_id: int, message: bytes) -> None:
+        if self._streams.pop(stream_id, None) is not None:
+            self._respond(stream_id, HEADERS, b"\0" + len(message).to_bytes(4) + message)
+
+    def _fail(self, stream_id: int, code: int, message: str) -> None:
+        assert code != OK
+        if self._streams.pop(stream_id, None) is not None:
+            status = (b"grpc-status", str(code).encode())
+            # gRPC's own percent-encoding: printable ASCII stands for itself, but for the percent.
+            words = quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~").encode()
+            self._respond(stream_id, (*HEADERS, status, (b"grpc-message", words)))
+
+    def _respond(
+        self, stream_id: int, headers: tuple[Header, ...], framed: bytes | None = None
+    ) -> None:
+        http2 = self._http2
+        if self._transport.is_closing():
+            return
+        try:
+            http2.send_response(stream_id, headers, end_stream=framed is None)
+            if framed is not None:
+                http2.send_data(stream_id, framed)
+                http2.send_trailers(stream_id, TRAILERS_OK)
+        except StreamUnavailableError:
+            # The client gave up. Its reset came in the same read, so we have not seen it yet.
+            log.debug("an answer came too late", stream=stream_id)
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -233,6 +257,12 @@ class _Http2(asyncio.Protocol):
             self._transport.write(data)
         if not self._http2.want_read and not self._http2.want_write:
             self._transport.close()
+
+
+def _cancel(stream: _Stream) -> None:
+    if stream.task is not None:
+        # Not at once: a task that was never begun would leave coroutines that nobody awaits.
+        asyncio.get_running_loop().call_soon(stream.task.cancel)
 
 
 class Ngh2Server:
@@ -261,8 +291,12 @@ class Ngh2Server:
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
+            connection.announce_end()
+        notice_s = min(NOTICE_S, grace_s)
+        await asyncio.sleep(notice_s)
+        for connection in list(self.connections):
             connection.go_away()
-        await wait_idle(lambda: all(c.idle for c in self.connections), grace_s)
+        await wait_idle(lambda: all(c.idle for c in self.connections), grace_s - notice_s)
         for connection in list(self.connections):
             connection.close()
         for address in self._addresses:
@@ -286,6 +320,8 @@ def unframed(body: bytearray) -> bytes:
 
 def parse_timeout_s(value: bytes) -> float | None:
     """Parse `grpc-timeout`; what cannot be read is no timeout."""
+    if len(value) > TIMEOUT_CHARS_MAX:
+        return None
     unit = TIMEOUT_UNITS_S.get(value[-1:])
     digits = value[:-1]
     return int(digits) * unit if unit is not None and digits.isdigit() else None
