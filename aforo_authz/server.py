@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,7 +54,8 @@ class TcpAddress:
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +128,27 @@ def _unix_socket(path: Path, backlog: int) -> socket.socket:
             path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # The file's mode is the only lock on the door: owner and group, from the first moment.
-        mask = os.umask(0o117)
-        try:
+        with owner_and_group_only():
             listener.bind(str(path))
-        finally:
-            os.umask(mask)
         listener.listen(backlog)
         listener.setblocking(False)  # noqa: FBT003 - the library's
     except OSError:
         listener.close()
         raise
     return listener
+
+
+@contextlib.contextmanager
+def owner_and_group_only() -> Iterator[None]:
+    """A UNIX socket bound in the body is open to its owner and group, from the first moment.
+
+    The file's mode is the only lock on that door.
+    """
+    mask = os.umask(0o117)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 def _somebody_listens(path: Path) -> bool:

@@ -17,6 +17,7 @@ from aforo_authz.server import (
     answer,
     bound_socket,
     guarded,
+    owner_and_group_only,
     unlink_socket,
 )
 
@@ -43,7 +44,8 @@ class GrpcioServer:
             if isinstance(address, UnixAddress):
                 unlink_socket(address)
             try:
-                port = self._server.add_insecure_port(str(address))
+                with owner_and_group_only():
+                    port = self._server.add_insecure_port(str(address))
             except RuntimeError as error:
                 raise AddressError(f"cannot listen on {address}: {error}") from error
             chosen = address if isinstance(address, UnixAddress) else TcpAddress(address.host, port)
