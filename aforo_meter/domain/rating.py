@@ -1,0 +1,138 @@
+"""Usage × price. Pure: which row of the ledger a usage adds to, and what a row's sum costs."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from aforo_meter.domain.prices import PriceEntry, Prices
+from aforo_meter.domain.usage import LLM_CACHE_CREATION, LLM_CACHED_INPUT, LLM_INPUT, Outcome
+
+MICROS_PER_UNIT: Final = 1_000_000
+HOUR_MICROS: Final = 3_600_000_000
+UNPRICED: Final = ""  # The price id of usage that no price covers yet.
+QUANTITY_MICROS_MAX: Final = 2**63 - 1  # What a row can hold.
+
+INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION})
+
+
+class Measured(NamedTuple):
+    meter: str
+    quantity_micros: int  # 10^-6 units, >= 0.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """One usage event, as rating needs it."""
+
+    event_id: str
+    tenant_id: str  # Empty: nobody is known to have called.
+    subscription_id: str
+    features: tuple[str, ...]
+    occurred_at_micros: int
+    outcome: Outcome
+    reason: str
+    provider: str
+    model: str
+    measures: tuple[Measured, ...]
+
+    @property
+    def hour_start_micros(self) -> int:
+        return self.occurred_at_micros - self.occurred_at_micros % HOUR_MICROS
+
+    @property
+    def input_tokens(self) -> int:
+        """All input tokens of the call, cached ones included: what tiers go by."""
+        total = sum(m.quantity_micros for m in self.measures if m.meter in INPUT_METERS)
+        return total // MICROS_PER_UNIT
+
+
+class ChargeKey(NamedTuple):
+    """Which row of the ledger: a sum of one meter at one price in one hour of one period."""
+
+    tenant_id: str
+    subscription_id: str
+    period_start_micros: int
+    hour_start_micros: int
+    feature: str  # The features of the call, sorted, joined by ",".
+    meter: str
+    provider: str
+    model: str
+    price_id: str  # UNPRICED where no price covers it.
+
+
+class InterventionKey(NamedTuple):
+    tenant_id: str
+    hour_start_micros: int
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """What one usage adds to the ledger."""
+
+    charges: tuple[tuple[ChargeKey, int], ...]  # Quantities in 10^-6 units.
+    prices: tuple[PriceEntry, ...]
+    intervention: InterventionKey | None
+
+
+def rate(usage: Usage, prices: Prices, *, subscription_id: str, period_start_micros: int) -> Rated:
+    """Return what a usage adds to the ledger, at the prices in force at its own time."""
+    charges: list[tuple[ChargeKey, int]] = []
+    used: list[PriceEntry] = []
+    input_tokens = usage.input_tokens
+    for meter, quantity_micros in usage.measures:
+        entry = prices.price_of(
+            meter,
+            provider=usage.provider,
+            model=usage.model,
+            at_micros=usage.occurred_at_micros,
+            input_tokens=input_tokens,
+        )
+        if entry is not None:
+            used.append(entry)
+        key = ChargeKey(
+            tenant_id=usage.tenant_id,
+            subscription_id=subscription_id,
+            period_start_micros=period_start_micros,
+            hour_start_micros=usage.hour_start_micros,
+            feature=",".join(usage.features),
+            meter=meter,
+            provider=usage.provider,
+            model=usage.model,
+            price_id=entry.price_id if entry is not None else UNPRICED,
+        )
+        charges.append((key, quantity_micros))
+    return Rated(tuple(charges), tuple(used), _intervention_of(usage))
+
+
+def _intervention_of(usage: Usage) -> InterventionKey | None:
+    if usage.outcome not in {Outcome.BLOCK, Outcome.THROTTLE}:
+        return None
+    return InterventionKey(
+        usage.tenant_id, usage.hour_start_micros, usage.outcome.value, usage.reason
+    )
+
+
+def sums(rated: Iterable[Rated]) -> Counter[ChargeKey]:
+    """Add up quantities by row: the only thing the ledger keeps of them."""
+    totals: Counter[ChargeKey] = Counter()
+    for one in rated:
+        for key, quantity_micros in one.charges:
+            totals[key] += quantity_micros
+    return totals
+
+
+def amount_nanos(quantity_micros: int, *, price_nanos: int, per_units: int) -> int:
+    """Return what a row's quantity costs, in nanos of the price's currency.
+
+    Rounds half to even, once, here; everything else adds integers.
+    """
+    assert quantity_micros >= 0, "quantities are validated where they arrive"
+    assert per_units > 0, "prices are validated when the catalog loads"
+    divisor = per_units * MICROS_PER_UNIT
+    quotient, remainder = divmod(quantity_micros * price_nanos, divisor)
+    twice = 2 * remainder
+    round_up = twice > divisor or (twice == divisor and quotient % 2 == 1)
+    return quotient + round_up
