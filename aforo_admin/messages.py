@@ -1,0 +1,218 @@
+"""What holds, in the domain's words → the messages of aforo_proto. It knows no keys, no Redis."""
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterable
+from typing import Final
+
+from aforo_admin.builtin_prices import built_in_lists
+from aforo_admin.domain import catalog as said
+from aforo_admin.domain import entitling
+from aforo_admin.domain.entitling import micros
+from aforo_admin.domain.problems import day
+from aforo_authz.domain import access, quotas
+from aforo_proto.contract_pb2 import (
+    Cadence,
+    Contract,
+    ModelMatch,
+    PriceBook,
+    PriceEntry,
+    PriceList,
+    Thresholds,
+)
+from aforo_proto.margin_pb2 import Level
+from aforo_proto.policy_pb2 import (
+    CREDENTIAL_STATUS_ACTIVE,
+    CREDENTIAL_STATUS_REVOKED,
+    DEFAULT_RULE_ALLOW,
+    DEFAULT_RULE_DENY,
+    Credential,
+    CredentialKind,
+    MarginOverride,
+    Policy,
+    Quota,
+    RouteRule,
+    Routes,
+    SubscriptionState,
+    Window,
+)
+
+DIGEST_CHARS: Final = 12
+PRICE_DIGEST_CHARS: Final = 8
+
+
+def credential(tenant_id: str, given: said.Credential) -> Credential:
+    return Credential(
+        tenant_id=tenant_id,
+        kind=CredentialKind.Value(f"CREDENTIAL_KIND_{given.kind.name}"),
+        status=CREDENTIAL_STATUS_REVOKED if given.revoked else CREDENTIAL_STATUS_ACTIVE,
+        expires_at_micros=micros(given.expires_at) if given.expires_at else 0,
+        credential_id=given.credential_id,
+    )
+
+
+def policy(given: access.Policy) -> Policy:
+    """Return a policy without its period, which changes with time alone."""
+    message = Policy(
+        tenant_id=given.tenant_id,
+        subscription_id=given.subscription_id,
+        plan_id=given.plan_id,
+        state=SubscriptionState.Value(f"SUBSCRIPTION_STATE_{given.state.name}"),
+        features=sorted(given.features),
+        quotas=[_quota(each) for each in given.quotas],
+        shadow=given.shadow,
+        stale_margin_blocks=given.stale_margin_blocks,
+    )
+    if given.override_level_max is not None:
+        message.margin_override.CopyFrom(
+            MarginOverride(
+                level_max=Level.Value(f"LEVEL_{given.override_level_max.name}"),
+                until_micros=given.override_until_micros,
+            )
+        )
+    return message
+
+
+def period(given: access.Policy) -> Policy:
+    """Return what `policy` leaves out."""
+    return Policy(
+        period_start_micros=given.period_start_micros,
+        period_end_micros=given.period_end_micros,
+        next_period_end_micros=given.next_period_end_micros,
+    )
+
+
+def _quota(given: quotas.Quota) -> Quota:
+    return Quota(
+        quota_id=given.quota_id,
+        meter=given.meter,
+        features=sorted(given.features),
+        limit_units=given.limit_units,
+        window=Window.Value(f"WINDOW_{given.window.name}"),
+        soft=given.soft,
+    )
+
+
+def contract(given: entitling.Contract) -> Contract:
+    floors = given.thresholds
+    return Contract(
+        tenant_id=given.tenant_id,
+        subscription_id=given.subscription_id,
+        plan_id=given.plan_id,
+        currency=given.currency,
+        committed_fee_nanos=given.committed_fee_nanos,
+        allowance_nanos=given.allowance_nanos,
+        cadence=Cadence.Value(f"CADENCE_{given.cadence.name}"),
+        anchor_micros=micros(given.anchor),
+        thresholds=Thresholds(
+            warn_below_bp=floors.warn_below_bp,
+            throttle_below_bp=floors.throttle_below_bp,
+            block_below_bp=floors.block_below_bp,
+            hysteresis_bp=floors.hysteresis_bp,
+            source=given.thresholds_source,
+        ),
+        negotiated=price_lists(
+            given.negotiated, source="negotiated", owner=f"negotiated:{given.tenant_id}"
+        ),
+    )
+
+
+def routes(given: said.Catalog) -> Routes:
+    return Routes(
+        rules=[
+            RouteRule(
+                methods=route.methods,
+                path_template=route.path_template,
+                features=sorted(route.features),
+                weight_units=route.weight_units,
+            )
+            for route in given.routes
+        ],
+        default_rule=DEFAULT_RULE_ALLOW if given.default_allows else DEFAULT_RULE_DENY,
+    )
+
+
+def price_book(given: said.Catalog) -> PriceBook:
+    book = PriceBook(
+        currency=given.currency,
+        own=price_lists(given.costs, source="catalog", owner="catalog"),
+        built_in=built_in_lists() if given.built_in_costs else (),
+    )
+    book.version = digest([book.SerializeToString(deterministic=True)])
+    return book
+
+
+def price_lists(prices: Iterable[said.CostPrice], *, source: str, owner: str) -> list[PriceList]:
+    """Return prices by whom they are for, the most specific first: the first that matches wins."""
+    ordered = sorted(prices, key=_specific_first)
+    return [
+        PriceList(
+            provider=provider,
+            model=model,
+            match=_match(provider, model),
+            entries=[_price_entry(price, source=source, owner=owner) for price in group],
+        )
+        for (provider, model), group in itertools.groupby(
+            ordered, key=lambda price: (price.provider, price.model)
+        )
+    ]
+
+
+def _specific_first(price: said.CostPrice) -> tuple[object, ...]:
+    return (
+        not price.model,
+        "*" in price.model,
+        -len(price.model),
+        not price.provider,
+        price.provider,
+        price.model,
+        price.meter,
+        price.effective_from,
+    )
+
+
+def _match(provider: str, model: str) -> ModelMatch | None:
+    if model.startswith("*") and model.endswith("*"):
+        return ModelMatch(contains=model.strip("*"))
+    if model.endswith("*"):
+        return ModelMatch(starts_with=model.removesuffix("*"))
+    if model.startswith("*"):
+        return ModelMatch(ends_with=model.removeprefix("*"))
+    published = _published_names().get((provider, model))
+    if published is None:
+        return None
+    # A price for "gpt-4o" is meant for every name that it goes by, as "gpt-4o-2024-08-06".
+    return ModelMatch(any_of=ModelMatch.List(matches=[ModelMatch(equals=model), published]))
+
+
+@functools.cache
+def _published_names() -> dict[tuple[str, str], ModelMatch]:
+    names: dict[tuple[str, str], ModelMatch] = {}
+    for each in built_in_lists():
+        names.setdefault((each.provider, each.model.lower()), each.match)
+    return names
+
+
+def _price_entry(price: said.CostPrice, *, source: str, owner: str) -> PriceEntry:
+    entry = PriceEntry(
+        meter=price.meter,
+        price_nanos=price.price_nanos,
+        per_units=price.per_units,
+        effective_from_micros=micros(price.effective_from),
+    )
+    name = f"{owner}/{price.provider or '*'}/{price.model or '*'}/{price.meter}"
+    checksum = hashlib.sha256(entry.SerializeToString(deterministic=True)).hexdigest()
+    # An entry is never edited: with another price it is another entry.
+    entry.price_id = f"{name}/{day(price.effective_from)}#{checksum[:PRICE_DIGEST_CHARS]}"
+    entry.source = source
+    return entry
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Return a short name for a content: equal contents have equal names."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "big"))
+        whole.update(part)
+    return whole.hexdigest()[:DIGEST_CHARS]
