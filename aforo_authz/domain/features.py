@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+ONE_SEGMENT = re.compile(r"\{[^*{}]*\}")
 PATH_CHARS_MAX = 8192  # A longer path matches no rule; Envoy's own limit is 60 KiB of headers.
 
 
@@ -63,12 +64,20 @@ def plain_path(path: str) -> str:
     """Return the path without its query and without path parameters.
 
     `/v1/chat;x=1` must need what `/v1/chat` needs: Envoy keeps such parameters, and many
-    applications ignore them.
+    applications ignore them. What is then `..`, `.` or nothing is resolved, as they would do:
+    `/cheap/..;x/dear` must not be taken for something below `/cheap`.
     """
     path = path.partition("?")[0].partition("#")[0]
-    if ";" in path:
-        path = "/".join(segment.partition(";")[0] for segment in path.split("/"))
-    return path
+    if ";" not in path:
+        return path
+    kept: list[str] = []
+    for segment in path.split("/"):
+        name = segment.partition(";")[0]
+        if name == "..":
+            del kept[-1:]
+        elif name not in {"", "."}:
+            kept.append(name)
+    return "/" + "/".join(kept)
 
 
 def pattern_of(template: str) -> re.Pattern[str]:
@@ -88,7 +97,7 @@ def pattern_of(template: str) -> re.Pattern[str]:
             if position != len(segments) - 1:
                 raise TemplateError(f"path template {template!r}: '**' may only stand at the end")
             parts.append("(?:/.*)?")
-        elif segment.startswith("{") and segment.endswith("}"):
+        elif ONE_SEGMENT.fullmatch(segment):
             parts.append("/[^/]+")
         elif "*" in segment or "{" in segment or "}" in segment:
             raise TemplateError(
