@@ -100,8 +100,8 @@ def window_of(kind: WindowKind, *, now_micros: int, period_micros: tuple[int, in
     Args:
         kind: Minutes to months start on UTC boundaries; the billing period is the tenant's own.
         now_micros: Unix time in microseconds, UTC.
-        period_micros: Start and end of the current billing period and end of the next, so that
-            a sync that is late by less than a period changes nothing.
+        period_micros: Start and end of the current billing period and end of the next. Later
+            periods are taken to be as long as that one: while the sync is away, quotas go on.
     """
     now_s = now_micros // SECOND_MICROS
     fixed_s = _FIXED_S.get(kind)
@@ -110,10 +110,14 @@ def window_of(kind: WindowKind, *, now_micros: int, period_micros: tuple[int, in
         return Window(start_s=start_s, end_s=start_s + fixed_s)
     if kind is WindowKind.MONTH:
         return _month_of(now_s)
-    start, end, next_end = period_micros
-    if now_micros >= end and next_end > end:
-        start, end = end, next_end
-    return Window(start_s=start // SECOND_MICROS, end_s=end // SECOND_MICROS)
+    start_s, end_s, next_end_s = (micros // SECOND_MICROS for micros in period_micros)
+    if now_s >= end_s and next_end_s > end_s:
+        start_s, end_s = end_s, next_end_s
+    if now_s >= end_s > start_s:
+        length_s = end_s - start_s
+        start_s += (now_s - start_s) // length_s * length_s
+        end_s = start_s + length_s
+    return Window(start_s=start_s, end_s=end_s)
 
 
 def _month_of(now_s: int) -> Window:
