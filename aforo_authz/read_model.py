@@ -125,6 +125,7 @@ def margin_of(key: str, value: bytes) -> tuple[Margin, int]:
         # A level from the future is taken as the worst one known.
         level=Level(min(message.level, Level.BLOCK)),
         as_of_micros=message.as_of_micros,
+        period_end_micros=message.period_end_micros or None,
         used_units=used_units,
     )
     return margin, message.partition

@@ -104,6 +104,8 @@ class Margin:
 
     level: Level
     as_of_micros: int
+    # Of the billing period that it speaks of; exclusive. None: of no period in particular.
+    period_end_micros: int | None = None
     # By quota id: (start of the window in Unix seconds, units used in it by the ledger's account).
     used_units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -169,19 +171,16 @@ def decide(known: Known, needs: Needs, *, now_micros: int, stale_max_micros: int
     margin_stale = _is_margin_stale(known, now_micros, stale_max_micros)
     level = level_in_force(known.margin, policy, now_micros=now_micros, margin_stale=margin_stale)
     decision = Decision(
-        reason=Reason.MARGIN_THROTTLE if level is Level.THROTTLE else Reason.ALLOWED,
+        reason=_reason_of(policy, needs, level),
         needs=needs,
         credential=known.credential,
         policy=policy,
         level=level,
         stale=known.stale or margin_stale,
     )
-    if policy.state not in SERVED_STATES:
-        return _refused(decision, Reason.SUBSCRIPTION_INACTIVE)
-    if not needs.known or not policy.features.issuperset(needs.features):
-        return _refused(decision, Reason.FEATURE_NOT_ENTITLED)
-    if level is Level.BLOCK:
-        return _refused(decision, Reason.MARGIN_LIMIT_EXCEEDED)
+    if decision.outcome is Outcome.BLOCK and not policy.shadow:
+        return decision
+    # In shadow mode the call passes whatever was found, so its quotas count it.
     return _check_quotas(decision, known.margin, now_micros)
 
 
@@ -196,17 +195,24 @@ def settle(
             Then the call passes, marked stale: an outage is no reason to turn a customer away.
         now_micros: Unix time in microseconds, UTC.
     """
-    if counted is None:
-        return _in_shadow(replace(decision, reservations=(), stale=True))
-    settled = replace(decision, reservations=(), standings=decision.standings + counted)
+    settled = replace(
+        decision,
+        reservations=(),
+        standings=decision.standings + (counted or ()),
+        stale=decision.stale or counted is None,
+    )
     return _in_shadow(_refuse_exceeded(settled, now_micros))
 
 
 def level_in_force(
     margin: Margin | None, policy: Policy, *, now_micros: int, margin_stale: bool
 ) -> Level:
-    """Return the level to act on: the margin's, softened by an override and by its age."""
+    """Return the level to act on: the margin's, in its period, softened by override and age."""
     if margin is None:
+        return Level.NONE
+    if margin.period_end_micros is not None and now_micros >= margin.period_end_micros:
+        # A new period begins with nothing spent, even if nobody has told us yet: who was blocked
+        # sends nothing that would make anyone work it out again.
         return Level.NONE
     level = margin.level
     if policy.override_level_max is not None and now_micros < policy.override_until_micros:
@@ -237,6 +243,16 @@ def _refuse_caller(known: Known, now_micros: int) -> Reason | None:
         # Policies are written before credentials: no policy means no subscription.
         return Reason.SUBSCRIPTION_INACTIVE
     return None
+
+
+def _reason_of(policy: Policy, needs: Needs, level: Level) -> Reason:
+    if policy.state not in SERVED_STATES:
+        return Reason.SUBSCRIPTION_INACTIVE
+    if not needs.known or not policy.features.issuperset(needs.features):
+        return Reason.FEATURE_NOT_ENTITLED
+    if level is Level.BLOCK:
+        return Reason.MARGIN_LIMIT_EXCEEDED
+    return Reason.MARGIN_THROTTLE if level is Level.THROTTLE else Reason.ALLOWED
 
 
 def _check_quotas(decision: Decision, margin: Margin | None, now_micros: int) -> Decision:
@@ -274,23 +290,20 @@ def _check_quotas(decision: Decision, margin: Margin | None, now_micros: int) ->
             standings.append(standing_of(quota, window, used_units=ledger_units, asked_units=1))
     decision = replace(decision, standings=tuple(standings))
     exceeded = _refuse_exceeded(decision, now_micros)
-    if exceeded.reason is Reason.QUOTA_EXCEEDED or not reservations:
+    refused = exceeded.outcome is Outcome.BLOCK and not policy.shadow
+    if refused or not reservations:
         return _in_shadow(exceeded)
     return replace(decision, reservations=tuple(reservations))
 
 
 def _refuse_exceeded(decision: Decision, now_micros: int) -> Decision:
     exceeded = [s for s in decision.standings if s.exceeded and not s.quota.soft]
-    if not exceeded:
+    if not exceeded or decision.outcome is Outcome.BLOCK:
         return decision
     waits_s = [standing.retry_after_s(now_micros) for standing in exceeded]
     # All of them must have room again; a call larger than a whole quota never fits.
     retry_after_s = None if None in waits_s else max(s for s in waits_s if s is not None)
     return replace(decision, reason=Reason.QUOTA_EXCEEDED, retry_after_s=retry_after_s)
-
-
-def _refused(decision: Decision, reason: Reason) -> Decision:
-    return _in_shadow(replace(decision, reason=reason))
 
 
 def _in_shadow(decision: Decision) -> Decision:
