@@ -2,8 +2,11 @@
 
 import calendar
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Final
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Cadence(StrEnum):
@@ -15,6 +18,17 @@ class Cadence(StrEnum):
 class Period:
     start: datetime  # Inclusive.
     end: datetime  # Exclusive: the next period starts here.
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodMicros:
+    """A half-open span of time in Unix microseconds, UTC: what the ledger and the wire hold."""
+
+    start_micros: int
+    end_micros: int
+
+    def __contains__(self, at_micros: int) -> bool:
+        return self.start_micros <= at_micros < self.end_micros
 
 
 _MONTHS = {Cadence.MONTH: 1, Cadence.YEAR: 12}
@@ -46,3 +60,23 @@ def _months_after(anchor: datetime, months: int) -> datetime:
     year = anchor.year + years
     last_day = calendar.monthrange(year, month0 + 1)[1]
     return anchor.replace(year=year, month=month0 + 1, day=min(anchor.day, last_day))
+
+
+def billing_period(anchor_micros: int, cadence: Cadence, at_micros: int) -> PeriodMicros:
+    """Return the billing period that an instant is in; everything in Unix microseconds."""
+    period = period_containing(datetime_of(anchor_micros), cadence, datetime_of(at_micros))
+    return PeriodMicros(micros_of(period.start), micros_of(period.end))
+
+
+def calendar_month(at_micros: int) -> PeriodMicros:
+    """Return the month that an instant is in, UTC."""
+    return billing_period(0, Cadence.MONTH, at_micros)
+
+
+def datetime_of(micros: int) -> datetime:
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def micros_of(instant: datetime) -> int:
+    """Return Unix time in microseconds, exactly: timestamp() would go through a float."""
+    return (instant - EPOCH) // timedelta(microseconds=1)

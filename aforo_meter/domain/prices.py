@@ -15,6 +15,7 @@ from aforo_meter.domain.usage import (
 )
 
 DAY_S: Final = 86_400
+HOUR_MICROS: Final = 3_600_000_000
 MEMO_MAX: Final = 20_000  # Model names come from outside: what is remembered of them is bounded.
 
 # Whose price holds where a model has no own one for a kind of token.
@@ -37,7 +38,7 @@ class MatchKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMatch:
-    """How the names of a model are recognised: by a text, or by other matches."""
+    """How the names of a model are recognised: by a text in lower case, or by other matches."""
 
     kind: MatchKind
     text: str = ""
@@ -94,41 +95,24 @@ class PriceEntry:
 class PriceList:
     """The prices of one model, of all of a provider, or of a meter whatever the model."""
 
-    provider: str = ""  # Empty: any.
-    model: str = ""  # Canonical name; empty: any.
+    provider: str = ""  # Lower case. Empty: any.
+    model: str = ""  # Canonical name, for people and for `match`; empty: any.
     match: ModelMatch | None = None  # None: equal to `model`, or any if that is empty.
     entries: tuple[PriceEntry, ...] = ()
 
     def covers(self, *, provider: str, model: str) -> bool:
+        """Return whether it is for this usage; names in lower case."""
         if self.provider and self.provider != provider:
             return False
         if self.match is not None:
-            return self.match.matches(model)
-        return not self.model or self.model == model
+            # A rule that finds a text anywhere must not find it in "no model".
+            return bool(model) and self.match.matches(model)
+        return not self.model or self.model.lower() == model
 
     @property
     def specificity(self) -> tuple[bool, bool]:
         """Ordered: a model of a provider, a model, a provider, anything."""
         return (bool(self.model or self.match), bool(self.provider))
-
-    def price_of(self, meter: str, *, at_micros: int, input_tokens: int) -> PriceEntry | None:
-        """Return the entry in force for a meter, else for the meter whose price stands in."""
-        found = [
-            entry
-            for entry in self.entries
-            if entry.meter == meter
-            and entry.in_force(at_micros=at_micros, input_tokens=input_tokens)
-        ]
-        if found:
-            return max(found, key=_precedence)
-        instead = FALLBACKS.get(meter)
-        if instead is None:
-            return None
-        return self.price_of(instead, at_micros=at_micros, input_tokens=input_tokens)
-
-
-def _precedence(entry: PriceEntry) -> tuple[int, bool, int]:
-    return (entry.effective_from_micros, entry.part_of_day, entry.tier_input_tokens_from)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,22 +126,29 @@ class PriceBook:
 
 
 class Prices:
-    """Answers which price holds. Immutable but for what it remembers.
+    """The prices of one tenant. Nothing changes but what it remembers of earlier answers.
 
-    Precedence: negotiated with this tenant, the owner's own, the published ones; within each the
-    most specific list that has a price.
+    Negotiated prices come before the owner's own, those before the published ones; within each, the
+    list of this model of this provider, then of the model, of the provider, of anything.
+
+    Args:
+        book: The prices that hold for everyone.
+        negotiated: The tenant's own.
     """
 
-    def __init__(self, levels: Sequence[Sequence[PriceList]]) -> None:
+    def __init__(self, book: PriceBook, negotiated: Sequence[PriceList] = ()) -> None:
         self._levels = [
-            sorted(lists, key=lambda li: li.specificity, reverse=True) for lists in levels
+            sorted(lists, key=lambda prices: prices.specificity, reverse=True)
+            for lists in (negotiated, book.own, book.built_in)
         ]
-        self._memo: dict[tuple[str, str], list[PriceList]] = {}
+        self._memo: dict[tuple[str, str, str], tuple[PriceEntry, ...]] = {}
 
     def price_of(
         self, meter: str, *, provider: str, model: str, at_micros: int, input_tokens: int
     ) -> PriceEntry | None:
         """Return the price in force for a meter at the usage's own time; None: unpriced.
+
+        Entries are never edited, so the answer for a past time never changes.
 
         Args:
             meter: What was used.
@@ -166,26 +157,82 @@ class Prices:
             at_micros: When it was used, Unix time in microseconds, UTC.
             input_tokens: All input tokens of the same request, cached ones included.
         """
-        for prices in self._covering(provider, model):
-            entry = prices.price_of(meter, at_micros=at_micros, input_tokens=input_tokens)
+        for entry in self._candidates(meter, provider, model):
+            if entry.in_force(at_micros=at_micros, input_tokens=input_tokens):
+                return entry
+        return None
+
+    def price_in_hour(
+        self, meter: str, *, provider: str, model: str, hour_start_micros: int, input_tokens: int
+    ) -> PriceEntry | None:
+        """Return the price for usage of which only the hour is known still: see `rerate`.
+
+        It is the one in force as the hour begins, else the first that starts within it.
+        """
+        starts = {
+            entry.effective_from_micros
+            for entry in self._candidates(meter, provider, model)
+            if 0 < entry.effective_from_micros - hour_start_micros < HOUR_MICROS
+        }
+        for at_micros in (hour_start_micros, *sorted(starts)):
+            entry = self.price_of(
+                meter,
+                provider=provider,
+                model=model,
+                at_micros=at_micros,
+                input_tokens=input_tokens,
+            )
             if entry is not None:
                 return entry
         return None
 
-    def _covering(self, provider: str, model: str) -> list[PriceList]:
-        known = self._memo.get((provider, model))
+    def _candidates(self, meter: str, provider: str, model: str) -> tuple[PriceEntry, ...]:
+        """Return every entry that may hold, best first: the first in force is the price."""
+        key = (meter, provider, model)
+        known = self._memo.get(key)
         if known is None:
             if len(self._memo) >= MEMO_MAX:
                 self._memo.clear()
-            known = self._memo[provider, model] = [
-                prices
+            known = self._memo[key] = tuple(
+                entry
                 for level in self._levels
-                for prices in level
-                if prices.covers(provider=provider, model=model)
-            ]
+                for entries in _covering(level, provider=provider, model=model)
+                for entry in _by_precedence(entries, meter)
+            )
         return known
 
 
-def prices_of(book: PriceBook, negotiated: Iterable[PriceList] = ()) -> Prices:
-    """Return the prices of one tenant."""
-    return Prices([tuple(negotiated), book.own, book.built_in])
+def _covering(
+    level: Iterable[PriceList], *, provider: str, model: str
+) -> Iterable[list[PriceEntry]]:
+    """Return the entries that cover a usage, one group for each degree of specificity.
+
+    Of several models whose rules match the name the first one is meant; further lists of the same
+    model add to it.
+    """
+    provider, model = provider.lower(), model.lower()
+    chosen: dict[tuple[bool, bool], tuple[str, str]] = {}
+    groups: dict[tuple[bool, bool], list[PriceEntry]] = {}
+    for prices in level:
+        if not prices.covers(provider=provider, model=model):
+            continue
+        name = (prices.provider, prices.model)
+        if chosen.setdefault(prices.specificity, name) == name:
+            groups.setdefault(prices.specificity, []).extend(prices.entries)
+    return groups.values()
+
+
+def _by_precedence(entries: Iterable[PriceEntry], meter: str) -> list[PriceEntry]:
+    """Return a meter's entries, then those of the meter whose price stands in; latest first."""
+    names = [meter, *filter(None, [FALLBACKS.get(meter)])]
+    return [
+        entry
+        for name in names
+        for entry in sorted(
+            (entry for entry in entries if entry.meter == name), key=_precedence, reverse=True
+        )
+    ]
+
+
+def _precedence(entry: PriceEntry) -> tuple[int, bool, int]:
+    return (entry.effective_from_micros, entry.part_of_day, entry.tier_input_tokens_from)

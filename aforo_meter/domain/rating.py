@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from aforo_meter.domain.prices import PriceEntry, Prices
+from aforo_meter.domain.prices import HOUR_MICROS, PriceEntry, Prices
 from aforo_meter.domain.usage import LLM_CACHE_CREATION, LLM_CACHED_INPUT, LLM_INPUT, Outcome
 
 MICROS_PER_UNIT: Final = 1_000_000
-HOUR_MICROS: Final = 3_600_000_000
 UNPRICED: Final = ""  # The price id of usage that no price covers yet.
-QUANTITY_MICROS_MAX: Final = 2**63 - 1  # What a row can hold.
+TOKEN_METERS: Final = "llm."  # Whose prices can depend on the size of the request.
+TIER_TOKENS: Final = 1000  # How finely that size is kept while usage waits for a price.
+SHADOW: Final = "shadow"  # The outcome of what would have been refused or marked.
 
 INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION})
 
@@ -32,6 +33,7 @@ class Usage:
     occurred_at_micros: int
     outcome: Outcome
     reason: str
+    shadow_reason: str
     provider: str
     model: str
     measures: tuple[Measured, ...]
@@ -59,6 +61,7 @@ class ChargeKey(NamedTuple):
     provider: str
     model: str
     price_id: str  # UNPRICED where no price covers it.
+    input_tokens: int  # Of unpriced tokens: the size of their requests, see `size_kept`. Else 0.
 
 
 class InterventionKey(NamedTuple):
@@ -83,6 +86,8 @@ def rate(usage: Usage, prices: Prices, *, subscription_id: str, period_start_mic
     used: list[PriceEntry] = []
     input_tokens = usage.input_tokens
     for meter, quantity_micros in usage.measures:
+        if quantity_micros == 0:
+            continue
         entry = prices.price_of(
             meter,
             provider=usage.provider,
@@ -102,17 +107,45 @@ def rate(usage: Usage, prices: Prices, *, subscription_id: str, period_start_mic
             provider=usage.provider,
             model=usage.model,
             price_id=entry.price_id if entry is not None else UNPRICED,
+            input_tokens=size_kept(meter, input_tokens) if entry is None else 0,
         )
         charges.append((key, quantity_micros))
     return Rated(tuple(charges), tuple(used), _intervention_of(usage))
 
 
-def _intervention_of(usage: Usage) -> InterventionKey | None:
-    if usage.outcome not in {Outcome.BLOCK, Outcome.THROTTLE}:
-        return None
-    return InterventionKey(
-        usage.tenant_id, usage.hour_start_micros, usage.outcome.value, usage.reason
+def rerate(key: ChargeKey, prices: Prices) -> PriceEntry | None:
+    """Return the price of an unpriced row, if there is one by now.
+
+    Of its usage only the hour is known still, and the size of its requests by the thousand: it gets
+    the price in force as the hour began, else the first that started within it.
+    """
+    return prices.price_in_hour(
+        key.meter,
+        provider=key.provider,
+        model=key.model,
+        hour_start_micros=key.hour_start_micros,
+        input_tokens=key.input_tokens,
     )
+
+
+def size_kept(meter: str, input_tokens: int) -> int:
+    """Return how large a request was, as far as unpriced usage remembers it.
+
+    Rows stay few, and tiers that start at a full thousand, or just above one, are told exactly.
+    """
+    if not meter.startswith(TOKEN_METERS):
+        return 0
+    above = input_tokens % TIER_TOKENS
+    return input_tokens - above + (above > 0)
+
+
+def _intervention_of(usage: Usage) -> InterventionKey | None:
+    outcome, reason = usage.outcome.value, usage.reason
+    if usage.shadow_reason:
+        outcome, reason = SHADOW, usage.shadow_reason
+    elif usage.outcome not in {Outcome.BLOCK, Outcome.THROTTLE}:
+        return None
+    return InterventionKey(usage.tenant_id, usage.hour_start_micros, outcome, reason)
 
 
 def sums(rated: Iterable[Rated]) -> Counter[ChargeKey]:

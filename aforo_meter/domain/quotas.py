@@ -1,0 +1,54 @@
+"""Quotas, as the ledger can tell their usage: which window a moment is in. Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from aforo_meter.domain.periods import PeriodMicros, calendar_month
+from aforo_meter.domain.prices import HOUR_MICROS
+
+
+class WindowKind(StrEnum):
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    BILLING_PERIOD = "billing_period"
+
+
+_FIXED_MICROS: Final = {WindowKind.HOUR: HOUR_MICROS, WindowKind.DAY: 24 * HOUR_MICROS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """A quota of a tenant's policy. Its limit is the decision's business."""
+
+    quota_id: str
+    meter: str
+    window: WindowKind
+    features: frozenset[str] = frozenset()  # Counts calls that need one of these; empty: all.
+
+    def counts(self, features: Collection[str]) -> bool:
+        return not self.features or not self.features.isdisjoint(features)
+
+
+def window_of(quota: Quota, *, period: PeriodMicros, now_micros: int) -> PeriodMicros | None:
+    """Return the quota's current window; None if the ledger can't tell its usage.
+
+    Rows of the ledger are hourly, so a minute is too short for them.
+
+    Args:
+        quota: The quota.
+        period: The tenant's current billing period.
+        now_micros: Unix time in microseconds, UTC.
+    """
+    if quota.window is WindowKind.MINUTE:
+        return None
+    if quota.window is WindowKind.BILLING_PERIOD:
+        return period
+    if quota.window is WindowKind.MONTH:
+        return calendar_month(now_micros)
+    length_micros = _FIXED_MICROS[quota.window]
+    start_micros = now_micros - now_micros % length_micros
+    return PeriodMicros(start_micros, start_micros + length_micros)
