@@ -104,12 +104,9 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        if settings.metrics_listen:
-            endpoint = metrics.serve(
-                settings.metrics_listen, counters, is_ready=lambda: healthy.serving
-            )
-            stack.callback(endpoint.server_close)
-            stack.callback(endpoint.shutdown)
+        await stack.enter_async_context(
+            metrics.serve(settings.metrics_listen, counters, is_ready=lambda: healthy.serving)
+        )
         addresses = await server.start(settings.addresses)
         following = loop.create_task(cache.run())
         stack.callback(following.cancel)

@@ -1,17 +1,24 @@
 """What operators see: Prometheus metrics, liveness and readiness on a port of their own."""
 
-import threading
-from collections.abc import Callable, Iterable
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-from wsgiref.types import StartResponse, WSGIEnvironment
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
-import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 
 from aforo_authz.domain.access import Decision, Outcome, Reason
 from aforo_authz.policies_redis import NearCache
 from aforo_authz.server import AddressError, TcpAddress, parse_address
 
+REQUEST_BYTES_MAX = 8192
+REQUEST_TIMEOUT_S = 5.0
 SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
 
@@ -72,37 +79,55 @@ class Metrics:
             gauge.set_function(reading)
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        structlog.get_logger(__name__).debug("probe", line=format % args)
+@contextlib.asynccontextmanager
+async def serve(
+    listen: str, metrics: Metrics, *, is_ready: Callable[[], bool]
+) -> AsyncIterator[None]:
+    """Serve /metrics, /livez and /readyz while the body runs; nothing if `listen` is empty.
 
-
-def serve(listen: str, metrics: Metrics, *, is_ready: Callable[[], bool]) -> WSGIServer:
-    """Serve /metrics, /livez and /readyz from a thread; `shutdown()` ends it.
+    It runs on the process's own loop, so that an answer says that the loop turns.
 
     Raises:
         AddressError: The address is unusable.
     """
+    if not listen:
+        yield
+        return
     address = parse_address(listen)
     if not isinstance(address, TcpAddress):
         raise AddressError(f"AFORO_AUTHZ_METRICS_LISTEN={listen}: must be host:port")
-    exposition = make_wsgi_app(metrics.registry)
 
-    def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "/")
-        if path in {"/livez", "/readyz"}:
-            good = path == "/livez" or is_ready()
-            start("200 OK" if good else "503 Service Unavailable", [("content-type", "text/plain")])
-            return [b"ok\n" if good else b"not ready\n"]
-        page: Iterable[bytes] = exposition(environ, start)
-        return page
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_page(head, metrics, is_ready=is_ready))
+                await writer.drain()
+        writer.close()
 
     try:
-        server = make_server(address.host, address.port, application, handler_class=_Quiet)
+        server = await asyncio.start_server(
+            answer, address.host, address.port, limit=REQUEST_BYTES_MAX
+        )
     except OSError as error:
         raise AddressError(
             f"cannot listen on {address}: {error.strerror or error};"
             " stop what uses it, or set AFORO_AUTHZ_METRICS_LISTEN to another address"
         ) from error
-    threading.Thread(target=server.serve_forever, daemon=True, name="metrics").start()
-    return server
+    async with server:
+        yield
+
+
+def _page(head: bytes, metrics: Metrics, *, is_ready: Callable[[], bool]) -> bytes:
+    path = head.split(b" ", 2)[1].partition(b"?")[0] if head.count(b" ") > 1 else b""
+    status, kind, body = "404 Not Found", "text/plain", b"try /livez, /readyz or /metrics\n"
+    if path == b"/metrics":
+        status, kind, body = "200 OK", CONTENT_TYPE_LATEST, generate_latest(metrics.registry)
+    elif path == b"/livez" or (path == b"/readyz" and is_ready()):
+        status, body = "200 OK", b"ok\n"
+    elif path == b"/readyz":
+        status, body = "503 Service Unavailable", b"not ready\n"
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        "connection: close\r\n\r\n"
+    ).encode() + body
