@@ -1,7 +1,8 @@
 """An HTTP client for tests and the demo: says exactly what it sends, keeps all it receives."""
 
+import io
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 TIMEOUT_S = 30.0
+LARGE_BYTES = 1 << 20  # aiohttp wants more than that as a file.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +90,10 @@ class HttpClient:
 
     async def stream(
         self, path: str, value: object, *, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Post JSON and yield the answer's pieces as they arrive.
 
-        Closing the iterator early closes the connection, as a client that goes away does.
+        Closing the generator early closes the connection, as a client that goes away does.
         """
         async with self._request("POST", path, headers, value, None) as response:
             async for piece in response.content.iter_any():
@@ -118,7 +120,7 @@ class HttpClient:
             method,
             URL(self._origin + path, encoded=True),
             headers=pairs,
-            data=body,
+            data=io.BytesIO(body) if body is not None and len(body) > LARGE_BYTES else body,
             allow_redirects=False,
         )
 

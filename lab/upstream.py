@@ -42,8 +42,9 @@ class Api:
 
 def chat_events(answer: Answer, body: Mapping[str, Any]) -> tuple[bytes, ...]:
     # As OpenAI does: who does not ask for the usage of a stream is not told.
-    options = body.get("stream_options") or {}
-    return llm_shapes.chat_events(answer, include_usage=options.get("include_usage") is True)
+    options = body.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    return llm_shapes.chat_events(answer, include_usage=asked)
 
 
 APIS = {
