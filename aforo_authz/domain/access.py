@@ -258,6 +258,8 @@ def _reason_of(policy: Policy, needs: Needs, level: Level) -> Reason:
 def _check_quotas(decision: Decision, margin: Margin | None, now_micros: int) -> Decision:
     policy = decision.policy
     assert policy is not None
+    if not policy.quotas:
+        return _in_shadow(decision)
     used_units = margin.used_units if margin is not None else {}
     reservations: list[Reservation] = []
     standings: list[Standing] = []
