@@ -91,12 +91,14 @@ def _consume(_: argparse.Namespace) -> int:
 
 def _deliver(options: argparse.Namespace) -> int:
     from aforo_meter import deliver  # noqa: PLC0415
-    from aforo_meter.outbox import OutboxError  # noqa: PLC0415
+    from aforo_meter.outbox import OutboxError, OutboxUnavailableError  # noqa: PLC0415
 
     try:
         return _run(settings.DeliverSettings, lambda given: deliver.run(given, once=options.once))
     except OutboxError as error:
         return _complain(str(error), USAGE)
+    except OutboxUnavailableError as error:
+        return _complain(f"the outbox does not answer: {error}", FAILED)
 
 
 def _migrate(options: argparse.Namespace) -> int:

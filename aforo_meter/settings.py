@@ -5,11 +5,12 @@ since pydantic-settings would ignore a misspelt name.
 """
 
 import difflib
+import ipaddress
 import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,10 +18,12 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aforo_meter.listen import parse_address, parse_addresses
+from aforo_meter.public_addresses import is_public
 from aforo_meter.webhooks import parse_secret
 
 PREFIX: Final = "AFORO_METER_"
@@ -82,6 +85,8 @@ def _webhook_url(text: str) -> str:
         raise ValueError("must not hold a user or password: the signature identifies us")
     if not url.hostname:
         raise ValueError("names no host")
+    if not text.isascii():
+        raise ValueError("has letters outside ASCII: write the host as xn--…, the path with %")
     try:
         port = url.port
     except ValueError:
@@ -244,6 +249,21 @@ class DeliverSettings(BaseSettings):
     log_level: LogLevel = "info"
     """The least severe lines to log."""
 
+    @model_validator(mode="after")
+    def url_is_reachable_by_the_rules(self) -> Self:
+        """Refuse at the start what every attempt would refuse. Names are looked up for each."""
+        host = urllib.parse.urlsplit(self.webhook_url).hostname or ""
+        try:
+            public = host != "localhost" and is_public(ipaddress.ip_address(host))
+        except ValueError:
+            public = host != "localhost"
+        if not public and not self.allow_private_addresses:
+            raise ValueError(
+                f"{PREFIX}DELIVER_WEBHOOK_URL leads to {host}, which is not a public address; if "
+                f"that is meant, set {PREFIX}DELIVER_ALLOW_PRIVATE_ADDRESSES=true"
+            )
+        return self
+
 
 ALL: Final[Mapping[str, type[BaseSettings]]] = {
     "ship": ShipSettings,
@@ -310,8 +330,11 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting may be.
 
 def _complaints(kind: type[BaseSettings], error: ValidationError) -> Iterator[str]:
     for detail in error.errors(include_url=False, include_input=False):
-        name = str(detail["loc"][0]) if detail["loc"] else ""
         message = detail["msg"].removeprefix("Value error, ")
+        if not detail["loc"]:  # About several at once: it names them itself.
+            yield message
+            continue
+        name = str(detail["loc"][0])
         if detail["type"] == "missing":
             field = kind.model_fields.get(name)
             message = f"not set. {field.description}" if field else "not set"
