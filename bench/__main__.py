@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
     parser.add_argument("--tenants", type=int, default=30, help="samples of freshness")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=110)
     if options.only in (None, "decisions"):
         result = decisions.run(
             rate_per_s=options.rate, duration_s=options.seconds, rounds=options.rounds
