@@ -1,0 +1,278 @@
+"""aforo-admin: the command line."""
+
+import argparse
+import asyncio
+import getpass
+import hashlib
+import os
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+import uvloop
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from aforo_admin import differences, mint, process, settings, show, tables
+from aforo_admin.catalog_file import CatalogFile, open_file
+from aforo_admin.catalog_yaml import read_file
+from aforo_admin.domain.problems import check_id
+from aforo_admin.faults import CatalogError
+from aforo_admin.following import Follower, RedisFailure
+from aforo_admin.read_model import ReadModel, build
+from aforo_admin.sync import Differences, compare
+from aforo_admin.yaml_scalars import instant
+
+OK: Final = 0
+FAILED: Final = 1
+MISUSED: Final = 2
+
+PLACEHOLDER: Final = "TENANT"
+KEY_BYTES_MAX: Final = 4096
+
+T = TypeVar("T")
+
+EXAMPLES: Final = """examples:
+  aforo-admin check catalog.yaml               is it right? and a summary
+  aforo-admin diff catalog.yaml                what would change in Redis?
+  AFORO_ADMIN_CATALOG=catalog.yaml AFORO_ADMIN_REDIS_URL=redis://127.0.0.1:6379/0 aforo-admin sync
+  aforo-admin mint --tenant acme --id production --expires 2027-12-31
+  printf %s "$KEY" | aforo-admin hash
+  aforo-admin show acme
+
+Every setting is a variable that begins with AFORO_ADMIN_; check-config prints them all.
+Exit codes: 0 ok, 1 failed, 2 wrong usage, settings or catalog.
+"""
+
+log = structlog.get_logger("aforo_admin")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (settings.SettingsError, process.ListenError) as error:
+        return _complain(error, MISUSED)
+    except KeyboardInterrupt:
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aforo-admin",
+        description="Looks after the catalog: checks it, and makes Redis equal to it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("sync", help="make Redis equal to the catalog, and keep it so")
+    command.add_argument("--once", action="store_true", help="one pass, then stop")
+    command.set_defaults(run=_sync)
+
+    command = commands.add_parser("check", help="check a catalog and print a summary")
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("diff", help="print what a sync would change in Redis")
+    command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: the setting")
+    command.add_argument("--exit-code", action="store_true", help="end with 1 if there is any")
+    command.set_defaults(run=_diff)
+
+    command = commands.add_parser("mint", help="make an API key; it is shown once")
+    command.add_argument("--tenant", metavar="ID", default=PLACEHOLDER, help="whom it identifies")
+    command.add_argument("--id", metavar="NAME", default="main", help="its public name")
+    command.add_argument("--expires", metavar="WHEN", help="a date, like 2027-12-31 (UTC)")
+    command.set_defaults(run=_mint)
+
+    command = commands.add_parser("hash", help="read a key from stdin, print its SHA-256")
+    command.set_defaults(run=_hash)
+
+    command = commands.add_parser("show", help="print what Redis holds of a tenant")
+    command.add_argument("tenant", metavar="TENANT")
+    command.set_defaults(run=_show)
+
+    command = commands.add_parser("check-config", help="print the settings in force, and stop")
+    command.set_defaults(run=_check_config)
+    return parser
+
+
+def _sync(options: argparse.Namespace) -> int:
+    chosen = settings.load(settings.SyncSettings, os.environ)
+    process.configure_logging(chosen.log_level)
+    return _run(_sync_once(chosen) if options.once else _follow(chosen))
+
+
+async def _sync_once(chosen: settings.SyncSettings) -> int:
+    redis = _connect(chosen)
+    try:
+        file = await open_file(chosen.catalog)
+        await _follower(chosen, redis, file).pass_once()
+    except CatalogError as error:
+        return _complain(error, MISUSED)
+    except RedisFailure as error:
+        return _complain(_unreachable(chosen, error), FAILED)
+    finally:
+        await redis.aclose()
+    return OK
+
+
+async def _follow(chosen: settings.SyncSettings) -> int:
+    stop = process.stop_on_signals()
+    redis = _connect(chosen)
+    try:
+        file = await open_file(chosen.catalog)
+        follower = _follower(chosen, redis, file)
+        async with process.health_server(chosen.metrics_listen, follower.complaint):
+            log.info("following", catalog=str(chosen.catalog), interval_s=chosen.sync_interval_s)
+            await follower.run(stop)
+    except CatalogError as error:
+        return _complain(error, MISUSED)
+    finally:
+        await redis.aclose()
+    log.info("stopped")
+    return OK
+
+
+def _follower(chosen: settings.SyncSettings, redis: Redis, file: CatalogFile) -> Follower:
+    return Follower(redis=redis, file=file, clock=_now, interval_s=chosen.sync_interval_s)
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        catalog = read_file(options.file)
+    except CatalogError as error:
+        count = len(error.faults)
+        _complain(error, FAILED)
+        return _complain(f"{count} {'fault' if count == 1 else 'faults'}", FAILED)
+    _print(tables.summary(catalog, _now()))
+    return OK
+
+
+def _diff(options: argparse.Namespace) -> int:
+    if options.file is not None:
+        chosen = settings.load(settings.RedisSettings, os.environ)
+        path = options.file
+    else:
+        with_catalog = settings.load(settings.SyncSettings, os.environ)
+        chosen, path = with_catalog, with_catalog.catalog
+    try:
+        model = build(read_file(path), _now())
+        told = differences.report(model, _run(_compared(chosen, model)))
+    except CatalogError as error:
+        return _complain(error, MISUSED)
+    except RedisFailure as error:
+        return _complain(_unreachable(chosen, error), MISUSED)
+    _print("\n".join([*told.lines, differences.summary(told, version=model.version)]))
+    return FAILED if options.exit_code and not told.empty else OK
+
+
+async def _compared(chosen: settings.RedisSettings, model: ReadModel) -> Differences:
+    redis = _connect(chosen)
+    try:
+        return await compare(redis, model, with_gone_values=True)
+    finally:
+        await redis.aclose()
+
+
+def _mint(options: argparse.Namespace) -> int:
+    complaints = []
+    for name, given in (("--tenant", options.tenant), ("--id", options.id)):
+        if (name, given) != ("--tenant", PLACEHOLDER):
+            complaints += [f"{name}: {problem.message}" for problem in check_id((), given)]
+    expires_at = None
+    try:
+        expires_at = instant(options.expires) if options.expires else None
+    except ValueError as error:
+        complaints.append(f"--expires: {error}")
+    if complaints:
+        return _complain("\n".join(complaints), MISUSED)
+    key = mint.mint_key()
+    lines = mint.catalog_lines(
+        tenant_id=options.tenant,
+        credential_id=options.id,
+        sha256=mint.sha256_of_key(key),
+        expires_at=expires_at,
+    )
+    _print(f"{key}\n\n{lines}")
+    _complain("above is the key, shown only now, and what to add to the catalog", OK)
+    return OK
+
+
+def _hash(_options: argparse.Namespace) -> int:
+    if sys.stdin.isatty():
+        key = getpass.getpass("key: ").encode()
+    else:
+        key = sys.stdin.buffer.read(KEY_BYTES_MAX + 1).removesuffix(b"\n").removesuffix(b"\r")
+    if not key or len(key) > KEY_BYTES_MAX or key.split() != [key]:
+        return _complain("expected one key, without spaces or further lines", MISUSED)
+    _print(hashlib.sha256(key).hexdigest())
+    return OK
+
+
+def _show(options: argparse.Namespace) -> int:
+    chosen = settings.load(settings.RedisSettings, os.environ)
+    try:
+        _print(_run(_tenant_text(chosen, options.tenant)))
+    except show.UnknownTenantError as error:
+        return _complain(error, FAILED)
+    except RedisFailure as error:
+        return _complain(_unreachable(chosen, error), FAILED)
+    return OK
+
+
+async def _tenant_text(chosen: settings.RedisSettings, tenant_id: str) -> str:
+    redis = _connect(chosen)
+    try:
+        return await show.tenant_text(redis, tenant_id, _now())
+    finally:
+        await redis.aclose()
+
+
+def _check_config(_options: argparse.Namespace) -> int:
+    _print(settings.describe(settings.load(settings.SyncSettings, os.environ)))
+    return OK
+
+
+def _connect(chosen: settings.RedisSettings) -> Redis:
+    timeout_s = chosen.redis_timeout_ms / 1000
+    return Redis.from_url(
+        chosen.redis_url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),  # Whoever asks decides whether to ask again.
+    )
+
+
+def _unreachable(chosen: settings.RedisSettings, error: Exception) -> str:
+    name = settings.variable("redis_url")
+    address = settings.without_password(chosen.redis_url)
+    return f"Redis at {address} ({name}) can't be used: {str(error) or type(error).__name__}"
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 - what a command is for.
+
+
+def _complain(what: object, code: int) -> int:
+    # Faults of a catalog begin with file and line, which editors turn into links.
+    told = what if isinstance(what, CatalogError) else f"aforo-admin: {what}"
+    print(told, file=sys.stderr)  # noqa: T201 - for whoever called the command.
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Keep Redis equal to the catalog: on a change at once, on schedule always, after outages again."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from aforo_admin import metrics
+from aforo_admin.catalog_file import POLL_S, CatalogFile
+from aforo_admin.faults import CatalogError
+from aforo_admin.read_model import SYNC_KEY, ReadModel, build
+from aforo_admin.sync import apply, compare, mark_complete
+
+log = structlog.get_logger("aforo_admin")
+
+PROBE_S: Final = 1.0
+RETRY_FIRST_S: Final = 0.2
+RETRY_MAX_S: Final = 5.0
+FAULTS_LOGGED_MAX: Final = 200
+OVERDUE_INTERVALS: Final = 3
+
+# Redis away, refusing, or answering what no Redis would.
+RedisFailure = (RedisError, OSError)
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(slots=True, kw_only=True)
+class Follower:
+    """Sync, from one pass to the next."""
+
+    redis: Redis
+    file: CatalogFile
+    clock: Clock
+    interval_s: float
+    model: ReadModel | None = None
+    complete: ReadModel | None = None  # What Redis was last made equal to.
+    complete_at_s: float = 0.0  # On the monotonic clock.
+    next_pass_s: float = 0.0
+    next_probe_s: float = 0.0
+    failures: int = 0  # In a row.
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the file and the clock until `stop`."""
+        metrics.CATALOG_FAULTS.set(0)
+        while not stop.is_set():
+            await self._look_at_file()
+            if await self._is_due():
+                await self._try_pass()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), POLL_S)
+
+    async def pass_once(self) -> None:
+        """Make Redis equal to the catalog.
+
+        Raises:
+            RedisError: Redis does not answer, or refuses. What was written stays; a next pass
+                begins anew.
+            OSError: It can't be reached.
+        """
+        began_s = time.monotonic()
+        now = self.clock()
+        if self.model is None or now >= self.model.holds_until:
+            self.model = await asyncio.to_thread(build, self.file.catalog, now)
+        model = self.model
+        differences = await compare(self.redis, model)
+        await apply(self.redis, model, differences)
+        await mark_complete(self.redis, model, self.clock())
+        took_s = time.monotonic() - began_s
+        repaired = model is self.complete
+        self.complete = model
+        self.complete_at_s = time.monotonic()
+        action = "repaired" if repaired else "written"
+        metrics.VALUES.labels(action).inc(len(differences.stale))
+        metrics.VALUES.labels("deleted").inc(len(differences.gone))
+        metrics.PASSES.labels("ok").inc()
+        metrics.PASS_SECONDS.observe(took_s)
+        metrics.LAST_SUCCESS.set(now.timestamp())
+        metrics.TENANTS.set(len(model.tenants))
+        tell = log.info if len(differences) else log.debug
+        tell(
+            "synced",
+            catalog_version=model.version,
+            tenants=len(model.tenants),
+            deleted=len(differences.gone),
+            took_ms=round(took_s * 1000),
+            **{action: len(differences.stale)},
+        )
+
+    def complaint(self) -> str | None:
+        """Say why this process is not ready, if it isn't."""
+        if self.complete is None:
+            return "no pass has succeeded yet"
+        age_s = time.monotonic() - self.complete_at_s
+        if age_s > OVERDUE_INTERVALS * self.interval_s:
+            return f"the last pass succeeded {age_s:.0f} s ago"
+        if self.file.fault_count:
+            return (
+                f"the catalog's file has {self.file.fault_count} faults, see the log; version "
+                f"{self.complete.version} stays in force"
+            )
+        return None
+
+    async def _look_at_file(self) -> None:
+        try:
+            if not await self.file.poll():
+                return
+        except CatalogError as error:
+            tell_faults(error)
+            log.error(
+                "the catalog's file is wrong: the last good catalog stays in force",
+                faults=len(error.faults),
+                catalog_version=self.model.version if self.model is not None else None,
+            )
+            metrics.CATALOG_FAULTS.set(len(error.faults))
+            return
+        metrics.CATALOG_FAULTS.set(0)
+        log.info("the catalog has changed", path=str(self.file.path))
+        self.model = None
+        if not self.failures:  # While Redis is away, the next attempt is planned already.
+            self.next_pass_s = 0.0
+
+    async def _is_due(self) -> bool:
+        now_s = time.monotonic()
+        if now_s >= self.next_pass_s:
+            return True
+        if self.failures:
+            return False
+        if self.model is not None and self.clock() >= self.model.holds_until:
+            return True
+        if now_s < self.next_probe_s:
+            return False
+        self.next_probe_s = now_s + PROBE_S
+        try:
+            # An emptied Redis need not wait for the next pass on schedule.
+            return not await self.redis.exists(SYNC_KEY)
+        except RedisFailure as error:
+            self._plan_retry(error)
+            return False
+
+    async def _try_pass(self) -> None:
+        try:
+            await self.pass_once()
+        except RedisFailure as error:
+            metrics.PASSES.labels("error").inc()
+            self._plan_retry(error)
+            return
+        if self.failures:
+            log.info("Redis answers again", failures=self.failures)
+            self.failures = 0
+        self.next_pass_s = time.monotonic() + self.interval_s
+        self.next_probe_s = time.monotonic() + PROBE_S
+
+    def _plan_retry(self, error: Exception) -> None:
+        wait_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(self.failures, 8))
+        self.failures += 1
+        self.next_pass_s = time.monotonic() + wait_s
+        log.warning(
+            "Redis can't be made equal to the catalog; decisions go on with what it held",
+            error=str(error) or type(error).__name__,
+            retry_in_s=wait_s,
+            failures=self.failures,
+        )
+
+
+def tell_faults(error: CatalogError) -> None:
+    """Log each fault, up to a bound."""
+    for line in error.lines[:FAULTS_LOGGED_MAX]:
+        log.error("catalog fault", fault=line)
+    hidden = len(error.faults) - FAULTS_LOGGED_MAX
+    if hidden > 0:
+        log.error("catalog faults not shown", count=hidden)

@@ -1,0 +1,30 @@
+"""What sync counts, for Prometheus."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+PASSES = Counter(
+    "aforo_sync_passes_total",
+    "Passes that made Redis equal to the catalog (ok), or could not (error).",
+    ["result"],
+)
+VALUES = Counter(
+    "aforo_sync_values_total",
+    "Values written for a change of the catalog or of time, repaired after somebody else's change, "
+    "and deleted.",
+    ["action"],
+)
+PASS_SECONDS = Histogram(
+    "aforo_sync_pass_seconds",
+    "How long a pass took, the read model included.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
+)
+LAST_SUCCESS = Gauge("aforo_sync_last_success_timestamp_seconds", "When the last pass succeeded.")
+CATALOG_FAULTS = Gauge(
+    "aforo_sync_catalog_faults", "What is wrong with the catalog's file; 0 if it is in force."
+)
+TENANTS = Gauge("aforo_sync_tenants", "Tenants of the catalog in force.")
+
+for result in ("ok", "error"):
+    PASSES.labels(result)
+for action in ("written", "repaired", "deleted"):
+    VALUES.labels(action)

@@ -1,0 +1,163 @@
+"""Messages of the read model → lines for people. Units come from the fields' names."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from aforo_admin.domain.problems import NANOS_PER_UNIT, percent
+from aforo_proto.contract_pb2 import ModelMatch, PriceEntry, PriceList
+from aforo_proto.margin_pb2 import QuotaUsage
+from aforo_proto.policy_pb2 import Quota, RouteRule
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+DAY_S: Final = 86_400
+
+# Of fields that say something when they are zero.
+_ZERO_MEANS: Final = {
+    "expires_at_micros": "never",
+    "effective_from_micros": "always",
+    "allowance_nanos": "none",
+}
+
+
+def fields_of(message: Message, *, currency: str = "") -> dict[str, str]:
+    """Return a message's fields by their names without units, in order, nested ones with dots.
+
+    Members of a list are named by their id, so that two lists can be compared.
+    """
+    return dict(_flat(message, "", currency or getattr(message, "currency", "")))
+
+
+def _flat(message: Message, prefix: str, currency: str) -> Iterator[tuple[str, str]]:
+    for field in message.DESCRIPTOR.fields:
+        value: Any = getattr(message, field.name)
+        name = prefix + _plain_name(field.name)
+        if field.message_type is None:
+            many = field.is_repeated
+            yield name, (", ".join(value) or "none") if many else _text(field, value, currency)
+        elif field.is_repeated:
+            yield from _members(value, name, currency)
+        elif message.HasField(field.name):
+            yield from _flat(value, f"{name}.", currency)
+
+
+def _members(members: Iterable[Message], name: str, currency: str) -> Iterator[tuple[str, str]]:
+    """Yield one line a member; of lists of prices, one line a price."""
+    order: list[str] = []
+    for member in members:
+        if isinstance(member, PriceList):
+            who = f"{name}[{member.provider or '*'}/{member.model or '*'}]"
+            if member.HasField("match"):
+                yield f"{who}.match", _match_text(member.match)
+            for entry in member.entries:
+                yield f"{name}[{entry.price_id}]", _price_text(entry, currency)
+        elif isinstance(member, RouteRule):
+            order.append(f"{'|'.join(member.methods) or 'any'} {member.path_template}")
+            yield f"{name}[{order[-1]}]", _route_text(member)
+        elif isinstance(member, Quota):
+            yield f"{name}[{member.quota_id}]", _quota_text(member)
+        elif isinstance(member, QuotaUsage):
+            since = instant_text(member.window_start_micros)
+            yield f"{name}[{member.quota_id}]", f"{member.used_units:,} since {since}"
+    if order:
+        yield f"{name}.order", ", ".join(order)
+
+
+def _price_text(entry: PriceEntry, currency: str) -> str:
+    start = _ZERO_MEANS["effective_from_micros"]
+    if entry.effective_from_micros:
+        start = f"from {instant_text(entry.effective_from_micros)}"
+    text = f"{money(entry.price_nanos, currency)} per {entry.per_units:,} {entry.meter}, {start}"
+    if entry.tier_input_tokens_from:
+        text += f", for requests of {entry.tier_input_tokens_from:,} input tokens or more"
+    if entry.day_from_s != entry.day_to_s:
+        text += f", from second {entry.day_from_s} to {entry.day_to_s} of the day (UTC)"
+    return f"{text} ({entry.source})"
+
+
+def _route_text(rule: RouteRule) -> str:
+    weight = f", counts as {rule.weight_units} calls" if rule.weight_units > 1 else ""
+    return f"needs {', '.join(rule.features) or 'no feature'}{weight}"
+
+
+def _quota_text(quota: Quota) -> str:
+    window = _enum_text(Quota.DESCRIPTOR.fields_by_name["window"].enum_type, quota.window)
+    of_features = f" of {', '.join(quota.features)}" if quota.features else ""
+    kind = "soft" if quota.soft else "hard"
+    return f"{quota.limit_units:,} {quota.meter}{of_features} a {window}, {kind}"
+
+
+def _plain_name(name: str) -> str:
+    for unit in ("_micros", "_nanos", "_bp"):
+        name = name.removesuffix(unit)
+    return name
+
+
+def _text(field: Any, value: Any, currency: str) -> str:  # noqa: ANN401 - any scalar field.
+    if not value and field.name in _ZERO_MEANS:
+        return _ZERO_MEANS[field.name]
+    if field.enum_type is not None:
+        return _enum_text(field.enum_type, value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    unit = field.name.rpartition("_")[2]
+    if unit == "nanos":
+        return money(value, currency)
+    return {"micros": instant_text, "bp": percent}.get(unit, str)(value)
+
+
+def _enum_text(kind: Any, value: int) -> str:  # noqa: ANN401 - two classes of descriptors.
+    """Return an enum's value without the prefix that all its names share, in lower case."""
+    if value not in kind.values_by_number:
+        return f"unknown ({value})"
+    # SubscriptionState → SUBSCRIPTION_STATE_
+    prefix = "".join(f"_{c}" if c.isupper() else c.upper() for c in kind.name).lstrip("_")
+    return str(kind.values_by_number[value].name.removeprefix(f"{prefix}_").lower())
+
+
+def _match_text(match: ModelMatch) -> str:
+    rule = match.WhichOneof("rule")
+    if rule in {"any_of", "all_of"}:
+        members = getattr(match, rule).matches
+        return f"{rule}({', '.join(_match_text(member) for member in members)})"
+    return f'{rule} "{getattr(match, rule)}"' if rule else "any"
+
+
+def money(nanos: int, currency: str) -> str:
+    """Write an amount exactly: 36,000 USD, 0.000125 USD."""
+    amount = Decimal(nanos) / NANOS_PER_UNIT
+    whole = f"{amount:,f}"
+    if "." in whole:
+        whole = whole.rstrip("0").rstrip(".")
+    return f"{whole} {currency}".rstrip()
+
+
+def instant_text(at_micros: int) -> str:
+    at = EPOCH + timedelta(microseconds=at_micros)
+    return at.isoformat(sep=" ").replace("+00:00", "Z")
+
+
+def age_text(at_micros: int, now: datetime) -> str:
+    """Say how long ago an instant was: 3 s ago, 2 h 5 min ago."""
+    seconds = int((now - EPOCH - timedelta(microseconds=at_micros)).total_seconds())
+    if seconds < 0:
+        return f"{-seconds} s ahead of this clock"
+    days, rest_s = divmod(seconds, DAY_S)
+    hours, rest_s = divmod(rest_s, 3600)
+    minutes, rest_s = divmod(rest_s, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest_s, "s")]
+    told = [f"{count} {unit}" for count, unit in parts if count][:2]
+    return f"{' '.join(told) or '0 s'} ago"
+
+
+def margin_ratio_text(*, revenue_nanos: int, cogs_nanos: int) -> str:
+    """Return (revenue - COGS) / revenue, rounded down; undefined without revenue, never 0."""
+    if revenue_nanos == 0:
+        return "undefined (no revenue)"
+    ratio = Fraction(revenue_nanos - cogs_nanos, revenue_nanos)
+    exact = Decimal(ratio.numerator) / Decimal(ratio.denominator)
+    return str(exact.quantize(Decimal("0.0001"), rounding=ROUND_FLOOR))

@@ -1,0 +1,131 @@
+"""What an operator can set, read once in main(). It decides nothing.
+
+Every variable starts with AFORO_ADMIN_; one that nothing knows stops the start, since
+pydantic-settings would ignore a misspelt name.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "AFORO_ADMIN_"
+PORT_MAX: Final = 65535
+
+
+class SettingsError(Exception):
+    """The settings don't allow a start; the message names each one and what to do."""
+
+
+def _redis_url(text: str) -> str:
+    if not re.match(r"(rediss?|unix)://", text):
+        raise ValueError("expected redis://host:port/db, rediss://… or unix:///path")
+    return text
+
+
+def _metrics_listen(text: str) -> str:
+    if text:
+        host_and_port(text)
+    return text
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Read `host:port` or `[ipv6]:port`.
+
+    Raises:
+        ValueError: It says what was expected.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > PORT_MAX:
+        raise ValueError(f"{text!r}: expected host:port, or nothing for off")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class RedisSettings(BaseSettings):
+    """What every command needs that looks at the read model."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    redis_url: Annotated[str, AfterValidator(_redis_url)]
+    """The read model, which sync makes equal to the catalog. Required."""
+
+    redis_timeout_ms: int = Field(default=5_000, ge=10)
+    """How long Redis may take to answer one command before it counts as away."""
+
+
+class SyncSettings(RedisSettings):
+    """`aforo-admin sync`: the catalog → Redis."""
+
+    catalog: Path
+    """The catalog, a YAML file (docs/catalog.md), followed as it changes. Required."""
+
+    sync_interval_s: float = Field(default=30.0, gt=0)
+    """How often everything is compared and repaired, whether the catalog has changed or not."""
+
+    metrics_listen: Annotated[str, AfterValidator(_metrics_listen)] = ""
+    """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines to log."""
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(kind: type[S], environ: Mapping[str, str]) -> S:
+    """Read settings from the process's environment.
+
+    Raises:
+        SettingsError: A value is missing or wrong, or a variable is unknown.
+    """
+    reject_unknown_variables(environ)
+    try:
+        return kind()
+    except ValidationError as error:
+        raise SettingsError(_complaint(kind, error)) from None
+
+
+def reject_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = sorted(variable(name) for name in SyncSettings.model_fields)
+    complaints = []
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            complaints.append(f"{name}: no such setting{meant}")
+    if complaints:
+        raise SettingsError("\n".join([*complaints, f"known: {', '.join(known)}"]))
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def describe(settings: BaseSettings) -> str:
+    """Return the settings in force, one a line with what it is for, passwords masked."""
+    return "\n".join(
+        f"{variable(name)}={without_password(str(getattr(settings, name)))}  # {field.description}"
+        for name, field in type(settings).model_fields.items()
+    )
+
+
+def without_password(url: str) -> str:
+    url = re.sub(r"(?<=://)[^/]*@", "(masked)@", url)
+    return re.sub(r"(?<=password=)[^&]*", "(masked)", url)
+
+
+def _complaint(kind: type[BaseSettings], error: ValidationError) -> str:
+    lines = []
+    for detail in error.errors(include_url=False, include_input=False):
+        name = str(detail["loc"][0]) if detail["loc"] else ""
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "missing":
+            message = f"not set. {kind.model_fields[name].description}"
+        lines.append(f"{variable(name)}: {message}")
+    return "\n".join(lines)

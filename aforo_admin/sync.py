@@ -1,0 +1,95 @@
+"""Make Redis equal to the read model: write what differs, remove what is gone."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar, cast
+
+from redis.asyncio import Redis
+
+from aforo_admin.domain.entitling import micros
+from aforo_admin.read_model import (
+    CREDENTIAL_PREFIX,
+    PREFIX,
+    SYNC_KEY,
+    ReadModel,
+    encoded,
+    is_ours_to_remove,
+)
+from aforo_proto.policy_pb2 import SyncState
+
+# Keys in one command: some 100 KB, so that others' commands never wait long behind one of ours.
+KEYS_PER_COMMAND: Final = 500
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differences:
+    """How Redis differs from the read model."""
+
+    stale: Mapping[bytes, bytes | None]  # Key → what Redis holds; None: nothing.
+    gone: Mapping[bytes, bytes | None]  # Keys to remove, with what they hold.
+
+    def __len__(self) -> int:
+        return len(self.stale) + len(self.gone)
+
+
+async def compare(redis: Redis, model: ReadModel, *, with_gone_values: bool = False) -> Differences:
+    """Read all that sync answers for, and say what differs. Nothing is written.
+
+    Args:
+        redis: A client that answers in bytes.
+        model: What should be there.
+        with_gone_values: Read what is to be removed, too; else its values are None.
+    """
+    stale: dict[bytes, bytes | None] = {}
+    for part in (model.basis, model.credentials):
+        for keys in _chunks(part):
+            held = await _values(redis, keys)
+            stale |= {
+                key: value for key, value in zip(keys, held, strict=True) if value != part[key]
+            }
+    wanted = model.keys
+    found: set[bytes] = set()  # A scan may name a key twice.
+    async for key in redis.scan_iter(match=PREFIX + b"*", count=KEYS_PER_COMMAND):
+        if key not in wanted and is_ours_to_remove(key, model):
+            found.add(key)
+    gone: dict[bytes, bytes | None] = dict.fromkeys(sorted(found))
+    if with_gone_values:
+        for keys in _chunks(gone):
+            gone |= zip(keys, await _values(redis, keys), strict=True)
+    return Differences(stale=stale, gone=gone)
+
+
+async def apply(redis: Redis, model: ReadModel, differences: Differences) -> None:
+    """Write and remove what differs, in an order in which no caller is ever half known."""
+    for part in (model.basis, model.credentials):
+        for keys in _chunks(key for key in differences.stale if key in part):
+            await redis.mset({key: part[key] for key in keys})
+    for of_credentials in (True, False):
+        for keys in _chunks(
+            key for key in differences.gone if key.startswith(CREDENTIAL_PREFIX) is of_credentials
+        ):
+            await redis.unlink(*keys)
+
+
+async def mark_complete(redis: Redis, model: ReadModel, now: datetime) -> None:
+    """Say that everything was there at `now`. The last write of a pass."""
+    state = SyncState(
+        catalog_version=model.version,
+        completed_at_micros=micros(now),
+        tenants=len(model.tenants),
+    )
+    await redis.set(SYNC_KEY, encoded(state))
+
+
+async def _values(redis: Redis, keys: list[bytes]) -> list[bytes | None]:
+    return cast("list[bytes | None]", await redis.mget(keys))
+
+
+def _chunks(keys: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(keys)
+    while chunk := list(itertools.islice(remaining, KEYS_PER_COMMAND)):
+        yield chunk

@@ -1,0 +1,77 @@
+"""A catalog at a glance: its plans and tenants as tables."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from aforo_admin.domain.catalog import Catalog, Deal, Plan, Tenant
+from aforo_admin.domain.problems import day
+from aforo_admin.readable import money
+
+TENANTS_SHOWN_MAX: Final = 50
+
+
+def summary(catalog: Catalog, now: datetime) -> str:
+    """Return plans and tenants as text, and the totals."""
+    users = Counter(tenant.subscription.plan_id for tenant in catalog.tenants.values())
+    plans = [
+        ("plan", "fee", "features", "quotas", "tenants"),
+        *(
+            (
+                plan.plan_id + (" (shadow)" if plan.shadow else ""),
+                _fee(plan, catalog.currency),
+                ", ".join(plan.features) or "none",
+                ", ".join(quota.quota_id for quota in plan.quotas) or "none",
+                str(users[plan.plan_id]),
+            )
+            for plan in catalog.plans.values()
+        ),
+    ]
+    shown = list(catalog.tenants.values())[:TENANTS_SHOWN_MAX]
+    tenants = [
+        ("tenant", "plan", "state", "since", "credentials", "deal in force"),
+        *(_tenant_row(tenant, now) for tenant in shown),
+    ]
+    hidden = len(catalog.tenants) - len(shown)
+    lines = [*_table(plans), "", *_table(tenants)]
+    if hidden:
+        lines.append(f"… and {hidden} more")
+    credentials = sum(len(tenant.credentials) for tenant in catalog.tenants.values())
+    beside = " beside the built-in ones" if catalog.built_in_costs else ""
+    lines.append("")
+    lines.append(
+        f"{len(catalog.features)} features, {len(catalog.routes)} routes, {len(catalog.plans)} "
+        f"plans, {len(catalog.tenants)} tenants, {credentials} credentials, {len(catalog.costs)} "
+        f"own cost prices{beside}"
+    )
+    return "\n".join(lines)
+
+
+def _fee(plan: Plan, currency: str) -> str:
+    if plan.committed_fee_nanos:
+        return f"{money(plan.committed_fee_nanos, currency)} a {plan.cadence}"
+    if plan.allowance_nanos:
+        return f"none, {money(plan.allowance_nanos, currency)} of COGS a {plan.cadence}"
+    return "none"
+
+
+def _tenant_row(tenant: Tenant, now: datetime) -> tuple[str, ...]:
+    deal: Deal | None = next((deal for deal in tenant.deals if deal.holds_at(now)), None)
+    subscription = tenant.subscription
+    return (
+        tenant.tenant_id,
+        subscription.plan_id,
+        str(subscription.state),
+        day(subscription.started_at),
+        ", ".join(credential.credential_id for credential in tenant.credentials) or "none",
+        deal.deal_id if deal is not None else "",
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
