@@ -69,27 +69,28 @@ def lists_of(providers: Sequence[types.Provider], *, source: str) -> Iterator[Pr
 
     A provider that resells others' models ("azure") gets theirs after its own, under its name.
     """
-    by_id = {provider.id: provider for provider in providers}
     for provider in providers:
-        yield from _lists(provider, provider.models, prefix=provider.id, source=source)
-        for name in provider.fallback_model_providers or ():
-            if name in by_id:
-                prefix = f"{provider.id}:{name}"
-                yield from _lists(provider, by_id[name].models, prefix=prefix, source=source)
+        names: set[str] = set()
+        for seller, model in _sold_by(provider, providers):
+            prefix = provider.id if seller == provider.id else f"{provider.id}:{seller}"
+            entries = list(_entries(model, prefix=prefix, source=source))
+            if not entries:
+                continue
+            # Reseller and maker may both have a model of one name, at prices and under rules of
+            # their own: these are two.
+            name = f"{seller}/{model.id}" if model.id in names else model.id
+            names.add(name)
+            match = match_of(model.match)
+            yield PriceList(provider=provider.id, model=name, match=match, entries=entries)
 
 
-def _lists(
-    provider: types.Provider, models: Sequence[types.ModelInfo], *, prefix: str, source: str
-) -> Iterator[PriceList]:
-    for model in models:
-        entries = list(_entries(model, prefix=prefix, source=source))
-        if entries:
-            yield PriceList(
-                provider=provider.id,
-                model=model.id,
-                match=match_of(model.match),
-                entries=entries,
-            )
+def _sold_by(
+    provider: types.Provider, providers: Sequence[types.Provider]
+) -> Iterator[tuple[str, types.ModelInfo]]:
+    makers = {each.id: each for each in providers}
+    for name in (provider.id, *(provider.fallback_model_providers or ())):
+        if name in makers:
+            yield from ((name, model) for model in makers[name].models)
 
 
 def _entries(model: types.ModelInfo, *, prefix: str, source: str) -> Iterator[PriceEntry]:

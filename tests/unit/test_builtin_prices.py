@@ -205,10 +205,12 @@ def test_a_reseller_has_the_models_of_those_it_resells_after_its_own() -> None:
     assert ours.entries[0].price_id.startswith("genai:azure:anthropic/")
 
 
-def test_price_ids_are_unique() -> None:
+def test_price_ids_and_names_are_unique() -> None:
     ids = [entry.price_id for each in built_in_lists() for entry in each.entries]
+    names = [(each.provider, each.model) for each in built_in_lists()]
 
     assert len(ids) == len(set(ids))
+    assert len(names) == len(set(names))
 
 
 def provider_with(*prices: types.ConditionalPrice) -> types.Provider:
