@@ -85,8 +85,12 @@ def _ship(_: argparse.Namespace) -> int:
 
 def _consume(_: argparse.Namespace) -> int:
     from aforo_meter import consume  # noqa: PLC0415
+    from aforo_meter.ledger import LedgerError  # noqa: PLC0415
 
-    return _run(settings.ConsumeSettings, consume.run)
+    try:
+        return _run(settings.ConsumeSettings, consume.run)
+    except LedgerError as error:
+        return _complain(str(error), USAGE)
 
 
 def _deliver(options: argparse.Namespace) -> int:
@@ -102,13 +106,17 @@ def _deliver(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
+    from aforo_meter.ledger import LedgerError  # noqa: PLC0415
     from aforo_meter.migrate import migrate  # noqa: PLC0415
 
     try:
         url = settings.ledger_url(options.ledger_url)
     except ValueError as error:
         return _complain(f"--ledger-url: {error}", USAGE)
-    print(migrate(url, dry_run=options.dry_run))  # noqa: T201
+    try:
+        print(migrate(url, dry_run=options.dry_run))  # noqa: T201
+    except LedgerError as error:
+        return _complain(str(error), FAILED)
     return OK
 
 

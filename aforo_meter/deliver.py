@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from aforo_meter import process
 from aforo_meter.domain.retries import RetryPolicy, wait_ms
 from aforo_meter.outbox import Message, Outbox, OutboxUnavailableError
-from aforo_meter.outbox_sql import SqlOutbox
+from aforo_meter.outbox_sql import SqliteOutbox
 from aforo_meter.sending import Receiver, Sender, SendError
 from aforo_meter.settings import DeliverSettings, variable
 from aforo_meter.webhooks import parse_secret
@@ -47,7 +47,7 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
         timeout_s=settings.timeout_ms / 1000,
         allow_private_addresses=settings.allow_private_addresses,
     )
-    async with SqlOutbox(settings.ledger_url) as outbox, Sender(receiver) as sender:
+    async with SqliteOutbox(settings.ledger_url) as outbox, Sender(receiver) as sender:
         courier = Courier(
             outbox,
             sender,

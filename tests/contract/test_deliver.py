@@ -1,0 +1,349 @@
+"""Messages of the outbox on their way to a receiver over HTTP."""
+
+import asyncio
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from aforo_meter.deliver import Courier
+from aforo_meter.domain.retries import RetryPolicy
+from aforo_meter.outbox import OutboxError, OutboxUnavailableError
+from aforo_meter.outbox_sql import SqliteOutbox
+from aforo_meter.sending import Receiver, Sender
+from lab.http_server import Reply
+from lab.servers import eventually, free_port
+from tests.contract.outbox_lab import KEY, OutboxLab, ReceiverLab
+
+pytestmark = pytest.mark.contract
+
+PATIENT = RetryPolicy(first_ms=60_000, max_ms=60_000, total_ms=600_000)
+QUICK = RetryPolicy(first_ms=1, max_ms=20, total_ms=100_000)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> OutboxLab:
+    return OutboxLab(tmp_path / "ledger.db")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[ReceiverLab]:
+    lab = ReceiverLab()
+    async with lab.server:
+        yield lab
+
+
+@asynccontextmanager
+async def courier_for(
+    ledger: OutboxLab,
+    url: str,
+    *,
+    policy: RetryPolicy = QUICK,
+    timeout_s: float = 5.0,
+    allow_private_addresses: bool = True,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Courier]:
+    target = Receiver(
+        url=url, key=KEY, timeout_s=timeout_s, allow_private_addresses=allow_private_addresses
+    )
+    async with SqliteOutbox(ledger.url) as outbox, Sender(target, tls=tls) as sender:
+        yield Courier(outbox, sender, policy, timeout_s=timeout_s, concurrency_max=16)
+
+
+@asynccontextmanager
+async def delivering(courier: Courier) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(courier.deliver_until(stop, poll_s=0.01))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def test_a_message_arrives_signed_and_exactly_as_it_was_written(
+    ledger: OutboxLab, receiver: ReceiverLab
+) -> None:
+    payload = ledger.put("m-1")
+    async with courier_for(ledger, receiver.url) as courier:
+        assert await courier.deliver_due()
+
+    (request,) = receiver.requests
+    assert (request.method, request.target) == ("POST", "/hooks?for=aforo")
+    assert request.body == payload
+    assert request.header("content-type") == "application/json"
+    assert request.header("host") == f"127.0.0.1:{receiver.server.port}"
+    assert (request.header("user-agent") or "").startswith("aforo-meter/")
+    assert abs(int(request.header("webhook-timestamp") or 0) - time.time()) < 60
+    row = ledger.row("m-1")
+    assert (row["attempts"], row["last_error"]) == (1, None)
+    assert abs(row["delivered_at_micros"] / 1e6 - time.time()) < 60
+
+
+async def test_what_is_delivered_is_not_sent_again(
+    ledger: OutboxLab, receiver: ReceiverLab
+) -> None:
+    ledger.put("m-1")
+    async with courier_for(ledger, receiver.url) as courier:
+        await courier.deliver_due()
+        ledger.time_passes()
+        await courier.deliver_due()
+
+    assert receiver.ids == ["m-1"]
+
+
+async def test_a_tenants_messages_arrive_in_order_through_failures(
+    ledger: OutboxLab, receiver: ReceiverLab
+) -> None:
+    answers = iter([500, 200, 503, 404, 200, 200, *[200] * 10])
+    receiver.answer = lambda _: Reply(status=next(answers))
+    for number in range(4):
+        ledger.put(f"m-{number}")
+    async with courier_for(ledger, receiver.url) as courier, delivering(courier):
+        await eventually(lambda: ledger.delivered(*[f"m-{number}" for number in range(4)]))
+
+    assert receiver.ids == ["m-0", "m-0", "m-1", "m-1", "m-1", "m-2", "m-3"]
+    assert ledger.row("m-1")["attempts"] == 3
+
+
+async def test_nobody_waits_for_another_tenants_failures(
+    ledger: OutboxLab, receiver: ReceiverLab
+) -> None:
+    receiver.answer = lambda name: Reply(status=500 if name.startswith("bad") else 200)
+    for number in range(3):
+        ledger.put(f"bad-{number}", tenant="globex")
+        ledger.put(f"good-{number}", tenant="acme")
+    async with courier_for(ledger, receiver.url, policy=PATIENT) as courier:
+        assert not await courier.deliver_due()
+
+    assert [one for one in receiver.ids if one.startswith("good")] == ["good-0", "good-1", "good-2"]
+    assert [one for one in receiver.ids if one.startswith("bad")] == ["bad-0"]
+    row = ledger.row("bad-0")
+    assert row["last_error"] == "HTTP 500"
+    assert 40 < row["next_attempt_at_micros"] / 1e6 - time.time() < 80
+
+
+async def test_a_slow_answer_to_one_tenant_delays_no_other(
+    ledger: OutboxLab, receiver: ReceiverLab
+) -> None:
+    receiver.answer = lambda name: Reply(status=200, delay_s=1.5 if name == "slow" else 0)
+    ledger.put("slow", tenant="globex")
+    async with (
+        courier_for(ledger, receiver.url, timeout_s=60) as courier,
+        delivering(courier),
+    ):
+        await eventually(lambda: "slow" in receiver.ids)
+        ledger.put("fast", tenant="acme")
+        await eventually(lambda: ledger.delivered("fast"))
+        assert not ledger.delivered("slow")
+
+    assert ledger.delivered("slow"), "what is under way at the end comes to its end"
+
+
+async def test_a_message_is_given_up_after_its_last_retry_and_the_next_one_goes(
+    ledger: OutboxLab, receiver: ReceiverLab
+) -> None:
+    receiver.answer = lambda name: Reply(status=410 if name == "m-1" else 200)
+    ledger.put("m-1")
+    ledger.put("m-2")
+    brief = RetryPolicy(first_ms=1, max_ms=1, total_ms=3)
+    async with courier_for(ledger, receiver.url, policy=brief) as courier, delivering(courier):
+        await eventually(lambda: ledger.delivered("m-2"))
+
+    row = ledger.row("m-1")
+    assert (row["attempts"], row["last_error"]) == (4, "HTTP 410")
+    assert row["gave_up_at_micros"] is not None
+    assert row["delivered_at_micros"] is None
+    assert receiver.ids == ["m-1"] * 4 + ["m-2"]
+
+
+async def test_a_receiver_that_was_away_gets_everything_when_it_is_back(
+    ledger: OutboxLab,
+) -> None:
+    port = free_port()
+    ledger.put("m-1")
+    ledger.put("m-2")
+    url = f"http://127.0.0.1:{port}/"
+    async with courier_for(ledger, url) as courier, delivering(courier):
+        await eventually(lambda: ledger.row("m-1")["attempts"] > 2)
+        assert "ConnectError" in ledger.row("m-1")["last_error"]
+        receiver = ReceiverLab()
+        receiver.server.port = port
+        async with receiver.server:
+            await eventually(lambda: ledger.delivered("m-1", "m-2"))
+
+    assert receiver.ids == ["m-1", "m-2"]
+
+
+async def test_redirects_are_not_followed(ledger: OutboxLab, receiver: ReceiverLab) -> None:
+    receiver.answer = lambda _: Reply(status=307, headers={"location": receiver.url})
+    ledger.put("m-1")
+    async with courier_for(ledger, receiver.url, policy=PATIENT) as courier:
+        assert not await courier.deliver_due()
+
+    assert "redirects are not followed" in ledger.row("m-1")["last_error"]
+    assert {request.target for request in receiver.requests} == {"/hooks?for=aforo"}
+
+
+async def test_an_endless_answer_is_not_read(ledger: OutboxLab, receiver: ReceiverLab) -> None:
+    finished: list[bool] = []
+    receiver.answer = lambda _: Reply(
+        pieces=(b"x" * 50_000,) * 100_000, gap_s=0.001, on_written=lambda: finished.append(True)
+    )
+    ledger.put("m-1")
+    async with courier_for(ledger, receiver.url, timeout_s=60) as courier:
+        assert await courier.deliver_due()
+
+    assert ledger.delivered("m-1")
+    assert not finished
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(delay_s=60), Reply(pieces=(b"x",) * 10_000, gap_s=0.01)], ids=["mute", "drip"]
+)
+async def test_an_answer_that_takes_too_long_is_a_failure(
+    ledger: OutboxLab, receiver: ReceiverLab, reply: Reply
+) -> None:
+    receiver.answer = lambda _: reply
+    ledger.put("m-1")
+    async with courier_for(ledger, receiver.url, timeout_s=0.3, policy=PATIENT) as courier:
+        assert not await courier.deliver_due()
+
+    assert ledger.row("m-1")["last_error"] == "no answer within 0.3 s"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f000001", "[::ffff:127.0.0.1]"])
+async def test_no_request_goes_to_a_private_address_unless_allowed(
+    ledger: OutboxLab, receiver: ReceiverLab, host: str
+) -> None:
+    ledger.put("m-1")
+    url = f"http://{host}:{receiver.server.port}/"
+    async with courier_for(ledger, url, allow_private_addresses=False, policy=PATIENT) as courier:
+        assert not await courier.deliver_due()
+
+    assert "not a public address" in ledger.row("m-1")["last_error"]
+    assert not receiver.requests
+
+
+async def test_a_proxy_in_the_environment_does_not_see_messages(
+    ledger: OutboxLab, receiver: ReceiverLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    ledger.put("m-1")
+    async with courier_for(ledger, receiver.url) as courier:
+        assert await courier.deliver_due()
+
+
+async def test_two_processes_send_each_message_once(
+    ledger: OutboxLab, receiver: ReceiverLab
+) -> None:
+    names = [f"m-{number}" for number in range(40)]
+    for number, name in enumerate(names):
+        ledger.put(name, tenant=f"t-{number % 4}")
+    async with (
+        courier_for(ledger, receiver.url) as one,
+        courier_for(ledger, receiver.url) as other,
+    ):
+        await asyncio.gather(one.deliver_due(), other.deliver_due())
+        await one.deliver_due()
+
+    assert sorted(receiver.ids) == sorted(names)
+    for tenant in range(4):
+        own = [name for number, name in enumerate(names) if number % 4 == tenant]
+        assert [name for name in receiver.ids if name in own] == own
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for the name localhost and for no address."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(path)]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(path.with_suffix(".crt"))]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl to make a certificate")
+    path.write_text(path.read_text() + path.with_suffix(".crt").read_text())
+    return path
+
+
+async def test_the_address_is_pinned_and_the_certificate_still_has_to_be_for_the_name(
+    ledger: OutboxLab, certificate: Path
+) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(certificate)
+    names: list[str | None] = []
+    heads: list[bytes] = []
+
+    def note_name(_: object, name: str | None, __: object) -> None:
+        names.append(name)
+
+    served.sni_callback = note_name
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
+    port = server.sockets[0].getsockname()[1]
+    ledger.put("m-1")
+    ledger.put("m-2", tenant="globex")
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    async with server:
+        url = f"https://localhost:{port}/hooks"
+        async with courier_for(ledger, url, tls=trusting, policy=PATIENT) as courier:
+            assert await courier.deliver_due()
+        ledger.put("m-3")
+        url = f"https://127.0.0.1:{port}/hooks"
+        async with courier_for(ledger, url, tls=trusting, policy=PATIENT) as courier:
+            assert not await courier.deliver_due()
+
+    assert names[0] == "localhost"
+    assert f"host: localhost:{port}".encode() in heads[0].lower()
+    assert "certificate" in ledger.row("m-3")["last_error"].lower()
+
+
+async def test_a_locked_database_is_waited_for(
+    ledger: OutboxLab, receiver: ReceiverLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aforo_meter.outbox_sql.BUSY_TIMEOUT_S", 0.01)
+    ledger.put("m-1")
+    async with courier_for(ledger, receiver.url) as courier:
+        with ledger.locked():
+            with pytest.raises(OutboxUnavailableError, match="locked"):
+                await courier.deliver_due()
+            async with delivering(courier):
+                await eventually(lambda: not courier.outbox_answers)
+        assert not receiver.requests
+        async with delivering(courier):
+            await eventually(lambda: ledger.delivered("m-1") and courier.outbox_answers)
+
+
+async def test_a_missing_ledger_is_not_made_but_named(tmp_path: Path) -> None:
+    with pytest.raises(OutboxError, match=r"no ledger at .*; run: aforo-meter migrate"):
+        async with SqliteOutbox(f"sqlite:///{tmp_path}/none.db"):
+            pass
+
+    assert not (tmp_path / "none.db").exists()
+
+
+async def test_a_ledger_without_an_outbox_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(OutboxError, match="holds no outbox"):
+        async with SqliteOutbox(f"sqlite:///{tmp_path}/empty.db"):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_told_from_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("hello " * 1000)
+    with pytest.raises(OutboxUnavailableError, match="not a database"):
+        async with SqliteOutbox(f"sqlite:///{tmp_path}/text.db"):
+            pass
