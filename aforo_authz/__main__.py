@@ -76,7 +76,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         AddressError: An address can't be listened on.
     """
-    connect = _connector(settings)
+    connect = connector(settings)
     redis = connect()
     cache = NearCache(redis, connect, entries_max=settings.cache_entries_max)
     counters = metrics.Metrics()
@@ -118,7 +118,7 @@ async def serve(settings: Settings) -> None:
     await redis.aclose()
 
 
-def _connector(settings: Settings) -> Callable[[], Redis]:
+def connector(settings: Settings) -> Callable[[], Redis]:
     timeout_s = settings.redis_timeout_ms / 1000
 
     def connect() -> Redis:

@@ -6,10 +6,12 @@ connection is down everything still serves, marked stale.
 
 An absent key means "there is none" only while `aforo:v1:sync` is there: sync writes it last. In a
 Redis that was emptied, or is being filled, what is remembered goes on serving, and an unknown
-caller is an outage, not a stranger: nobody is turned away because a cache lost its memory.
+caller is an outage, not a stranger: nobody is turned away because a cache lost its memory. In the
+same way an absent margin means that there is none only while `aforo:v1:published` is there.
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from aforo_authz import read_model
 from aforo_authz.domain.access import Credential, Known, Margin, Policy
@@ -28,8 +30,10 @@ from aforo_authz.tracking import follow
 log = structlog.get_logger(__name__)
 
 RETRY_S = 0.1
-ALWAYS_WATCHED = (read_model.ROUTES_KEY, read_model.SYNC_KEY)
-RELOAD_KEYS_MAX = 1000  # Keys in one pipeline: bounds how long one reply keeps the loop busy.
+RETRY_AFTER_OWN_ERROR_S = 1.0
+MARKS = (read_model.SYNC_KEY, read_model.PUBLISHED_KEY)
+ALWAYS_WATCHED = (read_model.ROUTES_KEY, *MARKS)
+RELOAD_KEYS_MAX = 100  # Keys in one pipeline: decoding them keeps the loop busy for 2 ms.
 
 
 @dataclass(slots=True)
@@ -69,11 +73,16 @@ class NearCache:
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._wanted: set[str] = set()  # to be read in the next turn of the loop
         self._changed: set[str] = set()  # told of by Redis, not read again yet
+        self._outdated: set[str] = set()  # changed while they were being loaded
         self._wake = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._readers: set[asyncio.Task[None]] = set()
-        self._tracked = False
+        self._followed = False  # Does Redis tell us of changes?
+        self._current = False  # Was all that it told of read again?
         self._complete = False  # Was aforo:v1:sync there at the last look?
+        self._published = False  # Was aforo:v1:published there at the last look?
         self._was_complete = False
+        self._told: tuple[bool, bool] | None = None  # What the log last said.
         self.rules = Rules()
         self.counts = CacheCounts()
 
@@ -85,7 +94,7 @@ class NearCache:
     @property
     def stale(self) -> bool:
         """Can the values not be confirmed: no word from Redis, or no complete sync in it?"""
-        return not (self._tracked and self._complete)
+        return not (self._followed and self._current and self._complete)
 
     def find(self, presented: Presented, budget_s: float) -> Known | Awaitable[Known]:
         if presented.sha256_hex in self._strangers:
@@ -100,8 +109,8 @@ class NearCache:
     async def run(self) -> None:
         """Keep the cache equal to Redis until cancelled. Errors end in another attempt."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_changes())
-            tasks.create_task(self._reload_changed())
+            tasks.create_task(self._persist(self._follow_changes))
+            tasks.create_task(self._persist(self._reload_changed))
 
     def _compose(self, presented: Presented) -> Known | list[str]:
         """Return what is known, or the keys that have to be read before it can be told."""
@@ -194,6 +203,10 @@ class NearCache:
                 else:
                     future.set_exception(failure or self._why_missing(key))
                     future.exception()  # Mark as seen: its waiters may have given up.
+            again = self._outdated.intersection(keys)
+            if again:
+                self._outdated -= again
+                self._on_change(list(again))
 
     def _why_missing(self, key: str) -> Exception:
         if self._complete:
@@ -206,38 +219,54 @@ class NearCache:
     async def _read(self, keys: list[str]) -> None:
         """Read keys from Redis and put what can be understood into the cache."""
         pipeline = self._redis.pipeline(transaction=False)
-        # Before and after: between two looks that both find it, absent means absent.
-        for key in (read_model.SYNC_KEY, *keys, read_model.SYNC_KEY):
+        # Before and after: between two looks that both find a mark, absent means absent.
+        for key in (*MARKS, *keys, *MARKS):
             pipeline.get(key)
-        before, *values, after = await pipeline.execute()
-        self._set_complete(complete=before is not None and after is not None)
-        for key, value in zip(keys, values, strict=True):
-            if value is None and not self._complete:
+        answers = await pipeline.execute(raise_on_error=False)
+        marks = [*answers[: len(MARKS)], *answers[-len(MARKS) :]]
+        for answer in marks:
+            if isinstance(answer, Exception):
+                raise answer
+        sync_before, published_before, sync_after, published_after = (m is not None for m in marks)
+        self._set_marks(
+            complete=sync_before and sync_after, published=published_before and published_after
+        )
+        for key, value in zip(keys, answers[len(MARKS) : -len(MARKS)], strict=True):
+            if value is None and not self._is_absent(key):
                 continue
             try:
-                self._put(key, decode(key, value))
+                if isinstance(value, ResponseError):
+                    raise read_model.UnreadableValueError(key, str(value))  # noqa: TRY301
+                self._put(key, read_model.decode(key, value))
             except read_model.UnreadableValueError as error:
                 # The last value that could be read goes on serving.
                 self.counts.unreadable += 1
-                log.error("unreadable value in Redis", key=error.key, error=str(error))
+                log.error("unreadable value in Redis", error=str(error))
 
-    def _set_complete(self, *, complete: bool) -> None:
-        if complete and not self._complete:
-            log.info("the read model in Redis is complete")
+    def _is_absent(self, key: str) -> bool:
+        """Does a value that isn't there mean that there is none?"""
+        if read_model.is_consumers(key) and not self._published:
+            # Only if nothing is remembered: a level, and usage, hold until they are published.
+            return self._complete and self._entries.get(key) is None
+        return self._complete
+
+    def _set_marks(self, *, complete: bool, published: bool) -> None:
+        appeared = (complete and not self._complete) or (published and not self._published)
+        self._complete, self._published = complete, published
+        self._was_complete = self._was_complete or complete
+        if appeared:
             # What was kept meanwhile may have changed or gone.
             self._on_change(None)
-            self._wake.set()
-        if not complete and self._complete:
-            log.warning("the read model in Redis is incomplete: the last known values serve")
-        self._complete = complete
-        self._was_complete = self._was_complete or complete
+        self._tell_state()
 
     def _put(self, key: str, value: Any) -> None:  # noqa: ANN401 - one cache for every kind
-        if key == read_model.SYNC_KEY:
+        if key in MARKS:
             return
         if key == read_model.ROUTES_KEY:
             self.rules = value if value is not None else Rules()
             return
+        if value is not None:
+            self._forget_stranger(key)
         self._entries[key] = value
         self._entries.move_to_end(key)
         while len(self._entries) > self._entries_max:
@@ -246,8 +275,10 @@ class NearCache:
     def _remember_stranger(self, presented: Presented) -> None:
         # Out of the big table: a guesser must not push tenants out of it.
         key = read_model.credential_key(presented.sha256_hex)
-        if self._entries.get(key, self) is None and not self.stale:
-            del self._entries[key]
+        if self._entries.get(key, self) is not None:
+            return
+        del self._entries[key]
+        if not self.stale:  # Else nobody would tell of a credential created now.
             self._strangers[presented.sha256_hex] = None
             while len(self._strangers) > self._strangers_max:
                 self._strangers.popitem(last=False)
@@ -255,14 +286,15 @@ class NearCache:
     def _on_change(self, keys: list[str] | None) -> None:
         """Note what Redis says has changed; None means everything."""
         if keys is None:
-            self._changed.update(self._entries)
-            self._changed.add(read_model.ROUTES_KEY)
+            self._changed.update(self._entries, ALWAYS_WATCHED)
+            self._outdated.update(self._loading)
             self._strangers.clear()
-            return
-        for key in keys:
+        for key in keys or ():
             self._forget_stranger(key)
-            # A key being read right now may have been read before the change.
-            if key in self._entries or key in self._loading or key in ALWAYS_WATCHED:
+            if key in self._loading:
+                # The read under way may be older than the change: another one follows it.
+                self._outdated.add(key)
+            elif key in self._entries or key in ALWAYS_WATCHED:
                 self._changed.add(key)
         if self._changed:
             self._wake.set()
@@ -272,69 +304,72 @@ class NearCache:
         if key.startswith(prefix):
             self._strangers.pop(key.removeprefix(prefix), None)
 
-    async def _follow_changes(self) -> None:
+    async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin again after any error: what is known goes on serving meanwhile, marked stale."""
         while True:
             try:
-                async for keys in follow(self._tracking(), read_model.PREFIX):
+                await work()
+            except (RedisError, OSError, TimeoutError) as error:
+                self._tell_state(error)
+                await asyncio.sleep(RETRY_S)
+            except Exception as error:
+                log.exception("the cache broke")
+                self._tell_state(error)
+                await asyncio.sleep(RETRY_AFTER_OWN_ERROR_S)
+
+    async def _follow_changes(self) -> None:
+        try:
+            async with contextlib.aclosing(follow(self._tracking(), read_model.PREFIX)) as changes:
+                async for keys in changes:
+                    self._on_change(keys)
                     if keys is None:
                         # Just connected, or Redis was emptied: all of it may have changed.
-                        self._on_change(None)
                         await self._reload()
-                        self._set_tracked(tracked=True)
-                    else:
-                        self._on_change(keys)
-            except (RedisError, OSError, TimeoutError) as error:
-                self._set_tracked(tracked=False, error=error)
-            await asyncio.sleep(RETRY_S)
-
-    def _set_tracked(self, *, tracked: bool, error: BaseException | None = None) -> None:
-        if tracked and not self._tracked:
-            log.info("the cache follows Redis", entries=len(self._entries))
-        if not tracked and self._tracked:
-            log.warning("the cache serves stale values: no word from Redis", error=repr(error))
-        self._tracked = tracked
-        if not tracked:
-            # Nobody would tell of a credential created now.
+                        self._followed = True
+                        self._tell_state()
+        finally:
+            self._followed = False
             self._strangers.clear()
 
     async def _reload_changed(self) -> None:
         while True:
             await self._wake.wait()
-            try:
-                await self._reload()
-            except (RedisError, OSError, TimeoutError) as error:
-                self._set_tracked(tracked=False, error=error)
-                await asyncio.sleep(RETRY_S)
+            await self._reload()
 
     async def _reload(self) -> None:
         """Read again what has changed. What can't be read stays marked as changed."""
-        self._wake.clear()
-        while self._changed:
-            keys = [self._changed.pop() for _ in range(min(len(self._changed), RELOAD_KEYS_MAX))]
-            try:
-                await self._read(keys)
-            except BaseException:
-                self._changed.update(keys)
-                self._wake.set()
-                raise
-            self.counts.reloads += len(keys)
+        async with self._reloading:  # One at a time: else an older answer could come last.
+            self._wake.clear()
+            while self._changed:
+                batch = min(len(self._changed), RELOAD_KEYS_MAX)
+                keys = [self._changed.pop() for _ in range(batch)]
+                try:
+                    await self._read(keys)
+                except BaseException:
+                    self._changed.update(keys)
+                    self._wake.set()
+                    self._current = False
+                    self._strangers.clear()
+                    raise
+                self.counts.reloads += len(keys)
+            self._current = True
+            self._tell_state()
 
-
-def decode(key: str, value: bytes | None) -> Any:  # noqa: ANN401 - by the kind of the key
-    """Return the domain value of a key; None if it is absent.
-
-    Raises:
-        UnreadableValueError: There is a value, but this version cannot understand it.
-    """
-    if value is None or key == read_model.SYNC_KEY:
-        return None
-    if key == read_model.ROUTES_KEY:
-        return read_model.rules_of(key, value)
-    if key.startswith("aforo:v1:cred:"):
-        return read_model.credential_of(key, value)
-    if key.startswith("aforo:v1:consumed:"):
-        return read_model.consumed_of(key, value)
-    if key.endswith(":policy"):
-        return read_model.policy_of(key, value)
-    assert key.endswith(":margin"), f"nobody asks for {key}"
-    return read_model.margin_of(key, value)
+    def _tell_state(self, error: Exception | None = None) -> None:
+        """Log when the state changes, and only then."""
+        if error is None and not self._followed:
+            return  # Still connecting.
+        state = (self._followed and self._current, self._complete)
+        if state == self._told:
+            return
+        self._told = state
+        confirmed, complete = state
+        if not confirmed:
+            log.warning("no word from Redis: the last known values serve", error=repr(error))
+        elif not complete:
+            log.warning(
+                "the read model in Redis is incomplete: the last known values serve;"
+                " is aforo-admin sync running?"
+            )
+        else:
+            log.info("the cache follows Redis", entries=len(self._entries))

@@ -1,6 +1,6 @@
 """Redis values → domain. The only module that knows the keys and messages of the read model."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -18,8 +18,11 @@ from aforo_proto import margin_pb2, policy_pb2
 
 PREFIX = "aforo:v1:"
 _CREDENTIAL_PREFIX = "aforo:v1:cred:"
+_CONSUMED_PREFIX = "aforo:v1:consumed:"
 ROUTES_KEY = "aforo:v1:routes"
+# Their presence says something, their value nothing: policies, or margins, are all there.
 SYNC_KEY = "aforo:v1:sync"
+PUBLISHED_KEY = "aforo:v1:published"
 
 _STATES = {
     getattr(policy_pb2, f"SUBSCRIPTION_STATE_{state.name}"): state for state in SubscriptionState
@@ -53,12 +56,37 @@ def margin_key(tenant_id: str) -> str:
 
 
 def consumed_key(partition: int) -> str:
-    return f"aforo:v1:consumed:{partition}"
+    return f"{_CONSUMED_PREFIX}{partition}"
+
+
+def is_consumers(key: str) -> bool:
+    """Is it the consumer that writes this key?"""
+    return key.endswith(":margin") or key.startswith(_CONSUMED_PREFIX)
 
 
 def counter_key(tenant_id: str, quota_id: str, window_start_s: int) -> str:
     """Return the key of a quota's counter; its own prefix keeps it out of invalidation."""
     return f"aforo:quota:v1:{{{tenant_id}}}:{quota_id}:{window_start_s}"
+
+
+def decode(key: str, value: bytes | None) -> Any:  # noqa: ANN401 - by the kind of the key
+    """Return the domain value of a key; None if it is absent, and for keys that only are there.
+
+    Raises:
+        UnreadableValueError: There is a value, but this version cannot understand it.
+    """
+    if value is None or key in {SYNC_KEY, PUBLISHED_KEY}:
+        return None
+    if key == ROUTES_KEY:
+        return rules_of(key, value)
+    if key.startswith(_CREDENTIAL_PREFIX):
+        return credential_of(key, value)
+    if key.startswith(_CONSUMED_PREFIX):
+        return consumed_of(key, value)
+    if key.endswith(":policy"):
+        return policy_of(key, value)
+    assert key.endswith(":margin"), f"nobody asks for {key}"
+    return margin_of(key, value)
 
 
 def credential_of(key: str, value: bytes) -> Credential:
@@ -104,7 +132,7 @@ def policy_of(key: str, value: bytes) -> Policy:
         quotas=tuple(_quota_of(key, quota) for quota in message.quotas),
         shadow=message.shadow,
         stale_margin_blocks=message.stale_margin_blocks,
-        override_level_max=Level(override.level_max) if override is not None else None,
+        override_level_max=_level_of(override.level_max) if override is not None else None,
         override_until_micros=override.until_micros if override is not None else 0,
         catalog_version=message.catalog_version,
     )
@@ -122,8 +150,7 @@ def margin_of(key: str, value: bytes) -> tuple[Margin, int]:
         for usage in message.quota_usages
     }
     margin = Margin(
-        # A level from the future is taken as the worst one known.
-        level=Level(min(message.level, Level.BLOCK)),
+        level=_level_of(message.level),
         as_of_micros=message.as_of_micros,
         period_end_micros=message.period_end_micros or None,
         used_units=used_units,
@@ -160,6 +187,11 @@ def rules_of(key: str, value: bytes) -> Rules:
         return Rules(rules, default_allows=message.default_rule == policy_pb2.DEFAULT_RULE_ALLOW)
     except ValueError as error:
         raise UnreadableValueError(key, str(error)) from error
+
+
+def _level_of(number: int) -> Level:
+    """Return a level; one from the future is taken as the worst one known."""
+    return Level(max(Level.NONE, min(number, Level.BLOCK)))
 
 
 def _quota_of(key: str, message: policy_pb2.Quota) -> Quota:

@@ -1,6 +1,6 @@
 """Hears from Redis which keys changed: server-assisted client-side caching, in broadcast mode."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from redis.asyncio import Redis
@@ -9,7 +9,7 @@ HEARTBEAT_S = 1.0
 SILENCE_S_MAX = 3.0  # A connection that answers no ping for so long is taken as dead.
 
 
-async def follow(redis: Redis, prefix: str) -> AsyncIterator[list[str] | None]:
+async def follow(redis: Redis, prefix: str) -> AsyncGenerator[list[str] | None, None]:
     """Yield the keys that changed under a prefix; None when any may have.
 
     The first answer is None: what was read before this connection existed may be old. The
@@ -61,4 +61,5 @@ async def _messages(connection: Any) -> AsyncIterator[list[str] | None]:  # noqa
         waiting_for_pong = 0
         if message[0] == b"message":
             keys = message[2]
-            yield None if keys is None else [key.decode() for key in keys]
+            # Whatever anybody writes under the prefix arrives here, even what is no text.
+            yield None if keys is None else [key.decode(errors="replace") for key in keys]

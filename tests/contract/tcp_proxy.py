@@ -1,0 +1,72 @@
+"""Stands between a client and a server, and can hold answers back or cut the line."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+
+
+class TcpProxy:
+    """Forwards to one port of this machine. Lives in one event loop."""
+
+    def __init__(self, to_port: int) -> None:
+        self._to_port = to_port
+        self._gates: set[asyncio.Event] = set()  # One a connection; closed: answers are held.
+        self._pipes: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.cut = False
+
+    def hold_answers(self) -> None:
+        """Keep what the server says on the connections that exist, in order, until `let_go`."""
+        for gate in self._gates:
+            gate.clear()
+
+    def let_go(self) -> None:
+        for gate in self._gates:
+            gate.set()
+
+    def cut_lines(self) -> None:
+        """End every connection, and every one to come at once, until `mend_lines`."""
+        self.cut = True
+        for pipe in self._pipes:
+            pipe.cancel()
+
+    def mend_lines(self) -> None:
+        self.cut = False
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator["TcpProxy"]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            self.cut_lines()
+            await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.cut:
+            writer.close()
+            return
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        gate = asyncio.Event()
+        gate.set()
+        self._gates.add(gate)
+        for source, sink, gates in ((reader, to_writer, ()), (to_reader, writer, (gate,))):
+            pipe = asyncio.ensure_future(self._forward(source, sink, gates))
+            self._pipes.add(pipe)
+            pipe.add_done_callback(self._pipes.discard)
+
+    async def _forward(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        gates: Iterable[asyncio.Event],
+    ) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while data := await source.read(65_536):
+                for gate in gates:
+                    await gate.wait()
+                sink.write(data)
+                await sink.drain()
+        sink.close()

@@ -1,0 +1,555 @@
+"""What is known of a caller: one body for memory and for the near-cache over a real Redis."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import pytest
+import redis.asyncio
+
+from aforo_authz.__main__ import connector
+from aforo_authz.domain.access import (
+    Credential,
+    CredentialKind,
+    Known,
+    Level,
+    Margin,
+    Policy,
+    SubscriptionState,
+)
+from aforo_authz.domain.features import Rule, Rules
+from aforo_authz.policies import (
+    STRANGER,
+    InMemoryPolicies,
+    Policies,
+    PoliciesUnavailableError,
+)
+from aforo_authz.policies_redis import NearCache
+from aforo_authz.settings import Settings
+from lab.servers import RedisServer, eventually
+from tests.authz_redis import ReadModel, presented
+from tests.authz_samples import NOW, make_credential, make_margin, make_policy, make_quota
+from tests.contract.tcp_proxy import TcpProxy
+
+pytestmark = pytest.mark.contract
+
+KEY = "key-of-acme"
+BUDGET_S = 2.0
+SOON_S = 5.0  # Far longer than it takes: only a hang comes near.
+
+
+async def find(
+    policies: Policies, key: str = KEY, kind: CredentialKind = CredentialKind.API_KEY
+) -> Known:
+    found = policies.find(presented(key, kind), BUDGET_S)
+    return found if isinstance(found, Known) else await found
+
+
+async def becomes(policies: Policies, probe: Callable[[Known], bool], key: str = KEY) -> Known:
+    """Look until the caller is as expected; the last answer is returned."""
+    async with asyncio.timeout(SOON_S):
+        while not probe(found := await find(policies, key)):  # noqa: ASYNC110 - nothing to wait on
+            await asyncio.sleep(0.005)
+    return found
+
+
+# One body, both adapters
+
+
+class Filled(Protocol):
+    """Makes an adapter that knows one tenant, acme, with a credential."""
+
+    async def __call__(
+        self,
+        *,
+        credential: Credential = ...,
+        policy: Policy | None = ...,
+        margin: Margin | None = ...,
+        rules: Mapping[str, str] = ...,
+    ) -> Policies: ...
+
+
+@pytest.fixture(params=["memory", "near cache"])
+async def filled(request: pytest.FixtureRequest) -> AsyncIterator[Filled]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def fill(
+            *,
+            credential: Credential = make_credential(),  # noqa: B008 - frozen
+            policy: Policy | None = make_policy(),  # noqa: B008 - frozen
+            margin: Margin | None = None,
+            rules: Mapping[str, str] = {},
+        ) -> Policies:
+            listed = [
+                Rule(methods=frozenset(), path_template=path, features=(feature,))
+                for path, feature in rules.items()
+            ]
+            if request.param == "memory":
+                return InMemoryPolicies(
+                    credentials={presented(KEY).sha256_hex: credential},
+                    policies={policy.tenant_id: policy} if policy else {},
+                    margins={"acme": margin} if margin else {},
+                    rules=Rules(listed),
+                )
+            model = ReadModel(request.getfixturevalue("redis_url"))
+            stack.callback(model.close)
+            model.put_credential(KEY, credential)
+            model.put_rules(listed)
+            if policy is not None:
+                model.put_policy(policy)
+            if margin is not None:
+                model.put_margin("acme", margin)
+            model.complete_sync()
+            return await stack.enter_async_context(near_cache(model))
+
+        yield fill
+
+
+async def test_a_known_caller_is_found_with_all_that_is_known(filled: Filled) -> None:
+    policy = make_policy(make_quota(), override=(Level.WARN, NOW + 5), shadow=True)
+    margin = make_margin(Level.THROTTLE, used={"calls": (60, 7)})
+
+    found = await find(await filled(policy=policy, margin=margin))
+
+    assert found.presented
+    assert found.credential == make_credential()
+    assert found.policy is not None
+    assert replace(found.policy, catalog_version="v7") == policy
+    assert found.margin == margin
+    assert not found.stale
+
+
+async def test_an_unknown_credential_is_a_stranger(filled: Filled) -> None:
+    policies = await filled()
+
+    assert await find(policies, "another key") == STRANGER
+    assert await find(policies, "another key") == STRANGER
+
+
+@pytest.mark.parametrize("kind", [CredentialKind.JWT_SUBJECT, CredentialKind.CERTIFICATE])
+async def test_a_credential_of_another_kind_is_a_stranger(
+    filled: Filled, kind: CredentialKind
+) -> None:
+    policies = await filled()
+
+    assert await find(policies, KEY, kind) == STRANGER
+    assert (await find(policies, KEY)).credential is not None
+
+
+async def test_a_tenant_without_policy_or_margin_has_none(filled: Filled) -> None:
+    found = await find(await filled(policy=None))
+
+    assert found.credential == make_credential()
+    assert found.policy is None
+    assert found.margin is None
+
+
+async def test_a_revoked_credential_is_found_as_such(filled: Filled) -> None:
+    found = await find(await filled(credential=make_credential(revoked=True)))
+
+    assert found.credential is not None
+    assert found.credential.revoked
+
+
+async def test_rules_are_the_catalogs(filled: Filled) -> None:
+    policies = await filled(rules={"/v1/chat": "chat"})
+
+    assert policies.ready
+    assert policies.rules.needs_of(method="GET", path="/v1/chat").features == ("chat",)
+    assert not policies.rules.needs_of(method="GET", path="/other").known
+
+
+# The near-cache alone
+
+
+@contextlib.asynccontextmanager
+async def near_cache(
+    model: ReadModel,
+    *,
+    look_ups_through: int | None = None,
+    ready: bool = True,
+    entries_max: int = 1000,
+    strangers_max: int = 1000,
+) -> AsyncIterator[NearCache]:
+    """Run a near-cache over the model's Redis, perhaps with its look-ups through another port."""
+    port = model.redis.get_connection_kwargs()["port"]
+    connect = connector(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))  # type: ignore[arg-type]
+    look_ups: redis.asyncio.Redis = (
+        connector(Settings(redis_url=f"redis://127.0.0.1:{look_ups_through}/0"))()  # type: ignore[arg-type]
+        if look_ups_through
+        else connect()
+    )
+    cache = NearCache(look_ups, connect, entries_max=entries_max, strangers_max=strangers_max)
+    running = asyncio.ensure_future(cache.run())
+    try:
+        if ready:
+            await eventually(lambda: cache.ready and not cache.stale, within_s=SOON_S)
+        yield cache
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await look_ups.aclose()
+
+
+@pytest.fixture
+def model(redis_url: str) -> Iterator[ReadModel]:
+    model = ReadModel(redis_url)
+    model.put_credential(KEY, make_credential())
+    model.put_policy(make_policy())
+    model.complete_sync()
+    yield model
+    model.close()
+
+
+@pytest.fixture
+async def cache(model: ReadModel) -> AsyncIterator[NearCache]:
+    async with near_cache(model) as cache:
+        yield cache
+
+
+async def test_nothing_is_decided_before_a_complete_sync_was_seen(redis_url: str) -> None:
+    model = ReadModel(redis_url)
+    async with near_cache(model, ready=False) as cache:
+        with pytest.raises(PoliciesUnavailableError, match="is aforo-admin sync running"):
+            await find(cache)
+        assert not cache.ready
+
+        model.complete_sync()
+
+        await eventually(lambda: cache.ready, within_s=SOON_S)
+        assert await find(cache) == STRANGER
+    model.close()
+
+
+async def test_who_is_remembered_is_answered_at_once(cache: NearCache) -> None:
+    await find(cache)
+
+    assert isinstance(cache.find(presented(KEY), BUDGET_S), Known)
+    assert (cache.counts.hits, cache.counts.misses) == (1, 1)
+
+
+async def test_changes_are_heard_of(model: ReadModel, cache: NearCache) -> None:
+    await find(cache)
+
+    model.put_policy(make_policy(state=SubscriptionState.PAUSED))
+    await becomes(cache, lambda k: k.policy is not None and k.policy.state == "paused")
+    model.put_margin("acme", make_margin(Level.BLOCK))
+    await becomes(cache, lambda k: k.margin is not None and k.margin.level is Level.BLOCK)
+    model.put_consumed(NOW)
+    await becomes(cache, lambda k: k.margin_confirmed_micros == NOW)
+    model.put_credential(KEY, make_credential(revoked=True))
+    await becomes(cache, lambda k: k.credential is not None and k.credential.revoked)
+    model.put_rules([Rule(methods=frozenset(), path_template="/a", features=("f",))])
+    await eventually(
+        lambda: cache.rules.needs_of(method="GET", path="/a").features == ("f",), within_s=SOON_S
+    )
+
+
+async def test_what_is_removed_is_gone(model: ReadModel, cache: NearCache) -> None:
+    await find(cache)
+
+    model.redis.delete("aforo:v1:{acme}:policy")
+    await becomes(cache, lambda k: k.policy is None)
+    model.redis.delete(f"aforo:v1:cred:{presented(KEY).sha256_hex}")
+    await becomes(cache, lambda k: k == STRANGER)
+
+
+async def test_a_stranger_who_gets_a_credential_is_known(
+    model: ReadModel, cache: NearCache
+) -> None:
+    assert await find(cache, "new") == STRANGER
+    assert isinstance(cache.find(presented("new"), BUDGET_S), Known)
+
+    model.put_credential("new", make_credential())
+
+    await becomes(cache, lambda k: k.credential is not None, "new")
+
+
+async def test_a_key_is_read_once_however_many_wait_for_it(
+    model: ReadModel, cache: NearCache
+) -> None:
+    model.redis.config_resetstat()
+
+    found = await asyncio.gather(*(find(cache) for _ in range(100)))
+
+    assert all(each == found[0] for each in found)
+    # Credential, then policy and margin: two reads, each with two marks on either side.
+    assert model.redis.info("commandstats")["cmdstat_get"]["calls"] == 1 + 4 + 2 + 4
+
+
+async def test_guessed_keys_push_no_tenant_out(model: ReadModel) -> None:
+    async with near_cache(model, entries_max=100, strangers_max=10) as cache:
+        await find(cache)
+        for number in range(150):
+            assert await find(cache, f"guess-{number}") == STRANGER
+        model.redis.config_resetstat()
+
+        assert isinstance(cache.find(presented(KEY), BUDGET_S), Known)
+        assert len(cache._strangers) == 10
+
+
+async def test_the_least_recently_used_are_forgotten_first(model: ReadModel) -> None:
+    for number in range(60):
+        model.put_credential(f"key-{number}", make_credential(tenant_id=f"tenant-{number}"))
+    async with near_cache(model, entries_max=100) as cache:
+        for number in range(60):
+            await find(cache, f"key-{number}")
+
+        assert len(cache._entries) == 100
+        assert isinstance(cache.find(presented("key-59"), BUDGET_S), Known)
+        assert not isinstance(forgotten := cache.find(presented("key-0"), BUDGET_S), Known)
+        assert (await forgotten).credential == make_credential(tenant_id="tenant-0")
+
+
+# Bad values
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda client: client.set("aforo:v1:{acme}:policy", b"\xff\xff\xff"),
+        lambda client: client.set("aforo:v1:{acme}:policy", b""),
+        lambda client: client.set("aforo:v1:{acme}:policy", b"\x20\x63"),
+        lambda client: client.eval(
+            "redis.call('DEL', KEYS[1]) return redis.call('HSET', KEYS[1], 'a', 'b')",
+            1,
+            "aforo:v1:{acme}:policy",
+        ),
+    ],
+    ids=["garbage", "empty", "state of the future", "another type"],
+)
+async def test_what_cannot_be_read_leaves_the_last_value_and_stops_nothing(
+    model: ReadModel, cache: NearCache, damage: Callable[[object], object]
+) -> None:
+    before = await find(cache)
+
+    damage(model.redis)
+
+    await eventually(lambda: cache.counts.unreadable, within_s=SOON_S)
+    assert await find(cache) == before
+    model.put_margin("acme", make_margin(Level.WARN))
+    await becomes(cache, lambda k: k.margin is not None)
+    model.put_policy(make_policy(state=SubscriptionState.PAUSED))
+    await becomes(cache, lambda k: k.policy is not None and k.policy.state == "paused")
+    assert not cache.stale
+
+
+async def test_a_value_that_was_never_readable_is_an_outage_of_that_tenant(
+    model: ReadModel, cache: NearCache
+) -> None:
+    model.redis.set("aforo:v1:{acme}:policy", b"\xff\xff\xff")
+
+    with pytest.raises(PoliciesUnavailableError, match=r"cannot read aforo:v1:\{acme\}:policy"):
+        await find(cache)
+    assert await find(cache, "nobody's") == STRANGER
+
+
+async def test_keys_that_nobody_knows_disturb_nothing(model: ReadModel, cache: NearCache) -> None:
+    await find(cache)
+
+    model.redis.set(b"aforo:v1:\xff\xfe", b"x")
+    model.redis.set("aforo:v1:something:else", b"x")
+    model.put_policy(make_policy(state=SubscriptionState.PAUSED))
+
+    await becomes(cache, lambda k: k.policy is not None and k.policy.state == "paused")
+    assert not cache.stale
+
+
+# Redis emptied
+
+
+async def test_in_an_emptied_redis_the_last_known_serves_and_nobody_is_a_stranger(
+    model: ReadModel, cache: NearCache
+) -> None:
+    before = await find(cache)
+    assert await find(cache, "stranger") == STRANGER
+
+    model.redis.flushall()
+
+    after = await becomes(cache, lambda k: k.stale)
+    assert after == replace(before, stale=True)
+    with pytest.raises(PoliciesUnavailableError):
+        await find(cache, "stranger")
+    with pytest.raises(PoliciesUnavailableError):
+        await find(cache, "another")
+    assert cache.ready
+
+
+async def test_after_the_next_sync_what_was_not_written_again_is_gone(
+    model: ReadModel, cache: NearCache
+) -> None:
+    model.put_credential("old", make_credential(tenant_id="gone"))
+    await find(cache)
+    await find(cache, "old")
+    model.redis.flushall()
+    await becomes(cache, lambda k: k.stale)
+
+    model.put_credential(KEY, make_credential())
+    model.put_policy(make_policy(shadow=True))
+    half_way = await becomes(cache, lambda k: k.policy is not None and k.policy.shadow)
+    assert half_way.stale
+    assert (await find(cache, "old")).credential is not None
+    model.complete_sync()
+
+    await becomes(cache, lambda k: not k.stale)
+    await becomes(cache, lambda k: k == STRANGER, "old")
+
+
+async def test_margins_hold_until_the_consumer_has_published_them_again(
+    model: ReadModel, cache: NearCache
+) -> None:
+    model.put_margin("acme", make_margin(Level.BLOCK))
+    model.complete_publishing()
+    await find(cache)
+    model.redis.flushall()
+    model.put_credential(KEY, make_credential())
+    model.put_policy(make_policy(shadow=True))
+    model.complete_sync()
+
+    after_sync = await becomes(
+        cache, lambda k: not k.stale and k.policy is not None and k.policy.shadow
+    )
+    assert after_sync.margin is not None
+    assert after_sync.margin.level is Level.BLOCK
+
+    model.complete_publishing()
+    await becomes(cache, lambda k: k.margin is None)
+
+
+# Redis away
+
+
+async def test_with_redis_away_the_last_known_serves_and_comes_current_by_itself() -> None:
+    with RedisServer() as server:
+        model = ReadModel(server.url)
+        model.put_credential(KEY, make_credential())
+        model.put_policy(make_policy())
+        model.complete_sync()
+        async with near_cache(model) as cache:
+            before = await find(cache)
+            server.kill()
+
+            assert await becomes(cache, lambda k: k.stale) == replace(before, stale=True)
+            with pytest.raises(PoliciesUnavailableError, match="nothing is remembered"):
+                await find(cache, "another")
+
+            server.start()
+            model.put_credential(KEY, make_credential())
+            model.put_policy(make_policy(state=SubscriptionState.PAUSED))
+            model.complete_sync()
+            await becomes(cache, lambda k: not k.stale and k.policy is not None)
+            await becomes(cache, lambda k: k.policy is not None and k.policy.state == "paused")
+            assert await find(cache, "another") == STRANGER
+        model.close()
+
+
+async def test_a_frozen_redis_costs_no_more_than_the_budget() -> None:
+    with RedisServer() as server:
+        model = ReadModel(server.url)
+        model.put_credential(KEY, make_credential())
+        model.put_policy(make_policy())
+        model.complete_sync()
+        async with near_cache(model) as cache:
+            await find(cache)
+            server.freeze()
+
+            async with asyncio.timeout(1.0):
+                for number in range(3):
+                    with pytest.raises(PoliciesUnavailableError):
+                        await cache.find(presented(f"another-{number}"), 0.05)  # type: ignore[misc]
+            assert isinstance(cache.find(presented(KEY), 0.05), Known)
+            await eventually(lambda: cache.stale, within_s=20.0)
+            server.thaw()
+
+            await eventually(lambda: not cache.stale, within_s=20.0)
+            assert await find(cache, "another-0") == STRANGER
+        model.close()
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer) -> AsyncIterator[TcpProxy]:
+    async with TcpProxy(redis_server.port).serving() as proxy:
+        yield proxy
+
+
+async def test_a_read_that_failed_is_made_up_for(model: ReadModel, proxy: TcpProxy) -> None:
+    """The connection that tells of changes lives all the time: it will not make anyone look."""
+    async with near_cache(model, look_ups_through=proxy.port) as cache:
+        await find(cache)
+        proxy.cut_lines()
+        model.put_policy(make_policy(state=SubscriptionState.PAUSED))
+        await becomes(cache, lambda k: k.stale)
+        proxy.mend_lines()
+
+        found = await becomes(cache, lambda k: not k.stale)
+        assert found.policy is not None
+        assert found.policy.state == "paused"
+
+
+async def test_a_change_during_a_read_is_not_lost(model: ReadModel, proxy: TcpProxy) -> None:
+    async with near_cache(model, look_ups_through=proxy.port) as cache:
+        proxy.hold_answers()
+        finding = asyncio.ensure_future(find(cache, "new"))
+        await answered_a_look_up(model)
+        model.put_credential("new", make_credential())
+        await asyncio.sleep(0.05)  # Time for a newer answer to overtake the one that is held.
+        proxy.let_go()
+        await finding
+
+        await becomes(cache, lambda k: k.credential is not None, "new")
+
+
+async def test_a_change_during_a_read_and_a_reconnect_is_not_lost(
+    model: ReadModel, proxy: TcpProxy
+) -> None:
+    async with near_cache(model, look_ups_through=proxy.port) as cache:
+        proxy.hold_answers()
+        finding = asyncio.ensure_future(find(cache))
+        await answered_a_look_up(model)
+        model.redis.client_kill_filter(_type="pubsub")
+        await eventually(lambda: cache.stale, within_s=SOON_S)
+        model.put_credential(KEY, make_credential(revoked=True))
+        await answered_a_look_up(model)  # The one that follows a new connection.
+        proxy.let_go()
+        await finding
+
+        await becomes(cache, lambda k: k.credential is not None and k.credential.revoked)
+
+
+async def answered_a_look_up(model: ReadModel) -> None:
+    """Wait until Redis has answered another read, held back or not."""
+    before = reads_of(model)
+    await eventually(lambda: reads_of(model) > before, within_s=SOON_S)
+
+
+def reads_of(model: ReadModel) -> int:
+    return int(model.redis.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"])
+
+
+async def test_in_the_end_the_cache_equals_redis(model: ReadModel, cache: NearCache) -> None:
+    """Readers all the time, a writer all the time; afterwards what was written last is known."""
+    reading = True
+
+    async def read() -> None:
+        while reading:
+            await asyncio.gather(*(find(cache, f"key-{n}") for n in range(20)))
+            await asyncio.sleep(0)
+
+    readers = [asyncio.ensure_future(read()) for _ in range(4)]
+    for turn in range(30):
+        for number in range(20):
+            tenant_id = f"tenant-{number}"
+            model.put_credential(f"key-{number}", make_credential(tenant_id=tenant_id))
+            model.put_policy(make_policy(make_quota(limit_units=turn), tenant_id=tenant_id))
+        await asyncio.sleep(0.001)
+    reading = False
+    await asyncio.gather(*readers)
+
+    for number in range(20):
+        await becomes(
+            cache,
+            lambda k: k.policy is not None and k.policy.quotas[0].limit_units == 29,
+            f"key-{number}",
+        )
