@@ -1,6 +1,8 @@
 """What the demo sees, from outside: as a client, as an operator, through the stand-ins."""
 
+import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -12,7 +14,7 @@ from typing import Any
 import redis
 from genai_prices import Usage, calc_price
 
-from aforo_meter.webhooks import verify
+from aforo_meter.webhooks import parse_secret, verify
 from aforo_proto import margin_pb2
 from demo.checks import StepFailedError, check
 from demo.tenants import CALL_COST_NANOS, TENANTS
@@ -133,10 +135,12 @@ class World:
         """Return the webhooks that arrived for a tenant, each with its signature verified."""
         async with HttpClient(self.webhooks) as client:
             received = (await client.get("/lab/messages")).json()
-        messages = [
-            verify(dict(message["headers"]), message["body"].encode(), secret=WEBHOOK_SECRET)
-            for message in received
-        ]
+        key = parse_secret(WEBHOOK_SECRET)
+        messages = []
+        for message in received:
+            body = message["body"].encode()
+            verify(key, headers=message["headers"], payload=body, now_s=int(time.time()))
+            messages.append(json.loads(body))
         return [message for message in messages if message["data"]["tenant"] == tenant_id]
 
     async def last_headers(self, upstream: str) -> dict[str, str]:
