@@ -257,6 +257,12 @@ def ext_authz(document: dict[str, Any]) -> dict[str, Any]:
     return typed_config
 
 
+def cluster(document: dict[str, Any], name: str) -> dict[str, Any]:
+    clusters: list[dict[str, Any]] = document["static_resources"]["clusters"]
+    (found,) = (one for one in clusters if one["name"] == name)
+    return found
+
+
 def http_filters(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the filters that each request passes, to be edited in place."""
     filters: list[dict[str, Any]] = manager(document)["http_filters"]
@@ -321,9 +327,25 @@ _numbers = itertools.count(1)
 
 @contextlib.asynccontextmanager
 async def envoy_lab(
-    *, edit: Callable[[dict[str, Any]], None] | None = None, tcp: bool = False
+    *,
+    edit: Callable[[dict[str, Any]], None] = lambda _: None,
+    tcp: bool = False,
+    patient: bool = True,
 ) -> AsyncIterator[EnvoyLab]:
-    """Run the shipped configuration, moved to free addresses and edited, with all around it."""
+    """Run the shipped configuration, moved to free addresses and edited, with all around it.
+
+    Args:
+        edit: Changes to the parsed configuration, in place.
+        tcp: Reach Aforo's servers over TCP instead of UNIX sockets.
+        patient: Don't take the check's server for dead while the test itself is busy: both run
+            in one event loop.
+    """
+
+    def prepare(document: dict[str, Any]) -> None:
+        if patient:
+            cluster(document, "aforo_authz")["health_checks"][0]["timeout"] = "10s"
+        edit(document)
+
     home = scratch_dir("contract")
     sockets: dict[str, Address] = {
         name: free_port() if tcp else home / f"{name}.sock" for name in ("authz", "als-a", "als-b")
@@ -345,7 +367,7 @@ async def envoy_lab(
                 "aforo_authz": [sockets["authz"]],
                 "aforo_als": [sockets["als-a"], sockets["als-b"]],
             },
-            edit=edit,
+            edit=prepare,
             log_dir=home,
         )
         # In a thread: while it starts, it asks the servers of this loop for their health.
