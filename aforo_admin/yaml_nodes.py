@@ -228,9 +228,10 @@ class _Composer:
 def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 1
         lines = text.split("\n")
-        indent = lines[line - 1] if line <= len(lines) else ""
+        # The parser may see a last line that is none.
+        line = min(mark.line + 1 if mark is not None else 1, len(lines))
+        indent = lines[line - 1]
         indent = indent[: len(indent) - len(indent.lstrip())]
         if "\t" in indent:
             return line, "is indented with a tab; YAML wants spaces"
