@@ -67,7 +67,9 @@ class Unreadable:
     """A piece that can't become an event."""
 
     reason: str  # a sentence
-    payload: bytes  # as received; of an entry, if the message's framing still told them apart
+    # As received, or of one entry if they could be told apart; where that had been parsed, maps may
+    # stand in another order.
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ async def run(settings: ShipSettings) -> int:
             record_bytes_max=settings.message_bytes_max + 64 * 1024,
         ),
         buffer,
-        refused=lambda record: _after_refusal(record, topics),
+        refused=lambda record: after_refusal(record, topics),
     )
     health = process.health_server(
         settings.metrics_listen,
@@ -132,7 +132,7 @@ async def _serve(
         await server.stop(grace=0)
 
 
-def _after_refusal(record: Record, topics: Topics) -> Record | None:
+def after_refusal(record: Record, topics: Topics) -> Record | None:
     """Return the dead letter for a record that is too large for Kafka.
 
     None if it is a dead letter itself. Cut short it would be of no use, so all that is left is to
