@@ -153,11 +153,14 @@ def accepts_tcp(port: int) -> bool:
 
 
 def ask_tcp(port: int, request: bytes, *, bytes_max: int) -> bytes:
-    """Return the first bytes of the answer, or nothing if nobody answers."""
+    """Return the answer, at most `bytes_max` of it; nothing if nobody answers."""
     try:
         with socket.create_connection(("127.0.0.1", port), 0.5) as connection:
             connection.sendall(request)
-            return connection.recv(bytes_max)
+            answer = b""
+            while len(answer) < bytes_max and (more := connection.recv(bytes_max - len(answer))):
+                answer += more
+            return answer
     except OSError:
         return b""
 
@@ -272,6 +275,17 @@ class EnvoyServer(Program):
 
     def port(self, listener: str) -> int:
         return self.listeners[listener]
+
+    def sees_healthy(self, *clusters: str) -> bool:
+        """Return whether Envoy's own health checks find every endpoint of these clusters well."""
+        request = b"GET /clusters HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        lines = ask_tcp(self.admin_port, request, bytes_max=1 << 20).decode().splitlines()
+        flags = [line for line in lines if "::health_flags::" in line]
+        return all(
+            any(line.startswith(f"{name}::") for line in flags)
+            and all(line.endswith("::healthy") for line in flags if line.startswith(f"{name}::"))
+            for name in clusters
+        )
 
     def _live(self) -> bool:
         request = b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"

@@ -9,6 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Self
 
 from lab.servers import (
     ROOT,
+    START_S_MAX,
     EnvoyServer,
     KafkaServer,
     Program,
     RedisServer,
+    ServerStartError,
     ask_tcp,
     free_port,
     python_module,
@@ -114,6 +117,8 @@ class Stack:
             self._run(program, wait=False)
         for program in rest:
             program.wait_ready()
+        # Until its own health checks have found them, Envoy lets requests pass unasked.
+        wait_until(lambda: self.envoy.sees_healthy("aforo_authz", "aforo_als"), "Envoy's checks")
 
     def _run(self, program: Program, *, wait: bool = True) -> None:
         self._exits.callback(program.stop)
@@ -208,6 +213,14 @@ class Stack:
             concurrency=self.options.envoy_concurrency,
             log_dir=self.home,
         )
+
+
+def wait_until(good: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_S_MAX
+    while not good():
+        if time.monotonic() > deadline:
+            raise ServerStartError(f"{what}: not well after {START_S_MAX:.0f} s")
+        time.sleep(0.02)
 
 
 METRICS = "(a free port)"
