@@ -1,28 +1,50 @@
-"""The port to the ledger: charges, position, levels and outbox, in one transaction.
+"""The ledger's port: sums of usage and money, the position in Kafka, levels and their alerts.
 
-Everything here is synchronous: a transaction is short, and runs in the ledger's own thread.
+Charges, position, levels and outbox change in one transaction or not at all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from aforo_meter.domain.margin import Level
+from aforo_meter.domain.margin import Assessment, Level, Thresholds
+from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
-from aforo_meter.domain.rating import ChargeKey, InterventionKey
+from aforo_meter.domain.rating import ChargeKey, Rated
 
 
 class LedgerError(Exception):
-    """The ledger can't be used; the message says what to do."""
+    """The ledger can't be used as it is; the message says what to do."""
 
 
-class PartitionLostError(LedgerError):
-    """The stored position is already past the batch: another consumer owns the partition."""
+class LedgerUnavailableError(Exception):
+    """The database did not answer, is locked or full. Nothing was written; it may work later."""
 
 
-class PriceChangedError(LedgerError):
-    """A price id came with other content than before: entries are never edited."""
+class PartitionLostError(Exception):
+    """The stored position is not the caller's: another consumer has the partition.
+
+    Nothing was written.
+    """
+
+
+class PriceConflictError(Exception):
+    """Prices say something else than when they were first used. Nothing was written."""
+
+    def __init__(self, price_ids: Sequence[str]) -> None:
+        super().__init__(
+            f"prices {', '.join(price_ids)} changed after they were used; a price is never edited: "
+            "give the new one an id and a date of its own"
+        )
+        self.price_ids = price_ids
+
+
+class TooLargeError(Exception):
+    """A sum would no longer fit into 64 bits. Nothing was written."""
+
+    def __init__(self, tenant_id: str, what: str) -> None:
+        super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits")
+        self.tenant_id = tenant_id
 
 
 class Partition(NamedTuple):
@@ -30,110 +52,155 @@ class Partition(NamedTuple):
     number: int
 
 
-class PeriodKey(NamedTuple):
-    """One tenant's billing period."""
+class Place(NamedTuple):
+    """Where a consumer stands: writes that name another place than the stored one are refused."""
+
+    partition: Partition
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What a tenant's margin is measured by, now."""
 
     tenant_id: str
     subscription_id: str
-    period_start_micros: int
+    period: PeriodMicros
+    revenue_nanos: int
+    allowance_nanos: int
+    currency: str
+    thresholds: Thresholds
+    catalog_version: str
+    price_book_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Records of one partition, rated; written in one transaction."""
+
+    partition: Partition
+    first_offset: int
+    next_offset: int
+    rated: Sequence[Rated]  # Fewer than records: some may have been dead letters.
+    watches: Mapping[str, Watch]  # By tenant id; who has no contract has none.
+    currency: str  # Of the prices.
+    now_micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reprice:
+    """Rows that waited for a price, and the price they get."""
+
+    moves: Sequence[tuple[ChargeKey, PriceEntry]]
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One change of a tenant's level. Each makes one alert."""
+
+    watch: Watch
+    seq: int  # Within the tenant's subscription and period, from 1.
+    before: Level
+    after: Assessment
+    at_micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a transaction did."""
+
+    transitions: Sequence[Transition] = ()
+    duplicates: int = 0  # Events that were in the ledger already.
+    rows_repriced: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuery:
+    """Asks for the use of one quota in one window."""
+
+    quota_id: str
+    meter: str
+    features: frozenset[str]  # Empty: all.
+    window: PeriodMicros
+    billing: bool  # The window is the billing period, which may start within an hour.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """The level of a tenant in a period, as last recorded."""
+    """How a tenant stands, by all that is committed."""
 
-    level: Level = Level.NONE
-    transitions: int = 0  # How many there were: numbers the alerts.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One line of the outbox."""
-
-    message_id: str
     tenant_id: str
-    kind: str
-    payload: str  # JSON, exactly as it will be sent.
-    created_at_micros: int
-
-
-class UnpricedRow(NamedTuple):
-    key: ChargeKey
-    quantity_micros: int
-
-
-class Transaction(Protocol):
-    """What one transaction can read and write."""
-
-    def advance(self, partition: Partition, *, first_offset: int, next_offset: int) -> None:
-        """Move the position; this is the fence.
-
-        Raises:
-            PartitionLostError: The position is past `first_offset`.
-        """
-
-    def keep_new(self, events: Iterable[tuple[str, str, int]]) -> set[tuple[str, str]]:
-        """Remember events by (tenant, event id, hour); return those not seen before."""
-        ...
-
-    def learn_prices(self, entries: Iterable[PriceEntry]) -> None:
-        """Keep the content of the prices that charges refer to.
-
-        Raises:
-            PriceChangedError: An id is known with other content.
-        """
-
-    def add(self, sums: Mapping[ChargeKey, int]) -> set[PeriodKey]:
-        """Add quantities to rows and their amounts to the periods' COGS; return the periods."""
-        ...
-
-    def count(self, interventions: Mapping[InterventionKey, int]) -> None: ...
-
-    def cogs_nanos(self, period: PeriodKey) -> int:
-        """Return the sum of the amounts of a period's rows."""
-        ...
-
-    def unpriced_rows(self, period: PeriodKey) -> int: ...
-
-    def used_micros(
-        self, tenant_id: str, meter: str, *, from_micros: int
-    ) -> Sequence[tuple[str, int]]:
-        """Return (features, quantity in 10^-6 units) of a meter since the start of an hour."""
-        ...
-
-    def standing(self, period: PeriodKey) -> Standing: ...
-
-    def record(self, period: PeriodKey, standing: Standing, *, now_micros: int) -> None: ...
-
-    def enqueue(self, message: Message) -> None:
-        """Put an alert into the outbox. The same message id twice is the same message."""
-
-    def unpriced(self, tenant_ids: Sequence[str] | None) -> Sequence[UnpricedRow]:
-        """Return rows that no price covered, of some tenants or of all."""
-        ...
-
-    def reprice(self, row: UnpricedRow, price_id: str) -> set[PeriodKey]:
-        """Move an unpriced row to a price; return the period whose COGS changed."""
-        ...
-
-    def forget_events(self, *, before_micros: int) -> int:
-        """Drop remembered events of hours before an instant; return how many."""
-        ...
+    subscription_id: str
+    period: PeriodMicros
+    assessment: Assessment
+    unpriced_rows: int
+    currency: str
+    assessed_at_micros: int
+    catalog_version: str
+    price_book_version: str
+    used_units: Mapping[str, int] = field(default_factory=dict)  # By quota id, rounded down.
 
 
 class Ledger(Protocol):
-    """The store of record."""
+    """Every method raises LedgerUnavailableError if the database can't be asked."""
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
-        """Begin; commit at the end of the block, roll back on any error."""
-        ...
+    async def next_offset(self, partition: Partition) -> int | None:
+        """Return where to go on; None if the partition was never consumed."""
 
-    def next_offset(self, partition: Partition) -> int | None:
-        """Return where a partition goes on; None if it was never read."""
-        ...
+    async def set_offset(self, partition: Partition, next_offset: int) -> None:
+        """Start a partition, or go on elsewhere after records were lost. Moves no money."""
 
-    def tenants(self) -> Sequence[str]:
-        """Return every tenant that has charges."""
-        ...
+    async def apply(self, batch: Batch) -> Written:
+        """Write what a batch adds, move the position, assess the tenants that are watched.
 
-    def close(self) -> None: ...
+        Raises:
+            PartitionLostError: The stored position is already past the batch's first record.
+            PriceConflictError: A price is known with other figures.
+            TooLargeError: A sum would not fit.
+        """
+
+    async def reassess(
+        self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
+    ) -> Written:
+        """Assess tenants again: their contract changed, or a new period has begun.
+
+        Raises:
+            PartitionLostError: The stored position is another.
+        """
+
+    async def reprice(
+        self, place: Place, reprice: Reprice, watches: Mapping[str, Watch], *, now_micros: int
+    ) -> Written:
+        """Move unpriced rows to their price, and assess the tenants that are watched.
+
+        Raises:
+            PartitionLostError: The stored position is another.
+            PriceConflictError: A price is known with other figures.
+            TooLargeError: A sum would not fit.
+        """
+
+    async def unpriced(self, tenants: Sequence[str], *, rows_max: int) -> Sequence[ChargeKey]:
+        """Return rows of these tenants that wait for a price."""
+
+    async def unpriced_rows(self) -> int: ...
+
+    async def tenants(self) -> Sequence[str]:
+        """Return every tenant that has a margin or unpriced rows."""
+
+    async def standings(
+        self, queries: Mapping[str, Sequence[UsageQuery]]
+    ) -> Mapping[str, Standing]:
+        """Return how tenants stand, with the use of their quotas, all as of one instant.
+
+        Args:
+            queries: By tenant id. Who was never assessed is missing in the answer.
+        """
+
+    async def period_covering(
+        self, tenant_id: str, subscription_id: str, at_micros: int
+    ) -> PeriodMicros | None:
+        """Return the period of a former subscription that an instant is in, if it has charges."""
+
+    async def prune_seen(self, *, before_hour_micros: int, rows_max: int) -> int:
+        """Forget the ids of events seen before an hour; return how many."""

@@ -1,266 +1,260 @@
 """The ledger in SQL. SQLite here; the statements are the portable ones."""
 
+import asyncio
+import functools
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
 
-from aforo_meter.domain.margin import Level
-from aforo_meter.domain.prices import PriceEntry
-from aforo_meter.domain.rating import (
-    QUANTITY_MICROS_MAX,
-    UNPRICED,
-    ChargeKey,
-    InterventionKey,
-    amount_nanos,
-)
+from aforo_meter.domain.periods import PeriodMicros
+from aforo_meter.domain.rating import ChargeKey
 from aforo_meter.ledger import (
+    Batch,
     LedgerError,
-    Message,
+    LedgerUnavailableError,
     Partition,
     PartitionLostError,
-    PeriodKey,
-    PriceChangedError,
+    Place,
+    Reprice,
     Standing,
-    UnpricedRow,
+    UsageQuery,
+    Watch,
+    Written,
 )
-from aforo_meter.migrate import check_schema, sqlite_path
+from aforo_meter.ledger_reading import read_standing
+from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-BUSY_S: Final = 5.0
-LOOKUP_ROWS_MAX: Final = 400  # Two variables each: below every SQLite's limit.
+SCHEMA_VERSION: Final = "0001"  # The last of aforo_meter/migrations/versions.
+BUSY_TIMEOUT_MS: Final = 5000
 
-KEY_COLUMNS: Final = ", ".join(ChargeKey._fields)
-KEY_MARKS: Final = ", ".join("?" for _ in ChargeKey._fields)
-KEY_EQUALS: Final = " AND ".join(f"{name} = ?" for name in ChargeKey._fields)
-PERIOD_EQUALS: Final = " AND ".join(f"{name} = ?" for name in PeriodKey._fields)
+T = TypeVar("T")
+
+POSITION = "SELECT next_offset FROM position WHERE topic = ? AND partition = ?"
+SET_POSITION = (
+    "INSERT INTO position (topic, partition, next_offset) VALUES (?, ?, ?)"
+    " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset"
+)
+# The WHERE clause is the fence: a consumer that lost the partition moves nothing.
+MOVE_POSITION = (
+    "INSERT INTO position (topic, partition, next_offset) VALUES (?, ?, ?)"
+    " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset"
+    " WHERE position.next_offset <= ?"
+)
+UNPRICED_ROWS = (
+    f"SELECT {columns(ChargeKey)} FROM charge WHERE price_id = '' AND tenant_id = ? LIMIT ?"  # noqa: S608
+)
+TENANTS = (
+    "SELECT tenant_id FROM margin_state WHERE in_force = 1"
+    " UNION SELECT tenant_id FROM charge WHERE price_id = ''"
+)
+PERIOD_COVERING = (
+    "SELECT period_start_micros, period_end_micros FROM margin_state WHERE tenant_id = ?"
+    " AND subscription_id = ? AND period_start_micros <= ? AND period_end_micros > ?"
+)
+PRUNE_SEEN = (
+    "DELETE FROM seen_event WHERE (tenant_id, event_id) IN"
+    " (SELECT tenant_id, event_id FROM seen_event WHERE seen_hour_micros < ? LIMIT ?)"
+)
 
 
-class SqliteLedger:
-    """One connection, for one thread at a time.
+class SqlLedger:
+    """One connection that writes and one that reads, each on a thread of its own.
 
-    Raises:
-        LedgerError: The database can't be opened, or has another schema version.
+    Neither holds up the event loop, and a long question does not hold up a commit.
     """
 
-    def __init__(self, url: str) -> None:
-        path = sqlite_path(url)
-        check_schema(url)
-        try:
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+    def __init__(self, ledger_url: str) -> None:
+        self._url = ledger_url
+        self._path = Path(ledger_url.removeprefix("sqlite:///"))
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-write")
+        self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-read")
+        self._prices = KnownPrices()
+
+    async def __aenter__(self) -> Self:
+        """Open the ledger.
+
+        Raises:
+            LedgerError: There is none, or it has another schema version.
+            LedgerUnavailableError: It does not answer.
+        """
+        if not self._path.is_file():
+            raise LedgerError(f"there is no ledger at {self._path}; {self._advice}")
+        self._writer = await _in(self._write_thread, self._connect)
+        self._reader = await _in(self._read_thread, self._connect)
+        version = await self._read(_schema_version)
+        if version != SCHEMA_VERSION:
+            raise LedgerError(
+                f"the ledger at {self._path} has schema {version or '(none)'}, and this version"
+                f" needs {SCHEMA_VERSION}; {self._advice}"
             )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # A commit survives a crash of ours at once, and one of the machine at the next
-            # checkpoint: the position goes back together with the charges.
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute("PRAGMA foreign_keys = ON")
-        except sqlite3.Error as error:
-            raise LedgerError(f"cannot open the ledger {path}: {error}") from error
+        return self
 
-    @contextmanager
-    def transaction(self) -> Iterator["SqlTransaction"]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield SqlTransaction(self._connection)
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+    async def __aexit__(self, *_: object) -> None:
+        for thread, name in ((self._write_thread, "_writer"), (self._read_thread, "_reader")):
+            connection: sqlite3.Connection | None = getattr(self, name, None)
+            if connection is not None:
+                await _in(thread, connection.close)
+            thread.shutdown()
 
-    def next_offset(self, partition: Partition) -> int | None:
-        row = self._connection.execute(
-            "SELECT next_offset FROM position WHERE topic = ? AND partition = ?", partition
-        ).fetchone()
+    @property
+    def _advice(self) -> str:
+        return f"run: aforo-meter migrate --ledger-url {self._url}"
+
+    def _connect(self) -> sqlite3.Connection:
+        # Never created here: an empty ledger would start at the first record again.
+        connection = sqlite3.connect(
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+            isolation_level=None,  # Transactions are begun and ended in `_transact`.
+            check_same_thread=False,  # Closed from the loop's thread if opening failed.
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        # In WAL mode a power cut may take the last commits with it, whole ones: charges and
+        # position together, so Kafka delivers them again.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+    async def next_offset(self, partition: Partition) -> int | None:
+        row = await self._read(lambda sql: sql.execute(POSITION, partition).fetchone())
         return None if row is None else int(row[0])
 
-    def tenants(self) -> list[str]:
-        rows = self._connection.execute("SELECT DISTINCT tenant_id FROM charge ORDER BY tenant_id")
-        return [tenant_id for (tenant_id,) in rows]
+    async def set_offset(self, partition: Partition, next_offset: int) -> None:
+        await self._write(lambda sql: sql.execute(SET_POSITION, (*partition, next_offset)))
 
-    def close(self) -> None:
-        self._connection.close()
-
-
-class SqlTransaction:
-    """The statements of one transaction."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._sql = connection
-
-    def advance(self, partition: Partition, *, first_offset: int, next_offset: int) -> None:
-        self._sql.execute(
-            "INSERT INTO position (topic, partition, next_offset) VALUES (?, ?, 0)"
-            " ON CONFLICT DO NOTHING",
-            partition,
-        )
-        # The WHERE clause is the fence: who lost the partition updates no row.
-        moved = self._sql.execute(
-            "UPDATE position SET next_offset = ?"
-            " WHERE topic = ? AND partition = ? AND next_offset <= ?",
-            (next_offset, *partition, first_offset),
-        )
-        if moved.rowcount != 1:
-            raise PartitionLostError(
-                f"{partition.topic}/{partition.number} is past offset {first_offset}:"
-                " another consumer owns it"
+    async def apply(self, batch: Batch) -> Written:
+        def work(sql: sqlite3.Connection) -> Writing:
+            moved = sql.execute(
+                MOVE_POSITION, (*batch.partition, batch.next_offset, batch.first_offset)
             )
-
-    def keep_new(self, events: Iterable[tuple[str, str, int]]) -> set[tuple[str, str]]:
-        wanted = {(tenant_id, event_id): hour for tenant_id, event_id, hour in events}
-        seen: set[tuple[str, str]] = set()
-        pairs = iter(wanted)
-        while chunk := list(islice(pairs, LOOKUP_ROWS_MAX)):
-            marks = ", ".join("(?, ?)" for _ in chunk)
-            seen.update(
-                self._sql.execute(
-                    "SELECT tenant_id, event_id FROM seen_event"  # noqa: S608 - only marks
-                    f" WHERE (tenant_id, event_id) IN (VALUES {marks})",
-                    [value for pair in chunk for value in pair],
+            if moved.rowcount != 1:
+                raise PartitionLostError(
+                    f"{batch.partition.topic}/{batch.partition.number} is past offset"
+                    f" {batch.first_offset}: another consumer has it"
                 )
-            )
-        fresh = wanted.keys() - seen
-        self._sql.executemany(
-            "INSERT INTO seen_event (tenant_id, event_id, hour_start_micros) VALUES (?, ?, ?)",
-            [(*pair, wanted[pair]) for pair in fresh],
-        )
-        return set(fresh)
+            writing = Writing(sql, self._prices, batch.currency, now_micros=batch.now_micros)
+            writing.post(batch.rated)
+            writing.assess(batch.watches)
+            return writing
 
-    def learn_prices(self, entries: Iterable[PriceEntry]) -> None:
-        for entry in {entry.price_id: entry for entry in entries}.values():
-            known = self._price(entry.price_id)
-            if known is None:
-                self._sql.execute(
-                    "INSERT INTO price (price_id, meter, price_nanos, per_units,"
-                    " effective_from_micros, source) VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        *(entry.price_id, entry.meter, entry.price_nanos, entry.per_units),
-                        *(entry.effective_from_micros, entry.source),
-                    ),
-                )
-            elif known != (entry.price_nanos, entry.per_units):
-                raise PriceChangedError(
-                    f"price {entry.price_id!r} was {known[0]} nanos per {known[1]} units and is now"
-                    f" {entry.price_nanos} per {entry.per_units}: entries are never edited;"
-                    " restore it, and add a new entry with a later date"
-                )
+        return await self._written(work)
 
-    def _price(self, price_id: str) -> tuple[int, int] | None:
-        found: tuple[int, int] | None = self._sql.execute(
-            "SELECT price_nanos, per_units FROM price WHERE price_id = ?", (price_id,)
-        ).fetchone()
-        return found
+    async def reassess(
+        self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
+    ) -> Written:
+        def work(sql: sqlite3.Connection) -> Writing:
+            _require_place(sql, place)
+            writing = Writing(sql, self._prices, "", now_micros=now_micros)
+            writing.assess(watches)
+            return writing
 
-    def add(self, sums: Mapping[ChargeKey, int]) -> set[PeriodKey]:
-        return {self._add_to_row(key, quantity) for key, quantity in sorted(sums.items())}
+        return await self._written(work)
 
-    def _add_to_row(self, key: ChargeKey, quantity_micros: int) -> PeriodKey:
-        row = self._sql.execute(
-            f"SELECT quantity_micros FROM charge WHERE {KEY_EQUALS}",  # noqa: S608 - own names
-            key,
-        ).fetchone()
-        before = 0 if row is None else int(row[0])
-        after = before + quantity_micros
-        if after > QUANTITY_MICROS_MAX:
-            raise LedgerError(f"the row {key} would exceed {QUANTITY_MICROS_MAX} micro-units")
-        self._sql.execute(
-            f"INSERT INTO charge ({KEY_COLUMNS}, quantity_micros) VALUES ({KEY_MARKS}, ?)"  # noqa: S608 - own names
-            f" ON CONFLICT ({KEY_COLUMNS}) DO UPDATE SET quantity_micros = excluded.quantity_micros",
-            (*key, after),
-        )
-        period = PeriodKey(key.tenant_id, key.subscription_id, key.period_start_micros)
-        # A period's COGS is the sum of its rows' amounts: the row's old amount goes, its new comes.
-        self._shift_cogs(period, self._amount(key, after) - self._amount(key, before))
-        return period
+    async def reprice(
+        self, place: Place, reprice: Reprice, watches: Mapping[str, Watch], *, now_micros: int
+    ) -> Written:
+        def work(sql: sqlite3.Connection) -> Writing:
+            _require_place(sql, place)
+            writing = Writing(sql, self._prices, reprice.currency, now_micros=now_micros)
+            writing.reprice(reprice.moves)
+            writing.assess(watches)
+            return writing
 
-    def _amount(self, key: ChargeKey, quantity_micros: int) -> int:
-        if key.price_id == UNPRICED:
-            return 0
-        price = self._price(key.price_id)
-        assert price is not None, "prices are learnt before rows refer to them"
-        return amount_nanos(quantity_micros, price_nanos=price[0], per_units=price[1])
+        return await self._written(work)
 
-    def _shift_cogs(self, period: PeriodKey, nanos: int) -> None:
-        self._sql.execute(
-            "INSERT INTO period (tenant_id, subscription_id, period_start_micros, cogs_nanos)"
-            " VALUES (?, ?, ?, ?) ON CONFLICT (tenant_id, subscription_id, period_start_micros)"
-            " DO UPDATE SET cogs_nanos = period.cogs_nanos + excluded.cogs_nanos",
-            (*period, nanos),
-        )
+    async def unpriced(self, tenants: Sequence[str], *, rows_max: int) -> Sequence[ChargeKey]:
+        def work(sql: sqlite3.Connection) -> list[ChargeKey]:
+            found: list[ChargeKey] = []
+            for tenant_id in tenants:
+                left = rows_max - len(found)
+                found += map(ChargeKey._make, sql.execute(UNPRICED_ROWS, (tenant_id, left)))
+            return found
 
-    def count(self, interventions: Mapping[InterventionKey, int]) -> None:
-        self._sql.executemany(
-            "INSERT INTO intervention (tenant_id, hour_start_micros, outcome, reason, calls)"
-            " VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (tenant_id, hour_start_micros, outcome, reason)"
-            " DO UPDATE SET calls = intervention.calls + excluded.calls",
-            [(*key, calls) for key, calls in interventions.items()],
-        )
+        return await self._read(work)
 
-    def cogs_nanos(self, period: PeriodKey) -> int:
-        row = self._sql.execute(
-            f"SELECT cogs_nanos FROM period WHERE {PERIOD_EQUALS}",  # noqa: S608 - own names
-            period,
-        ).fetchone()
-        return 0 if row is None else int(row[0])
+    async def unpriced_rows(self) -> int:
+        query = "SELECT COUNT(*) FROM charge WHERE price_id = ''"
+        (count,) = await self._read(lambda sql: sql.execute(query).fetchone())
+        return int(count)
 
-    def unpriced_rows(self, period: PeriodKey) -> int:
-        (rows,) = self._sql.execute(
-            f"SELECT COUNT(*) FROM charge WHERE {PERIOD_EQUALS} AND price_id = ''",  # noqa: S608 - own names
-            period,
-        ).fetchone()
-        return int(rows)
+    async def tenants(self) -> Sequence[str]:
+        return await self._read(lambda sql: [row[0] for row in sql.execute(TENANTS)])
 
-    def used_micros(
-        self, tenant_id: str, meter: str, *, from_micros: int
-    ) -> Sequence[tuple[str, int]]:
-        return self._sql.execute(
-            "SELECT feature, SUM(quantity_micros) FROM charge"
-            " WHERE tenant_id = ? AND meter = ? AND hour_start_micros >= ? GROUP BY feature",
-            (tenant_id, meter, from_micros),
-        ).fetchall()
+    async def standings(
+        self, queries: Mapping[str, Sequence[UsageQuery]]
+    ) -> Mapping[str, Standing]:
+        def work(sql: sqlite3.Connection) -> dict[str, Standing]:
+            found = ((name, read_standing(sql, name, asked)) for name, asked in queries.items())
+            return {name: standing for name, standing in found if standing is not None}
 
-    def standing(self, period: PeriodKey) -> Standing:
-        row = self._sql.execute(
-            f"SELECT level, transitions FROM period WHERE {PERIOD_EQUALS}",  # noqa: S608 - own names
-            period,
-        ).fetchone()
-        return Standing() if row is None else Standing(level=Level(row[0]), transitions=row[1])
+        return await self._read(work)
 
-    def record(self, period: PeriodKey, standing: Standing, *, now_micros: int) -> None:
-        self._sql.execute(
-            "INSERT INTO period (tenant_id, subscription_id, period_start_micros, cogs_nanos,"
-            " level, level_since_micros, transitions) VALUES (?, ?, ?, 0, ?, ?, ?)"
-            " ON CONFLICT (tenant_id, subscription_id, period_start_micros) DO UPDATE SET"
-            " level = excluded.level, level_since_micros = excluded.level_since_micros,"
-            " transitions = excluded.transitions",
-            (*period, int(standing.level), now_micros, standing.transitions),
+    async def period_covering(
+        self, tenant_id: str, subscription_id: str, at_micros: int
+    ) -> PeriodMicros | None:
+        values = (tenant_id, subscription_id, at_micros, at_micros)
+        row = await self._read(lambda sql: sql.execute(PERIOD_COVERING, values).fetchone())
+        return None if row is None else PeriodMicros(*row)
+
+    async def prune_seen(self, *, before_hour_micros: int, rows_max: int) -> int:
+        values = (before_hour_micros, rows_max)
+        return await self._write(lambda sql: sql.execute(PRUNE_SEEN, values).rowcount)
+
+    async def _written(self, work: Callable[[sqlite3.Connection], Writing]) -> Written:
+        writing = await self._write(work)
+        self._prices.update(writing.new_prices)  # They are committed now.
+        return writing.written()
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await _in(self._write_thread, lambda: _transact(self._writer, "IMMEDIATE", work))
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await _in(self._read_thread, lambda: _transact(self._reader, "DEFERRED", work))
+
+
+def _transact(
+    connection: sqlite3.Connection, mode: str, work: Callable[[sqlite3.Connection], T]
+) -> T:
+    try:
+        connection.execute(f"BEGIN {mode}")
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+async def _in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    # If the caller is cancelled the thread goes on, and the next call waits its turn behind it.
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(thread, functools.partial(_translated, work))
+
+
+def _translated(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # A mistake of ours.
+    except sqlite3.DatabaseError as error:
+        raise LedgerUnavailableError(f"{type(error).__name__}: {error}") from error
+
+
+def _require_place(sql: sqlite3.Connection, place: Place) -> None:
+    row: Any = sql.execute(POSITION, place.partition).fetchone()
+    if row is None or row[0] != place.next_offset:
+        raise PartitionLostError(
+            f"{place.partition.topic}/{place.partition.number} stands at"
+            f" {None if row is None else row[0]}, not {place.next_offset}"
         )
 
-    def enqueue(self, message: Message) -> None:
-        self._sql.execute(
-            "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
-            " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (
-                *(message.message_id, message.tenant_id, message.kind, message.payload),
-                *(message.created_at_micros, message.created_at_micros),
-            ),
-        )
 
-    def unpriced(self, tenant_ids: Sequence[str] | None) -> Sequence[UnpricedRow]:
-        rows: Iterable[Any] = self._sql.execute(
-            f"SELECT {KEY_COLUMNS}, quantity_micros FROM charge WHERE price_id = ''"  # noqa: S608 - own names
-        )
-        found = [UnpricedRow(ChargeKey(*row[:-1]), row[-1]) for row in rows]
-        wanted = None if tenant_ids is None else set(tenant_ids)
-        return [row for row in found if wanted is None or row.key.tenant_id in wanted]
-
-    def reprice(self, row: UnpricedRow, price_id: str) -> set[PeriodKey]:
-        self._sql.execute(f"DELETE FROM charge WHERE {KEY_EQUALS}", row.key)  # noqa: S608 - own names
-        return self.add({row.key._replace(price_id=price_id): row.quantity_micros})
-
-    def forget_events(self, *, before_micros: int) -> int:
-        dropped = self._sql.execute(
-            "DELETE FROM seen_event WHERE hour_start_micros < ?", (before_micros,)
-        )
-        return dropped.rowcount
+def _schema_version(sql: sqlite3.Connection) -> str | None:
+    exists = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+    if sql.execute(exists).fetchone() is None:
+        return None
+    row = sql.execute("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])

@@ -1,91 +1,105 @@
-"""The ledger's schema: made and upgraded by Alembic, on demand and never in passing."""
+"""`aforo-meter migrate`: create or upgrade the ledger's database. Downgrades don't exist."""
 
-import sqlite3
+import io
 from pathlib import Path
+from typing import Final
 
+import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import SQLAlchemyError
+from alembic.util import CommandError
 
 from aforo_meter.ledger import LedgerError
 
-SCRIPTS = Path(__file__).parent / "migrations"
+SCRIPTS: Final = Path(__file__).parent / "migrations"
+SQLITE: Final = "sqlite:///"
 
 
 def migrate(ledger_url: str, *, dry_run: bool) -> str:
-    """Create the ledger, or bring it to this version's schema; return what was done.
-
-    Args:
-        ledger_url: sqlite:////absolute/path/ledger.db
-        dry_run: Change nothing; say what would be done.
+    """Bring the ledger to this version's schema; return what was done, or would be, as text.
 
     Raises:
-        LedgerError: The database can't be opened or changed.
+        LedgerError: It can't be opened, or a newer version has been there.
     """
-    script = ScriptDirectory.from_config(_config(ledger_url))
-    head = script.get_current_head()
-    current = schema_version(ledger_url)
-    if current == head:
-        return f"the ledger is at schema {head} already"
-    steps = [
-        f"  {revision.revision}: {revision.doc}"
-        for revision in reversed(list(script.iterate_revisions("head", current or "base")))
-    ]
-    if dry_run:
-        return "\n".join([f"would bring the ledger from {current or 'nothing'} to {head}:", *steps])
+    path = Path(ledger_url.removeprefix(SQLITE))
+    if not path.parent.is_dir():
+        raise LedgerError(f"{path.parent} is no directory; create it first: the ledger goes there")
     try:
-        sqlite_path(ledger_url).parent.mkdir(parents=True, exist_ok=True)
-        command.upgrade(_config(ledger_url), "head")
-    except (SQLAlchemyError, OSError) as error:
-        raise LedgerError(f"cannot migrate {ledger_url}: {error}") from error
-    return "\n".join([f"brought the ledger from {current or 'nothing'} to {head}:", *steps])
+        return _dry_run(path) if dry_run else _upgrade(path)
+    except sqlalchemy.exc.DatabaseError as error:
+        raise LedgerError(f"the ledger at {path} can't be migrated: {error.orig}") from error
 
 
-def check_schema(ledger_url: str) -> None:
-    """Refuse a ledger of another version.
+def _upgrade(path: Path) -> str:
+    engine = _engine(path, mode="rwc")
+    try:
+        with engine.connect() as connection:
+            # Readers go on during a write, and a write during reads. It stays with the file.
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            # Locks out a second migration before either looks at the version.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            before = _version(connection)
+            config = _config()
+            head = _head(config, before, path)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.exec_driver_sql("COMMIT")
+    finally:
+        engine.dispose()
+    if before == head:
+        return f"{path}: schema {head}, nothing to do"
+    return f"{path}: schema {before or '(none)'} → {head}"
 
-    Raises:
-        LedgerError: It says which command to run.
-    """
-    head = ScriptDirectory.from_config(_config(ledger_url)).get_current_head()
-    current = schema_version(ledger_url)
-    if current == head:
-        return
-    raise LedgerError(
-        f"the ledger {ledger_url} has schema {current or 'none'}, this version needs {head}:"
-        f" run aforo-meter migrate --ledger-url {ledger_url}"
-        + ("" if current is None else ", or update this process if the ledger is the newer one")
+
+def _dry_run(path: Path) -> str:
+    before = None
+    if path.exists():
+        engine = _engine(path, mode="ro")
+        try:
+            with engine.connect() as connection:
+                before = _version(connection)
+        finally:
+            engine.dispose()
+    config = _config()
+    head = _head(config, before, path)
+    if before == head:
+        return f"-- {path}: schema {head}, nothing to do"
+    text = io.StringIO()
+    config.attributes |= {"dialect_name": "sqlite", "starting_rev": before, "output_buffer": text}
+    command.upgrade(config, f"{before}:head" if before else "head", sql=True)
+    return f"-- {path}: schema {before or '(none)'} → {head}\n{text.getvalue().strip()}"
+
+
+def _engine(path: Path, *, mode: str) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(
+        f"sqlite:///file:{path}?mode={mode}&uri=true",
+        # Transactions are ours: the driver would commit before each change of the schema.
+        isolation_level="AUTOCOMMIT",
     )
 
 
-def schema_version(ledger_url: str) -> str | None:
-    """Return the schema's version, None where there is no ledger yet."""
-    if not sqlite_path(ledger_url).exists():
-        return None
-    engine = _engine(ledger_url)
-    try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise LedgerError(f"cannot open the ledger {ledger_url}: {error}") from error
-    finally:
-        engine.dispose()
-
-
-def sqlite_path(ledger_url: str) -> Path:
-    """Return the file of a ledger's URL; its form was checked with the settings."""
-    return Path(ledger_url.removeprefix("sqlite:///"))
-
-
-def _config(ledger_url: str) -> Config:
-    config = Config()
+def _config() -> Config:
+    config = Config(output_buffer=io.StringIO())
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    config.attributes["engine"] = _engine(ledger_url)
     return config
 
 
-def _engine(ledger_url: str) -> Engine:
-    return create_engine(ledger_url)
+def _version(connection: sqlalchemy.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _head(config: Config, before: str | None, path: Path) -> str:
+    scripts = ScriptDirectory.from_config(config)
+    head = scripts.get_current_head()
+    assert head is not None, "there is at least one migration"
+    if before is not None:
+        try:
+            scripts.get_revision(before)
+        except CommandError as error:
+            raise LedgerError(
+                f"the ledger at {path} has schema {before}, which this version does not know; "
+                "a newer aforo-meter has been there: use that"
+            ) from error
+    return head

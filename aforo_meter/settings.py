@@ -202,6 +202,10 @@ class ConsumeSettings(BaseSettings):
     session_timeout_ms: int = Field(default=6000, ge=100)
     """After this silence Kafka gives a member's partitions to the others."""
 
+    accept_lost_records: bool = False
+    """Go on at the earliest record where Kafka no longer has the one that the ledger needs next.
+    Usage in between stays unbilled, so it is for one start, not for good."""
+
     metrics_listen: MetricsListen = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""
 

@@ -1,5 +1,6 @@
 """UsageEvent on Kafka → domain. What can't be read is said, never guessed."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -33,6 +34,25 @@ def usage_of(value: bytes | None) -> Usage:
         event = usage_pb2.UsageEvent.FromString(value or b"")
     except DecodeError as error:
         raise UnreadableEventError("not an aforo.v1.UsageEvent") from error
+    outcome = _outcome_of(event)
+    dimensions = event.dimensions
+    return Usage(
+        event_id=event.event_id,
+        tenant_id=event.tenant_id,
+        subscription_id=event.subscription_id,
+        features=tuple(sorted(event.features)),
+        occurred_at_micros=event.occurred_at_micros,
+        outcome=outcome,
+        reason=event.reason,
+        shadow_reason=event.shadow_reason,
+        provider=dimensions.provider,
+        model=dimensions.model,
+        measures=tuple(_measured(measure) for measure in event.measures),
+    )
+
+
+def _outcome_of(event: usage_pb2.UsageEvent) -> Outcome:
+    """Return what became of the call, once the event as a whole makes sense."""
     if not event.event_id:
         raise UnreadableEventError("event_id is empty: duplicates could not be told apart")
     if not OCCURRED_MICROS_MIN <= event.occurred_at_micros < OCCURRED_MICROS_MAX:
@@ -42,18 +62,22 @@ def usage_of(value: bytes | None) -> Usage:
     outcome = OUTCOMES.get(event.outcome)
     if outcome is None:
         raise UnreadableEventError(f"outcome {event.outcome} is unknown to this version")
-    return Usage(
-        event_id=event.event_id,
-        tenant_id=event.tenant_id,
-        subscription_id=event.subscription_id,
-        features=tuple(event.features),
-        occurred_at_micros=event.occurred_at_micros,
-        outcome=outcome,
-        reason=event.reason,
-        provider=event.dimensions.provider,
-        model=event.dimensions.model,
-        measures=tuple(_measured(measure) for measure in event.measures),
-    )
+    if outcome is Outcome.BLOCK and event.measures:
+        raise UnreadableEventError("the call was refused, and yet it has measures")
+    if any("," in feature for feature in event.features):
+        raise UnreadableEventError("a feature's id has a comma in it")
+    if any("\0" in text for text in _texts(event)):
+        raise UnreadableEventError("a name has a NUL in it, which no database would keep")
+    return outcome
+
+
+def _texts(event: usage_pb2.UsageEvent) -> Iterator[str]:
+    """Return the texts that become columns of the ledger."""
+    yield from (event.event_id, event.tenant_id, event.subscription_id)
+    yield from (event.reason, event.shadow_reason)
+    yield from (event.dimensions.provider, event.dimensions.model)
+    yield from event.features
+    yield from (measure.meter for measure in event.measures)
 
 
 def _measured(measure: usage_pb2.Measure) -> Measured:

@@ -1,7 +1,7 @@
 """The margin guard: revenue and COGS → how close a tenant is to its floors. Pure, exact."""
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -53,11 +53,14 @@ class Assessment:
 
     @property
     def gross_margin_ratio(self) -> Decimal | None:
-        """Return (revenue − COGS) / revenue to four places, for people; None if undefined."""
+        """Return (revenue − COGS) / revenue to four places, for people; None if undefined.
+
+        Rounded down: a margin below a floor never looks as if it were on it.
+        """
         if self.revenue_nanos == 0:
             return None
         left = Decimal(self.revenue_nanos - self.cogs_nanos)
-        return (left / self.revenue_nanos).quantize(Decimal("0.0001"))
+        return (left / self.revenue_nanos).quantize(Decimal("0.0001"), rounding=ROUND_FLOOR)
 
 
 def assess(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.usage import (
     LLM_CACHE_CREATION,
     LLM_CACHED_INPUT,
@@ -15,7 +16,6 @@ from aforo_meter.domain.usage import (
 )
 
 DAY_S: Final = 86_400
-HOUR_MICROS: Final = 3_600_000_000
 MEMO_MAX: Final = 20_000  # Model names come from outside: what is remembered of them is bounded.
 
 # Whose price holds where a model has no own one for a kind of token.
@@ -196,29 +196,33 @@ class Prices:
             known = self._memo[key] = tuple(
                 entry
                 for level in self._levels
-                for entries in _covering(level, provider=provider, model=model)
+                for entries in _covering(
+                    level,
+                    provider=provider,
+                    model=model,
+                    # Of published models whose rules match a name, the first one is meant.
+                    first_model_only=level is self._levels[-1],
+                )
                 for entry in _by_precedence(entries, meter)
             )
         return known
 
 
 def _covering(
-    level: Iterable[PriceList], *, provider: str, model: str
+    level: Iterable[PriceList], *, provider: str, model: str, first_model_only: bool
 ) -> Iterable[list[PriceEntry]]:
-    """Return the entries that cover a usage, one group for each degree of specificity.
-
-    Of several models whose rules match the name the first one is meant; further lists of the same
-    model add to it.
-    """
+    """Return the entries that cover a usage, list by list; lists of the same name are one."""
     provider, model = provider.lower(), model.lower()
-    chosen: dict[tuple[bool, bool], tuple[str, str]] = {}
-    groups: dict[tuple[bool, bool], list[PriceEntry]] = {}
+    groups: dict[tuple[str, ...], list[PriceEntry]] = {}
+    taken: set[tuple[bool, bool]] = set()
     for prices in level:
         if not prices.covers(provider=provider, model=model):
             continue
         name = (prices.provider, prices.model)
-        if chosen.setdefault(prices.specificity, name) == name:
-            groups.setdefault(prices.specificity, []).extend(prices.entries)
+        if name not in groups and first_model_only and prices.specificity in taken:
+            continue
+        taken.add(prices.specificity)
+        groups.setdefault(name, []).extend(prices.entries)
     return groups.values()
 
 

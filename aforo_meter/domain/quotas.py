@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from aforo_meter.domain.periods import PeriodMicros, calendar_month
-from aforo_meter.domain.prices import HOUR_MICROS
+from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, calendar_month
 
 
 class WindowKind(StrEnum):

@@ -1,16 +1,17 @@
 """Usage × price. Pure: which row of the ledger a usage adds to, and what a row's sum costs."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from aforo_meter.domain.prices import HOUR_MICROS, PriceEntry, Prices
+from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.prices import PriceEntry, Prices
 from aforo_meter.domain.usage import LLM_CACHE_CREATION, LLM_CACHED_INPUT, LLM_INPUT, Outcome
 
 MICROS_PER_UNIT: Final = 1_000_000
 UNPRICED: Final = ""  # The price id of usage that no price covers yet.
-TOKEN_METERS: Final = "llm."  # Whose prices can depend on the size of the request.
+LLM_METERS: Final = "llm."  # Whose prices can depend on the size of the request.
 TIER_TOKENS: Final = 1000  # How finely that size is kept while usage waits for a price.
 SHADOW: Final = "shadow"  # The outcome of what would have been refused or marked.
 
@@ -71,20 +72,41 @@ class InterventionKey(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rated:
     """What one usage adds to the ledger."""
 
+    tenant_id: str
+    event_id: str
+    subscription_id: str
+    period: PeriodMicros
     charges: tuple[tuple[ChargeKey, int], ...]  # Quantities in 10^-6 units.
     prices: tuple[PriceEntry, ...]
     intervention: InterventionKey | None
 
 
-def rate(usage: Usage, prices: Prices, *, subscription_id: str, period_start_micros: int) -> Rated:
-    """Return what a usage adds to the ledger, at the prices in force at its own time."""
+def rate(
+    usage: Usage,
+    prices: Prices,
+    *,
+    subscription_id: str,
+    period: PeriodMicros,
+    refused_price_ids: Collection[str] = (),
+) -> Rated:
+    """Return what a usage adds to the ledger, at the prices in force at its own time.
+
+    Args:
+        usage: What was used.
+        prices: Those of its tenant.
+        subscription_id: Whose charge it is.
+        period: The billing period that it falls into.
+        refused_price_ids: Prices that say something else than when they were first used. Usage at
+            such a price is unpriced: a charge at a guessed price is worse than a late one.
+    """
     charges: list[tuple[ChargeKey, int]] = []
     used: list[PriceEntry] = []
     input_tokens = usage.input_tokens
+    feature, hour_start_micros = ",".join(usage.features), usage.hour_start_micros
     for meter, quantity_micros in usage.measures:
         if quantity_micros == 0:
             continue
@@ -95,14 +117,16 @@ def rate(usage: Usage, prices: Prices, *, subscription_id: str, period_start_mic
             at_micros=usage.occurred_at_micros,
             input_tokens=input_tokens,
         )
+        if entry is not None and entry.price_id in refused_price_ids:
+            entry = None
         if entry is not None:
             used.append(entry)
         key = ChargeKey(
             tenant_id=usage.tenant_id,
             subscription_id=subscription_id,
-            period_start_micros=period_start_micros,
-            hour_start_micros=usage.hour_start_micros,
-            feature=",".join(usage.features),
+            period_start_micros=period.start_micros,
+            hour_start_micros=hour_start_micros,
+            feature=feature,
             meter=meter,
             provider=usage.provider,
             model=usage.model,
@@ -110,7 +134,15 @@ def rate(usage: Usage, prices: Prices, *, subscription_id: str, period_start_mic
             input_tokens=size_kept(meter, input_tokens) if entry is None else 0,
         )
         charges.append((key, quantity_micros))
-    return Rated(tuple(charges), tuple(used), _intervention_of(usage))
+    return Rated(
+        tenant_id=usage.tenant_id,
+        event_id=usage.event_id,
+        subscription_id=subscription_id,
+        period=period,
+        charges=tuple(charges),
+        prices=tuple(used),
+        intervention=_intervention_of(usage),
+    )
 
 
 def rerate(key: ChargeKey, prices: Prices) -> PriceEntry | None:
@@ -133,7 +165,7 @@ def size_kept(meter: str, input_tokens: int) -> int:
 
     Rows stay few, and tiers that start at a full thousand, or just above one, are told exactly.
     """
-    if not meter.startswith(TOKEN_METERS):
+    if not meter.startswith(LLM_METERS):
         return 0
     above = input_tokens % TIER_TOKENS
     return input_tokens - above + (above > 0)

@@ -1,0 +1,1 @@
+"""Migrations of the ledger's database: plain SQL, run by alembic through `aforo-meter migrate`."""

@@ -1,8 +1,17 @@
-"""Alembic's entry: runs the versions on the engine that `migrate` hands over."""
+"""How alembic runs our migrations: on the connection that migrate.py gives it, or as text."""
 
 from alembic import context
 
-with context.config.attributes["engine"].connect() as connection:
-    context.configure(connection=connection, transaction_per_migration=True)
-    with context.begin_transaction():
-        context.run_migrations()
+connection = context.config.attributes.get("connection")
+
+if connection is None:
+    context.configure(
+        dialect_name=context.config.attributes["dialect_name"],
+        starting_rev=context.config.attributes["starting_rev"],
+        output_buffer=context.config.attributes["output_buffer"],
+        literal_binds=True,
+    )
+else:
+    context.configure(connection=connection)
+# The transaction is the caller's: all versions or none.
+context.run_migrations()

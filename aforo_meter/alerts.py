@@ -1,0 +1,69 @@
+"""A change of level → the message that is left in the outbox, exactly as it will be sent."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from aforo_meter.domain.margin import Level
+from aforo_meter.domain.periods import datetime_of
+from aforo_meter.ledger import Transition
+
+LEVEL_CHANGED: Final = "margin.level_changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    message_id: str
+    kind: str
+    payload: str
+
+
+def alert_of(transition: Transition) -> Alert:
+    """Return the message of a transition. The same transition always makes the same one."""
+    return Alert(
+        message_id=_message_id(transition), kind=LEVEL_CHANGED, payload=_payload(transition)
+    )
+
+
+def _message_id(transition: Transition) -> str:
+    watch = transition.watch
+    parts = (watch.tenant_id, watch.subscription_id, watch.period.start_micros, transition.seq)
+    # As JSON, so that no two lists of ids read alike.
+    return "msg_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _payload(transition: Transition) -> str:
+    watch, after = transition.watch, transition.after
+    ratio = after.gross_margin_ratio
+    data = {
+        "tenant": watch.tenant_id,
+        "subscription": watch.subscription_id,
+        "period_start": _rfc3339(watch.period.start_micros),
+        "period_end": _rfc3339(watch.period.end_micros),
+        "from": _name(transition.before),
+        "to": _name(after.level),
+        "direction": "worse" if after.level > transition.before else "better",
+        "margin_state": after.state.value,
+        "gross_margin_ratio": None if ratio is None else str(ratio),
+        "revenue_nanos": after.revenue_nanos,
+        "cogs_nanos": after.cogs_nanos,
+        "allowance_nanos": after.allowance_nanos,
+        "currency": watch.currency,
+        "thresholds": asdict(watch.thresholds),
+        "as_of": _rfc3339(transition.at_micros),
+    }
+    message = {
+        "type": LEVEL_CHANGED,
+        "timestamp": _rfc3339(transition.at_micros),
+        "data": data,
+    }
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+def _name(level: Level) -> str:
+    return level.name.lower()
+
+
+def _rfc3339(micros: int) -> str:
+    return datetime_of(micros).isoformat().replace("+00:00", "Z")

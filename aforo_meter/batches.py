@@ -1,0 +1,166 @@
+"""Records of one partition → a batch for the ledger: read, rated, with the margins they touch."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from aforo_meter.contracts import Contracts
+from aforo_meter.domain.periods import PeriodMicros, calendar_month
+from aforo_meter.domain.prices import PriceBook
+from aforo_meter.domain.rating import Rated, Usage, rate
+from aforo_meter.domain.revenue import revenue_nanos
+from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
+from aforo_meter.ledger import Batch, Ledger, Partition, Watch
+from aforo_meter.wire import UnreadableEventError, usage_of
+
+AHEAD_MICROS_MAX: Final = 86_400_000_000  # A source whose clock is a day ahead is broken.
+
+log = structlog.get_logger()
+
+
+def now_micros() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A record that can't become charges."""
+
+    record: Any  # aiokafka's ConsumerRecord; it ships no types.
+    reason: str  # A sentence.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    record: Any
+    usage: Usage
+
+
+def read(records: Iterable[Any]) -> tuple[list[Readable], list[Refused]]:
+    """Decode records; each is in one of the two answers."""
+    readable: list[Readable] = []
+    refused: list[Refused] = []
+    latest_micros = now_micros() + AHEAD_MICROS_MAX
+    for record in records:
+        try:
+            usage = usage_of(record.value)
+        except UnreadableEventError as error:
+            refused.append(Refused(record=record, reason=str(error)))
+            continue
+        if usage.occurred_at_micros > latest_micros:
+            reason = f"occurred_at_micros {usage.occurred_at_micros} is more than a day ahead of us"
+            refused.append(Refused(record=record, reason=reason))
+            continue
+        readable.append(Readable(record=record, usage=usage))
+    return readable, refused
+
+
+class Rater:
+    """Rates usage by what is known of contracts and prices."""
+
+    def __init__(self, contracts: Contracts, ledger: Ledger) -> None:
+        self._contracts = contracts
+        self._ledger = ledger
+        self._refused_prices: set[str] = set()
+
+    @property
+    def currency(self) -> str:
+        book = self._contracts.book
+        assert book is not None, "know() needs the price book"
+        return book.currency
+
+    def refuse_prices(self, price_ids: Sequence[str]) -> None:
+        """Take usage at these prices as unpriced from now on: they contradict the ledger."""
+        self._refused_prices.update(price_ids)
+
+    def refuses(self, price_id: str) -> bool:
+        return price_id in self._refused_prices
+
+    async def batch(
+        self,
+        partition: Partition,
+        readable: Sequence[Readable],
+        *,
+        first_offset: int,
+        next_offset: int,
+    ) -> Batch:
+        """Rate what was read.
+
+        Raises:
+            NotSyncedError, UnreadableError, RedisError, OSError: A contract is not known, and can't
+                be had now.
+            LedgerUnavailableError: The ledger does not answer.
+        """
+        usages = [one.usage for one in readable]
+        named = {(usage.tenant_id, usage.subscription_id) for usage in usages if usage.tenant_id}
+        await self._contracts.know(named)
+        return Batch(
+            partition=partition,
+            first_offset=first_offset,
+            next_offset=next_offset,
+            rated=[await self._rate(usage) for usage in usages],
+            watches=self.watches({tenant_id for tenant_id, _ in named}),
+            currency=self.currency,
+            now_micros=now_micros(),
+        )
+
+    def watches(self, tenant_ids: Iterable[str]) -> Mapping[str, Watch]:
+        """Return what margins of these tenants are measured by now; none without a contract."""
+        book, now = self._contracts.book, now_micros()
+        found: dict[str, Watch] = {}
+        for tenant_id in tenant_ids:
+            terms = self._contracts.terms(tenant_id)
+            watch = watch_of(terms, book, now_micros=now) if terms and book else None
+            if watch is not None:
+                found[tenant_id] = watch
+        return found
+
+    async def _rate(self, usage: Usage) -> Rated:
+        terms = self._contracts.terms(usage.tenant_id) if usage.tenant_id else None
+        subscription_id, period = await self._period_of(usage, terms)
+        return rate(
+            usage,
+            self._contracts.prices(usage.tenant_id),
+            subscription_id=subscription_id,
+            period=period,
+            refused_price_ids=self._refused_prices,
+        )
+
+    async def _period_of(self, usage: Usage, terms: Terms | None) -> tuple[str, PeriodMicros]:
+        at_micros = usage.occurred_at_micros
+        if terms is None:
+            return NO_SUBSCRIPTION, calendar_month(at_micros)
+        if usage.subscription_id in ("", terms.subscription_id):
+            return terms.subscription_id, terms.period_at(at_micros)
+        # A call that was decided under a former subscription belongs to that one's period, of
+        # which only the ledger knows.
+        former = await self._ledger.period_covering(
+            usage.tenant_id, usage.subscription_id, at_micros
+        )
+        return usage.subscription_id, former or calendar_month(at_micros)
+
+
+def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
+    """Return what a tenant's margin is measured by; None if it can't be measured."""
+    if terms.currency != book.currency:
+        log.error(
+            "no margin: the contract's currency is not that of the prices",
+            tenant=terms.tenant_id,
+            contract=terms.currency,
+            prices=book.currency,
+        )
+        return None
+    return Watch(
+        tenant_id=terms.tenant_id,
+        subscription_id=terms.subscription_id,
+        period=terms.period_at(now_micros),
+        revenue_nanos=revenue_nanos(terms),
+        allowance_nanos=terms.allowance_nanos,
+        currency=terms.currency,
+        thresholds=terms.thresholds,
+        catalog_version=terms.catalog_version,
+        price_book_version=book.version,
+    )

@@ -1,0 +1,339 @@
+"""`aforo-meter consume`: Kafka → rating → ledger → margins in Redis. It wires, runs and waits.
+
+Each record is settled exactly once: the ledger commits charges and position together. What fails
+for a while (Redis, Kafka, the database) is waited for; the position does not move meanwhile.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from aforo_meter import consume_metrics as metrics
+from aforo_meter import process
+from aforo_meter.batches import Rater, Readable, Refused, read
+from aforo_meter.contract_messages import UnreadableError
+from aforo_meter.contracts import Contracts, NotSyncedError
+from aforo_meter.dead_letters import DeadLetters
+from aforo_meter.ledger import (
+    Batch,
+    Ledger,
+    LedgerUnavailableError,
+    Partition,
+    PartitionLostError,
+    PriceConflictError,
+    TooLargeError,
+)
+from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.partitions import LostRecordsError, Owned, Partitions
+from aforo_meter.publish import Publisher
+from aforo_meter.settings import ConsumeSettings, variable
+from aforo_meter.transitions import log_transitions
+from aforo_meter.upkeep import Upkeep
+
+RETRY_S: Final = 0.2
+SAY_AGAIN_S: Final = 30.0  # What is still away is said again.
+HEARTBEAT_S: Final = 1.0
+PRUNE_S: Final = 5.0
+STOP_S_MAX: Final = 5.0
+REDIS_TIMEOUT_S: Final = 2.0
+FETCH_WAIT_MS: Final = 100
+METADATA_AGE_MS: Final = 10_000  # New partitions of the topic are noticed after this.
+
+# What may be away for a while: it is waited for.
+AWAY: Final = (
+    *(RedisError, NotSyncedError, UnreadableError),
+    *(LedgerUnavailableError, KafkaError, OSError, TimeoutError),
+)
+
+log = structlog.get_logger()
+
+
+async def run(settings: ConsumeSettings) -> int:
+    """Consume until SIGTERM or SIGINT; return 1 if it can't go on.
+
+    Raises:
+        LedgerError: There is no ledger, or it has another schema.
+        ListenError: The address for metrics is in use.
+    """
+    stop = process.stop_on_signals()
+    redis = Redis.from_url(
+        settings.redis_url,
+        socket_timeout=REDIS_TIMEOUT_S,
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(redis.aclose)
+        ledger = await stack.enter_async_context(SqlLedger(settings.ledger_url))
+        consumption = Consumption(settings, redis, ledger)
+        await stack.enter_async_context(
+            process.health_server(
+                settings.metrics_listen,
+                setting=variable(ConsumeSettings, "metrics_listen"),
+                ready=lambda: consumption.ready,
+            )
+        )
+        try:
+            await consumption.run(stop)
+        except LostRecordsError as error:
+            log.error("stopped: records are lost", error=str(error))
+            return 1
+    log.info("stopped")
+    return 0
+
+
+class Waits:
+    """Says once, and then now and again, that something is away; and that it is back."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._since_s: float | None = None
+        self._said_s = 0.0
+
+    def failed(self, error: BaseException) -> None:
+        now_s = time.monotonic()
+        metrics.WAITING.labels(self._what).set(1)
+        if self._since_s is None:
+            self._since_s = now_s
+        elif now_s - self._said_s < SAY_AGAIN_S:
+            return
+        self._said_s = now_s
+        log.warning("waiting", what=self._what, error=f"{type(error).__name__}: {error}")
+
+    def worked(self) -> None:
+        if self._since_s is not None:
+            metrics.WAITING.labels(self._what).set(0)
+            waited_s = round(time.monotonic() - self._since_s, 1)
+            log.info("going on", what=self._what, waited_s=waited_s)
+            self._since_s = None
+
+
+class Consumption:
+    """One process's consumption: its parts and the tasks that run them."""
+
+    def __init__(self, settings: ConsumeSettings, redis: Redis, ledger: Ledger) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._contracts = Contracts(redis)
+        self._rater = Rater(self._contracts, ledger)
+        self._publisher = Publisher(redis, ledger, self._contracts)
+        self._partitions = Partitions(
+            ledger,
+            accept_lost_records=settings.accept_lost_records,
+            released=self._publisher.forget,
+        )
+        self._upkeep = Upkeep(
+            ledger, self._contracts, self._rater, self._partitions, self._publisher
+        )
+        self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
+        self._consumer: Any = None  # aiokafka ships no types.
+        self._waits = Waits("consume")
+
+    @property
+    def ready(self) -> bool:
+        """Are there prices, and partitions, to work with? A spare member has none, and waits."""
+        return self._contracts.book is not None and self._consumer is not None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop` is set.
+
+        Raises:
+            LostRecordsError: Kafka no longer has what the ledger needs next.
+        """
+        work = [
+            asyncio.create_task(self._consume(stop), name="consume"),
+            asyncio.create_task(self._publisher.run(), name="publish"),
+            asyncio.create_task(
+                self._repeat(self._upkeep.look, every_s=self._settings.contract_poll_ms / 1000)
+            ),
+            asyncio.create_task(self._repeat(self._heartbeat, every_s=HEARTBEAT_S)),
+            asyncio.create_task(self._repeat(self._upkeep.prune, every_s=PRUNE_S)),
+        ]
+        try:
+            # The first to end is the consumer that was stopped, or whatever failed.
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._close(work)
+        for task in done:
+            task.result()
+
+    async def _close(self, work: Sequence[asyncio.Task[None]]) -> None:
+        for task in work[1:]:
+            task.cancel()
+        await asyncio.gather(*work[1:], return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S_MAX):
+                await self._publisher.flush()
+                await self._dead_letters.close()
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+        waits = Waits(getattr(work, "__name__", "work").strip("_"))
+        while True:
+            try:
+                await work()
+                waits.worked()
+            except AWAY as error:
+                waits.failed(error)
+            await asyncio.sleep(every_s)
+
+    async def _heartbeat(self) -> None:
+        if self._consumer is not None:
+            await self._upkeep.heartbeat(self._consumer)
+
+    async def _consume(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                async with self._connected():
+                    await self._take_batches(stop)
+            except (KafkaError, OSError) as error:
+                self._waits.failed(error)
+                await process.wait_for(stop, timeout_s=1.0)
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> Any:  # noqa: ANN401
+        settings = self._settings
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap,
+            group_id=settings.group,
+            client_id="aforo-meter-consume",
+            enable_auto_commit=False,
+            # The ledger says where to go on; a range that Kafka has lost is never skipped.
+            auto_offset_reset="none",
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(50, settings.session_timeout_ms // 3),
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            metadata_max_age_ms=METADATA_AGE_MS,
+        )
+        try:
+            await consumer.start()
+            await self._subscribe(consumer)
+            self._consumer = consumer
+            self._waits.worked()
+            yield
+        finally:
+            self._consumer = None
+            # It commits nothing. Partitions go to the others at once.
+            with contextlib.suppress(KafkaError, TimeoutError):
+                await asyncio.wait_for(consumer.stop(), STOP_S_MAX)
+
+    async def _subscribe(self, consumer: Any) -> None:  # noqa: ANN401
+        topic = self._settings.kafka_topic
+        if topic not in await consumer.topics():
+            raise TopicMissingError(
+                f"Kafka has no topic {topic}; run: aforo-meter topics --bootstrap"
+                f" {self._settings.kafka_bootstrap}"
+            )
+        self._partitions.attach(consumer)
+        consumer.subscribe([topic], listener=self._partitions)
+
+    async def _take_batches(self, stop: asyncio.Event) -> None:
+        settings = self._settings
+        while not stop.is_set():
+            if self._partitions.failure is not None:
+                raise self._partitions.failure
+            await self._seek_displaced()
+            try:
+                batches = await self._consumer.getmany(
+                    timeout_ms=settings.batch_ms_max, max_records=settings.batch_records_max
+                )
+            except NoOffsetForPartitionError:
+                continue  # It was asked before the ledger could say where to begin.
+            except OffsetOutOfRangeError as error:
+                for topic_partition in error.args[0]:
+                    owned = self._owned(topic_partition)
+                    if owned is not None:
+                        owned.is_displaced = True
+                continue
+            for topic_partition, records in batches.items():
+                owned = self._owned(topic_partition)
+                if owned is not None and not owned.is_displaced:
+                    await self._settle(owned, records, stop)
+
+    async def _seek_displaced(self) -> None:
+        """Go on where the ledger stands: there, or nowhere if Kafka has lost that."""
+        for owned in self._partitions.all():
+            if owned.is_displaced:
+                await self._partitions.seek_again(owned)
+
+    def _owned(self, topic_partition: TopicPartition) -> Owned | None:
+        return self._partitions.get(Partition(topic_partition.topic, topic_partition.partition))
+
+    async def _settle(self, owned: Owned, records: Sequence[Any], stop: asyncio.Event) -> None:
+        """Bring records into the ledger, or into the dead letters, however long that takes.
+
+        It ends early only if the partition is taken away, or the process is stopped.
+        """
+        readable, refused = read(records)
+        while not stop.is_set() and not owned.is_revoked and not owned.is_displaced:
+            try:
+                await self._dead_letters.send(refused)
+                refused = []
+                batch = await self._rater.batch(
+                    owned.partition,
+                    readable,
+                    first_offset=records[0].offset,
+                    # Offsets may have gaps: records are never counted.
+                    next_offset=records[-1].offset + 1,
+                )
+                await self._apply(owned, batch, readable, records)
+            except PriceConflictError as error:
+                log.error("usage is kept unpriced", error=str(error))
+                self._rater.refuse_prices(error.price_ids)
+            except TooLargeError as error:
+                readable, refused = _without(error, readable)
+            except PartitionLostError as error:
+                owned.displaced(error)
+            except AWAY as error:
+                self._waits.failed(error)
+                await process.wait_for(stop, timeout_s=RETRY_S)
+            else:
+                self._waits.worked()
+                return
+
+    async def _apply(
+        self, owned: Owned, batch: Batch, readable: Sequence[Readable], records: Sequence[Any]
+    ) -> None:
+        started_s = time.monotonic()
+        async with owned.lock:
+            if owned.is_revoked:
+                return
+            written = await self._ledger.apply(batch)
+            owned.next_offset = batch.next_offset
+            owned.settled_micros = records[-1].timestamp * 1000
+        metrics.COMMIT.observe(time.monotonic() - started_s)
+        metrics.BATCHES.inc()
+        metrics.RECORDS.inc(len(records))
+        metrics.DUPLICATES.inc(written.duplicates)
+        log_transitions(written.transitions)
+        self._upkeep.note(batch.watches)
+        for one in readable:
+            if one.usage.tenant_id in batch.watches:
+                self._publisher.mark(
+                    one.usage.tenant_id,
+                    owned.partition.number,
+                    oldest_micros=one.usage.occurred_at_micros,
+                )
+
+
+class TopicMissingError(KafkaError):
+    """The topic is not there; the message says how to make it."""
+
+
+def _without(
+    error: TooLargeError, readable: Sequence[Readable]
+) -> tuple[list[Readable], list[Refused]]:
+    """Take the usage of a tenant whose sums would overflow out of a batch."""
+    kept = [one for one in readable if one.usage.tenant_id != error.tenant_id]
+    refused = [
+        Refused(record=one.record, reason=str(error))
+        for one in readable
+        if one.usage.tenant_id == error.tenant_id
+    ]
+    return kept, refused

@@ -1,0 +1,71 @@
+"""The questions that publishing asks of the ledger's tables."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from aforo_meter.domain.margin import Assessment, Level, MarginState
+from aforo_meter.domain.periods import PeriodMicros
+from aforo_meter.domain.rating import MICROS_PER_UNIT
+from aforo_meter.ledger import Standing, UsageQuery
+
+IN_FORCE = (
+    "SELECT subscription_id, period_start_micros, period_end_micros, cogs_nanos, unpriced_rows,"
+    " level, revenue_nanos, allowance_nanos, currency, catalog_version, price_book_version,"
+    " assessed_at_micros FROM margin_state WHERE tenant_id = ? AND in_force = 1"
+)
+# Units and micros apart: a month of bytes in 10^-6 units would not fit into 64 bits.
+USED = (
+    f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT}),"  # noqa: S608 - a constant
+    f" SUM(quantity_micros % {MICROS_PER_UNIT}) FROM charge WHERE tenant_id = ? AND meter = ?"
+)
+USED_IN_WINDOW = f"{USED} AND hour_start_micros >= ? AND hour_start_micros < ? GROUP BY feature"
+USED_IN_PERIOD = (
+    f"{USED} AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
+    " AND subscription_id = ? AND period_start_micros = ? GROUP BY feature"
+)
+
+
+def read_standing(
+    sql: sqlite3.Connection, tenant_id: str, queries: Sequence[UsageQuery]
+) -> Standing | None:
+    row = sql.execute(IN_FORCE, (tenant_id,)).fetchone()
+    if row is None:
+        return None
+    subscription_id, start, end, cogs, unpriced, level, revenue, allowance, *rest = row
+    currency, catalog_version, price_book_version, assessed_at_micros = rest
+    return Standing(
+        tenant_id=tenant_id,
+        subscription_id=subscription_id,
+        period=PeriodMicros(start, end),
+        assessment=Assessment(
+            level=Level(level),
+            state=MarginState.DEFINED if revenue else MarginState.UNDEFINED,
+            revenue_nanos=revenue,
+            cogs_nanos=cogs,
+            allowance_nanos=allowance,
+        ),
+        unpriced_rows=unpriced,
+        currency=currency,
+        assessed_at_micros=assessed_at_micros,
+        catalog_version=catalog_version,
+        price_book_version=price_book_version,
+        used_units={
+            query.quota_id: _used_units(sql, tenant_id, subscription_id, query) for query in queries
+        },
+    )
+
+
+def _used_units(
+    sql: sqlite3.Connection, tenant_id: str, subscription_id: str, query: UsageQuery
+) -> int:
+    window = (query.window.start_micros, query.window.end_micros)
+    values: tuple[object, ...] = (tenant_id, query.meter, *window)
+    if query.billing:
+        values = (*values, subscription_id, query.window.start_micros)
+    total_micros = 0
+    for feature, units, micros in sql.execute(
+        USED_IN_PERIOD if query.billing else USED_IN_WINDOW, values
+    ):
+        if not query.features or not query.features.isdisjoint(feature.split(",")):
+            total_micros += units * MICROS_PER_UNIT + micros
+    return total_micros // MICROS_PER_UNIT

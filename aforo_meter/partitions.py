@@ -1,0 +1,180 @@
+"""Which partitions this consumer has, and where it stands in each: the ledger's word, not Kafka's.
+
+A consumer that takes a partition over goes on where the ledger stands. One that loses it stops
+before its next write; if it was too slow to hear of the loss, the ledger refuses the write.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+
+from aforo_meter import consume_metrics as metrics
+from aforo_meter.ledger import (
+    Ledger,
+    LedgerUnavailableError,
+    Partition,
+    PartitionLostError,
+    Place,
+)
+
+RETRY_S: Final = 0.2
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class LostRecordsError(Exception):
+    """Kafka no longer has what the ledger needs next; the message names the ways out."""
+
+    def __init__(self, partition: Partition, wanted: int, first: int, end: int) -> None:
+        super().__init__(
+            f"{partition.topic}/{partition.number}: the ledger goes on at offset {wanted}, but"
+            f" Kafka has {first} to {end}. Usage in between is lost to the ledger. Either bring the"
+            " records back (a topic that was made anew, another cluster, retention), or accept the"
+            " loss: start once with AFORO_METER_CONSUME_ACCEPT_LOST_RECORDS=true, which goes on at"
+            f" offset {first}"
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Owned:
+    """A partition that this consumer has been given."""
+
+    partition: Partition
+    next_offset: int
+    settled_micros: int = 0  # All records up to this append time are in the ledger.
+    # Its tenants' contracts, prices and margins were not looked at since it came to us.
+    is_new: bool = True
+    is_revoked: bool = False
+    is_displaced: bool = False  # The ledger stands elsewhere: see `seek_again`.
+    # Held while something is written for it, so that its place is the one that was read.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.partition, self.next_offset)
+
+    def displaced(self, error: PartitionLostError) -> None:
+        """Note that the ledger refused a write: another consumer has been there."""
+        metrics.PARTITIONS_LOST.inc()
+        log.warning("another consumer has been there", error=str(error))
+        self.is_displaced = True
+
+
+class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types.
+    """The listener of rebalances. Lives in one event loop, with one Kafka consumer at a time."""
+
+    def __init__(
+        self, ledger: Ledger, *, accept_lost_records: bool, released: Callable[[int], None]
+    ) -> None:
+        """Remember the wiring.
+
+        Args:
+            ledger: Says where to go on.
+            accept_lost_records: Go on at the earliest record where the right one is gone.
+            released: Called with the number of a partition that others may have from now on.
+        """
+        self._ledger = ledger
+        self._accept_lost_records = accept_lost_records
+        self._released = released
+        self._consumer: Any = None
+        self._owned: dict[Partition, Owned] = {}
+        self._count = 1  # Partitions of the topic.
+        self.failure: Exception | None = None  # aiokafka swallows what a listener raises.
+
+    def attach(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+
+    def all(self) -> list[Owned]:
+        return list(self._owned.values())
+
+    def get(self, partition: Partition) -> Owned | None:
+        return self._owned.get(partition)
+
+    def of_tenant(self, tenant_id: str) -> Owned | None:
+        """Return the partition that holds a tenant's events, if it is ours."""
+        # As Kafka's own clients place a key: see the default partitioner.
+        number = (murmur2(tenant_id.encode()) & 0x7FFFFFFF) % self._count
+        return next((o for o in self._owned.values() if o.partition.number == number), None)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Let go: nothing is written for them once this returns."""
+        for topic_partition in revoked:
+            owned = self._owned.pop(_key(topic_partition), None)
+            if owned is None:
+                continue
+            owned.is_revoked = True
+            async with owned.lock:
+                self._released(owned.partition.number)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Go on where the ledger stands."""
+        try:
+            for topic_partition in assigned:
+                numbers = self._consumer.partitions_for_topic(topic_partition.topic)
+                self._count = max(1, len(numbers or ()))
+                await self._take(topic_partition)
+        except Exception as error:  # noqa: BLE001 - the consumer raises it in its own task.
+            self.failure = error
+
+    async def seek_again(self, owned: Owned) -> None:
+        """Go on where the ledger stands by now: somebody else wrote for the partition.
+
+        Raises:
+            LedgerUnavailableError, KafkaError, LostRecordsError.
+        """
+        async with owned.lock:
+            if not owned.is_revoked:
+                await self._take(TopicPartition(*owned.partition))
+
+    async def _take(self, topic_partition: TopicPartition) -> None:
+        partition = _key(topic_partition)
+        next_offset = await self._retried(lambda: self._start_of(topic_partition))
+        if topic_partition not in self._consumer.assignment():
+            return  # Taken away again meanwhile.
+        self._consumer.seek(topic_partition, next_offset)
+        known = self._owned.get(partition)
+        if known is None:
+            self._owned[partition] = Owned(partition, next_offset)
+        else:
+            known.next_offset, known.is_new, known.is_displaced = next_offset, True, False
+        log.info("partition taken", partition=partition.number, next_offset=next_offset)
+
+    async def _start_of(self, topic_partition: TopicPartition) -> int:
+        partition = _key(topic_partition)
+        stored = await self._ledger.next_offset(partition)
+        first = await _one(self._consumer.beginning_offsets([topic_partition]))
+        end = await _one(self._consumer.end_offsets([topic_partition]))
+        if stored is not None and first <= stored <= end:
+            return stored
+        if stored is not None:
+            error = LostRecordsError(partition, stored, first, end)
+            if not self._accept_lost_records:
+                raise error
+            log.error("records are lost, as accepted", error=str(error), lost=first - stored)
+        await self._ledger.set_offset(partition, first)
+        return first
+
+    async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await work()
+            except (LedgerUnavailableError, KafkaError, OSError) as error:
+                log.warning("a partition can't be taken yet; trying again", error=repr(error))
+                await asyncio.sleep(RETRY_S)
+
+
+def _key(topic_partition: TopicPartition) -> Partition:
+    return Partition(topic_partition.topic, topic_partition.partition)
+
+
+async def _one(offsets: Awaitable[Mapping[TopicPartition, int]]) -> int:
+    (offset,) = (await offsets).values()
+    return offset

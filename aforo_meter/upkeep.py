@@ -1,0 +1,228 @@
+"""What changes margins without new usage: contracts, prices, the end of a period, a lost Redis."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka import TopicPartition
+
+from aforo_meter import consume_metrics as metrics
+from aforo_meter.batches import Rater, now_micros
+from aforo_meter.contracts import Contracts
+from aforo_meter.domain.prices import PriceEntry
+from aforo_meter.domain.rating import ChargeKey, rerate
+from aforo_meter.ledger import (
+    Ledger,
+    PartitionLostError,
+    PriceConflictError,
+    Reprice,
+    TooLargeError,
+    Written,
+)
+from aforo_meter.partitions import Owned, Partitions
+from aforo_meter.publish import Publisher
+from aforo_meter.transitions import log_transitions
+
+ASSESS_TENANTS_MAX: Final = 200  # In one transaction.
+REPRICE_ROWS_MAX: Final = 1000
+OFFSETS_TIMEOUT_S: Final = 1.0
+SEEN_DAYS: Final = 35
+DAY_MICROS: Final = 86_400_000_000
+PRUNE_EVERY_S: Final = 3600.0
+PRUNE_ROWS_MAX: Final = 5000
+
+log = structlog.get_logger()
+
+
+class Upkeep:
+    """Keeps the margins of this consumer's partitions true. Lives in one event loop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        contracts: Contracts,
+        rater: Rater,
+        partitions: Partitions,
+        publisher: Publisher,
+    ) -> None:
+        self._ledger = ledger
+        self._contracts = contracts
+        self._rater = rater
+        self._partitions = partitions
+        self._publisher = publisher
+        self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
+        self._pruned_at_s = -PRUNE_EVERY_S
+
+    def note(self, tenant_ids: Iterable[str]) -> None:
+        """Follow these tenants from now on."""
+        for tenant_id, watch in self._rater.watches(
+            name for name in tenant_ids if name not in self._period_ends
+        ).items():
+            self._period_ends[tenant_id] = watch.period.end_micros
+
+    async def look(self) -> None:
+        """Look once at everything that may have changed.
+
+        Raises:
+            RedisError, OSError, NotSyncedError, UnreadableError: Redis does not answer, or holds
+                too little. It is looked at again.
+            LedgerUnavailableError: The ledger does not answer.
+        """
+        look = await self._contracts.look()
+        changed = set(look.tenants)
+        new = [owned for owned in self._partitions.all() if owned.is_new]
+        if new:
+            changed |= await self._take_over(new)
+        if look.prices:
+            changed |= set(self._period_ends)
+        if look.prices or look.tenants or new:
+            await self._reprice(await self._ledger.tenants() if look.prices or new else changed)
+        now = now_micros()
+        changed |= {name for name, end in self._period_ends.items() if end <= now}
+        await self._reassess(changed)
+        for owned in new:
+            owned.is_new = False
+        if look.emptied:
+            self._rebuild(owned.partition.number for owned in self._partitions.all())
+
+    async def heartbeat(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka ships no types.
+        """Say until when each partition is in the ledger, and that we are alive.
+
+        Raises:
+            RedisError, OSError, KafkaError, TimeoutError: It can't be said now.
+        """
+        asked_micros = now_micros()
+        owned = {one.partition.number: one for one in self._partitions.all()}
+        if not owned:
+            return
+        async with asyncio.timeout(OFFSETS_TIMEOUT_S):
+            ends = await consumer.end_offsets(
+                [TopicPartition(*o.partition) for o in owned.values()]
+            )
+        progress: dict[int, int] = {}
+        for topic_partition, end in ends.items():
+            one = owned[topic_partition.partition]
+            lag = max(0, end - one.next_offset)
+            metrics.LAG.labels(str(topic_partition.partition)).set(lag)
+            settled_micros = asked_micros if lag == 0 else min(asked_micros, one.settled_micros)
+            is_behind = one.is_new or self._publisher.is_behind(topic_partition.partition)
+            if settled_micros and not is_behind:
+                progress[topic_partition.partition] = settled_micros
+        self._rebuild(await self._publisher.heartbeat(progress))
+
+    async def prune(self) -> None:
+        """Forget events that were seen long ago, once an hour, a few at a time.
+
+        Raises:
+            LedgerUnavailableError: The ledger does not answer.
+        """
+        metrics.UNPRICED.set(await self._ledger.unpriced_rows())
+        if time.monotonic() - self._pruned_at_s < PRUNE_EVERY_S:
+            return
+        before = now_micros() - SEEN_DAYS * DAY_MICROS
+        pruned = await self._ledger.prune_seen(before_hour_micros=before, rows_max=PRUNE_ROWS_MAX)
+        if pruned < PRUNE_ROWS_MAX:
+            self._pruned_at_s = time.monotonic()
+
+    async def _take_over(self, new: Sequence[Owned]) -> set[str]:
+        """Learn the contracts of the tenants in new partitions; return those tenants."""
+        numbers = {owned.partition.number for owned in new}
+        ours = set()
+        for tenant_id in await self._ledger.tenants():
+            owned = self._partitions.of_tenant(tenant_id)
+            if tenant_id and owned is not None and owned.partition.number in numbers:
+                ours.add(tenant_id)
+        await self._contracts.know((tenant_id, "") for tenant_id in ours)
+        self.note(ours)
+        return ours
+
+    async def _reassess(self, tenant_ids: Iterable[str]) -> None:
+        for owned, names in self._by_partition(tenant_ids).items():
+            for start in range(0, len(names), ASSESS_TENANTS_MAX):
+                await self._reassess_some(owned, names[start : start + ASSESS_TENANTS_MAX])
+
+    async def _reassess_some(self, owned: Owned, names: Sequence[str]) -> None:
+        watches = self._rater.watches(names)
+        async with owned.lock:
+            if owned.is_revoked:
+                return
+            try:
+                written = await self._ledger.reassess(owned.place, watches, now_micros=now_micros())
+            except PartitionLostError as error:
+                owned.displaced(error)
+                return
+        self._settled(owned, written, names)
+
+    async def _reprice(self, tenant_ids: Iterable[str]) -> None:
+        """Rate what waited for a price, where there is one now."""
+        if self._contracts.book is None:
+            return
+        for owned, names in self._by_partition(tenant_ids).items():
+            rows = await self._ledger.unpriced(names, rows_max=10 * REPRICE_ROWS_MAX)
+            moves = [(row, price) for row in rows if (price := self._price_of(row)) is not None]
+            for start in range(0, len(moves), REPRICE_ROWS_MAX):
+                await self._reprice_some(owned, moves[start : start + REPRICE_ROWS_MAX])
+
+    def _price_of(self, row: ChargeKey) -> PriceEntry | None:
+        price = rerate(row, self._contracts.prices(row.tenant_id))
+        return None if price is None or self._rater.refuses(price.price_id) else price
+
+    async def _reprice_some(
+        self, owned: Owned, moves: Sequence[tuple[ChargeKey, PriceEntry]]
+    ) -> None:
+        names = sorted({row.tenant_id for row, _ in moves})
+        async with owned.lock:
+            if owned.is_revoked:
+                return
+            try:
+                written = await self._ledger.reprice(
+                    owned.place,
+                    Reprice(moves=moves, currency=self._rater.currency),
+                    self._rater.watches(names),
+                    now_micros=now_micros(),
+                )
+            except PartitionLostError as error:
+                owned.displaced(error)
+                return
+            except PriceConflictError as error:
+                self._rater.refuse_prices(error.price_ids)
+                log.error("usage stays unpriced", error=str(error))
+                return
+            except TooLargeError as error:
+                log.error("usage stays unpriced", error=str(error))
+                return
+        metrics.REPRICED.inc(written.rows_repriced)
+        log.info("usage that waited for a price has one", rows=written.rows_repriced, tenants=names)
+        self._settled(owned, written, names)
+
+    def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
+        log_transitions(written.transitions)
+        for tenant_id, watch in self._rater.watches(names).items():
+            self._period_ends[tenant_id] = watch.period.end_micros
+            self._publisher.mark(tenant_id, owned.partition.number)
+        for tenant_id in names:
+            if self._contracts.terms(tenant_id) is None:
+                self._period_ends.pop(tenant_id, None)
+
+    def _by_partition(self, tenant_ids: Iterable[str]) -> dict[Owned, list[str]]:
+        found: dict[Owned, list[str]] = {}
+        for tenant_id in sorted(tenant_ids):
+            owned = self._partitions.of_tenant(tenant_id)
+            if owned is not None:
+                found.setdefault(owned, []).append(tenant_id)
+        return found
+
+    def _rebuild(self, numbers: Iterable[int]) -> None:
+        wanted = set(numbers)
+        if not wanted:
+            return
+        tenants = {
+            tenant_id: owned.partition.number
+            for tenant_id in self._period_ends
+            if (owned := self._partitions.of_tenant(tenant_id)) is not None
+            and owned.partition.number in wanted
+        }
+        log.info("redis has no margins, or not all; they are written again", tenants=len(tenants))
+        self._publisher.rebuild(tenants)
