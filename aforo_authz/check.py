@@ -26,6 +26,8 @@ from aforo_authz.policies import Presented
 
 OK, PERMISSION_DENIED = 0, 7  # google.rpc.Code
 OWN_PREFIX = "x-aforo-"
+UNAUTHORIZED = 401  # HTTP
+FIELD_INTEGER_MAX = 999_999_999_999_999  # RFC 9651: integers of structured fields.
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
 
 
@@ -148,7 +150,6 @@ class _Facts(NamedTuple):
     catalog_version: str
     features: str
     provider: str
-    spoofed_headers: tuple[str, ...]
 
 
 def _facts_of(decision: Decision, call: Call) -> _Facts:
@@ -164,7 +165,6 @@ def _facts_of(decision: Decision, call: Call) -> _Facts:
         catalog_version=policy.catalog_version if policy is not None else "",
         features=",".join(decision.needs.features),
         provider=call.provider,
-        spoofed_headers=call.spoofed_headers,
     )
 
 
@@ -192,7 +192,7 @@ def to_check_response(
         headers = _told_to_caller(facts, decision_id) | quota_headers
         denied = DeniedHttpResponse(
             status=HttpStatus(code=denial.status),
-            headers=_options(headers | _told_when_refused(decision)),
+            headers=_options(headers | _told_when_refused(decision, denial)),
             body=problem(denial, decision, decision_id),
         )
         response = CheckResponse(
@@ -203,9 +203,13 @@ def to_check_response(
         refused: bytes = response.SerializeToString()
         return refused
     answer = decision_id.encode().join(_allowed_around_id(facts))
-    if quota_headers:
-        # Protobuf merges messages that are written one behind the other: these headers are added.
-        more = OkHttpResponse(response_headers_to_add=_options(quota_headers))
+    if quota_headers or call.spoofed_headers:
+        # Protobuf merges messages that are written one behind the other: these are added.
+        ours = _told_to_upstream(facts, decision_id)
+        more = OkHttpResponse(
+            response_headers_to_add=_options(quota_headers),
+            headers_to_remove=[name for name in call.spoofed_headers if name not in ours],
+        )
         answer += CheckResponse(ok_response=more).SerializeToString()
     return answer
 
@@ -220,13 +224,11 @@ def _allowed_around_id(facts: _Facts) -> tuple[bytes, ...]:
     """Return the answer that lets a call pass, in pieces: the decision's id goes between them.
 
     Building it costs several times what the decision does, and all but the id is the same for
-    most calls of a tenant.
+    most calls of a tenant. Nothing in the facts is the client's choice: nobody can fill this cache.
     """
-    upstream = _told_to_upstream(facts, _ID_PLACE)
     passed = OkHttpResponse(
-        headers=_options(upstream),
+        headers=_options(_told_to_upstream(facts, _ID_PLACE)),
         response_headers_to_add=_options(_told_to_caller(facts, _ID_PLACE)),
-        headers_to_remove=[name for name in facts.spoofed_headers if name not in upstream],
     )
     response = CheckResponse(
         status=Status(code=OK),
@@ -256,9 +258,12 @@ def _quota_headers(decision: Decision, now_micros: int) -> dict[str, str]:
     quota = tightest.quota
     window_s = tightest.window.end_s - tightest.window.start_s
     left_s = tightest.seconds_left(now_micros)
+    limit, remaining = (
+        min(units, FIELD_INTEGER_MAX) for units in (quota.limit_units, tightest.remaining_units)
+    )
     headers = {
-        "ratelimit": f'"{quota.quota_id}";r={tightest.remaining_units};t={left_s}',
-        "ratelimit-policy": f'"{quota.quota_id}";q={quota.limit_units};w={window_s}',
+        "ratelimit": f'"{quota.quota_id}";r={remaining};t={left_s}',
+        "ratelimit-policy": f'"{quota.quota_id}";q={limit};w={window_s}',
     }
     over_soft = [s.quota.quota_id for s in decision.standings if s.exceeded and s.quota.soft]
     if over_soft:
@@ -266,20 +271,21 @@ def _quota_headers(decision: Decision, now_micros: int) -> dict[str, str]:
     return headers
 
 
-def _room(standing: Standing) -> float:
-    """Return the share that is left of a quota: the smallest is the one to tell of."""
-    return standing.remaining_units / max(1, standing.quota.limit_units)
+def _room(standing: Standing) -> tuple[bool, float]:
+    """Order quotas by what to tell of: one that refuses before the others, then the fullest."""
+    refuses = standing.exceeded and not standing.quota.soft
+    return not refuses, standing.remaining_units / max(1, standing.quota.limit_units)
 
 
-def _told_when_refused(decision: Decision) -> dict[str, str]:
+def _told_when_refused(decision: Decision, denial: Denial) -> dict[str, str]:
     headers = {"content-type": "application/problem+json"}
     if decision.retry_after_s is not None:
         headers["retry-after"] = str(decision.retry_after_s)
     if decision.reason is Reason.MARGIN_LIMIT_EXCEEDED:
         headers["x-margin-guard"] = "blocked"
         headers["x-margin-guard-level"] = "L3"
-    if decision.reason in {Reason.UNAUTHENTICATED, Reason.UNKNOWN_CREDENTIAL}:
-        headers["www-authenticate"] = "Bearer"
+    if denial.status == UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"  # RFC 9110: a 401 must say how.
     return headers
 
 
@@ -290,12 +296,11 @@ def _told_to_upstream(facts: _Facts, decision_id: str) -> dict[str, str]:
         "x-aforo-features": facts.features,
         "x-aforo-decision": facts.outcome.value,
         "x-aforo-decision-id": decision_id,
+        "x-aforo-throttle": "true" if facts.outcome is Outcome.THROTTLE else "",
+        "x-aforo-stale": "true" if facts.stale else "",
     }
-    if facts.outcome is Outcome.THROTTLE:
-        headers["x-aforo-throttle"] = "true"
-    if facts.stale:
-        headers["x-aforo-stale"] = "true"
-    return headers
+    # A header that we don't set must not be the client's either: see `headers_to_remove`.
+    return {name: value for name, value in headers.items() if value}
 
 
 def _metadata(facts: _Facts, decision_id: str) -> Struct:
@@ -322,5 +327,4 @@ def _options(headers: Mapping[str, str]) -> Iterable[HeaderValueOption]:
     return [
         HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=overwrite)
         for name, value in headers.items()
-        if value
     ]
