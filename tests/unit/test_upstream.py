@@ -150,7 +150,7 @@ def test_the_cheaper_upstream_serves_its_own_model_whatever_is_asked_for() -> No
 
 @pytest.mark.parametrize(
     "given",
-    [{"input": -1}, {"input": 1.5}, {"input": "many"}, {"imput": 1}, [], "12"],
+    [{"input": -1}, {"input": 1.5}, {"input": "many"}, {"inputs": 1}, [], "12"],
     ids=str,
 )
 def test_a_usage_that_makes_no_sense_is_refused_as_a_bad_request(given: object) -> None:
