@@ -73,10 +73,11 @@ def summary(told: Report, *, version: str) -> str:
     """Return the last line of a report."""
     if told.empty:
         return f"nothing to do: Redis holds version {version}"
-    alike = f"; {told.only_version} values get only the new version" if told.only_version else ""
+    count = told.only_version
+    alike = f"; {count} {'value gets' if count == 1 else 'values get'} only the new version"
     return (
-        f"{told.added} to add, {told.changed} to change, {told.removed} to remove{alike}; "
-        f"version {version}"
+        f"{told.added} to add, {told.changed} to change, {told.removed} to remove"
+        f"{alike if count else ''}; version {version}"
     )
 
 
