@@ -123,7 +123,7 @@ def connector(settings: Settings) -> Callable[[], Redis]:
 
     def connect() -> Redis:
         return Redis.from_url(
-            str(settings.redis_url),
+            settings.redis_url,
             protocol=2,  # Invalidation then arrives as messages of a channel.
             socket_timeout=max(timeout_s, 1.0),  # Callers give up earlier, by their own budgets.
             socket_connect_timeout=1.0,

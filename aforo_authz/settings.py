@@ -1,16 +1,19 @@
 """Settings of aforo-authz: read once, from variables that begin with AFORO_AUTHZ_."""
 
 import difflib
+import json
 import re
-from collections.abc import Mapping
-from typing import Literal, Self
+from collections.abc import Iterable
+from typing import Literal
 
-from pydantic import Field, RedisDsn, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnparsableError
+from redis.asyncio.connection import parse_url
 
 from aforo_authz.denials import DENIALS, Denial
 from aforo_authz.domain.access import Reason
-from aforo_authz.server import Address, AddressError, parse_address
+from aforo_authz.server import Address, AddressError, TcpAddress, parse_address
 
 PREFIX = "AFORO_AUTHZ_"
 
@@ -32,8 +35,9 @@ class Settings(BaseSettings):
     transport: Literal["ngh2", "grpcio"] = "ngh2"
     """Which gRPC server answers. ngh2 is several times as fast; grpcio is the second source."""
 
-    redis_url: RedisDsn = RedisDsn("redis://127.0.0.1:6379/0")
-    """The read model, and the counters of hard quotas. Beside Envoy, for speed."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The read model, and the counters of hard quotas: redis://, rediss:// or unix:///path.
+    Beside Envoy, for speed."""
 
     redis_timeout_ms: int = Field(default=50, ge=1, le=10_000)
     """How long a decision waits for Redis. Less if Envoy's own timeout leaves less."""
@@ -71,22 +75,46 @@ class Settings(BaseSettings):
     @field_validator("listen")
     @classmethod
     def _every_address_is_one(cls, value: str) -> str:
-        _addresses(value)
+        if not _addresses(value):
+            raise ValueError("names no address: write host:port or unix:/path")
         return value
 
-    @model_validator(mode="after")
-    def _denials_are_known(self) -> Self:
-        for reason, words in self.denials.items():
+    @field_validator("metrics_listen")
+    @classmethod
+    def _metrics_are_served_over_tcp(cls, value: str) -> str:
+        if value and not all(isinstance(each, TcpAddress) for each in _addresses(value)):
+            raise ValueError("must be host:port, or nothing for off")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_understands_it(cls, value: str) -> str:
+        try:
+            parse_url(value)
+        except ValueError as error:
+            # Not its own words: they may quote a part of the password.
+            raise ValueError(
+                "expected redis://host:port/db, rediss://… or unix:///path; special characters"
+                " of a password must be percent-encoded"
+            ) from error
+        return value
+
+    @field_validator("denials")
+    @classmethod
+    def _denials_are_known(
+        cls, value: dict[Reason, dict[str, str | int]]
+    ) -> dict[Reason, dict[str, str | int]]:
+        for reason, words in value.items():
             known = DENIALS.get(reason)
             if known is None:
-                raise ValueError(f"denials: {reason.value!r} is no refusal")
+                raise ValueError(f"{reason.value!r} is no refusal")
             unknown = set(words) - {"status", "title", "code", "detail"}
             if unknown:
-                raise ValueError(f"denials: {reason.value}: unknown keys {sorted(unknown)}")
+                raise ValueError(f"{reason.value}: unknown keys {sorted(unknown)}")
             status = words.get("status", known.status)
             if not isinstance(status, int) or not 400 <= status <= 599:  # noqa: PLR2004 - HTTP
-                raise ValueError(f"denials: {reason.value}: status must be 400 to 599")
-        return self
+                raise ValueError(f"{reason.value}: status must be a number from 400 to 599")
+        return value
 
     @property
     def addresses(self) -> list[Address]:
@@ -104,18 +132,24 @@ class Settings(BaseSettings):
         )
 
 
-def load(environ: Mapping[str, str]) -> Settings:
-    """Read the settings.
+def load(names: Iterable[str]) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        names: Of the environment's variables.
 
     Raises:
         SettingsError: A variable is unknown (pydantic would ignore it) or its value unusable.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(n for n in environ if n.startswith(PREFIX) and n not in known)
+    # Case does not matter to pydantic, so it does not here.
+    unknown = sorted(n for n in names if n.upper().startswith(PREFIX) and n.upper() not in known)
     if unknown:
         raise SettingsError("\n".join(_unknown(name, known) for name in unknown))
     try:
         return Settings()
+    except UnparsableError as error:
+        raise SettingsError(f"{PREFIX}DENIALS: not JSON: {error.__cause__}") from error
     except ValidationError as error:
         lines = [
             f"{PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
@@ -126,16 +160,24 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 def describe(settings: Settings) -> str:
     """Return the settings in force, a line each, without passwords."""
-    lines = []
-    for name, value in settings.model_dump(mode="json").items():
-        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", str(value))
-        lines.append(f"{PREFIX}{name.upper()}={shown}")
-    return "\n".join(lines)
+    values = settings.model_dump(mode="json") | {"redis_url": masked(settings.redis_url)}
+    return "\n".join(
+        f"{PREFIX}{name.upper()}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in values.items()
+    )
+
+
+def masked(url: str) -> str:
+    """Return a URL without its password, wherever that stands."""
+    url = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+    # Without the prefix, which would make any two names look alike.
+    endings = [each.removeprefix(PREFIX) for each in known]
+    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), endings, n=1)
+    hint = f"did you mean {PREFIX}{close[0]}?" if close else f"known: {', '.join(sorted(known))}"
     return f"{name}: unknown setting; {hint}"
 
 

@@ -175,9 +175,9 @@ async def near_cache(
 ) -> AsyncIterator[NearCache]:
     """Run a near-cache over the model's Redis, perhaps with its look-ups through another port."""
     port = model.redis.get_connection_kwargs()["port"]
-    connect = connector(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))  # type: ignore[arg-type]
+    connect = connector(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))
     look_ups: redis.asyncio.Redis = (
-        connector(Settings(redis_url=f"redis://127.0.0.1:{look_ups_through}/0"))()  # type: ignore[arg-type]
+        connector(Settings(redis_url=f"redis://127.0.0.1:{look_ups_through}/0"))()
         if look_ups_through
         else connect()
     )

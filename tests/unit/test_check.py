@@ -17,6 +17,7 @@ from aforo_authz.check import (
     Call,
     Identification,
     MalformedRequestError,
+    _allowed_around_id,
     from_check_request,
     sha256_hex,
     to_check_response,
@@ -534,6 +535,18 @@ async def test_no_answer_depends_on_what_an_earlier_caller_sent() -> None:
     await world.check(marked)
 
     assert "x-aforo-marked-by-somebody" not in str(await world.check(SIGNED))
+
+
+async def test_nothing_that_clients_choose_is_remembered() -> None:
+    world = World(make_policy())
+    await world.check(SIGNED)
+    before = _allowed_around_id.cache_info().currsize
+
+    for number in range(20):
+        chosen = {"x-api-key": KEY, f"x-aforo-{number}": "x", "x-request-id": str(number)}
+        await world.check(Request(path=f"/v1/chat?{number}", headers=chosen))
+
+    assert _allowed_around_id.cache_info().currsize == before
 
 
 # RateLimit headers: draft-ietf-httpapi-ratelimit-headers, structured fields of RFC 9651
