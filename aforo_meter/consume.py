@@ -249,7 +249,7 @@ class Consumption:
                 for topic_partition in error.args[0]:
                     owned = self._owned(topic_partition)
                     if owned is not None:
-                        owned.is_displaced = True
+                        owned.is_displaced = owned.is_out_of_range = True
                 continue
             for topic_partition, records in batches.items():
                 owned = self._owned(topic_partition)

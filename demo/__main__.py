@@ -43,7 +43,7 @@ def main() -> int:
 
 def run(stack: Stack, *, once: bool) -> int:
     """Start the stack, play or show, and end all of it, whatever happens."""
-    console = Console()
+    console = Console(soft_wrap=True)
     started = time.monotonic()
     good = False
     try:
