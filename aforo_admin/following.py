@@ -101,10 +101,11 @@ class Follower:
         age_s = time.monotonic() - self.complete_at_s
         if age_s > OVERDUE_INTERVALS * self.interval_s:
             return f"the last pass succeeded {age_s:.0f} s ago"
-        if self.file.fault_count:
+        count = self.file.fault_count
+        if count:
             return (
-                f"the catalog's file has {self.file.fault_count} faults, see the log; version "
-                f"{self.complete.version} stays in force"
+                f"the catalog's file has {count} fault{'s' if count > 1 else ''}, see the log; "
+                f"version {self.complete.version} stays in force"
             )
         return None
 
