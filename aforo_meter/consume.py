@@ -7,7 +7,7 @@ for a while (Redis, Kafka, the database) is waited for; the position does not mo
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -261,6 +261,23 @@ class Consumption:
         for owned in self._partitions.all():
             if owned.is_displaced:
                 await self._partitions.seek_again(owned)
+
+    def _beyond_the_end(self) -> list[TopicPartition]:
+        """Return partitions that end before we go on: their topic was made anew.
+
+        Kafka itself refuses to read there; not every broker of its protocol does.
+        """
+        return [
+            TopicPartition(*owned.partition)
+            for owned in self._partitions.all()
+            if (end := self._partitions.end_of(owned)) is not None and end < owned.next_offset
+        ]
+
+    async def _lose(self, topic_partitions: Iterable[TopicPartition]) -> None:
+        for topic_partition in topic_partitions:
+            owned = self._owned(topic_partition)
+            if owned is not None:
+                await self._partitions.lost(owned)
 
     def _owned(self, topic_partition: TopicPartition) -> Owned | None:
         return self._partitions.get(Partition(topic_partition.topic, topic_partition.partition))

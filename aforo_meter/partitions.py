@@ -5,7 +5,7 @@ before its next write; if it was too slow to hear of the loss, the ledger refuse
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -33,13 +33,14 @@ log = structlog.get_logger()
 class LostRecordsError(Exception):
     """Kafka no longer has what the ledger needs next; the message names the ways out."""
 
-    def __init__(self, partition: Partition, wanted: int, first: int, end: int) -> None:
+    def __init__(self, partition: Partition, wanted: int, first: int) -> None:
         super().__init__(
-            f"{partition.topic}/{partition.number}: the ledger goes on at offset {wanted}, but"
-            f" Kafka has {first} to {end}. Usage in between is lost to the ledger. Either bring the"
-            " records back (a topic that was made anew, another cluster, retention), or accept the"
-            " loss: start once with AFORO_METER_CONSUME_ACCEPT_LOST_RECORDS=true, which goes on at"
-            f" offset {first}"
+            f"{partition.topic}/{partition.number}: the ledger goes on at offset {wanted}, which"
+            f" Kafka does not have; its first is {first}. Usage was deleted before it was charged,"
+            " or the topic was made anew, or this is another cluster. Either bring the records"
+            " back, or accept the loss: start once with"
+            " AFORO_METER_CONSUME_ACCEPT_LOST_RECORDS=true, which goes on at that first one; events"
+            " that the ledger has seen in the last 35 days are not charged again"
         )
 
 
@@ -105,6 +106,14 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
         number = (murmur2(tenant_id.encode()) & 0x7FFFFFFF) % self._count
         return next((o for o in self._owned.values() if o.partition.number == number), None)
 
+    def end_of(self, owned: Owned) -> int | None:
+        """Return the end that Kafka named with the last records, or None if it did not yet."""
+        topic_partition = TopicPartition(*owned.partition)
+        if topic_partition not in self._consumer.assignment():
+            return None
+        end: int | None = self._consumer.highwater(topic_partition)
+        return end
+
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let go: nothing is written for them once this returns."""
         for topic_partition in revoked:
@@ -135,6 +144,21 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
             if not owned.is_revoked:
                 await self._take(TopicPartition(*owned.partition))
 
+    async def lost(self, owned: Owned) -> None:
+        """Go on at the earliest record, if the loss of what the ledger needs next is accepted.
+
+        Raises:
+            LostRecordsError: It is not.
+            LedgerUnavailableError, KafkaError: Not now.
+        """
+        async with owned.lock:
+            if owned.is_revoked:
+                return
+            topic_partition = TopicPartition(*owned.partition)
+            first = await self._first_of(topic_partition)
+            await self._give_up(owned.partition, wanted=owned.next_offset, first=first)
+            await self._take(topic_partition)
+
     async def _take(self, topic_partition: TopicPartition) -> None:
         partition = _key(topic_partition)
         next_offset = await self._retried(lambda: self._start_of(topic_partition))
@@ -156,23 +180,26 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
     async def _start_of(self, topic_partition: TopicPartition) -> int:
         partition = _key(topic_partition)
         stored = await self._ledger.next_offset(partition)
-        first = await _one(self._consumer.beginning_offsets([topic_partition]))
-        end = await _one(self._consumer.end_offsets([topic_partition]))
-        if (
-            stored is not None
-            and first <= stored
-            and (stored <= end or not self._refused(partition))
-        ):
-            # Some brokers tell an end that is too early, so a place behind it is tried: if it is
-            # truly out of range, Kafka says so when it is read.
+        first = await self._first_of(topic_partition)
+        # A stored one beyond the end shows when it is fetched: see `lost`.
+        if stored is not None and stored >= first:
             return stored
-        if stored is not None:
-            error = LostRecordsError(partition, stored, first, end)
-            if not self._accept_lost_records:
-                raise error
-            log.error("records are lost, as accepted", error=str(error), lost=first - stored)
-        await self._ledger.set_offset(partition, first)
+        if stored is None:
+            await self._ledger.set_offset(partition, first)
+        else:
+            await self._give_up(partition, wanted=stored, first=first)
         return first
+
+    async def _first_of(self, topic_partition: TopicPartition) -> int:
+        first: int = (await self._consumer.beginning_offsets([topic_partition]))[topic_partition]
+        return first
+
+    async def _give_up(self, partition: Partition, *, wanted: int, first: int) -> None:
+        error = LostRecordsError(partition, wanted, first)
+        if not self._accept_lost_records:
+            raise error
+        log.error("records are lost, as accepted", error=str(error))
+        await self._ledger.set_offset(partition, first)
 
     async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -185,8 +212,3 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
 
 def _key(topic_partition: TopicPartition) -> Partition:
     return Partition(topic_partition.topic, topic_partition.partition)
-
-
-async def _one(offsets: Awaitable[Mapping[TopicPartition, int]]) -> int:
-    (offset,) = (await offsets).values()
-    return offset

@@ -102,8 +102,10 @@ class Upkeep:
                 [TopicPartition(*o.partition) for o in owned.values()]
             )
         progress: dict[int, int] = {}
-        for topic_partition, end in ends.items():
+        for topic_partition, told in ends.items():
             one = owned[topic_partition.partition]
+            # Some brokers of Kafka's protocol name the start of the last batch as the end.
+            end = max(told, self._partitions.end_of(one) or 0)
             lag = max(0, end - one.next_offset)
             metrics.LAG.labels(str(topic_partition.partition)).set(lag)
             settled_micros = asked_micros if lag == 0 else min(asked_micros, one.settled_micros)
