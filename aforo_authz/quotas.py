@@ -16,6 +16,8 @@ class Quotas(Protocol):
     ) -> tuple[Standing, ...]:
         """Count one call in several windows, in all of them or in none, atomically.
 
+        No counter stands below its reservation's seed.
+
         Returns:
             A standing for each reservation, in order. If any that is enforced is exceeded,
             nothing was counted.
@@ -63,7 +65,7 @@ class InMemoryQuotas:
     ) -> tuple[Standing, ...]:
         keys = [(tenant_id, wish.quota.quota_id, wish.window.start_s) for wish in reservations]
         before = [
-            self._used_units.get(key, wish.seed_units)
+            max(self._used_units.get(key, 0), wish.seed_units)
             for key, wish in zip(keys, reservations, strict=True)
         ]
         fits = all(

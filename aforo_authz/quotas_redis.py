@@ -13,15 +13,15 @@ from aforo_authz.quotas import QuotasUnavailableError, standings_of
 from aforo_authz.read_model import counter_key
 
 # KEYS: the counters. ARGV, five a key: units, limit, enforced, seed, expiry in Unix seconds.
-# Answers {counted, counter, …}: all counters are raised, or none. A counter that is missing
-# starts at the seed, which is what the ledger has seen of the window: 0 in a new one, and the
-# usage so far where Redis has lost its memory.
+# Answers {counted, counter, …}: all counters are raised, or none. No counter stands below the seed,
+# which is what the ledger has seen of the window: so it heals where Redis has lost its memory, or
+# was away while calls passed uncounted.
 RESERVE = """
 local used = {}
 local fits = 1
 for i, key in ipairs(KEYS) do
   local at = (i - 1) * 5
-  used[i] = tonumber(redis.call('GET', key) or ARGV[at + 4])
+  used[i] = math.max(tonumber(redis.call('GET', key) or 0), tonumber(ARGV[at + 4]))
   if ARGV[at + 3] == '1' and used[i] + tonumber(ARGV[at + 1]) > tonumber(ARGV[at + 2]) then
     fits = 0
   end

@@ -49,7 +49,7 @@ class Reservation:
     quota: Quota
     window: Window
     units: int
-    seed_units: int  # Where counting starts if the store has lost the counter.
+    seed_units: int  # What the ledger has seen: the counter never stands below it.
     enforced: bool  # False: count, whatever the limit.
 
 

@@ -13,6 +13,7 @@ class TcpProxy:
         self._gates: set[asyncio.Event] = set()  # One a connection; closed: answers are held.
         self._pipes: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.requests = 0  # Reads of what clients sent; what is written at once is read at once.
         self.cut = False
 
     def hold_answers(self) -> None:
@@ -65,6 +66,7 @@ class TcpProxy:
     ) -> None:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await source.read(65_536):
+                self.requests += not gates
                 for gate in gates:
                     await gate.wait()
                 sink.write(data)
