@@ -31,6 +31,16 @@ METERS = {
 }
 NANOS = Decimal(1_000_000_000)
 
+# A thousand tokens of one kind, as genai-prices counts: cached ones are part of the input. Sums
+# are not asked for: their size would look like that of one request, which some prices depend on.
+THOUSAND_TOKENS = {
+    "input": Usage(input_tokens=1000),
+    "cached": Usage(input_tokens=1000, cache_read_tokens=1000),
+    "cache_creation": Usage(input_tokens=1000, cache_write_tokens=1000),
+    "output": Usage(output_tokens=1000),
+    "reasoning": Usage(output_tokens=1000),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -115,19 +125,8 @@ class World:
             cogs += tally["calls"].get(tenant_id, 0) * CALL_COST_NANOS
             for name, kinds in tally["tenants"].get(tenant_id, {}).items():
                 provider, _, model = name.partition("/")
-                usage = Usage(
-                    input_tokens=kinds["input"] + kinds["cached"] + kinds["cache_creation"],
-                    cache_read_tokens=kinds["cached"],
-                    cache_write_tokens=kinds["cache_creation"],
-                    output_tokens=kinds["output"] + kinds["reasoning"],
-                )
-                price = calc_price(
-                    usage,
-                    model,
-                    provider_id=provider,
-                    genai_request_timestamp=datetime.now(UTC),
-                )
-                cogs += price.total_price * NANOS
+                for kind, thousand in THOUSAND_TOKENS.items():
+                    cogs += kinds.get(kind, 0) * price_nanos(thousand, provider, model) / 1000
         check(cogs == int(cogs), "a whole number of nanos", cogs)
         return int(cogs)
 
@@ -166,6 +165,14 @@ class World:
         address = f"file:{self.stack.ledger_path}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=5)) as connection:
             return connection.execute(query, values).fetchall()
+
+
+def price_nanos(usage: Usage, provider: str, model: str) -> Decimal:
+    """Return what genai-prices asks for a usage today."""
+    price = calc_price(
+        usage, model, provider_id=provider, genai_request_timestamp=datetime.now(UTC)
+    )
+    return price.total_price * NANOS
 
 
 def dollars(nanos: int) -> str:
