@@ -1,5 +1,6 @@
 """A catalog is read exactly, or refused with every fault: its line, its field and what to do."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 from aforo_admin import catalog_yaml
 from aforo_admin.catalog_yaml import read_file, read_text
 from aforo_admin.domain.catalog import Catalog, Credential, ThresholdChanges
+from aforo_admin.domain.checking_tenants import IDENTITY_FIELDS
 from aforo_admin.faults import CatalogError
 from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
 from aforo_authz.domain.quotas import WindowKind
 from aforo_meter.domain.periods import Cadence
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "catalog.example.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "catalog.example.yaml"
 HASH = "77de38e4b50e618a0ebb95db61e2f42697391659d82c064a5f81b9f48d85ccd5"
 
 GOOD = f"""\
@@ -130,7 +133,7 @@ def case(name: str, text: str, expected: str) -> pytest.ParameterSet:
 SINGLE_FAULTS = [
     case(
         "misspelt field",
-        changed("currency", "curency"),
+        changed("currency", "currency_"),
         "c.yaml:1: currency: is missing",
     ),
     case(
@@ -445,6 +448,17 @@ def test_a_fault_never_shows_what_may_be_a_key() -> None:
     ]
 
     assert not any(secret in line for text in texts for line in faults(text))
+
+
+def test_every_field_is_documented() -> None:
+    package = ROOT / "aforo_admin"
+    code = "".join(path.read_text() for path in package.glob("catalog_yaml*.py"))
+    read = r'(?:need|may|texts|each|section|need_section|named|read_costs)\((?:\w+, )?"(\w+)"'
+    fields = {*re.findall(read, code), *IDENTITY_FIELDS.values()}
+    page = (ROOT / "docs" / "catalog.md").read_text()
+
+    assert len(fields) > 40
+    assert {name for name in fields if f"`{name}`" not in page} == set()
 
 
 def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
