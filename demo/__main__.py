@@ -43,12 +43,12 @@ def main() -> int:
 
 def run(stack: Stack, *, once: bool) -> int:
     """Start the stack, play or show, and end all of it, whatever happens."""
-    console = Console(soft_wrap=True)
+    console = Console()
     started = time.monotonic()
     good = False
     try:
-        stack.start(told=lambda text: console.print(f"… {text}", style="dim", highlight=False))
-        console.print(f"up after {time.monotonic() - started:.1f} s: {stack.url}", highlight=False)
+        stack.start(told=lambda text: print(f"… {text}", flush=True))
+        print(f"up after {time.monotonic() - started:.1f} s: {stack.url}", flush=True)
         world = World(stack)
         if once:
             good = asyncio.run(play(world, lambda text: print(text, flush=True)))

@@ -29,6 +29,13 @@ LEVELS = {
 }
 
 
+LEGEND = Text(
+    "· allowed   t throttled   x blocked   ? no decision\n"
+    + "\n".join(f"  {tenant.name}: {tenant.role}" for tenant in TENANTS.values()),
+    style="dim",
+)
+
+
 class Seen:
     """What the demo's own clients were answered."""
 
@@ -44,12 +51,14 @@ class Seen:
 async def show(world: World, console: Console) -> None:
     """Send traffic and redraw the table until cancelled."""
     seen = Seen()
+    # Above the table, and whole: to be copied.
+    print(f"{curl_lines(world)}\n\nCtrl-C ends everything.\n", flush=True)
     async with asyncio.TaskGroup() as tasks:
         for tenant in TENANTS.values():
             tasks.create_task(_traffic(world, tenant, seen))
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(Group(await _table(world, seen), _legend(world)), refresh=True)
+                live.update(Group(await _table(world, seen), LEGEND), refresh=True)
                 await asyncio.sleep(REFRESH_S)
 
 
@@ -141,9 +150,3 @@ def _marks(decisions: deque[str]) -> Text:
         mark, colour = MARKS.get(decision, ("?", "magenta"))
         text.append(mark, style=colour)
     return text
-
-
-def _legend(world: World) -> Text:
-    roles = "\n".join(f"  {tenant.name}: {tenant.role}" for tenant in TENANTS.values())
-    legend = f"· allowed   t throttled   x blocked   ? no decision\n{roles}\n\n{curl_lines(world)}"
-    return Text(f"{legend}\n\nCtrl-C ends everything.", style="dim")
