@@ -1,0 +1,411 @@
+"""aforo-authz as an operator meets it: a process with settings, sockets, signals and a Redis."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from envoy.service.auth.v3.external_auth_pb2 import CheckResponse
+
+from aforo_authz.authorize import PATH
+from aforo_authz.domain.access import Level
+from aforo_authz.domain.features import Rule
+from aforo_authz.health import NOT_SERVING, SERVING
+from aforo_authz.health import PATH as HEALTH
+from lab.servers import (
+    ROOT,
+    Program,
+    RedisServer,
+    ask_tcp,
+    eventually,
+    free_port,
+    python_module,
+    scratch_dir,
+)
+from tests.authz_redis import ReadModel
+from tests.authz_requests import Request, by_xds_protos
+from tests.authz_samples import make_credential, make_margin, make_policy, make_quota
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+KEY = "key-of-acme-0123456789abcdef"
+TENANT_HEADERS = {"x-api-key": KEY}
+REDIS_TIMEOUT_MS = 50
+REDIS_TIMEOUT_S = REDIS_TIMEOUT_MS / 1000
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+class Authz(Program):
+    """One process, on a UNIX socket, a TCP port and a port for metrics."""
+
+    def __init__(self, redis_url: str, *, transport: str = "ngh2", **settings: str) -> None:
+        home = scratch_dir("authz")
+        self.socket = home / "authz.sock"
+        self.port = free_port()
+        self.metrics_port = free_port()
+        env = {
+            "AFORO_AUTHZ_LISTEN": f"unix:{self.socket}, 127.0.0.1:{self.port}",
+            "AFORO_AUTHZ_METRICS_LISTEN": f"127.0.0.1:{self.metrics_port}",
+            "AFORO_AUTHZ_REDIS_URL": redis_url,
+            "AFORO_AUTHZ_REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS),
+            **settings,
+        }
+        program = python_module(
+            "authz", "aforo_authz", "serve", "--transport", transport, env=env, log_dir=home
+        )
+        super().__init__(
+            "authz", program.command, env=env, ready=self._listens, log_dir=home, cwd=ROOT
+        )
+
+    def _listens(self) -> bool:
+        return "serving" in {line.get("event") for line in self.logged()}
+
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log_text().splitlines() if line[:1] == "{"]
+
+    def page(self, path: str) -> bytes:
+        request = f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode()
+        return ask_tcp(self.metrics_port, request, bytes_max=1 << 16)
+
+
+class Client:
+    """Asks one process, as Envoy does."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+        self._check = self.channel.unary_unary(PATH, None, None)
+        self._health = self.channel.unary_unary(HEALTH, None, None)
+
+    def check(
+        self, headers: Mapping[str, str] = TENANT_HEADERS, *, path: str = "/v1/chat"
+    ) -> CheckResponse:
+        message = by_xds_protos(Request(headers=headers, path=path))
+        return CheckResponse.FromString(self._check(message, timeout=5.0))
+
+    def reason(self, headers: Mapping[str, str] = TENANT_HEADERS) -> str:
+        """Return the reason of the decision, or the name of the gRPC error."""
+        try:
+            return metadata_of(self.check(headers))["reason"]
+        except grpc.RpcError as error:
+            return str(error.code().name)
+
+    @property
+    def serving(self) -> bool:
+        answer: bytes = self._health(b"", timeout=5.0)
+        assert answer in {SERVING, NOT_SERVING}
+        return answer == SERVING
+
+
+def metadata_of(response: CheckResponse) -> dict[str, str]:
+    return {n: v.string_value for n, v in response.dynamic_metadata.fields.items()}
+
+
+def fill(url: str, *, quota_limit: int = 100) -> ReadModel:
+    model = ReadModel(url)
+    model.put_credential(KEY, make_credential())
+    model.put_policy(make_policy(make_quota(limit_units=quota_limit)))
+    model.put_rules([Rule(methods=frozenset(), path_template="/v1/**", features=("chat",))])
+    model.complete_sync()
+    return model
+
+
+@pytest.fixture
+def model(redis_url: str) -> Iterator[ReadModel]:
+    model = fill(redis_url)
+    yield model
+    model.close()
+
+
+@contextlib.contextmanager
+def running(
+    redis_url: str, *, transport: str = "ngh2", **settings: str
+) -> Iterator[tuple[Authz, Client]]:
+    with Authz(redis_url, transport=transport, **settings) as authz:
+        client = Client(f"127.0.0.1:{authz.port}")
+        with client.channel:
+            yield authz, client
+
+
+async def ready(client: Client) -> None:
+    await eventually(lambda: client.serving)
+
+
+# Life of a process
+
+
+@pytest.mark.parametrize("transport", ["ngh2", "grpcio"])
+async def test_it_decides_on_tcp_and_unix_socket_and_ends_in_order(
+    model: ReadModel, redis_url: str, transport: str
+) -> None:
+    model.put_credential("revoked", make_credential(revoked=True))
+    with running(redis_url, transport=transport) as (authz, client):
+        await ready(client)
+        by_socket = Client(f"unix:{authz.socket}")
+
+        for each in (client, by_socket):
+            assert each.reason() == "allowed"
+            assert each.reason({"authorization": f"Bearer {KEY}"}) == "allowed"
+            assert each.reason({"x-api-key": "unknown"}) == "unknown_credential"
+            assert each.reason({"x-api-key": "revoked"}) == "credential_revoked"
+            assert each.reason({}) == "unauthenticated"
+        by_socket.channel.close()
+        assert b"200 OK" in authz.page("/livez")
+        assert b"200 OK" in authz.page("/readyz")
+        authz.signal(signal.SIGTERM)
+
+        assert authz.wait() == 0
+        assert not authz.socket.exists()
+        assert [line["event"] for line in authz.logged()][-1] == "draining"
+        assert "Traceback" not in authz.log_text()
+
+
+async def test_a_killed_process_is_replaced_on_the_same_addresses(
+    model: ReadModel, redis_url: str
+) -> None:
+    assert model.redis.ping()
+    with running(redis_url) as (authz, client):
+        await ready(client)
+        authz.kill()
+        assert authz.socket.exists()
+
+        authz.log_path.write_text("")
+        authz.start()
+
+        again = Client(f"unix:{authz.socket}")
+        await ready(again)
+        assert again.reason() == "allowed"
+        again.channel.close()
+
+
+def command(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "aforo_authz", *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def assert_refuses_to_start(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("aforo-authz: ")
+    for word in words:
+        assert word in last
+    assert "Traceback" not in done.stderr
+
+
+def test_check_config_prints_what_holds_without_secrets() -> None:
+    done = command(
+        "check-config",
+        AFORO_AUTHZ_LISTEN="unix:/run/aforo/authz.sock",
+        AFORO_AUTHZ_REDIS_URL="redis://user:s3cret@redis:6379/0",
+    )
+
+    assert done.returncode == 0
+    assert "AFORO_AUTHZ_LISTEN=unix:/run/aforo/authz.sock" in done.stdout
+    assert "AFORO_AUTHZ_REDIS_URL=redis://user:***@redis:6379/0" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_an_unknown_setting_stops_the_start_and_names_the_nearest() -> None:
+    done = command("serve", AFORO_AUTHZ_REDIS_TIMOUT_MS="20")
+
+    assert_refuses_to_start(
+        done, "AFORO_AUTHZ_REDIS_TIMOUT_MS", "did you mean AFORO_AUTHZ_REDIS_TIMEOUT_MS?"
+    )
+
+
+@pytest.mark.parametrize("transport", ["ngh2", "grpcio"])
+def test_a_port_in_use_is_one_line_that_names_port_and_setting(transport: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = command("serve", "--transport", transport, AFORO_AUTHZ_LISTEN=address)
+
+    assert_refuses_to_start(
+        done, f"cannot listen on {address}", "Address already in use", "AFORO_AUTHZ_LISTEN"
+    )
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_metrics_port_in_use_names_its_own_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = command("serve", AFORO_AUTHZ_METRICS_LISTEN=address)
+
+    assert_refuses_to_start(done, address, "AFORO_AUTHZ_METRICS_LISTEN")
+
+
+@pytest.mark.parametrize("transport", ["ngh2", "grpcio"])
+def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path, transport: str) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as owner:
+        owner.bind(str(path))
+        owner.listen()
+        done = command("serve", "--transport", transport, AFORO_AUTHZ_LISTEN=f"unix:{path}")
+
+    assert_refuses_to_start(done, str(path), "AFORO_AUTHZ_LISTEN")
+    assert path.exists()
+
+
+def test_help_has_examples_and_a_missing_command_is_a_wrong_usage() -> None:
+    assert "aforo-authz serve --transport grpcio" in command("--help").stdout
+    assert command().returncode == 2
+
+
+# Redis
+
+
+async def test_without_redis_at_the_start_it_waits_and_then_serves() -> None:
+    server = RedisServer()
+    with running(server.url) as (authz, client):
+        assert client.reason() == UNAVAILABLE.name
+        assert client.reason({}) == UNAVAILABLE.name
+        assert not client.serving
+        assert b"200 OK" in authz.page("/livez")
+        assert b"503 Service Unavailable" in authz.page("/readyz")
+        await eventually(
+            lambda: any("no word from Redis" in line["event"] for line in authz.logged())
+        )
+        with server:
+            await asyncio.sleep(0.3)
+            assert client.reason() == UNAVAILABLE.name  # An empty Redis says nothing of anybody.
+            assert not client.serving
+            model = fill(server.url)
+
+            await ready(client)
+            assert client.reason() == "allowed"
+            assert client.reason({"x-api-key": "unknown"}) == "unknown_credential"
+            assert b"200 OK" in authz.page("/readyz")
+            model.close()
+
+
+async def test_redis_killed_and_restarted() -> None:
+    with RedisServer() as server, running(server.url) as (authz, client):
+        model = fill(server.url)
+        model.put_credential("other", make_credential(tenant_id="globex"))
+        await ready(client)
+        assert client.reason() == "allowed"
+        server.kill()
+
+        after = client.check()
+        assert metadata_of(after)["reason"] == "allowed"
+        await eventually(lambda: metadata_of(client.check()).get("stale") == "true")
+        assert client.reason({"x-api-key": "other"}) == UNAVAILABLE.name
+        assert client.serving  # What is known serves: Envoy must not turn away from us.
+
+        server.start()
+        assert client.reason() == "allowed"
+        model = fill(server.url)
+        await eventually(lambda: "stale" not in metadata_of(client.check()))
+        assert client.reason({"x-api-key": "other"}) == "unknown_credential"
+        assert client.reason() == "allowed"
+        assert authz.running
+        assert "Traceback" not in authz.log_text()
+        model.close()
+
+
+async def test_redis_frozen_costs_the_budget_and_no_more() -> None:
+    with RedisServer() as server, running(server.url) as (authz, client):
+        model = fill(server.url)
+        await ready(client)
+        client.check()
+        server.freeze()
+
+        for headers, reason in ((TENANT_HEADERS, "allowed"), ({"x-api-key": "?"}, "UNAVAILABLE")):
+            started_s = time.monotonic()
+            assert client.reason(headers) == reason
+            # The budget, and room for two noisy cores; a client's timeout would be 1 s.
+            assert REDIS_TIMEOUT_S <= time.monotonic() - started_s < REDIS_TIMEOUT_S + 0.4
+        assert metadata_of(client.check())["stale"] == "true"
+        server.thaw()
+
+        await eventually(lambda: "stale" not in metadata_of(client.check()))
+        await eventually(lambda: client.reason({"x-api-key": "?"}) == "unknown_credential")
+        assert "Traceback" not in authz.log_text()
+        model.close()
+
+
+async def test_redis_emptied_lets_known_tenants_go_on(model: ReadModel, redis_url: str) -> None:
+    model.put_margin("acme", make_margin(Level.THROTTLE, period_end_micros=None))
+    with running(redis_url, AFORO_AUTHZ_STALE_MAX_S="1000000000") as (_, client):
+        await ready(client)
+        assert client.reason() == "margin_throttle"
+
+        model.redis.flushall()
+
+        await eventually(lambda: metadata_of(client.check()).get("stale") == "true")
+        assert client.reason() == "margin_throttle"
+        assert client.reason({"x-api-key": "unknown"}) == UNAVAILABLE.name
+        fill(redis_url).close()
+        await eventually(lambda: "stale" not in metadata_of(client.check()))
+        assert client.reason({"x-api-key": "unknown"}) == "unknown_credential"
+
+
+async def test_a_revoked_key_is_refused_within_a_second(model: ReadModel, redis_url: str) -> None:
+    with running(redis_url) as (_, client):
+        await ready(client)
+        assert client.reason() == "allowed"
+
+        model.put_credential(KEY, make_credential(revoked=True))
+
+        await eventually(lambda: client.reason() == "credential_revoked", within_s=1.0)
+
+
+async def test_a_hard_quota_lets_exactly_as_many_pass(redis_url: str) -> None:
+    model = fill(redis_url, quota_limit=5)
+    with running(redis_url) as (one, client), running(redis_url) as (other, second):
+        await ready(client)
+        await ready(second)
+
+        reasons = [each.reason() for each in (client, second) * 5]
+
+        assert reasons == ["allowed"] * 5 + ["quota_exceeded"] * 5
+        assert one.running
+        assert other.running
+    model.close()
+
+
+# What is written
+
+
+async def test_refusals_are_logged_and_counted_and_no_key_is_ever_written(
+    model: ReadModel, redis_url: str
+) -> None:
+    with running(redis_url, AFORO_AUTHZ_LOG_SAMPLE_RATIO="1", AFORO_AUTHZ_LOG_LEVEL="debug") as (
+        authz,
+        client,
+    ):
+        await ready(client)
+        model.redis.set(f"aforo:v1:cred:{hashlib.sha256(b'bad-value-key').hexdigest()}", b"\xff")
+        assert client.reason({"x-api-key": "bad-value-key"}) == UNAVAILABLE.name
+        client.check({"x-api-key": "unknown-key"}, path="/v1/chat?token=in-the-query")
+        client.check()
+
+        decided = [line for line in authz.logged() if line["event"] == "decided"]
+        assert [line["reason"] for line in decided] == ["unknown_credential", "allowed"]
+        assert decided[0]["tenant"] is None
+        assert decided[1]["tenant"] == "acme"
+        assert decided[1]["credential_id"] == "acme-key-1"
+        page = authz.page("/metrics").decode()
+        assert 'decisions_total{decision="block",reason="unknown_credential"} 1.0' in page
+        assert 'decisions_total{decision="allow",reason="allowed"} 1.0' in page
+        assert "aforo_authz_unreadable_values" in page
+        written = authz.log_text() + page
+        for secret in (KEY, "unknown-key", "bad-value-key", "in-the-query"):
+            assert secret not in written
+            assert hashlib.sha256(secret.encode()).hexdigest()[:16] not in written
