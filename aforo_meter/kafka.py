@@ -7,7 +7,7 @@ twice: an event's id makes that harmless.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,12 +76,23 @@ class KafkaWriter:
         try:
             while True:
                 records = await self._buffer.take(GROUP_RECORDS_MAX)
-                started_s = time.monotonic()
-                await self._write(records)
-                LATENCY.observe(time.monotonic() - started_s)
+                with LATENCY.time(), self._watched():
+                    await self._write(records)
                 self._buffer.release(records)
         finally:
             await self._disconnect()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Notice an absence that nothing reports: an idempotent producer tries on in silence."""
+        timeout_s = self._connection.request_timeout_ms / 1000
+        timer = asyncio.get_running_loop().call_later(
+            timeout_s, self._missed, f"no answer within {timeout_s:g} s"
+        )
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _write(self, records: Sequence[Record]) -> None:
         while records:
@@ -148,8 +159,13 @@ class KafkaWriter:
             self._producer = producer
             try:
                 await producer.start()
-            except BaseException:
+            except BaseException as error:
                 await self._disconnect()
+                if self._connection.idempotence and not getattr(error, "retriable", True):
+                    error.add_note(
+                        "(if these brokers know no idempotent producers, set "
+                        "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE=false)"
+                    )
                 raise
         return self._producer
 
@@ -164,17 +180,20 @@ class KafkaWriter:
         """Count and log a failure, and wait a while before the next attempt."""
         name = type(error).__name__
         ERRORS.labels(error=name).inc()
+        self._missed(" ".join([f"{name}: {error}", *getattr(error, "__notes__", ())]))
+        await asyncio.sleep(self._backoff_s)
+        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
+
+    def _missed(self, error: str) -> None:
         REACHABLE.set(0)
         if self._away_since_s is None:
             self._away_since_s = time.monotonic()
             log.warning(
                 "kafka does not take events; they are held and sent again",
                 bootstrap=self._connection.bootstrap,
-                error=f"{name}: {error}",
+                error=error,
                 held=self._buffer.held,
             )
-        await asyncio.sleep(self._backoff_s)
-        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
 
     def _recovered(self) -> None:
         REACHABLE.set(1)

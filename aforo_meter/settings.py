@@ -142,8 +142,8 @@ class ShipSettings(BaseSettings):
     message_bytes_max: int = Field(default=16 * MIB, ge=64 * 1024)
     """The largest message that Envoy may send. Its first one holds some 60 KB about itself."""
 
-    drain_s: float = Field(default=10.0, ge=0)
-    """How long to write what is held after SIGTERM. What is left then is counted and lost."""
+    drain_s: float = Field(default=8.0, ge=0)
+    """How long to close streams and write what is held after SIGTERM. The rest is lost, counted."""
 
     unmetered_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = (
         "/healthz",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncIterator
 
 import grpc.aio
@@ -84,11 +85,13 @@ async def _drain(
     drain_s: float,
 ) -> int:
     """Take no more, write what is held, and say what could not be written."""
+    end_s = time.monotonic() + drain_s
     service.drain()
     log.info("stopping", held=buffer.held)
-    await server.stop(grace=STREAMS_CLOSE_S_MAX + LULL_S)
+    await server.stop(grace=min(drain_s, STREAMS_CLOSE_S_MAX + LULL_S))
     emptied = asyncio.create_task(buffer.emptied())
-    await asyncio.wait({emptied, writing}, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
+    left_s = max(0.0, end_s - time.monotonic())
+    await asyncio.wait({emptied, writing}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
     emptied.cancel()
     writing.cancel()
     (failure,) = await asyncio.gather(writing, return_exceptions=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
@@ -72,17 +72,14 @@ class ShipLab:
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Keep reading both topics from their beginning into `records`."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", request_timeout_ms=5000
-        )
         self.records = {self.usage_topic: [], self.dead_letter_topic: []}
+        consumer = AIOKafkaConsumer(
+            *self.records,
+            bootstrap_servers=self.bootstrap,
+            auto_offset_reset="earliest",
+            request_timeout_ms=5000,
+        )
         await consumer.start()
-        places = [
-            TopicPartition(topic, partition)
-            for topic in self.records
-            for partition in consumer.partitions_for_topic(topic) or ()
-        ]
-        consumer.assign(places)
         task = asyncio.create_task(self._read(consumer))
         try:
             yield
