@@ -123,8 +123,10 @@ def _quotas_in_force(
         _changed(quota, by_id.pop(quota.quota_id, QuotaChange(quota_id=quota.quota_id)))
         for quota in of_plan
     ]
-    merged += [_own(change) for change in by_id.values()]
-    return tuple(quota for quota in merged if quota is not None)
+    return (
+        *(quota for quota in merged if quota is not None),
+        *(_own(change) for change in by_id.values()),
+    )
 
 
 def _changed(quota: Quota, change: QuotaChange) -> quotas.Quota | None:
@@ -141,9 +143,10 @@ def _changed(quota: Quota, change: QuotaChange) -> quotas.Quota | None:
     )
 
 
-def _own(change: QuotaChange) -> quotas.Quota | None:
-    if change.meter is None or change.limit_units is None or change.window is None:
-        return None  # Unlimited, of a quota that the plan no longer has.
+def _own(change: QuotaChange) -> quotas.Quota:
+    assert change.meter is not None, "a quota beyond the plan's is checked to be whole"
+    assert change.limit_units is not None
+    assert change.window is not None
     return quotas.Quota(
         quota_id=change.quota_id,
         meter=change.meter,

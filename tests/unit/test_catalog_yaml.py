@@ -130,6 +130,14 @@ def case(name: str, text: str, expected: str) -> pytest.ParameterSet:
     return pytest.param(text, expected, id=name)
 
 
+def test_deals_may_follow_each_other() -> None:
+    text = with_tenant(
+        "deals:\n  - {id: b, from: 2027-01-01}\n  - {id: a, from: 2026-01-01, until: 2027-01-01}"
+    )
+
+    assert [deal.deal_id for deal in read(text).tenants["acme"].deals] == ["b", "a"]
+
+
 SINGLE_FAULTS = [
     case(
         "misspelt field",
@@ -372,6 +380,132 @@ SINGLE_FAULTS = [
         "form of the future",
         changed("version: 1", "version: 2"),
         'c.yaml:1: version: "2" is a form that this version does not know; write 1',
+    ),
+    case(
+        "weight beyond reason",
+        changed("path: /chat,", "path: /chat, weight: 2M,"),
+        "c.yaml:6: routes[0].weight: must be at most 1000000",
+    ),
+    case(
+        "route whose methods are taken one by one",
+        changed(
+            "features: [chat]}\nplans",
+            "features: [chat]}\n  - {methods: [GET], path: /chat, features: []}\n"
+            "  - {methods: [GET, POST], path: /chat, features: []}\nplans",
+        ),
+        "c.yaml:8: routes[2]: is never reached: routes[1] takes the same path and methods, and the "
+        "first that matches wins",
+    ),
+    case(
+        "route after one for any method",
+        changed(
+            "features: [chat]}\nplans",
+            'features: [chat]}\n  - {path: "/a/{b}", features: []}\n'
+            '  - {methods: [GET], path: "/a/{c}", features: []}\nplans',
+        ),
+        "c.yaml:8: routes[2]: is never reached: routes[1] takes the same path and methods, and the "
+        "first that matches wins",
+    ),
+    case(
+        "quota of an unknown meter",
+        changed("meter: api.calls, limit", "meter: calls, limit"),
+        'c.yaml:12: plans.pro.quotas[0].meter: no meter "calls"; did you mean "api.calls"? meters '
+        "are: api.calls, bytes.request, bytes.response, llm.cache_creation_tokens, "
+        "llm.cached_input_tokens, llm.input_tokens, llm.output_tokens, llm.reasoning_tokens",
+    ),
+    case(
+        "feature listed twice",
+        changed("    features: [chat]\n", "    features: [chat, chat]\n"),
+        'c.yaml:10: plans.pro.features[1]: "chat" is listed twice',
+    ),
+    case(
+        "equal ids in a list",
+        changed("  - {id: chat, title: Chat}\n", "  - {id: chat}\n  - {id: chat}\n"),
+        'c.yaml:5: features[1].id: "chat" is already the id of features[0]',
+    ),
+    case(
+        "empty title",
+        changed("title: Chat", 'title: " "'),
+        "c.yaml:4: features[0].title: must not be empty",
+    ),
+    case(
+        "endless name",
+        with_tenant(f"name: {'a' * 201}"),
+        "c.yaml:18: tenants.acme.name: is 201 characters long, at most 200 are kept",
+    ),
+    case(
+        "price of no units",
+        changed("per: 1k", "per: 0"),
+        "c.yaml:19: costs[0].per: must be a whole number of at least 1",
+    ),
+    case(
+        "star inside a model's name",
+        changed("{meter: api.calls, price", "{meter: api.calls, model: gpt-*-mini, price"),
+        'c.yaml:19: costs[0].model: "*" may stand at the start or the end of a name, as in '
+        '"gpt-4o*"; leave model out to mean any',
+    ),
+    case(
+        "currency in words",
+        changed("currency: USD", "currency: dollars"),
+        'c.yaml:2: currency: "dollars" is no currency: use three capital letters, like USD',
+    ),
+    case(
+        "subject of nothing",
+        changed(f"sha256: {HASH}", 'jwt_subject: ""'),
+        "c.yaml:17: tenants.acme.credentials[0].jwt_subject: must be of 1 to 1024 characters, "
+        "without NUL",
+    ),
+    case(
+        "allowance of a deal with a fee",
+        with_tenant("deals: [{id: d, from: 2026-02-01, allowance: 5}]"),
+        "c.yaml:18: tenants.acme.deals[0].allowance: only a contract without a fee has an "
+        "allowance: with one, the margin decides; remove it, or set committed_fee to 0",
+    ),
+    case(
+        "deal's quota of an unknown meter",
+        with_tenant("deals: [{id: d, from: 2026-02-01, quotas: [{id: calls, meter: cal}]}]"),
+        'c.yaml:18: tenants.acme.deals[0].quotas[0].meter: no meter "cal"; meters are: api.calls, '
+        "bytes.request, bytes.response, llm.cache_creation_tokens, llm.cached_input_tokens, "
+        "llm.input_tokens, llm.output_tokens, llm.reasoning_tokens",
+    ),
+    case(
+        "unlimited quota that the plan has not",
+        with_tenant("deals: [{id: d, from: 2026-02-01, quotas: [{id: x, limit: unlimited}]}]"),
+        'c.yaml:18: tenants.acme.deals[0].quotas[0].id: plan "pro" has no quota "x" to change, and '
+        "a further one needs meter, limit, window too; quotas are: calls",
+    ),
+    case(
+        "floors of a tenant out of order with the plan's",
+        with_tenant("thresholds: {block_below: 15%}\ndeals: [{id: d, from: 2026-02-01}]"),
+        "c.yaml:18: tenants.acme.thresholds: floors are out of order: throttle_below 10% "
+        "(inherited), block_below 15%; order them warn_below ≥ throttle_below ≥ block_below",
+    ),
+    case(
+        "state that is none",
+        changed("started_at: 2026-01-15", "started_at: 2026-01-15, state: activ"),
+        'c.yaml:15: tenants.acme.subscription.state: no state "activ"; did you mean "active"? '
+        "states are: created, trialing, active, past_due, expiring_soon, paused, suspended, "
+        "expired, cancelled",
+    ),
+    case(
+        "status that is none",
+        changed(f"sha256: {HASH}", f"sha256: {HASH}, status: off"),
+        'c.yaml:17: tenants.acme.credentials[0].status: "off" is neither active nor revoked',
+    ),
+    case(
+        "default route that is none",
+        changed("currency: USD", "currency: USD\ndefault_route: open"),
+        'c.yaml:3: default_route: "open" is neither allow nor deny',
+    ),
+    case(
+        "plan without a list of features",
+        changed("    features: [chat]\n", ""),
+        "c.yaml:8: plans.pro.features: is missing; write [] for none",
+    ),
+    case(
+        "list where a value belongs",
+        changed("committed_fee: 100", "committed_fee: [100]"),
+        "c.yaml:9: plans.pro.committed_fee: must be a single value, but is a list",
     ),
     case(
         "list instead of a catalog",
