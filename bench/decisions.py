@@ -23,6 +23,7 @@ from lab.servers import (
     scratch_dir,
 )
 
+REFERENCE = "constant answer"
 TENANTS = 1000
 WARM_UP_S = 1.0
 CONNECTIONS = 64
@@ -63,8 +64,17 @@ def run(*, rate_per_s: float, duration_s: float, rounds: int) -> dict[str, Any]:
         "rate_per_s": rate_per_s,
         "duration_s": duration_s,
         "rounds": rounds,
-        "variants": {name: _medians(figures) for name, figures in measured.items()},
+        "variants": {
+            name: _medians(figures) | {"p99_ratio": _p99_ratio(figures, measured[REFERENCE])}
+            for name, figures in measured.items()
+        },
     }
+
+
+def _p99_ratio(rounds: list[Figures], reference: list[Figures]) -> float:
+    """Return the median of the ratios within each round: what disturbs a round, disturbs both."""
+    ratios = [own.p99_ms / other.p99_ms for own, other in zip(rounds, reference, strict=True)]
+    return round(statistics.median(ratios), 3)
 
 
 def _measure(variant: Variant, *, rate_per_s: float, duration_s: float) -> Figures:
@@ -137,7 +147,7 @@ def _variants() -> Iterator[list[Variant]]:
         grpcio = stack.enter_context(_aforo("grpcio", redis.url, home))
         rows: list[tuple[str, Program | None, str]] = [
             ("no authorization", None, PLAIN),
-            ("constant answer", constant, PLAIN),
+            (REFERENCE, constant, PLAIN),
             ("Aforo on ngh2", ngh2, PLAIN),
             ("Aforo on ngh2, hard quota", ngh2, LIMITED),
             ("Aforo on grpcio", grpcio, PLAIN),
