@@ -344,6 +344,28 @@ async def test_a_client_that_opens_its_window_late_gets_all_of_its_answer(world:
     assert (await client.answer(stream_id)).message == b"patience"
 
 
+async def test_a_client_that_reads_no_answers_is_cut_off(world: World) -> None:
+    async with others_go_on(world):
+        client = await world.client()
+        await client.call(ECHO)
+        widest = 2**31 - 1
+        client.send(
+            SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: widest}),
+            WindowUpdateFrame(0, window_increment=widest - 65_535),
+        )
+        body = framed(bytes(190_000))
+        pieces = [body[at : at + 16_000] for at in range(0, len(body), 16_000)]
+        connections = len(world.server.connections)
+
+        async with asyncio.timeout(20.0):
+            while len(world.server.connections) == connections:
+                stream_id, headers, _ = client.request(ECHO, b"")
+                frames = [DataFrame(stream_id, data=piece) for piece in pieces]
+                frames[-1].flags.add("END_STREAM")
+                client.send(headers, *frames)
+                await asyncio.sleep(0)
+
+
 async def test_draining_says_goaway_and_finishes_what_has_begun(world: World) -> None:
     client = await world.client()
     stream_id = client.begin(HANG, b"begun")

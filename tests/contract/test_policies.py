@@ -169,18 +169,19 @@ async def near_cache(
     model: ReadModel,
     *,
     look_ups_through: int | None = None,
+    tracking_through: int | None = None,
     ready: bool = True,
     entries_max: int = 1000,
     strangers_max: int = 1000,
 ) -> AsyncIterator[NearCache]:
-    """Run a near-cache over the model's Redis, perhaps with its look-ups through another port."""
+    """Run a near-cache over the model's Redis, perhaps with some connections by another port."""
     port = model.redis.get_connection_kwargs()["port"]
-    connect = connector(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))
-    look_ups: redis.asyncio.Redis = (
-        connector(Settings(redis_url=f"redis://127.0.0.1:{look_ups_through}/0"))()
-        if look_ups_through
-        else connect()
-    )
+
+    def connect_to(port: int) -> Callable[[], redis.asyncio.Redis]:
+        return connector(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))
+
+    look_ups = connect_to(look_ups_through or port)()
+    connect = connect_to(tracking_through or port)
     cache = NearCache(look_ups, connect, entries_max=entries_max, strangers_max=strangers_max)
     running = asyncio.ensure_future(cache.run())
     try:
@@ -486,6 +487,20 @@ async def test_a_read_that_failed_is_made_up_for(model: ReadModel, proxy: TcpPro
         found = await becomes(cache, lambda k: not k.stale)
         assert found.policy is not None
         assert found.policy.state == "paused"
+
+
+async def test_a_stranger_is_not_remembered_while_nobody_tells_of_changes(
+    model: ReadModel, proxy: TcpProxy
+) -> None:
+    async with near_cache(model, tracking_through=proxy.port) as cache:
+        await find(cache, "new")
+        proxy.cut_lines()
+        await eventually(lambda: cache.stale, within_s=SOON_S)
+        assert await find(cache, "new") == STRANGER
+
+        model.put_credential("new", make_credential())
+
+        assert (await find(cache, "new")).credential == make_credential()
 
 
 async def test_a_change_during_a_read_is_not_lost(model: ReadModel, proxy: TcpProxy) -> None:
