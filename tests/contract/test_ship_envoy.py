@@ -1,6 +1,7 @@
 """What a real Envoy logs, and what ship makes of it."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from aforo_proto.usage_pb2 import (
 from lab.http_client import HttpClient
 from lab.servers import KafkaServer, eventually
 from tests.contract.gateway_lab import GatewayLab, gateway_lab, manager_of
+from tests.contract.ship_lab import ship_lab
 
 pytestmark = pytest.mark.contract
 
@@ -283,3 +285,45 @@ async def test_a_ship_that_comes_back_is_found_again(kafka_server: KafkaServer) 
 
         await asyncio.wait_for(call_until_two(), 30)
         await eventually(lambda: lab.ship.metric("aforo_ship_streams") == 1)
+
+
+async def test_a_ship_that_stops_hands_over_to_its_neighbour(kafka_server: KafkaServer) -> None:
+    """Envoy keeps no entries for a receiver that is gone, so the moment of the end matters."""
+    async with (
+        ship_lab(kafka_server.bootstrap) as neighbour,
+        gateway_lab(
+            kafka_server.bootstrap, edit=lambda one: fail_over_to(neighbour.socket_path, one)
+        ) as lab,
+    ):
+        stopping: asyncio.Task[int] | None = None
+        for number in range(60):
+            await asyncio.gather(*[lab.client.get("/") for _ in range(10)])
+            await asyncio.sleep(0.05)
+            if number == 20:
+                stopping = asyncio.create_task(lab.ship.stop())
+        assert stopping is not None
+        assert await stopping == 0
+        await neighbour.arrived(100)
+        await eventually(lambda: len(neighbour.events) + len(lab.ship.events) >= 570)
+        await asyncio.sleep(0.5)
+
+        # None, nearly always. What Envoy was sending at that moment is one message at most.
+        assert 570 <= len(neighbour.events) + len(lab.ship.events) <= 600
+        assert len(lab.ship.events) >= 200, "it worked until it was told to stop"
+
+
+def fail_over_to(path: Path, document: dict[str, Any]) -> None:
+    (als,) = [one for one in document["static_resources"]["clusters"] if one["name"] == "als"]
+    als["health_checks"] = [
+        {
+            "timeout": "0.2s",
+            "interval": "0.1s",
+            "no_traffic_interval": "0.1s",
+            "unhealthy_threshold": 1,
+            "healthy_threshold": 1,
+            "tcp_health_check": {},
+        }
+    ]
+    als["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}
+    second = {"endpoint": {"address": {"pipe": {"path": str(path)}}}}
+    als["load_assignment"]["endpoints"].append({"priority": 1, "lb_endpoints": [second]})
