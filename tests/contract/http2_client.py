@@ -56,7 +56,7 @@ def grpc_headers(path: str, *more: tuple[str, str]) -> Headers:
         (":path", path),
         (":authority", "aforo"),
         ("content-type", "application/grpc"),
-        ("te", "trailers"),
+        ("te", "trailers"),  # codespell:ignore te
         *more,
     ]
 

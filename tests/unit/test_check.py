@@ -37,7 +37,6 @@ from aforo_authz.domain.features import Needs, Rule, Rules
 from aforo_authz.domain.quotas import Standing, Window
 from aforo_authz.policies import InMemoryPolicies, Presented
 from aforo_authz.quotas import InMemoryQuotas
-from aforo_authz.server import INVALID_ARGUMENT, RpcError
 from tests.authz_requests import ENCODERS, Request, by_xds_protos
 from tests.authz_samples import (
     NOW,
@@ -639,24 +638,3 @@ def test_status_and_answer_always_agree(
     assert response.WhichOneof("http_response") == ("denied_response" if refused else "ok_response")
     assert metadata_of(response)["decision_id"] == decision_id
     assert metadata_of(response)["decision"] == decision.outcome
-
-
-# The method
-
-
-async def test_a_malformed_request_is_an_error_of_the_call() -> None:
-    authorization = Authorization(
-        policies=InMemoryPolicies(credentials={}, policies={}),
-        quotas=InMemoryQuotas(),
-        now_micros=lambda: NOW,
-        denials=DENIALS,
-        observe=lambda *_: None,
-        stale_max_micros=1,
-        redis_timeout_s=1.0,
-        identification=Identification(),
-    )
-
-    with pytest.raises(RpcError) as raised:
-        authorization.check(b"\xff", None)
-
-    assert raised.value.code == INVALID_ARGUMENT
