@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 PROBE_TIMEOUT_S = 0.5
 
@@ -84,6 +85,12 @@ def claim(address: Address, *, setting: str) -> None:
         raise listen_error(address, error, setting=setting) from error
 
 
+def restrict(address: Address) -> None:
+    """Let only our user and group write to a socket: who does is believed."""
+    if isinstance(address, UnixAddress):
+        Path(address.path).chmod(0o660)
+
+
 def listen_error(address: Address, error: OSError, *, setting: str) -> ListenError:
     """Say in one line why an address can't be used."""
     if error.errno == errno.EADDRINUSE:
@@ -106,6 +113,11 @@ def _claim_tcp(address: TcpAddress) -> None:
 
 
 def _claim_unix(address: UnixAddress) -> None:
+    folder = Path(address.path).parent
+    if not folder.is_dir():
+        raise OSError(errno.ENOENT, f"{folder} is no directory")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, f"{folder} may not be written to")
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(address.path).st_mode):
             raise OSError(errno.EEXIST, "a file that is not a socket stands there")

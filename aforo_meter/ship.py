@@ -22,7 +22,7 @@ from aforo_meter.access_log_service import (
 from aforo_meter.buffer import Buffer, Record
 from aforo_meter.domain.usage import MeteringRules
 from aforo_meter.kafka import Connection, KafkaWriter
-from aforo_meter.listen import ListenError, UnixAddress, claim, parse_addresses
+from aforo_meter.listen import ListenError, UnixAddress, claim, parse_addresses, restrict
 from aforo_meter.settings import ShipSettings, variable
 
 LOST = Counter("aforo_ship_lost_total", "Records that neither topic took, or left after a drain.")
@@ -129,6 +129,8 @@ async def _serve(
         except RuntimeError as error:  # Taken since we looked; grpc says no more than that.
             raise ListenError(f"can't listen on {address}; change {setting}") from error
     await server.start()
+    for address in addresses:
+        restrict(address)
     try:
         yield server
     finally:

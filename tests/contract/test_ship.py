@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -281,6 +282,7 @@ async def test_it_listens_on_several_addresses_and_tells_its_health(
     port = free_port()
     path = scratch_dir("ship2") / "als.sock"
     async with ship_lab(kafka_server.bootstrap, LISTEN=f"127.0.0.1:{port},unix:{path}"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
         for target in (f"127.0.0.1:{port}", f"unix:{path}"):
             async with grpc.aio.insecure_channel(target) as channel:
                 check: Any = channel.unary_unary(HEALTH, None, None)
