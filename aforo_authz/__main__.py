@@ -23,7 +23,7 @@ from aforo_authz.domain.access import Decision, Outcome
 from aforo_authz.log import configure_logging
 from aforo_authz.policies_redis import NearCache
 from aforo_authz.quotas_redis import RedisQuotas
-from aforo_authz.server import AddressError, Server
+from aforo_authz.server import AddressError, Server, guarded
 from aforo_authz.server_grpcio import GrpcioServer
 from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings, SettingsError, describe, load
@@ -95,7 +95,9 @@ async def serve(settings: Settings) -> None:
         ),
     )
     healthy = health.Health(lambda: cache.ready)
-    methods = {PATH: authorization.check, health.PATH: healthy.check}
+    # What our own code gets wrong is counted like an outage: guarded first, then counted.
+    check = counters.counting_failures(guarded(authorization.check))
+    methods = {PATH: check, health.PATH: healthy.check}
     server: Server = (
         GrpcioServer(methods) if settings.transport == "grpcio" else Ngh2Server(methods)
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -15,7 +15,7 @@ from prometheus_client import (
 
 from aforo_authz.domain.access import Decision, Outcome, Reason
 from aforo_authz.policies_redis import NearCache
-from aforo_authz.server import AddressError, TcpAddress, parse_address
+from aforo_authz.server import AddressError, Method, RpcError, TcpAddress, parse_address
 
 REQUEST_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
@@ -44,6 +44,17 @@ class Metrics:
             "Decisions made with values that may be old.",
             registry=self.registry,
         )
+        self._uncounted = Counter(
+            "aforo_authz_uncounted_decisions",
+            "Decisions that a quota should have counted, had Redis answered.",
+            registry=self.registry,
+        )
+        self._failed = Counter(
+            "aforo_authz_failed_checks",
+            "Checks that ended as an error of the call: Envoy's failure_mode_allow ruled.",
+            ["code"],
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "aforo_authz_decision_seconds",
             "From the arrival of a CheckRequest to its answer.",
@@ -64,6 +75,30 @@ class Metrics:
             self._shadowed.labels(reason=decision.shadow_reason).inc()
         if decision.stale:
             self._stale.inc()
+        if decision.uncounted:
+            self._uncounted.inc()
+
+    def counting_failures(self, method: Method) -> Method:
+        """Return the method, with the errors that it answers counted by gRPC code."""
+
+        def call(message: bytes, budget_s: float | None) -> bytes | Awaitable[bytes]:
+            with self._failures():
+                answered = method(message, budget_s)
+            return answered if isinstance(answered, bytes) else later(answered)
+
+        async def later(answered: Awaitable[bytes]) -> bytes:
+            with self._failures():
+                return await answered
+
+        return call
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except RpcError as error:
+            self._failed.labels(code=error.code).inc()
+            raise
 
     def watch(self, cache: NearCache) -> None:
         """Show what the cache counts, and whether it is stale."""

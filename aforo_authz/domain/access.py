@@ -138,6 +138,7 @@ class Decision:
     shadow_reason: Reason | None = None  # Why it would have been refused or marked.
     level: Level = Level.NONE
     stale: bool = False
+    uncounted: bool = False  # A quota should have counted it, and the store did not answer.
 
     @property
     def outcome(self) -> Outcome:
@@ -200,6 +201,7 @@ def settle(
         reservations=(),
         standings=decision.standings + (counted or ()),
         stale=decision.stale or counted is None,
+        uncounted=counted is None,
     )
     return _in_shadow(_refuse_exceeded(settled, now_micros))
 
