@@ -1,7 +1,7 @@
 """Real servers for tests, demo and benchmarks: started on loopback, ended with their owner.
 
-An address in the environment wins (`AFORO_TEST_REDIS_URL`, `AFORO_TEST_KAFKA`); else the
-server comes from a wheel. Nothing here is imported by the product.
+They come from wheels, so that nothing has to be installed. Nothing here is imported by the
+product.
 """
 
 import asyncio

@@ -1,59 +1,76 @@
-"""Real servers for the tests: from the environment, from Docker, else from wheels.
+"""Real servers for the tests: those that the environment names, else those from wheels.
 
 A missing server skips with its reason; with AFORO_REQUIRE_ALL=1 (set in CI) it fails instead.
 """
 
-import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
-from lab.servers import KafkaServer, RedisServer, ServerStartError, scratch_dir
+from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
 
-UNIT_DIR = Path(__file__).parent / "unit"
-
-
-def require(server: str, error: Exception) -> None:
-    """Skip, or fail where everything is required."""
-    message = f"no {server}: {error}"
-    if os.environ.get("AFORO_REQUIRE_ALL") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
+P = TypeVar("P", bound=Program)
 
 
-@contextlib.contextmanager
-def _started(kind: type[RedisServer] | type[KafkaServer]) -> Iterator[RedisServer | KafkaServer]:
+@dataclass(frozen=True, slots=True)
+class RedisAt:
+    """A Redis that somebody else runs: AFORO_TEST_REDIS_URL. It is emptied by the tests."""
+
+    url: str
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 6379
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaAt:
+    """Brokers that somebody else runs: AFORO_TEST_KAFKA."""
+
+    bootstrap: str
+
+
+def started(kind: type[P]) -> Iterator[P]:
+    """Run a server for the session; skip, or fail where everything is required, without it."""
     try:
-        server = kind(log_dir=scratch_dir(f"test-{kind.__name__.lower()}")).start()
+        server = kind(log_dir=scratch_dir(f"test-{kind.__name__.lower()}"))  # type: ignore[call-arg]
+        server.start()
     except (ImportError, OSError, ServerStartError) as error:
-        require(kind.__name__, error)
-        raise
-    with contextlib.closing(contextlib.ExitStack()) as stack:
-        stack.callback(server.stop)
-        yield server
+        message = f"no {kind.__name__}: {error}"
+        if os.environ.get("AFORO_REQUIRE_ALL") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """A Redis of the session's own. Tests that stop or freeze one start their own."""
-    with _started(RedisServer) as server:
-        assert isinstance(server, RedisServer)
-        yield server
+def redis_server() -> Iterator[RedisServer | RedisAt]:
+    """A Redis for the session. Tests that stop or freeze one start their own."""
+    url = os.environ.get("AFORO_TEST_REDIS_URL")
+    if url:
+        yield RedisAt(url)
+    else:
+        yield from started(RedisServer)
 
 
 @pytest.fixture(scope="session")
-def kafka_server() -> Iterator[KafkaServer]:
-    """A Kafka-protocol broker of the session's own. Tests name their own topics."""
-    with _started(KafkaServer) as server:
-        assert isinstance(server, KafkaServer)
-        yield server
+def kafka_server() -> Iterator[KafkaServer | KafkaAt]:
+    """A Kafka-protocol broker for the session. Tests name their own topics."""
+    bootstrap = os.environ.get("AFORO_TEST_KAFKA")
+    if bootstrap:
+        yield KafkaAt(bootstrap)
+    else:
+        yield from started(KafkaServer)
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> str:
+def redis_url(redis_server: RedisServer | RedisAt) -> str:
     """The session's Redis, emptied."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
