@@ -7,7 +7,7 @@ for a while (Redis, Kafka, the database) is waited for; the position does not mo
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -22,6 +22,7 @@ from aforo_meter.batches import Rater, Readable, Refused, read
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
 from aforo_meter.dead_letters import DeadLetters
+from aforo_meter.domain.rating import Usage
 from aforo_meter.ledger import (
     Batch,
     Ledger,
@@ -42,7 +43,7 @@ RETRY_S: Final = 0.2
 SAY_AGAIN_S: Final = 30.0  # What is still away is said again.
 HEARTBEAT_S: Final = 1.0
 PRUNE_S: Final = 5.0
-STOP_S_MAX: Final = 5.0
+STOP_S_MAX: Final = 2.0  # For each of the last things that are said to Redis and to Kafka.
 REDIS_TIMEOUT_S: Final = 2.0
 FETCH_WAIT_MS: Final = 100
 METADATA_AGE_MS: Final = 10_000  # New partitions of the topic are noticed after this.
@@ -234,27 +235,38 @@ class Consumption:
         consumer.subscribe([topic], listener=self._partitions)
 
     async def _take_batches(self, stop: asyncio.Event) -> None:
-        settings = self._settings
         while not stop.is_set():
             if self._partitions.failure is not None:
                 raise self._partitions.failure
             await self._seek_displaced()
             try:
-                batches = await self._consumer.getmany(
-                    timeout_ms=settings.batch_ms_max, max_records=settings.batch_records_max
-                )
+                batches = await self._fetch(stop)
             except NoOffsetForPartitionError:
                 continue  # It was asked before the ledger could say where to begin.
             except OffsetOutOfRangeError as error:
-                for topic_partition in error.args[0]:
-                    owned = self._owned(topic_partition)
-                    if owned is not None:
-                        owned.is_displaced = owned.is_out_of_range = True
+                await self._lose(error.args[0])
                 continue
+            await self._lose(self._beyond_the_end())
             for topic_partition, records in batches.items():
                 owned = self._owned(topic_partition)
                 if owned is not None and not owned.is_displaced:
                     await self._settle(owned, records, stop)
+
+    async def _fetch(self, stop: asyncio.Event) -> Mapping[TopicPartition, Sequence[Any]]:
+        """Return records, or none after a while. In a rebalance it waits for the assignment."""
+        settings = self._settings
+        fetching = asyncio.ensure_future(
+            self._consumer.getmany(
+                timeout_ms=settings.batch_ms_max, max_records=settings.batch_records_max
+            )
+        )
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({fetching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return await fetching if fetching.done() else {}
+        finally:
+            fetching.cancel()
+            stopping.cancel()
 
     async def _seek_displaced(self) -> None:
         """Go on where the ledger stands: there, or nowhere if Kafka has lost that."""
@@ -346,11 +358,13 @@ class TopicMissingError(KafkaError):
 def _without(
     error: TooLargeError, readable: Sequence[Readable]
 ) -> tuple[list[Readable], list[Refused]]:
-    """Take the usage of a tenant whose sums would overflow out of a batch."""
-    kept = [one for one in readable if one.usage.tenant_id != error.tenant_id]
-    refused = [
-        Refused(record=one.record, reason=str(error))
-        for one in readable
-        if one.usage.tenant_id == error.tenant_id
-    ]
-    return kept, refused
+    """Take the usage that makes a sum overflow out of a batch."""
+
+    def is_part(usage: Usage) -> bool:
+        meters = {measure.meter for measure in usage.measures}
+        return usage.tenant_id == error.tenant_id and error.meter in {None, *meters}
+
+    return (
+        [one for one in readable if not is_part(one.usage)],
+        [Refused(record=one.record, reason=str(error)) for one in readable if is_part(one.usage)],
+    )

@@ -42,9 +42,11 @@ class PriceConflictError(Exception):
 class TooLargeError(Exception):
     """A sum would no longer fit into 64 bits. Nothing was written."""
 
-    def __init__(self, tenant_id: str, what: str) -> None:
+    def __init__(self, tenant_id: str, *, meter: str | None = None) -> None:
+        what = "COGS in a period" if meter is None else f"quantity of {meter} in an hour"
         super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits")
         self.tenant_id = tenant_id
+        self.meter = meter  # None: it is the amounts that are too large, of any meter.
 
 
 class Partition(NamedTuple):

@@ -65,8 +65,9 @@ class SqlLedger:
     Neither holds up the event loop, and a long question does not hold up a commit.
     """
 
-    def __init__(self, ledger_url: str) -> None:
+    def __init__(self, ledger_url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
         self._url = ledger_url
+        self._busy_timeout_s = busy_timeout_ms / 1000
         self._path = Path(ledger_url.removeprefix("sqlite:///"))
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-write")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-read")
@@ -107,7 +108,7 @@ class SqlLedger:
         connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw",
             uri=True,
-            timeout=BUSY_TIMEOUT_MS / 1000,
+            timeout=self._busy_timeout_s,
             isolation_level=None,  # Transactions are begun and ended in `_transact`.
             check_same_thread=False,  # Closed from the loop's thread if opening failed.
         )

@@ -205,7 +205,7 @@ class Writing:
         before = row[0] if row is not None else 0
         after = before + quantity_micros
         if after > INT64_MAX:
-            raise TooLargeError(key.tenant_id, f"quantity of {key.meter} in an hour")
+            raise TooLargeError(key.tenant_id, meter=key.meter)
         self._sql.execute(ADD_TO_ROW, (*key, after))
         period = _period_of(key)
         if key.price_id == UNPRICED:
@@ -225,7 +225,7 @@ class Writing:
             row = self._sql.execute(PERIOD_TOTALS, period).fetchone() or (0, 0)
             cogs_nanos = row[0] + self._cogs[period]
             if cogs_nanos > INT64_MAX:
-                raise TooLargeError(period.tenant_id, "COGS of a period")
+                raise TooLargeError(period.tenant_id)
             unpriced = row[1] + self._unpriced[period]
             # A row that is repriced has a period already, which keeps its end.
             end_micros = self._ends.get(period, 0)

@@ -55,7 +55,6 @@ class Owned:
     is_new: bool = True
     is_revoked: bool = False
     is_displaced: bool = False  # The ledger stands elsewhere: see `seek_again`.
-    is_out_of_range: bool = False  # Kafka refused to read at our place.
     # Held while something is written for it, so that its place is the one that was read.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -169,13 +168,8 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
         if known is None:
             self._owned[partition] = Owned(partition, next_offset)
         else:
-            known.next_offset, known.is_new = next_offset, True
-            known.is_displaced = known.is_out_of_range = False
+            known.next_offset, known.is_new, known.is_displaced = next_offset, True, False
         log.info("partition taken", partition=partition.number, next_offset=next_offset)
-
-    def _refused(self, partition: Partition) -> bool:
-        known = self._owned.get(partition)
-        return known is not None and known.is_out_of_range
 
     async def _start_of(self, topic_partition: TopicPartition) -> int:
         partition = _key(topic_partition)
