@@ -65,6 +65,7 @@ class Rater:
         self._contracts = contracts
         self._ledger = ledger
         self._refused_prices: set[str] = set()
+        self._told_currencies: set[tuple[str, str, str]] = set()
 
     @property
     def currency(self) -> str:
@@ -78,6 +79,10 @@ class Rater:
 
     def refuses(self, price_id: str) -> bool:
         return price_id in self._refused_prices
+
+    def trust_prices(self) -> None:
+        """Try refused prices again: the catalog has changed, and may have been put right."""
+        self._refused_prices.clear()
 
     async def batch(
         self,
@@ -113,10 +118,25 @@ class Rater:
         found: dict[str, Watch] = {}
         for tenant_id in tenant_ids:
             terms = self._contracts.terms(tenant_id)
-            watch = watch_of(terms, book, now_micros=now) if terms and book else None
-            if watch is not None:
-                found[tenant_id] = watch
+            if terms is None or book is None:
+                continue
+            if terms.currency == book.currency:
+                found[tenant_id] = watch_of(terms, book, now_micros=now)
+            else:
+                self._tell_currencies(terms, book)
         return found
+
+    def _tell_currencies(self, terms: Terms, book: PriceBook) -> None:
+        """Say once that a margin can't be measured."""
+        case = (terms.tenant_id, terms.currency, book.currency)
+        if case not in self._told_currencies:
+            self._told_currencies.add(case)
+            log.error(
+                "no margin: the contract's currency is not that of the prices",
+                tenant=terms.tenant_id,
+                contract=terms.currency,
+                prices=book.currency,
+            )
 
     async def _rate(self, usage: Usage) -> Rated:
         terms = self._contracts.terms(usage.tenant_id) if usage.tenant_id else None
@@ -143,16 +163,8 @@ class Rater:
         return usage.subscription_id, former or calendar_month(at_micros)
 
 
-def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
-    """Return what a tenant's margin is measured by; None if it can't be measured."""
-    if terms.currency != book.currency:
-        log.error(
-            "no margin: the contract's currency is not that of the prices",
-            tenant=terms.tenant_id,
-            contract=terms.currency,
-            prices=book.currency,
-        )
-        return None
+def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch:
+    """Return what a tenant's margin is measured by."""
     return Watch(
         tenant_id=terms.tenant_id,
         subscription_id=terms.subscription_id,

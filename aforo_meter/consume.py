@@ -14,6 +14,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from aforo_meter import consume_metrics as metrics
@@ -69,6 +71,8 @@ async def run(settings: ConsumeSettings) -> int:
         settings.redis_url,
         socket_timeout=REDIS_TIMEOUT_S,
         socket_connect_timeout=REDIS_TIMEOUT_S,
+        # At once, for a connection that broke while idle. All longer waits are ours.
+        retry=Retry(NoBackoff(), retries=1),
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
@@ -135,7 +139,7 @@ class Consumption:
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
         self._consumer: Any = None  # aiokafka ships no types.
-        self._waits = Waits("consume")
+        self._waits = Waits("usage")
 
     @property
     def ready(self) -> bool:
@@ -151,11 +155,14 @@ class Consumption:
         work = [
             asyncio.create_task(self._consume(stop), name="consume"),
             asyncio.create_task(self._publisher.run(), name="publish"),
-            asyncio.create_task(
-                self._repeat(self._upkeep.look, every_s=self._settings.contract_poll_ms / 1000)
+            *(
+                asyncio.create_task(self._repeat(what, work, every_s=every_s), name=what)
+                for what, work, every_s in (
+                    ("contracts", self._upkeep.look, self._settings.contract_poll_ms / 1000),
+                    ("progress", self._heartbeat, HEARTBEAT_S),
+                    ("pruning", self._upkeep.prune, PRUNE_S),
+                )
             ),
-            asyncio.create_task(self._repeat(self._heartbeat, every_s=HEARTBEAT_S)),
-            asyncio.create_task(self._repeat(self._upkeep.prune, every_s=PRUNE_S)),
         ]
         try:
             # The first to end is the consumer that was stopped, or whatever failed.
@@ -166,16 +173,18 @@ class Consumption:
             task.result()
 
     async def _close(self, work: Sequence[asyncio.Task[None]]) -> None:
-        for task in work[1:]:
+        for task in work:
             task.cancel()
-        await asyncio.gather(*work[1:], return_exceptions=True)
+        await asyncio.gather(*work, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S_MAX):
                 await self._publisher.flush()
                 await self._dead_letters.close()
 
-    async def _repeat(self, work: Callable[[], Awaitable[None]], *, every_s: float) -> None:
-        waits = Waits(getattr(work, "__name__", "work").strip("_"))
+    async def _repeat(
+        self, what: str, work: Callable[[], Awaitable[None]], *, every_s: float
+    ) -> None:
+        waits = Waits(what)
         while True:
             try:
                 await work()

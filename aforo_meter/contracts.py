@@ -49,7 +49,8 @@ class Contracts:
         self._book: PriceBook | None = None
         self._general: Prices | None = None
         self._catalog_version: str | None = None
-        self._former: set[tuple[str, str]] = set()
+        self._former: set[tuple[str, str]] = set()  # Subscriptions that are not the known ones.
+        self._prices_changed = False
 
     @property
     def book(self) -> PriceBook | None:
@@ -100,19 +101,18 @@ class Contracts:
         version = _version_of(sync)
         if version is None or version == self._catalog_version:
             return Look(emptied=emptied)
-        before = self._book.version if self._book is not None else ""
         try:
-            await self._read_book()
+            prices = await self._read_book()
+            # Should the rest fail now, the next look reads it, and says that prices changed.
+            self._prices_changed |= prices
             changed = await self._read_known()
         except (NotSyncedError, UnreadableError) as error:
             log.error("the catalog's changes can't be read; the last known hold", error=str(error))
             return Look(emptied=emptied)
         self._catalog_version = version
         self._former.clear()
-        assert self._book is not None
-        return Look(
-            tenants=frozenset(changed), prices=self._book.version != before, emptied=emptied
-        )
+        prices, self._prices_changed = self._prices_changed, False
+        return Look(tenants=frozenset(changed), prices=prices, emptied=emptied)
 
     def _is_doubtful(self, tenant_id: str, subscription_id: str) -> bool:
         if tenant_id not in self._terms:
@@ -125,16 +125,16 @@ class Contracts:
         )
 
     async def _read_known(self) -> set[str]:
-        """Read all that is known again; return whose terms changed."""
-        changed: set[str] = set()
+        """Read all that is known again, or nothing; return whose terms changed."""
+        fresh: dict[str, Terms | None] = {}
         for chunk in _chunks(sorted(self._terms)):
-            fresh = await self._read(chunk)
-            changed |= {
-                tenant_id
-                for tenant_id, terms in fresh.items()
-                if _content(terms) != _content(self._terms[tenant_id])
-            }
-            self._remember(fresh)
+            fresh |= await self._read(chunk)
+        changed = {
+            tenant_id
+            for tenant_id, terms in fresh.items()
+            if _content(terms) != _content(self._terms[tenant_id])
+        }
+        self._remember(fresh)
         return changed
 
     def _remember(self, fresh: Mapping[str, Terms | None]) -> None:
@@ -146,19 +146,21 @@ class Contracts:
             else:
                 self._prices.pop(tenant_id, None)
 
-    async def _read_book(self) -> None:
+    async def _read_book(self) -> bool:
+        """Read the price book; return whether it is another one."""
         value: Any = await self._redis.get(PRICE_BOOK_KEY)
         if value is None:
             raise NotSyncedError(PRICE_BOOK_KEY)
         book = book_of(value)
         if self._book is not None and book.version == self._book.version:
-            return
+            return False
         self._book, self._general = book, Prices(book)
         self._prices = {
             tenant_id: Prices(book, terms.negotiated)
             for tenant_id, terms in self._terms.items()
             if terms is not None and terms.negotiated
         }
+        return True
 
     async def _read(self, tenant_ids: Sequence[str]) -> dict[str, Terms | None]:
         pipeline = self._redis.pipeline(transaction=False)

@@ -182,8 +182,8 @@ class Ledger(Protocol):
             TooLargeError: A sum would not fit.
         """
 
-    async def unpriced(self, tenants: Sequence[str], *, rows_max: int) -> Sequence[ChargeKey]:
-        """Return rows of these tenants that wait for a price."""
+    async def unpriced(self, tenant_id: str) -> Sequence[ChargeKey]:
+        """Return a tenant's rows that wait for a price."""
 
     async def unpriced_rows(self) -> int: ...
 

@@ -42,9 +42,7 @@ MOVE_POSITION = (
     " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset"
     " WHERE position.next_offset <= ?"
 )
-UNPRICED_ROWS = (
-    f"SELECT {columns(ChargeKey)} FROM charge WHERE price_id = '' AND tenant_id = ? LIMIT ?"  # noqa: S608
-)
+UNPRICED_ROWS = f"SELECT {columns(ChargeKey)} FROM charge WHERE price_id = '' AND tenant_id = ?"  # noqa: S608
 TENANTS = (
     "SELECT tenant_id FROM margin_state WHERE in_force = 1"
     " UNION SELECT tenant_id FROM charge WHERE price_id = ''"
@@ -80,6 +78,14 @@ class SqlLedger:
             LedgerError: There is none, or it has another schema version.
             LedgerUnavailableError: It does not answer.
         """
+        try:
+            await self._open()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def _open(self) -> None:
         if not self._path.is_file():
             raise LedgerError(f"there is no ledger at {self._path}; {self._advice}")
         self._writer = await _in(self._write_thread, self._connect)
@@ -90,7 +96,6 @@ class SqlLedger:
                 f"the ledger at {self._path} has schema {version or '(none)'}, and this version"
                 f" needs {SCHEMA_VERSION}; {self._advice}"
             )
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         for thread, name in ((self._write_thread, "_writer"), (self._read_thread, "_reader")):
@@ -165,15 +170,9 @@ class SqlLedger:
 
         return await self._written(work)
 
-    async def unpriced(self, tenants: Sequence[str], *, rows_max: int) -> Sequence[ChargeKey]:
-        def work(sql: sqlite3.Connection) -> list[ChargeKey]:
-            found: list[ChargeKey] = []
-            for tenant_id in tenants:
-                left = rows_max - len(found)
-                found += map(ChargeKey._make, sql.execute(UNPRICED_ROWS, (tenant_id, left)))
-            return found
-
-        return await self._read(work)
+    async def unpriced(self, tenant_id: str) -> Sequence[ChargeKey]:
+        rows = await self._read(lambda sql: sql.execute(UNPRICED_ROWS, (tenant_id,)).fetchall())
+        return [ChargeKey._make(row) for row in rows]
 
     async def unpriced_rows(self) -> int:
         query = "SELECT COUNT(*) FROM charge WHERE price_id = ''"

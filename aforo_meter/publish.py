@@ -85,6 +85,11 @@ class Publisher:
         self._due = {name: due for name, due in self._due.items() if due.partition != partition}
         self._heartbeats.discard(partition)
 
+    @property
+    def is_rebuilding(self) -> bool:
+        """Are all margins being written again?"""
+        return self._rebuilding
+
     def is_behind(self, partition: int) -> bool:
         """Return whether a margin of the partition is still to be written."""
         return any(due.partition == partition for due in self._due.values())

@@ -53,6 +53,9 @@ class Upkeep:
         self._partitions = partitions
         self._publisher = publisher
         self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
+        self._to_assess: set[str] = set()
+        self._to_reprice: set[str] = set()
+        self._to_reprice_all = False
         self._pruned_at_s = -PRUNE_EVERY_S
 
     def note(self, tenant_ids: Iterable[str]) -> None:
@@ -71,21 +74,25 @@ class Upkeep:
             LedgerUnavailableError: The ledger does not answer.
         """
         look = await self._contracts.look()
-        changed = set(look.tenants)
+        # Noted before anything can fail: what was not done is done with the next look.
+        self._to_assess |= look.tenants
+        self._to_reprice |= look.tenants
+        self._to_reprice_all |= look.prices
+        if look.emptied and not self._publisher.is_rebuilding:
+            self._rebuild(owned.partition.number for owned in self._partitions.all())
+        if look.prices or look.tenants:
+            self._rater.trust_prices()
         new = [owned for owned in self._partitions.all() if owned.is_new]
         if new:
-            changed |= await self._take_over(new)
-        if look.prices:
-            changed |= set(self._period_ends)
-        if look.prices or look.tenants or new:
-            await self._reprice(await self._ledger.tenants() if look.prices or new else changed)
+            self._to_assess |= await self._take_over(new)
+            self._to_reprice_all = True
+        await self._reprice_due()
         now = now_micros()
-        changed |= {name for name, end in self._period_ends.items() if end <= now}
-        await self._reassess(changed)
+        self._to_assess |= {name for name, end in self._period_ends.items() if end <= now}
+        await self._reassess(self._to_assess)
+        self._to_assess.clear()
         for owned in new:
             owned.is_new = False
-        if look.emptied:
-            self._rebuild(owned.partition.number for owned in self._partitions.all())
 
     async def heartbeat(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka ships no types.
         """Say until when each partition is in the ledger, and that we are alive.
@@ -157,47 +164,57 @@ class Upkeep:
                 return
         self._settled(owned, written, names)
 
-    async def _reprice(self, tenant_ids: Iterable[str]) -> None:
-        """Rate what waited for a price, where there is one now."""
-        if self._contracts.book is None:
-            return
-        for owned, names in self._by_partition(tenant_ids).items():
-            rows = await self._ledger.unpriced(names, rows_max=10 * REPRICE_ROWS_MAX)
-            moves = [(row, price) for row in rows if (price := self._price_of(row)) is not None]
-            for start in range(0, len(moves), REPRICE_ROWS_MAX):
-                await self._reprice_some(owned, moves[start : start + REPRICE_ROWS_MAX])
+    async def _reprice_due(self) -> None:
+        """Rate what waited for a price, where there may be one now."""
+        if self._to_reprice_all:
+            self._to_reprice |= set(await self._ledger.tenants())
+        for owned, names in self._by_partition(self._to_reprice).items():
+            for tenant_id in names:
+                await self._reprice(owned, tenant_id)
+        self._to_reprice_all = False
+        self._to_reprice.clear()
+
+    async def _reprice(self, owned: Owned, tenant_id: str) -> None:
+        rows = await self._ledger.unpriced(tenant_id)
+        moves = [(row, price) for row in rows if (price := self._price_of(row)) is not None]
+        for start in range(0, len(moves), REPRICE_ROWS_MAX):
+            some = moves[start : start + REPRICE_ROWS_MAX]
+            if not await self._reprice_some(owned, tenant_id, some):
+                await self._reprice(owned, tenant_id)
+                return
 
     def _price_of(self, row: ChargeKey) -> PriceEntry | None:
         price = rerate(row, self._contracts.prices(row.tenant_id))
         return None if price is None or self._rater.refuses(price.price_id) else price
 
     async def _reprice_some(
-        self, owned: Owned, moves: Sequence[tuple[ChargeKey, PriceEntry]]
-    ) -> None:
-        names = sorted({row.tenant_id for row, _ in moves})
+        self, owned: Owned, tenant_id: str, moves: Sequence[tuple[ChargeKey, PriceEntry]]
+    ) -> bool:
+        """Give rows their prices; return False if some of these prices can't be had."""
         async with owned.lock:
             if owned.is_revoked:
-                return
+                return True
             try:
                 written = await self._ledger.reprice(
                     owned.place,
                     Reprice(moves=moves, currency=self._rater.currency),
-                    self._rater.watches(names),
+                    self._rater.watches([tenant_id]),
                     now_micros=now_micros(),
                 )
             except PartitionLostError as error:
                 owned.displaced(error)
-                return
+                return True
             except PriceConflictError as error:
                 self._rater.refuse_prices(error.price_ids)
                 log.error("usage stays unpriced", error=str(error))
-                return
+                return False
             except TooLargeError as error:
                 log.error("usage stays unpriced", error=str(error))
-                return
+                return True
         metrics.REPRICED.inc(written.rows_repriced)
-        log.info("usage that waited for a price has one", rows=written.rows_repriced, tenants=names)
-        self._settled(owned, written, names)
+        log.info("waiting usage has a price", tenant=tenant_id, rows=written.rows_repriced)
+        self._settled(owned, written, [tenant_id])
+        return True
 
     def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
         log_transitions(written.transitions)

@@ -345,7 +345,7 @@ async def test_usage_without_a_price_is_kept_and_counted(ledger: Ledger, file: L
 async def test_usage_is_rated_as_soon_as_there_is_a_price(ledger: Ledger, file: LedgerFile) -> None:
     watches = watched(watch())
     await ledger.apply(batch([used("e1", 11, prices=[]), used("e2", 2)], watches=watches))
-    (row,) = await ledger.unpriced(["globex", "acme"], rows_max=10)
+    (row,) = await ledger.unpriced("acme")
     reprice = Reprice(moves=[(row, price())], currency="USD")
 
     written = await ledger.reprice(Place(PARTITION, 2), reprice, watches, now_micros=NOW)
@@ -357,7 +357,7 @@ async def test_usage_is_rated_as_soon_as_there_is_a_price(ledger: Ledger, file: 
     assert file.units() == {"p1": 13}
     assert file.kept_cogs() == file.audited_cogs()
     assert (await ledger.standings({"acme": []}))["acme"].unpriced_rows == 0
-    assert await ledger.unpriced(["acme"], rows_max=10) == []
+    assert await ledger.unpriced("acme") == []
 
 
 async def test_unpriced_tokens_are_told_apart_by_the_size_of_their_requests(
@@ -370,9 +370,9 @@ async def test_unpriced_tokens_are_told_apart_by_the_size_of_their_requests(
     ]
     await ledger.apply(batch(events))
 
-    rows = await ledger.unpriced(["acme"], rows_max=10)
+    rows = await ledger.unpriced("acme")
     assert sorted(row.input_tokens for row in rows) == [1000, 250_000]
-    assert len(await ledger.unpriced(["acme"], rows_max=1)) == 1
+    assert await ledger.unpriced("globex") == []
 
 
 async def test_only_tenants_with_a_margin_or_unpriced_usage_need_upkeep(ledger: Ledger) -> None:
