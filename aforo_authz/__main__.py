@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -113,6 +114,11 @@ async def serve(settings: Settings) -> None:
         following = loop.create_task(cache.run())
         stack.callback(following.cancel)
         log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
+        # What lives as long as the process is not searched for garbage again and again; decisions
+        # leave no cycles behind.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         await stop.wait()
         healthy.draining = True
         log.info("draining")
