@@ -15,7 +15,7 @@ from prometheus_client import (
 
 from aforo_authz.domain.access import Decision, Outcome, Reason
 from aforo_authz.policies_redis import NearCache
-from aforo_authz.server import AddressError, Method, RpcError, TcpAddress, parse_address
+from aforo_authz.server import AddressError, Method, RpcError, TcpAddress, parse_address, plain
 
 REQUEST_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
@@ -146,7 +146,7 @@ async def serve(
         )
     except OSError as error:
         raise AddressError(
-            f"cannot listen on {address}: {error.strerror or error};"
+            f"cannot listen on {address}: {plain(error)};"
             " stop what uses it, or set AFORO_AUTHZ_METRICS_LISTEN to another address"
         ) from error
     async with server:

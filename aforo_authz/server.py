@@ -117,9 +117,14 @@ def bound_socket(address: Address, *, backlog: int = 1024) -> socket.socket:
         return socket.create_server((address.host, address.port), family=family, backlog=backlog)
     except OSError as error:
         raise AddressError(
-            f"cannot listen on {address}: {error.strerror or error};"
+            f"cannot listen on {address}: {plain(error)};"
             " stop what uses it, or set AFORO_AUTHZ_LISTEN to another address"
         ) from error
+
+
+def plain(error: OSError) -> str:
+    """Return what the system says is wrong, without what Python adds to it."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _unix_socket(path: Path, backlog: int) -> socket.socket:

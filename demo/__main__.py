@@ -13,7 +13,7 @@ from demo.live import show
 from demo.observe import World
 from demo.story import play
 from demo.tenants import catalog
-from lab.servers import ServerStartError, scratch_dir
+from lab.servers import ServerStartError, accepts_tcp, scratch_dir
 from lab.stack import Options, Stack, StackCommandError
 
 
@@ -29,6 +29,8 @@ def main() -> int:
         "--transport", choices=["ngh2", "grpcio"], default="ngh2", help="authz' gRPC server"
     )
     options = parser.parse_args()
+    if options.port is not None and accepts_tcp(options.port):
+        parser.error(f"port {options.port} is in use: choose another --port, or leave it out")
     # A terminal that closes, or a supervisor that stops us, must end what we started too.
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)

@@ -269,7 +269,7 @@ class EnvoyServer(Program):
         moved = home / f"envoy-{self.admin_port}.yaml"
         moved.write_text(yaml.safe_dump(document, sort_keys=False))
         command = [str(envoy_binary()), "--config-path", str(moved), "--disable-hot-restart"]
-        command += ["--concurrency", str(concurrency), "--log-level", "warning"]
+        command += ["--concurrency", str(concurrency), "--log-level", "error"]
         command += ["--drain-time-s", "1"]
         super().__init__("envoy", command, ready=self._live, log_dir=home)
 
