@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import alert_of
 from aforo_meter.domain.margin import Level, assess
-from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
-from aforo_meter.domain.rating import UNPRICED, ChargeKey, InterventionKey, Rated, amount_nanos
+from aforo_meter.domain.rating import UNPRICED, ChargeKey, Rated, amount_nanos, sums
 from aforo_meter.ledger import PriceConflictError, TooLargeError, Transition, Watch, Written
 
 INT64_MAX: Final = 2**63 - 1
@@ -131,16 +131,12 @@ class Writing:
         new = [one for one in rated if self._first_seen(one)]
         self._duplicates += len(rated) - len(new)
         self._learn(price for one in new for price in one.prices)
-        sums: Counter[ChargeKey] = Counter()
-        interventions: Counter[InterventionKey] = Counter()
         for one in new:
-            for key, quantity_micros in one.charges:
-                sums[key] += quantity_micros
-                self._note_end(key, one.period)
-            if one.intervention is not None:
-                interventions[one.intervention] += 1
-        for key, quantity_micros in sums.items():
+            period = PeriodKey(one.tenant_id, one.subscription_id, one.period.start_micros)
+            self._ends[period] = one.period.end_micros
+        for key, quantity_micros in sums(new).items():
             self._add(key, quantity_micros)
+        interventions = Counter(one.intervention for one in new if one.intervention is not None)
         self._sql.executemany(INTERVENE, [(*key, count) for key, count in interventions.items()])
         self._write_totals()
 
@@ -216,9 +212,6 @@ class Writing:
         assert price is not None, "a price is kept before its first row"
         # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
         self._cogs[period] += _amount(after, price) - _amount(before, price)
-
-    def _note_end(self, key: ChargeKey, period: PeriodMicros) -> None:
-        self._ends[_period_of(key)] = period.end_micros
 
     def _write_totals(self) -> None:
         for period in self._cogs:

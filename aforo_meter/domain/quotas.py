@@ -1,6 +1,5 @@
 """Quotas, as the ledger can tell their usage: which window a moment is in. Pure."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -27,9 +26,6 @@ class Quota:
     meter: str
     window: WindowKind
     features: frozenset[str] = frozenset()  # Counts calls that need one of these; empty: all.
-
-    def counts(self, features: Collection[str]) -> bool:
-        return not self.features or not self.features.isdisjoint(features)
 
 
 def window_of(quota: Quota, *, period: PeriodMicros, now_micros: int) -> PeriodMicros | None:

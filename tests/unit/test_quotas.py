@@ -17,8 +17,8 @@ PERIOD = PeriodMicros(
 )
 
 
-def quota(window: WindowKind, *features: str) -> Quota:
-    return Quota(quota_id="q", meter="api.calls", window=window, features=frozenset(features))
+def quota(window: WindowKind) -> Quota:
+    return Quota(quota_id="q", meter="api.calls", window=window)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,3 @@ def test_the_decision_sees_the_same_window(at: datetime, kind: WindowKind) -> No
         theirs.start_s * 1_000_000,
         theirs.end_s * 1_000_000,
     )
-
-
-def test_a_quota_counts_calls_that_need_one_of_its_features() -> None:
-    assert quota(WindowKind.DAY).counts([])
-    assert quota(WindowKind.DAY, "chat", "api").counts(["api", "other"])
-    assert not quota(WindowKind.DAY, "chat").counts(["api"])
