@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from aforo_proto import margin_pb2, policy_pb2, usage_pb2
 from lab.servers import KafkaServer, eventually
+from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
     ASSIGNED_S_MAX,
     DOLLAR,
@@ -28,7 +29,7 @@ DAY_MICROS = 86_400 * SECOND_MICROS
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lab(
-    kafka_server: KafkaServer, tmp_path_factory: pytest.TempPathFactory
+    kafka_server: KafkaServer | KafkaAt, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ConsumeLab]:
     home = tmp_path_factory.mktemp("consume")
     async with consume_lab(kafka_server.bootstrap, home) as made:
