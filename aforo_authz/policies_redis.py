@@ -6,8 +6,9 @@ connection is down everything still serves, marked stale.
 
 An absent key means "there is none" only while `aforo:v1:sync` is there: sync writes it last. In a
 Redis that was emptied, or is being filled, what is remembered goes on serving, and an unknown
-caller is an outage, not a stranger: nobody is turned away because a cache lost its memory. In the
-same way an absent margin means that there is none only while `aforo:v1:published` is there.
+caller is an outage, not a stranger: nobody is turned away because a cache lost its memory. What the
+consumer writes has no such mark, since several consumers fill Redis, each its own partitions: once
+known, a margin holds until another one is there. It ends by itself with its period.
 """
 
 import asyncio
@@ -31,8 +32,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 0.1
 RETRY_AFTER_OWN_ERROR_S = 1.0
-MARKS = (read_model.SYNC_KEY, read_model.PUBLISHED_KEY)
-ALWAYS_WATCHED = (read_model.ROUTES_KEY, *MARKS)
+ALWAYS_WATCHED = (read_model.ROUTES_KEY, read_model.SYNC_KEY)
 RELOAD_KEYS_MAX = 100  # Keys in one pipeline: decoding them keeps the loop busy for 2 ms.
 
 
@@ -80,7 +80,6 @@ class NearCache:
         self._followed = False  # Does Redis tell us of changes?
         self._current = False  # Was all that it told of read again?
         self._complete = False  # Was aforo:v1:sync there at the last look?
-        self._published = False  # Was aforo:v1:published there at the last look?
         self._was_complete = False
         self._told: tuple[bool, bool] | None = None  # What the log last said.
         self.rules = Rules()
@@ -219,19 +218,15 @@ class NearCache:
     async def _read(self, keys: list[str]) -> None:
         """Read keys from Redis and put what can be understood into the cache."""
         pipeline = self._redis.pipeline(transaction=False)
-        # Before and after: between two looks that both find a mark, absent means absent.
-        for key in (*MARKS, *keys, *MARKS):
+        # Before and after: between two looks that both find the mark, absent means absent.
+        for key in (read_model.SYNC_KEY, *keys, read_model.SYNC_KEY):
             pipeline.get(key)
-        answers = await pipeline.execute(raise_on_error=False)
-        marks = [*answers[: len(MARKS)], *answers[-len(MARKS) :]]
-        for answer in marks:
+        before, *values, after = await pipeline.execute(raise_on_error=False)
+        for answer in (before, after):
             if isinstance(answer, Exception):
                 raise answer
-        sync_before, published_before, sync_after, published_after = (m is not None for m in marks)
-        self._set_marks(
-            complete=sync_before and sync_after, published=published_before and published_after
-        )
-        for key, value in zip(keys, answers[len(MARKS) : -len(MARKS)], strict=True):
+        self._set_complete(before is not None and after is not None)
+        for key, value in zip(keys, values, strict=True):
             if value is None and not self._is_absent(key):
                 continue
             try:
@@ -245,14 +240,13 @@ class NearCache:
 
     def _is_absent(self, key: str) -> bool:
         """Does a value that isn't there mean that there is none?"""
-        if read_model.is_consumers(key) and not self._published:
-            # Only if nothing is remembered: a level, and usage, hold until they are published.
-            return self._complete and self._entries.get(key) is None
+        if read_model.is_consumers(key) and self._entries.get(key) is not None:
+            return False  # A level, and usage, hold until they are published again.
         return self._complete
 
-    def _set_marks(self, *, complete: bool, published: bool) -> None:
-        appeared = (complete and not self._complete) or (published and not self._published)
-        self._complete, self._published = complete, published
+    def _set_complete(self, complete: bool) -> None:  # noqa: FBT001 - its name says it
+        appeared = complete and not self._complete
+        self._complete = complete
         self._was_complete = self._was_complete or complete
         if appeared:
             # What was kept meanwhile may have changed or gone.
@@ -260,7 +254,7 @@ class NearCache:
         self._tell_state()
 
     def _put(self, key: str, value: Any) -> None:  # noqa: ANN401 - one cache for every kind
-        if key in MARKS:
+        if key == read_model.SYNC_KEY:
             return
         if key == read_model.ROUTES_KEY:
             self.rules = value if value is not None else Rules()

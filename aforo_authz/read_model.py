@@ -20,9 +20,8 @@ PREFIX = "aforo:v1:"
 _CREDENTIAL_PREFIX = "aforo:v1:cred:"
 _CONSUMED_PREFIX = "aforo:v1:consumed:"
 ROUTES_KEY = "aforo:v1:routes"
-# Their presence says something, their value nothing: policies, or margins, are all there.
+# Its presence says something, its value nothing: what sync writes is all there.
 SYNC_KEY = "aforo:v1:sync"
-PUBLISHED_KEY = "aforo:v1:published"
 
 _STATES = {
     getattr(policy_pb2, f"SUBSCRIPTION_STATE_{state.name}"): state for state in SubscriptionState
@@ -70,12 +69,12 @@ def counter_key(tenant_id: str, quota_id: str, window_start_s: int) -> str:
 
 
 def decode(key: str, value: bytes | None) -> Any:  # noqa: ANN401 - by the kind of the key
-    """Return the domain value of a key; None if it is absent, and for keys that only are there.
+    """Return the domain value of a key; None if it is absent, and for the key that only is there.
 
     Raises:
         UnreadableValueError: There is a value, but this version cannot understand it.
     """
-    if value is None or key in {SYNC_KEY, PUBLISHED_KEY}:
+    if value is None or key == SYNC_KEY:
         return None
     if key == ROUTES_KEY:
         return rules_of(key, value)

@@ -105,10 +105,6 @@ class ReadModel:
         """What sync does at the end of a pass."""
         self.redis.set(read_model.SYNC_KEY, policy_pb2.SyncState(tenants=1).SerializeToString())
 
-    def complete_publishing(self) -> None:
-        """What consume does once the margins of all tenants are in Redis."""
-        self.redis.set(read_model.PUBLISHED_KEY, b"1")
-
 
 def _quota(quota: Quota) -> policy_pb2.Quota:
     return policy_pb2.Quota(

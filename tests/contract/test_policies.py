@@ -29,7 +29,7 @@ from aforo_authz.policies import (
 from aforo_authz.policies_redis import NearCache
 from aforo_authz.settings import Settings
 from lab.servers import RedisServer, eventually
-from tests.authz_redis import ReadModel, presented
+from tests.authz_redis import PARTITION, ReadModel, presented
 from tests.authz_samples import NOW, make_credential, make_margin, make_policy, make_quota
 from tests.contract.tcp_proxy import TcpProxy
 
@@ -276,8 +276,8 @@ async def test_a_key_is_read_once_however_many_wait_for_it(
     found = await asyncio.gather(*(find(cache) for _ in range(100)))
 
     assert all(each == found[0] for each in found)
-    # Credential, then policy and margin: two reads, each with two marks on either side.
-    assert model.redis.info("commandstats")["cmdstat_get"]["calls"] == 1 + 4 + 2 + 4
+    # Credential, then policy and margin: two reads, each with the mark on either side.
+    assert model.redis.info("commandstats")["cmdstat_get"]["calls"] == 1 + 2 + 2 + 2
 
 
 async def test_guessed_keys_push_no_tenant_out(model: ReadModel) -> None:
@@ -398,11 +398,11 @@ async def test_after_the_next_sync_what_was_not_written_again_is_gone(
     await becomes(cache, lambda k: k == STRANGER, "old")
 
 
-async def test_margins_hold_until_the_consumer_has_published_them_again(
+async def test_a_margin_holds_until_its_own_consumer_has_published_it_again(
     model: ReadModel, cache: NearCache
 ) -> None:
     model.put_margin("acme", make_margin(Level.BLOCK))
-    model.complete_publishing()
+    model.put_consumed(NOW)
     await find(cache)
     model.redis.flushall()
     model.put_credential(KEY, make_credential())
@@ -415,8 +415,16 @@ async def test_margins_hold_until_the_consumer_has_published_them_again(
     assert after_sync.margin is not None
     assert after_sync.margin.level is Level.BLOCK
 
-    model.complete_publishing()
-    await becomes(cache, lambda k: k.margin is None)
+    # Of several consumers, another one is done with its partitions.
+    model.redis.set("aforo:v1:published", b"1")
+    model.put_margin("globex", make_margin(Level.NONE), partition=PARTITION + 1)
+    model.put_policy(make_policy(shadow=False))
+    meanwhile = await becomes(cache, lambda k: k.policy is not None and not k.policy.shadow)
+    assert meanwhile.margin == after_sync.margin
+    assert meanwhile.margin_confirmed_micros == NOW
+
+    model.put_margin("acme", make_margin(Level.WARN))
+    await becomes(cache, lambda k: k.margin is not None and k.margin.level is Level.WARN)
 
 
 # Redis away
