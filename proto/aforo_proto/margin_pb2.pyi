@@ -176,8 +176,8 @@ class Margin(message.Message):
 
 @typing.final
 class ConsumeState(message.Message):
-    """Value of `aforo:v1:consumed:<partition>`. Written by: consume, each second and after each batch,
-    when all that Kafka held of the partition is in the ledger. A margin is as old as the later of
+    """Value of `aforo:v1:consumed:<partition>`. Written by: consume, each second: until when all
+    that Kafka held of the partition is in the ledger, and its margins are published. A margin is as old as the later of
     its own as_of and its partition's: a tenant who sends nothing does not go stale.
     """
 
