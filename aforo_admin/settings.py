@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import parse_url
 
 PREFIX: Final = "AFORO_ADMIN_"
 PORT_MAX: Final = 65535
@@ -22,8 +23,14 @@ class SettingsError(Exception):
 
 
 def _redis_url(text: str) -> str:
-    if not re.match(r"(rediss?|unix)://", text):
-        raise ValueError("expected redis://host:port/db, rediss://… or unix:///path")
+    try:
+        parse_url(text)
+    except ValueError:
+        # Not its own words: they may quote a part of the password.
+        raise ValueError(
+            "expected redis://host:port/db, rediss://… or unix:///path; special characters of a"
+            " password must be percent-encoded"
+        ) from None
     return text
 
 

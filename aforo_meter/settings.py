@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.asyncio.connection import parse_url
 
 from aforo_meter.listen import parse_address, parse_addresses
 from aforo_meter.public_addresses import is_public
@@ -61,8 +62,14 @@ def _bootstrap(text: str) -> str:
 
 
 def _redis_url(text: str) -> str:
-    if not re.match(r"(rediss?|unix)://", text):
-        raise ValueError("expected redis://host:port/db, rediss://… or unix:///path")
+    try:
+        parse_url(text)
+    except ValueError:
+        # Not its own words: they may quote a part of the password.
+        raise ValueError(
+            "expected redis://host:port/db, rediss://… or unix:///path; special characters of a"
+            " password must be percent-encoded"
+        ) from None
     return text
 
 
@@ -329,7 +336,12 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting may be.
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
-    return re.sub(r"(?<=://)[^/@]*@", "(masked)@", str(value))
+    return _without_password(str(value))
+
+
+def _without_password(url: str) -> str:
+    url = re.sub(r"(?<=://)[^/]*@", "(masked)@", url)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "(masked)", url)
 
 
 def _complaints(kind: type[BaseSettings], error: ValidationError) -> Iterator[str]:

@@ -36,7 +36,11 @@ def put(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 def complaint_about(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     put(monkeypatch, **variables)
-    kind = DeliverSettings if any("DELIVER" in name for name in variables) else ShipSettings
+    (kind, *_) = [
+        each
+        for each in (DeliverSettings, ConsumeSettings, ShipSettings)
+        if any(name.startswith(variable(each, "")) for name in variables)
+    ] or [ShipSettings]
     with pytest.raises(SettingsError) as caught:
         load(kind)
     return str(caught.value)
@@ -97,6 +101,9 @@ def test_settings_of_the_other_processes_are_known(monkeypatch: pytest.MonkeyPat
         ("SHIP_LISTEN", "localhost:99999", "at most 65535"),
         ("SHIP_METRICS_LISTEN", "unix:/m.sock", "over TCP"),
         ("SHIP_UNMETERED_STATUSES", "4o3", "integer"),
+        ("CONSUME_REDIS_URL", "http://cache", "expected redis://"),
+        ("CONSUME_REDIS_URL", "redis://cache:port/0", "expected redis://"),
+        ("CONSUME_REDIS_URL", "redis://:hunter2/hunter2@cache:6379/0", "percent-encoded"),
         ("DELIVER_WEBHOOK_URL", "ftp://example.com", "expected https"),
         ("DELIVER_WEBHOOK_URL", "https://", "names no host"),
         ("DELIVER_WEBHOOK_URL", "https://user:pw@example.com/", "user or password"),
@@ -149,6 +156,28 @@ def test_what_is_in_force_is_shown_without_secrets(monkeypatch: pytest.MonkeyPat
     assert "redis://(masked)@cache:6379/0" in shown
     assert "hunter2" not in shown
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@cache:6379/0",
+        "redis://user:a@hunter2@cache:6379/0",
+        "rediss://cache/0?password=hunter2&db=1",
+        "unix:///run/redis.sock?username=user&password=hunter2",
+    ],
+)
+def test_a_password_is_not_shown_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    put(
+        monkeypatch,
+        AFORO_METER_CONSUME_KAFKA_BOOTSTRAP="a:9092",
+        AFORO_METER_CONSUME_REDIS_URL=url,
+        AFORO_METER_CONSUME_LEDGER_URL="sqlite:////var/lib/aforo/ledger.db",
+    )
+
+    assert "hunter2" not in describe(load(ConsumeSettings))
 
 
 @pytest.mark.parametrize("kind", ALL.values())
