@@ -60,6 +60,7 @@ SETTINGS = {
 }
 CONNECTION_WINDOW = 16 << 20
 WRITE_BUFFER_BYTES_MAX = 8 << 20  # A peer that reads no answers is cut off.
+LINGER_S = 5.0  # How long a closed connection may take to send what is queued.
 
 # How long a client may take to learn that it should go: what it sent meanwhile is still served.
 NOTICE_S = 0.1
@@ -92,6 +93,7 @@ class _Http2(asyncio.Protocol):
         self._server = server
         self._streams: dict[int, _Stream] = {}
         self._flush_due = False
+        self._cut_off: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
@@ -105,6 +107,8 @@ class _Http2(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._server.connections.discard(self)
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         for stream in self._streams.values():
             _cancel(stream)
         self._streams.clear()
@@ -139,14 +143,18 @@ class _Http2(asyncio.Protocol):
             self._flush()
 
     def close(self) -> None:
-        self._transport.close()
+        """Close once what is queued has left; who does not take it in time is cut off."""
+        if not self._transport.is_closing():
+            self._transport.close()
+            loop = asyncio.get_running_loop()
+            self._cut_off = loop.call_later(LINGER_S, self._transport.abort)
 
     def _break_off(self, error: NGH2Error) -> None:
         log.warning("a client broke HTTP/2: connection closed", error=str(error))
         with contextlib.suppress(NGH2Error):
             # What libnghttp2 has queued is the GOAWAY that names the error.
             self._transport.write(self._http2.data_to_send())
-        self._transport.close()
+        self.close()
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, RequestReceived):
@@ -160,7 +168,7 @@ class _Http2(asyncio.Protocol):
         elif isinstance(event, TrailersReceived):
             self._collect(event.stream_id, b"", end=True)
         elif isinstance(event, ConnectionClosed):
-            self._transport.close()
+            self.close()
 
     def _begin(self, event: RequestReceived) -> None:
         path, kind, budget_s = b"", b"", None
@@ -256,7 +264,7 @@ class _Http2(asyncio.Protocol):
         if data:
             self._transport.write(data)
         if not self._http2.want_read and not self._http2.want_write:
-            self._transport.close()
+            self.close()
 
 
 def _cancel(stream: _Stream) -> None:

@@ -4,7 +4,6 @@ Built on hyperframe and hpack: another implementation than the server's.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -97,6 +96,11 @@ class Http2Client:
         """Write everything at once: it arrives together."""
         self._writer.write(b"".join(p if isinstance(p, bytes) else p.serialize() for p in parts))
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the server's side has not taken yet, and is kept here."""
+        return self._writer.transport.get_write_buffer_size()
+
     def headers_frame(
         self, headers: Headers, *, stream_id: int | None = None, end_stream: bool = False
     ) -> HeadersFrame:
@@ -170,6 +174,12 @@ class Http2Client:
             self.ended.add(frame.stream_id)
 
     async def close(self) -> None:
+        """Close; what the other side does not take within a moment is dropped."""
         self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+        try:
+            async with asyncio.timeout(2.0):
+                await self._writer.wait_closed()
+        except TimeoutError:
+            self._writer.transport.abort()
+        except ConnectionError:
+            pass

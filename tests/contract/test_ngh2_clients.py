@@ -363,7 +363,35 @@ async def test_a_client_that_reads_no_answers_is_cut_off(world: World) -> None:
                 frames = [DataFrame(stream_id, data=piece) for piece in pieces]
                 frames[-1].flags.add("END_STREAM")
                 client.send(headers, *frames)
-                await asyncio.sleep(0)
+                # Not faster than the server reads: what is kept here would hide what it does.
+                await asyncio.sleep(0 if client.unsent_bytes < 1_000_000 else 0.01)
+
+
+async def test_a_client_that_breaks_http2_and_reads_nothing_is_cut_off_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is still queued for it would keep a connection that only closes, open for ever."""
+    monkeypatch.setattr("aforo_authz.server_ngh2.LINGER_S", 0.2)
+    others = set(world.server.connections)
+    client = await world.client()
+    await client.call(ECHO)
+    (connection,) = world.server.connections - others
+    widest = 2**31 - 1
+    client.send(
+        SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: widest}),
+        WindowUpdateFrame(0, window_increment=widest - 65_535),
+    )
+    body = framed(bytes(190_000))
+    while not connection._transport.get_write_buffer_size():  # The kernel takes no more.
+        stream_id, headers, _ = client.request(ECHO, b"")
+        pieces = range(0, len(body), 16_000)
+        frames = [DataFrame(stream_id, data=body[at : at + 16_000]) for at in pieces]
+        frames[-1].flags.add("END_STREAM")
+        client.send(headers, *frames)
+        await asyncio.sleep(0.001)
+    client.send(b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x")  # Data has no business on stream 0.
+
+    await until(lambda: connection not in world.server.connections)
 
 
 async def test_draining_says_goaway_and_finishes_what_has_begun(world: World) -> None:
