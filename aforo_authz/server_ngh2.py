@@ -114,8 +114,8 @@ class _Http2(asyncio.Protocol):
         self._streams.clear()
 
     def pause_writing(self) -> None:
-        log.warning("a client reads no answers: connection closed")
         self._transport.abort()
+        log.warning("a client reads no answers: connection closed")
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -150,11 +150,11 @@ class _Http2(asyncio.Protocol):
             self._cut_off = loop.call_later(LINGER_S, self._transport.abort)
 
     def _break_off(self, error: NGH2Error) -> None:
-        log.warning("a client broke HTTP/2: connection closed", error=str(error))
         with contextlib.suppress(NGH2Error):
             # What libnghttp2 has queued is the GOAWAY that names the error.
             self._transport.write(self._http2.data_to_send())
         self.close()
+        log.warning("a client broke HTTP/2: connection closed", error=str(error))
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, RequestReceived):

@@ -6,11 +6,12 @@ A missing server skips with its reason; with AFORO_REQUIRE_ALL=1 (set in CI) it 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
 import redis
+import structlog
 
 from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
 
@@ -47,6 +48,23 @@ def started(kind: type[P]) -> Iterator[P]:
         pytest.skip(message)
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def logs_of_one_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep what a test sets up for logging from the next one, whose standard error is another.
+
+    A process that remembers its loggers writes to the stream that it began with; pytest closes
+    that stream when the test ends.
+    """
+    configure = structlog.configure
+
+    def configure_uncached(**settings: Any) -> None:  # noqa: ANN401 - structlog's own
+        configure(**{**settings, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_uncached)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
