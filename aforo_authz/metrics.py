@@ -108,6 +108,11 @@ class Metrics:
             "cache_reloads": ("Keys read again.", lambda: cache.counts.reloads),
             "unreadable_values": ("Values not understood.", lambda: cache.counts.unreadable),
             "cache_stale": ("1 while values can't be confirmed.", lambda: float(cache.stale)),
+            # Sync's own figure goes silent with it.
+            "synced_timestamp_seconds": (
+                "When sync last completed a pass, by what it left in Redis; 0: never seen.",
+                lambda: cache.synced_micros / 1_000_000,
+            ),
         }
         for name, (text, reading) in readings.items():
             gauge = Gauge(f"aforo_authz_{name}", text, registry=self.registry)

@@ -83,6 +83,7 @@ class NearCache:
         self._was_complete = False
         self._told: tuple[bool, bool] | None = None  # What the log last said.
         self.rules = Rules()
+        self.synced_micros = 0  # When the last pass of sync was complete, as far as is known.
         self.counts = CacheCounts()
 
     @property
@@ -255,6 +256,7 @@ class NearCache:
 
     def _put(self, key: str, value: Any) -> None:  # noqa: ANN401 - one cache for every kind
         if key == read_model.SYNC_KEY:
+            self.synced_micros = value or self.synced_micros
             return
         if key == read_model.ROUTES_KEY:
             self.rules = value if value is not None else Rules()

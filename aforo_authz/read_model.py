@@ -1,5 +1,6 @@
 """Redis values → domain. The only module that knows the keys and messages of the read model."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -20,7 +21,7 @@ PREFIX = "aforo:v1:"
 _CREDENTIAL_PREFIX = "aforo:v1:cred:"
 _CONSUMED_PREFIX = "aforo:v1:consumed:"
 ROUTES_KEY = "aforo:v1:routes"
-# Its presence says something, its value nothing: what sync writes is all there.
+# Its presence says that what sync writes is all there, its value since when.
 SYNC_KEY = "aforo:v1:sync"
 
 _STATES = {
@@ -69,23 +70,26 @@ def counter_key(tenant_id: str, quota_id: str, window_start_s: int) -> str:
 
 
 def decode(key: str, value: bytes | None) -> Any:  # noqa: ANN401 - by the kind of the key
-    """Return the domain value of a key; None if it is absent, and for the key that only is there.
+    """Return the domain value of a key; None if it is absent.
 
     Raises:
         UnreadableValueError: There is a value, but this version cannot understand it.
     """
-    if value is None or key == SYNC_KEY:
-        return None
-    if key == ROUTES_KEY:
-        return rules_of(key, value)
+    return None if value is None else _decoder_of(key)(key, value)
+
+
+def _decoder_of(key: str) -> Callable[[str, bytes], Any]:
+    exact = {SYNC_KEY: synced_of, ROUTES_KEY: rules_of}.get(key)
+    if exact is not None:
+        return exact
     if key.startswith(_CREDENTIAL_PREFIX):
-        return credential_of(key, value)
+        return credential_of
     if key.startswith(_CONSUMED_PREFIX):
-        return consumed_of(key, value)
+        return consumed_of
     if key.endswith(":policy"):
-        return policy_of(key, value)
+        return policy_of
     assert key.endswith(":margin"), f"nobody asks for {key}"
-    return margin_of(key, value)
+    return margin_of
 
 
 def credential_of(key: str, value: bytes) -> Credential:
@@ -166,6 +170,15 @@ def consumed_of(key: str, value: bytes) -> int:
     return _parse(margin_pb2.ConsumeState, key, value).as_of_micros
 
 
+def synced_of(key: str, value: bytes) -> int:
+    """Decode a SyncState: when the last complete pass ended, Unix time in microseconds.
+
+    Raises:
+        UnreadableValueError: Not a SyncState.
+    """
+    return _parse(policy_pb2.SyncState, key, value).completed_at_micros
+
+
 def rules_of(key: str, value: bytes) -> Rules:
     """Decode Routes.
 
@@ -212,6 +225,7 @@ _M = TypeVar(
     policy_pb2.Credential,
     policy_pb2.Policy,
     policy_pb2.Routes,
+    policy_pb2.SyncState,
     margin_pb2.Margin,
     margin_pb2.ConsumeState,
 )

@@ -116,9 +116,11 @@ def bound_socket(address: Address, *, backlog: int = 1024) -> socket.socket:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         return socket.create_server((address.host, address.port), family=family, backlog=backlog)
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        remedy = "make its folder" if missing else "stop what uses it"
         raise AddressError(
             f"cannot listen on {address}: {plain(error)};"
-            " stop what uses it, or set AFORO_AUTHZ_LISTEN to another address"
+            f" {remedy}, or set AFORO_AUTHZ_LISTEN to another address"
         ) from error
 
 

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
     )
 
-    listen: str = "127.0.0.1:9001"
+    listen: str = "127.0.0.1:9191"
     """Where Envoy reaches us: host:port or unix:/path, several separated by commas."""
 
     transport: Literal["ngh2", "grpcio"] = "ngh2"

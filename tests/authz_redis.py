@@ -101,9 +101,10 @@ class ReadModel:
         )
         self.redis.set(read_model.ROUTES_KEY, message.SerializeToString())
 
-    def complete_sync(self) -> None:
+    def complete_sync(self, *, at_micros: int = 0) -> None:
         """What sync does at the end of a pass."""
-        self.redis.set(read_model.SYNC_KEY, policy_pb2.SyncState(tenants=1).SerializeToString())
+        state = policy_pb2.SyncState(tenants=1, completed_at_micros=at_micros)
+        self.redis.set(read_model.SYNC_KEY, state.SerializeToString())
 
 
 def _quota(quota: Quota) -> policy_pb2.Quota:

@@ -20,6 +20,7 @@ from aforo_authz.domain.access import (
     SubscriptionState,
 )
 from aforo_authz.domain.features import Rule, Rules
+from aforo_authz.metrics import Metrics
 from aforo_authz.policies import (
     STRANGER,
     InMemoryPolicies,
@@ -246,6 +247,23 @@ async def test_changes_are_heard_of(model: ReadModel, cache: NearCache) -> None:
     await eventually(
         lambda: cache.rules.needs_of(method="GET", path="/a").features == ("f",), within_s=SOON_S
     )
+
+
+async def test_the_age_of_the_policies_is_known_though_sync_is_away(
+    model: ReadModel, cache: NearCache
+) -> None:
+    await find(cache)
+    model.complete_sync(at_micros=NOW)
+    await eventually(lambda: cache.synced_micros == NOW, within_s=SOON_S)
+
+    counters = Metrics()
+    counters.watch(cache)
+    shown = counters.registry.get_sample_value("aforo_authz_synced_timestamp_seconds")
+    assert shown == NOW / 1_000_000
+
+    model.redis.flushall()
+    await becomes(cache, lambda k: k.stale)
+    assert cache.synced_micros == NOW
 
 
 async def test_what_is_removed_is_gone(model: ReadModel, cache: NearCache) -> None:

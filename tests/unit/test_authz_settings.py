@@ -23,7 +23,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
 def test_without_variables_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = loaded(monkeypatch)
 
-    assert settings.addresses == [TcpAddress("127.0.0.1", 9001)]
+    assert settings.addresses == [TcpAddress("127.0.0.1", 9191)]
     assert settings.transport == "ngh2"
     assert not settings.peer_certificate
     assert settings.metrics_listen == ""
