@@ -45,7 +45,8 @@ EXAMPLES: Final = """examples:
   aforo-admin show acme
 
 Every setting is a variable that begins with AFORO_ADMIN_; check-config prints them all.
-Exit codes: 0 ok, 1 failed, 2 wrong usage, settings or catalog.
+Exit codes: 0 ok, 1 failed, 2 wrong usage, settings or catalog. `check` ends with 1 if the catalog
+has faults, `diff --exit-code` with 1 if anything differs, and with 2 if it could not compare.
 """
 
 log = structlog.get_logger("aforo_admin")

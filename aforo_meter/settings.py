@@ -324,7 +324,8 @@ def describe(settings: BaseSettings) -> str:
     """Return the settings in force, one a line with what it is for, secrets masked."""
     kind = type(settings)
     return "\n".join(
-        f"{variable(kind, name)}={_shown(getattr(settings, name))}  # {field.description}"
+        f"{variable(kind, name)}={_shown(getattr(settings, name))}"
+        f"  # {' '.join((field.description or '').split())}"
         for name, field in kind.model_fields.items()
     )
 

@@ -72,7 +72,7 @@ def curl_lines(world: World) -> str:
             f"  curl -i {world.url}{CHAT} -H 'x-api-key: {acme}' -d '{body}'",
             f"  curl -i {world.url}/echo -H 'x-api-key: {globex}'      # a hard quota",
             f"  curl -i {world.url}/echo -H 'x-api-key: wrong' -H 'x-tenant-id: acme'",
-            f"  $EDITOR {world.stack.catalog}      # a change is in force within a second",
+            f"  $EDITOR {world.stack.catalog}      # plan pro at 30.00 frees Acme in a second",
             f"  logs: {world.stack.home}",
         ]
     )

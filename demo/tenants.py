@@ -27,7 +27,7 @@ TENANTS = {
         Tenant("acme", "Acme Corp", "pro", mint_key(), "its margin melts, level by level"),
         Tenant("globex", "Globex", "team", mint_key(), f"{HARD_QUOTA_CALLS} calls a day, hard"),
         Tenant("initech", "Initech", "free", mint_key(), "pays nothing, has a COGS allowance"),
-        Tenant("umbrella", "Umbrella", "enterprise", mint_key(), "a deal: big fee, low floors"),
+        Tenant("umbrella", "Umbrella", "enterprise", mint_key(), "a big fee, low floors"),
         Tenant("hooli", "Hooli", "pro-shadow", mint_key(), "shadow mode: decided, let pass"),
     )
 }
