@@ -85,6 +85,14 @@ async def test_a_compressed_answer_is_not_asked_for_since_its_tokens_could_not_b
     assert reached.header("accept-encoding") is None
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages"])
+async def test_the_callers_key_does_not_reach_a_model(lab: EnvoyLab, path: str) -> None:
+    await lab.client.post(path, COMPLETION, headers={"x-api-key": "a-key-of-ours"})
+
+    (reached,) = lab.premium.last
+    assert reached.header("x-api-key") is None
+
+
 async def test_a_stream_that_its_caller_leaves_is_logged_without_tokens(lab: EnvoyLab) -> None:
     unique = lab.unique(CHAT)
     body = COMPLETION | {"stream": True, "x_lab_words": 1000, "x_lab_gap_ms": 20}
