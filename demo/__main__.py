@@ -24,7 +24,7 @@ def main() -> int:
         epilog="examples: python -m demo | python -m demo --once | python -m demo --port 10000",
     )
     parser.add_argument("--once", action="store_true", help="play the story, check it, and end")
-    parser.add_argument("--port", type=_port, help="where Envoy listens (default: a free port)")
+    parser.add_argument("--port", type=port, help="where Envoy listens (default: a free port)")
     parser.add_argument(
         "--transport", choices=["ngh2", "grpcio"], default="ngh2", help="authz' gRPC server"
     )
@@ -69,11 +69,11 @@ def run(stack: Stack, *, once: bool) -> int:
     return 0 if good else 1
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port: choose one from 1 to 65535")
-    return port
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is no port: choose one from 1 to 65535")
+    return number
 
 
 def _interrupt(_number: int, _frame: object) -> None:
