@@ -285,7 +285,12 @@ async def test_a_call_above_the_limit_is_refused_and_not_cut(lab: EnvoyLab) -> N
     size = 40 * MEBIBYTE
     writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n\r\n".encode())
     writer.write(b'{"a":"' + b"x" * (33 * MEBIBYTE))
-    status = await reader.readline()
+    answer = asyncio.ensure_future(reader.readline())
+    async with asyncio.timeout(60.0):
+        while not answer.done():  # More keeps coming, as from a client who has more to send.
+            writer.write(b"x" * 1024)
+            await asyncio.wait({answer}, timeout=0.1)
+    status = answer.result()
     writer.transport.abort()
 
     assert status == b"HTTP/1.1 413 Payload Too Large\r\n"
