@@ -12,11 +12,8 @@ from collections.abc import Callable
 
 import structlog
 import uvloop
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from aforo_authz import health, metrics
+from aforo_authz import health, metrics, read_model
 from aforo_authz.authorize import PATH, Authorization, system_clock_micros
 from aforo_authz.check import Call, Identification
 from aforo_authz.denials import DENIALS
@@ -24,8 +21,9 @@ from aforo_authz.domain.access import Decision, Outcome
 from aforo_authz.log import configure_logging
 from aforo_authz.policies_redis import NearCache
 from aforo_authz.quotas_redis import RedisQuotas
-from aforo_authz.server import AddressError, Server, guarded
-from aforo_authz.server_grpcio import GrpcioServer
+from aforo_authz.redis_nodes import RedisNodes
+from aforo_authz.redis_url import parse_redis_url
+from aforo_authz.server import AddressError, Methods, Server, guarded
 from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings, SettingsError, describe, load
 
@@ -77,14 +75,17 @@ async def serve(settings: Settings) -> None:
     Raises:
         AddressError: An address can't be listened on.
     """
-    connect = connector(settings)
-    redis = connect()
-    cache = NearCache(redis, connect, entries_max=settings.cache_entries_max)
+    nodes = RedisNodes(parse_redis_url(settings.redis_url), prefix=read_model.PREFIX)
+    cache = NearCache(
+        nodes,
+        entries_max=settings.cache_entries_max,
+        bytes_max=settings.cache_mib_max << 20,
+    )
     counters = metrics.Metrics()
     counters.watch(cache)
     authorization = Authorization(
         policies=cache,
-        quotas=RedisQuotas(redis),
+        quotas=RedisQuotas(nodes),
         now_micros=system_clock_micros,
         denials={reason: settings.denial_of(reason) for reason in DENIALS},
         observe=_observer(counters, settings.log_sample_ratio),
@@ -99,9 +100,7 @@ async def serve(settings: Settings) -> None:
     # What our own code gets wrong is counted like an outage: guarded first, then counted.
     check = counters.counting_failures(guarded(authorization.check))
     methods = {PATH: check, health.PATH: healthy.check}
-    server: Server = (
-        GrpcioServer(methods) if settings.transport == "grpcio" else Ngh2Server(methods)
-    )
+    server = _server(settings.transport, methods)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -123,22 +122,15 @@ async def serve(settings: Settings) -> None:
         healthy.draining = True
         log.info("draining")
         await server.drain(settings.drain_s)
-    await redis.aclose()
 
 
-def connector(settings: Settings) -> Callable[[], Redis]:
-    timeout_s = settings.redis_timeout_ms / 1000
+def _server(transport: str, methods: Methods) -> Server:
+    if transport == "grpcio":
+        # Only who asks for it pays for its 20 MB of memory.
+        from aforo_authz.server_grpcio import GrpcioServer  # noqa: PLC0415
 
-    def connect() -> Redis:
-        return Redis.from_url(
-            settings.redis_url,
-            protocol=2,  # Invalidation then arrives as messages of a channel.
-            socket_timeout=max(timeout_s, 1.0),  # Callers give up earlier, by their own budgets.
-            socket_connect_timeout=1.0,
-            retry=Retry(NoBackoff(), 0),
-        )
-
-    return connect
+        return GrpcioServer(methods)
+    return Ngh2Server(methods)
 
 
 def _observer(

@@ -12,28 +12,27 @@ known, a margin holds until another one is there. It ends by itself with its per
 """
 
 import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
 
 from aforo_authz import read_model
 from aforo_authz.domain.access import Credential, Known, Margin, Policy
 from aforo_authz.domain.features import Rules
+from aforo_authz.lru import MISSING, Lru
 from aforo_authz.policies import STRANGER, PoliciesUnavailableError, Presented, same_kind
-from aforo_authz.tracking import follow
+from aforo_authz.redis_link import RedisAnswerError
+from aforo_authz.redis_nodes import RedisNodes
 
 log = structlog.get_logger(__name__)
 
 RETRY_S = 0.1
-RETRY_AFTER_OWN_ERROR_S = 1.0
+READ_S_MAX = 1.0  # A read is shared; those who wait for it give up earlier, by their own budgets.
 ALWAYS_WATCHED = (read_model.ROUTES_KEY, read_model.SYNC_KEY)
-RELOAD_KEYS_MAX = 100  # Keys in one pipeline: decoding them keeps the loop busy for 2 ms.
+RELOAD_KEYS_MAX = 100  # Keys in one read: decoding them keeps the loop busy for 2 ms.
 
 
 @dataclass(slots=True)
@@ -50,24 +49,25 @@ class NearCache:
     """Policies over Redis, remembered. One per process; lives in one event loop.
 
     Args:
-        redis: A client with timeouts; its connections are used for look-ups.
-        tracking: Makes a client of its own for the tracking connection.
+        nodes: Redis; its follower is this cache.
         entries_max: Keys remembered; the least recently used go first.
+        bytes_max: Memory that they may take, about.
         strangers_max: Unknown credentials remembered, so that guessing keys spares Redis.
     """
 
     def __init__(
         self,
-        redis: Redis,
-        tracking: Callable[[], Redis],
+        nodes: RedisNodes,
         *,
-        entries_max: int = 300_000,
+        entries_max: int = 400_000,
+        bytes_max: int = 256 << 20,
         strangers_max: int = 10_000,
     ) -> None:
-        self._redis = redis
-        self._tracking = tracking
-        self._entries: OrderedDict[str, Any] = OrderedDict()  # key → decoded value, None: absent
-        self._entries_max = entries_max
+        self._nodes = nodes
+        nodes.follower = self
+        self.entries = Lru(  # key → decoded value, None: absent
+            entries_max=entries_max, bytes_max=bytes_max, bytes_of=read_model.bytes_of
+        )
         self._strangers: OrderedDict[str, None] = OrderedDict()
         self._strangers_max = strangers_max
         self._loading: dict[str, asyncio.Future[None]] = {}
@@ -77,10 +77,10 @@ class NearCache:
         self._wake = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._readers: set[asyncio.Task[None]] = set()
-        self._followed = False  # Does Redis tell us of changes?
-        self._current = False  # Was all that it told of read again?
+        self._current = False  # Was all that Redis told of read again?
         self._complete = False  # Was aforo:v1:sync there at the last look?
         self._was_complete = False
+        self._doubted_micros = -1  # A sync that was complete then says nothing of what is absent.
         self._told: tuple[bool, bool] | None = None  # What the log last said.
         self.rules = Rules()
         self.synced_micros = 0  # When the last pass of sync was complete, as far as is known.
@@ -94,7 +94,7 @@ class NearCache:
     @property
     def stale(self) -> bool:
         """Can the values not be confirmed: no word from Redis, or no complete sync in it?"""
-        return not (self._followed and self._current and self._complete)
+        return not (self._nodes.connected and self._current and self._complete)
 
     def find(self, presented: Presented, budget_s: float) -> Known | Awaitable[Known]:
         if presented.sha256_hex in self._strangers:
@@ -109,40 +109,38 @@ class NearCache:
     async def run(self) -> None:
         """Keep the cache equal to Redis until cancelled. Errors end in another attempt."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._persist(self._follow_changes))
-            tasks.create_task(self._persist(self._reload_changed))
+            tasks.create_task(self._nodes.run())
+            tasks.create_task(self._reload_changed())
 
     def _compose(self, presented: Presented) -> Known | list[str]:
         """Return what is known, or the keys that have to be read before it can be told."""
-        entries = self._entries
+        use = self.entries.use
         cred_key = read_model.credential_key(presented.sha256_hex)
-        if cred_key not in entries:
+        found = use(cred_key)
+        if found is MISSING:
             return [cred_key]
-        entries.move_to_end(cred_key)
-        credential: Credential | None = same_kind(entries[cred_key], presented)
+        credential: Credential | None = same_kind(found, presented)
         if credential is None:
             return STRANGER
         policy_key = read_model.policy_key(credential.tenant_id)
         margin_key = read_model.margin_key(credential.tenant_id)
-        if policy_key not in entries or margin_key not in entries:
+        policy: Policy | None = use(policy_key)
+        found = use(margin_key)
+        if policy is MISSING or found is MISSING:
             return [policy_key, margin_key]
-        entries.move_to_end(policy_key)
-        entries.move_to_end(margin_key)
-        policy: Policy | None = entries[policy_key]
-        found: tuple[Margin, int] | None = entries[margin_key]
         if found is None:
             return Known(presented=True, credential=credential, policy=policy, stale=self.stale)
+        margin: Margin
         margin, partition = found
-        consumed_key = read_model.consumed_key(partition)
-        if consumed_key not in entries:
-            return [consumed_key]
-        entries.move_to_end(consumed_key)
+        confirmed_micros = use(read_model.consumed_key(partition))
+        if confirmed_micros is MISSING:
+            return [read_model.consumed_key(partition)]
         return Known(
             presented=True,
             credential=credential,
             policy=policy,
             margin=margin,
-            margin_confirmed_micros=entries[consumed_key] or 0,
+            margin_confirmed_micros=confirmed_micros or 0,
             stale=self.stale,
         )
 
@@ -158,10 +156,12 @@ class NearCache:
                     if isinstance(known, Known):
                         break
                     missing = known
-        except (RedisError, OSError, TimeoutError) as error:
+        except TimeoutError as error:
             raise PoliciesUnavailableError(
                 f"Redis did not answer in {budget_s * 1000:.0f} ms and nothing is remembered"
             ) from error
+        except RedisAnswerError as error:
+            raise PoliciesUnavailableError(f"{error}; nothing is remembered") from error
         except read_model.UnreadableValueError as error:
             raise PoliciesUnavailableError(str(error)) from error
         if known.credential is None:
@@ -193,12 +193,12 @@ class NearCache:
         failure: BaseException | None = None
         try:
             await self._read(keys)
-        except (RedisError, OSError, TimeoutError) as error:
+        except RedisAnswerError as error:
             failure = error
         finally:
             for key in keys:
                 future = self._loading.pop(key)
-                if key in self._entries:
+                if key in self.entries:
                     future.set_result(None)
                 else:
                     future.set_exception(failure or self._why_missing(key))
@@ -206,7 +206,7 @@ class NearCache:
             again = self._outdated.intersection(keys)
             if again:
                 self._outdated -= again
-                self._on_change(list(again))
+                self.on_changed(list(again))
 
     def _why_missing(self, key: str) -> Exception:
         if self._complete:
@@ -218,20 +218,18 @@ class NearCache:
 
     async def _read(self, keys: list[str]) -> None:
         """Read keys from Redis and put what can be understood into the cache."""
-        pipeline = self._redis.pipeline(transaction=False)
         # Before and after: between two looks that both find the mark, absent means absent.
-        for key in (read_model.SYNC_KEY, *keys, read_model.SYNC_KEY):
-            pipeline.get(key)
-        before, *values, after = await pipeline.execute(raise_on_error=False)
+        asked = [("GET", key) for key in (read_model.SYNC_KEY, *keys, read_model.SYNC_KEY)]
+        before, *values, after = await self._nodes.ask_all(asked, budget_s=READ_S_MAX)
         for answer in (before, after):
-            if isinstance(answer, Exception):
+            if isinstance(answer, RedisAnswerError):
                 raise answer
-        self._set_complete(before is not None and after is not None)
+        self._set_complete(before is not None and self._is_trusted(after))
         for key, value in zip(keys, values, strict=True):
             if value is None and not self._is_absent(key):
                 continue
             try:
-                if isinstance(value, ResponseError):
+                if isinstance(value, RedisAnswerError):
                     raise read_model.UnreadableValueError(key, str(value))  # noqa: TRY301
                 self._put(key, read_model.decode(key, value))
             except read_model.UnreadableValueError as error:
@@ -241,9 +239,26 @@ class NearCache:
 
     def _is_absent(self, key: str) -> bool:
         """Does a value that isn't there mean that there is none?"""
-        if read_model.is_consumers(key) and self._entries.get(key) is not None:
+        if read_model.is_consumers(key) and self.entries.peek(key) not in (MISSING, None):
             return False  # A level, and usage, hold until they are published again.
         return self._complete
+
+    def _is_trusted(self, mark: bytes | None) -> bool:
+        """Does sync's mark say that all is there? In a cluster it stands on one server only."""
+        if mark is None or not self._nodes.several:
+            return mark is not None
+        try:
+            return read_model.synced_of(read_model.SYNC_KEY, mark) > self._doubted_micros
+        except read_model.UnreadableValueError:
+            return False
+
+    def _doubt_absence(self) -> None:
+        """Believe of no key that it is absent, until sync has looked at all of them again.
+
+        One server of a cluster may have lost its memory while the mark stands on another.
+        """
+        if self._nodes.several:
+            self._doubted_micros = self.synced_micros
 
     def _set_complete(self, complete: bool) -> None:  # noqa: FBT001 - its name says it
         appeared = complete and not self._complete
@@ -251,7 +266,7 @@ class NearCache:
         self._was_complete = self._was_complete or complete
         if appeared:
             # What was kept meanwhile may have changed or gone.
-            self._on_change(None)
+            self.on_changed(None)
         self._tell_state()
 
     def _put(self, key: str, value: Any) -> None:  # noqa: ANN401 - one cache for every kind
@@ -263,26 +278,24 @@ class NearCache:
             return
         if value is not None:
             self._forget_stranger(key)
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._entries_max:
-            self._entries.popitem(last=False)
+        self.entries.put(key, value)
 
     def _remember_stranger(self, presented: Presented) -> None:
         # Out of the big table: a guesser must not push tenants out of it.
         key = read_model.credential_key(presented.sha256_hex)
-        if self._entries.get(key, self) is not None:
+        if self.entries.peek(key) is not None:
             return
-        del self._entries[key]
+        self.entries.discard(key)
         if not self.stale:  # Else nobody would tell of a credential created now.
             self._strangers[presented.sha256_hex] = None
             while len(self._strangers) > self._strangers_max:
                 self._strangers.popitem(last=False)
 
-    def _on_change(self, keys: list[str] | None) -> None:
+    def on_changed(self, keys: list[str] | None) -> None:
         """Note what Redis says has changed; None means everything."""
         if keys is None:
-            self._changed.update(self._entries, ALWAYS_WATCHED)
+            self._doubt_absence()
+            self._changed.update(self.entries, ALWAYS_WATCHED)
             self._outdated.update(self._loading)
             self._strangers.clear()
         for key in keys or ():
@@ -290,47 +303,40 @@ class NearCache:
             if key in self._loading:
                 # The read under way may be older than the change: another one follows it.
                 self._outdated.add(key)
-            elif key in self._entries or key in ALWAYS_WATCHED:
+            elif key in self.entries or key in ALWAYS_WATCHED:
                 self._changed.add(key)
         if self._changed:
             self._wake.set()
+
+    def on_connected(self) -> None:
+        """Read again what is known: all of it may have changed, unnoticed."""
+        self._current = False
+        self._changed.update(self.entries, ALWAYS_WATCHED)
+        self._wake.set()
+
+    def on_disconnected(self, error: Exception | None) -> None:
+        self._doubt_absence()
+        self._strangers.clear()
+        self._tell_state(error)
 
     def _forget_stranger(self, key: str) -> None:
         prefix = read_model.credential_key("")
         if key.startswith(prefix):
             self._strangers.pop(key.removeprefix(prefix), None)
 
-    async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Begin again after any error: what is known goes on serving meanwhile, marked stale."""
-        while True:
-            try:
-                await work()
-            except (RedisError, OSError, TimeoutError) as error:
-                self._tell_state(error)
-                await asyncio.sleep(RETRY_S)
-            except Exception as error:
-                log.exception("the cache broke")
-                self._tell_state(error)
-                await asyncio.sleep(RETRY_AFTER_OWN_ERROR_S)
-
-    async def _follow_changes(self) -> None:
-        try:
-            async with contextlib.aclosing(follow(self._tracking(), read_model.PREFIX)) as changes:
-                async for keys in changes:
-                    self._on_change(keys)
-                    if keys is None:
-                        # Just connected, or Redis was emptied: all of it may have changed.
-                        await self._reload()
-                        self._followed = True
-                        self._tell_state()
-        finally:
-            self._followed = False
-            self._strangers.clear()
-
     async def _reload_changed(self) -> None:
         while True:
             await self._wake.wait()
-            await self._reload()
+            try:
+                await self._reload()
+            except RedisAnswerError as error:
+                self._tell_state(error)
+                await asyncio.sleep(RETRY_S)
+            except Exception as error:
+                # What is known goes on serving, marked stale: a wrong turn of ours is no outage.
+                log.exception("the cache broke")
+                self._tell_state(error)
+                await asyncio.sleep(RETRY_S)
 
     async def _reload(self) -> None:
         """Read again what has changed. What can't be read stays marked as changed."""
@@ -353,9 +359,9 @@ class NearCache:
 
     def _tell_state(self, error: Exception | None = None) -> None:
         """Log when the state changes, and only then."""
-        if error is None and not self._followed:
+        if error is None and not self._nodes.connected:
             return  # Still connecting.
-        state = (self._followed and self._current, self._complete)
+        state = (self._nodes.connected and self._current, self._complete)
         if state == self._told:
             return
         self._told = state
@@ -368,4 +374,4 @@ class NearCache:
                 " is aforo-admin sync running?"
             )
         else:
-            log.info("the cache follows Redis", entries=len(self._entries))
+            log.info("the cache follows Redis", entries=len(self.entries))

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnparsableError
-from redis.asyncio.connection import parse_url
 
 from aforo_authz.denials import DENIALS, Denial
 from aforo_authz.domain.access import Reason
+from aforo_authz.redis_url import RedisUrlError, parse_redis_url
 from aforo_authz.server import Address, AddressError, TcpAddress, parse_address
 
 PREFIX = "AFORO_AUTHZ_"
@@ -36,8 +36,9 @@ class Settings(BaseSettings):
     """Which gRPC server answers. ngh2 is several times as fast; grpcio is the second source."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The read model, and the counters of hard quotas: redis://, rediss:// or unix:///path.
-    Beside Envoy, for speed."""
+    """The read model, and the counters of hard quotas; beside Envoy, for speed. redis://host:port/db,
+    unix:///path, redis-sentinel://host:port,host:port/db?service=name,
+    redis-cluster://host:port,host:port; rediss… for TLS, with ?ssl_ca_certs=/path."""
 
     redis_timeout_ms: int = Field(default=50, ge=1, le=10_000)
     """How long a decision waits for Redis. Less if Envoy's own timeout leaves less."""
@@ -45,8 +46,11 @@ class Settings(BaseSettings):
     stale_max_s: int = Field(default=300, ge=1)
     """A margin that nobody confirmed for so long no longer blocks, unless the policy says so."""
 
-    cache_entries_max: int = Field(default=300_000, ge=100)
+    cache_entries_max: int = Field(default=400_000, ge=100)
     """Values remembered; about three a tenant."""
+
+    cache_mib_max: int = Field(default=256, ge=1, le=1 << 20)
+    """Memory that they may take, about."""
 
     jwt_claim_path: str = ""
     """Where in the metadata of Envoy's jwt_authn the tenant's subject stands, e.g.
@@ -90,13 +94,9 @@ class Settings(BaseSettings):
     @classmethod
     def _redis_understands_it(cls, value: str) -> str:
         try:
-            parse_url(value)
-        except ValueError as error:
-            # Not its own words: they may quote a part of the password.
-            raise ValueError(
-                "expected redis://host:port/db, rediss://… or unix:///path; special characters"
-                " of a password must be percent-encoded"
-            ) from error
+            parse_redis_url(value)
+        except RedisUrlError as error:
+            raise ValueError(str(error)) from None  # What led to it may hold a password.
         return value
 
     @field_validator("denials")

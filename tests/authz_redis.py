@@ -10,6 +10,8 @@ from aforo_authz.domain.access import Credential, CredentialKind, Margin, Policy
 from aforo_authz.domain.features import Rule
 from aforo_authz.domain.quotas import Quota
 from aforo_authz.policies import Presented
+from aforo_authz.redis_nodes import RedisNodes
+from aforo_authz.redis_url import parse_redis_url
 from aforo_proto import margin_pb2, policy_pb2
 
 PARTITION = 4
@@ -116,3 +118,9 @@ def _quota(quota: Quota) -> policy_pb2.Quota:
         window=policy_pb2.Window.Value(f"WINDOW_{quota.window.name}"),
         soft=quota.soft,
     )
+
+
+def nodes_at(port: int) -> RedisNodes:
+    """Return what asks the Redis at a port, and follows its read model once it runs."""
+    target = parse_redis_url(f"redis://127.0.0.1:{port}/0")
+    return RedisNodes(target, prefix=read_model.PREFIX)

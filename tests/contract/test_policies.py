@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import pytest
-import redis.asyncio
 
-from aforo_authz.__main__ import connector
 from aforo_authz.domain.access import (
     Credential,
     CredentialKind,
@@ -28,9 +26,8 @@ from aforo_authz.policies import (
     PoliciesUnavailableError,
 )
 from aforo_authz.policies_redis import NearCache
-from aforo_authz.settings import Settings
 from lab.servers import RedisServer, eventually
-from tests.authz_redis import PARTITION, ReadModel, presented
+from tests.authz_redis import PARTITION, ReadModel, nodes_at, presented
 from tests.authz_samples import NOW, make_credential, make_margin, make_policy, make_quota
 from tests.contract.tcp_proxy import TcpProxy
 
@@ -169,30 +166,25 @@ async def test_rules_are_the_catalogs(filled: Filled) -> None:
 async def near_cache(
     model: ReadModel,
     *,
-    look_ups_through: int | None = None,
-    tracking_through: int | None = None,
+    through: int | None = None,
     ready: bool = True,
     entries_max: int = 1000,
     strangers_max: int = 1000,
 ) -> AsyncIterator[NearCache]:
-    """Run a near-cache over the model's Redis, perhaps with some connections by another port."""
-    port = model.redis.get_connection_kwargs()["port"]
-
-    def connect_to(port: int) -> Callable[[], redis.asyncio.Redis]:
-        return connector(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))
-
-    look_ups = connect_to(look_ups_through or port)()
-    connect = connect_to(tracking_through or port)
-    cache = NearCache(look_ups, connect, entries_max=entries_max, strangers_max=strangers_max)
+    """Run a near-cache over the model's Redis, perhaps by another port."""
+    port = through or model.redis.get_connection_kwargs()["port"]
+    nodes = nodes_at(port)
+    cache = NearCache(nodes, entries_max=entries_max, strangers_max=strangers_max)
     running = asyncio.ensure_future(cache.run())
     try:
+        await eventually(lambda: nodes.connected, within_s=SOON_S)
         if ready:
             await eventually(lambda: cache.ready and not cache.stale, within_s=SOON_S)
         yield cache
     finally:
         running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await look_ups.aclose()
+        await asyncio.wait([running], timeout=SOON_S)
+        assert running.cancelled()
 
 
 @pytest.fixture
@@ -316,7 +308,7 @@ async def test_the_least_recently_used_are_forgotten_first(model: ReadModel) -> 
         for number in range(60):
             await find(cache, f"key-{number}")
 
-        assert len(cache._entries) == 100
+        assert len(cache.entries) == 100
         assert isinstance(cache.find(presented("key-59"), BUDGET_S), Known)
         assert not isinstance(forgotten := cache.find(presented("key-0"), BUDGET_S), Known)
         assert (await forgotten).credential == make_credential(tenant_id="tenant-0")
@@ -503,7 +495,7 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[TcpProxy]:
 
 async def test_a_read_that_failed_is_made_up_for(model: ReadModel, proxy: TcpProxy) -> None:
     """The connection that tells of changes lives all the time: it will not make anyone look."""
-    async with near_cache(model, look_ups_through=proxy.port) as cache:
+    async with near_cache(model, through=proxy.port) as cache:
         await find(cache)
         proxy.cut_lines()
         model.put_policy(make_policy(state=SubscriptionState.PAUSED))
@@ -515,22 +507,25 @@ async def test_a_read_that_failed_is_made_up_for(model: ReadModel, proxy: TcpPro
         assert found.policy.state == "paused"
 
 
-async def test_a_stranger_is_not_remembered_while_nobody_tells_of_changes(
+async def test_while_redis_is_cut_off_nobody_is_a_stranger(
     model: ReadModel, proxy: TcpProxy
 ) -> None:
-    async with near_cache(model, tracking_through=proxy.port) as cache:
-        await find(cache, "new")
+    async with near_cache(model, through=proxy.port) as cache:
+        assert await find(cache, "new") == STRANGER
         proxy.cut_lines()
         await eventually(lambda: cache.stale, within_s=SOON_S)
-        assert await find(cache, "new") == STRANGER
+        with pytest.raises(PoliciesUnavailableError):
+            await find(cache, "new")
 
         model.put_credential("new", make_credential())
+        proxy.mend_lines()
+        await eventually(lambda: not cache.stale, within_s=SOON_S)
 
         assert (await find(cache, "new")).credential == make_credential()
 
 
 async def test_a_change_during_a_read_is_not_lost(model: ReadModel, proxy: TcpProxy) -> None:
-    async with near_cache(model, look_ups_through=proxy.port) as cache:
+    async with near_cache(model, through=proxy.port) as cache:
         proxy.hold_answers()
         finding = asyncio.ensure_future(find(cache, "new"))
         await answered_a_look_up(model)
@@ -542,21 +537,23 @@ async def test_a_change_during_a_read_is_not_lost(model: ReadModel, proxy: TcpPr
         await becomes(cache, lambda k: k.credential is not None, "new")
 
 
-async def test_a_change_during_a_read_and_a_reconnect_is_not_lost(
+async def test_a_read_ends_with_its_connection_and_not_with_its_budget(
     model: ReadModel, proxy: TcpProxy
 ) -> None:
-    async with near_cache(model, look_ups_through=proxy.port) as cache:
+    async with near_cache(model, through=proxy.port) as cache:
         proxy.hold_answers()
         finding = asyncio.ensure_future(find(cache))
         await answered_a_look_up(model)
-        model.redis.client_kill_filter(_type="pubsub")
-        await eventually(lambda: cache.stale, within_s=SOON_S)
         model.put_credential(KEY, make_credential(revoked=True))
-        await answered_a_look_up(model)  # The one that follows a new connection.
-        proxy.let_go()
-        await finding
+        proxy.cut_lines()
 
-        await becomes(cache, lambda k: k.credential is not None and k.credential.revoked)
+        with pytest.raises(PoliciesUnavailableError):
+            await finding
+        proxy.mend_lines()
+        await eventually(lambda: not cache.stale, within_s=SOON_S)
+        found = await find(cache)
+        assert found.credential is not None
+        assert found.credential.revoked
 
 
 async def answered_a_look_up(model: ReadModel) -> None:

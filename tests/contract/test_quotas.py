@@ -10,15 +10,13 @@ from dataclasses import replace
 
 import pytest
 import redis
-import redis.asyncio
 
-from aforo_authz.__main__ import connector
 from aforo_authz.domain.quotas import Quota, Reservation, Standing, Window
 from aforo_authz.quotas import InMemoryQuotas, Quotas, QuotasUnavailableError
 from aforo_authz.quotas_redis import EXPIRES_AFTER_S, RedisQuotas
 from aforo_authz.read_model import counter_key
-from aforo_authz.settings import Settings
-from lab.servers import RedisServer
+from lab.servers import RedisServer, eventually
+from tests.authz_redis import nodes_at
 from tests.authz_samples import make_quota
 from tests.contract.tcp_proxy import TcpProxy
 
@@ -67,9 +65,12 @@ async def used(quotas: Quotas, quota: Quota, *, tenant_id: str = "acme") -> int:
 
 @contextlib.asynccontextmanager
 async def redis_quotas(port: int) -> AsyncIterator[RedisQuotas]:
-    client = connector(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))()
-    yield RedisQuotas(client)
-    await client.aclose()
+    nodes = nodes_at(port)
+    running = asyncio.ensure_future(nodes.run())
+    await eventually(lambda: nodes.connected, within_s=BUDGET_S)
+    yield RedisQuotas(nodes)
+    running.cancel()
+    await asyncio.wait([running], timeout=BUDGET_S)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -324,8 +325,12 @@ async def test_a_restarted_redis_counts_on_without_a_restart_of_ours() -> None:
                 await reserve(quotas, wish(quota))
             server.start()
 
-            (standing,) = await reserve(quotas, wish(quota, seed_units=1))
-
+            async with asyncio.timeout(10.0):
+                while True:
+                    with contextlib.suppress(QuotasUnavailableError):
+                        (standing,) = await reserve(quotas, wish(quota, seed_units=1))
+                        break
+                    await asyncio.sleep(0.02)
             assert standing.used_units == 2
 
 

@@ -1,0 +1,61 @@
+"""Values by key, as many as there is room for: the least recently used go first."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+MISSING: Final = object()
+
+
+class Lru:
+    """A dictionary bounded by entries and by bytes.
+
+    Args:
+        entries_max: At most so many.
+        bytes_max: At most so many, as `bytes_of` counts them.
+        bytes_of: What a key and its value take; always the same for the same value.
+    """
+
+    def __init__(
+        self, *, entries_max: int, bytes_max: int, bytes_of: Callable[[str, Any], int]
+    ) -> None:
+        self.bytes = 0
+        self.evictions = 0
+        self._entries: OrderedDict[str, Any] = OrderedDict()
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+        self._bytes_of = bytes_of
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def use(self, key: str) -> Any:  # noqa: ANN401 - values of every kind
+        """Return a value, as the most recently used from now on; MISSING if there is none."""
+        value = self._entries.get(key, MISSING)
+        if value is not MISSING:
+            self._entries.move_to_end(key)
+        return value
+
+    def peek(self, key: str) -> Any:  # noqa: ANN401 - values of every kind
+        """Return a value without using it; MISSING if there is none."""
+        return self._entries.get(key, MISSING)
+
+    def put(self, key: str, value: Any) -> None:  # noqa: ANN401 - values of every kind
+        self.discard(key)
+        self._entries[key] = value
+        self.bytes += self._bytes_of(key, value)
+        while len(self._entries) > self._entries_max or self.bytes > self._bytes_max:
+            oldest, value = self._entries.popitem(last=False)
+            self.bytes -= self._bytes_of(oldest, value)
+            self.evictions += 1
+
+    def discard(self, key: str) -> None:
+        value = self._entries.pop(key, MISSING)
+        if value is not MISSING:
+            self.bytes -= self._bytes_of(key, value)
