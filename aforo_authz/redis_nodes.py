@@ -121,9 +121,10 @@ class RedisNodes:
                     self._tell_disconnected(error)
                     await asyncio.sleep(RETRY_S)
         finally:
-            for link in [*self._links.values(), self._guide]:
-                if link is not None:
-                    link.close()
+            links = [*self._links.values(), *filter(None, [self._guide])]
+            self._links.clear()  # Their ends are no news.
+            for link in links:
+                link.close()
 
     def on_changed(self, keys: list[str] | None) -> None:
         if self.follower is not None:
