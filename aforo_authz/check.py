@@ -35,7 +35,7 @@ class MalformedRequestError(Exception):
     """What arrived is not a CheckRequest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # One for every call: see Decision.
 class Call:
     """What the decision needs to know of one request."""
 
@@ -76,13 +76,16 @@ def from_check_request(message: bytes, identification: Identification) -> Call:
     headers = http.headers
     context = attributes.context_extensions
     features = context.get("aforo.features")
+    spoofed: tuple[str, ...] = ()
+    if OWN_PREFIX.encode() in message:  # Rare: Envoy removes them. Sparing a walk over all headers.
+        spoofed = tuple(name for name in headers if name.startswith(OWN_PREFIX))
     return Call(
         presented=_presented(attributes, headers, identification),
         method=http.method,
         path=http.path,
         route_features=None if features is None else _listed(features),
         provider=context.get("aforo.provider", ""),
-        spoofed_headers=tuple(name for name in headers if name.startswith(OWN_PREFIX)),
+        spoofed_headers=spoofed,
     )
 
 

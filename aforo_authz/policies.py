@@ -12,7 +12,7 @@ class PoliciesUnavailableError(Exception):
     """The read model could not be asked, and nothing is remembered. Never means "unknown"."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # One for every call: see Decision.
 class Presented:
     """The proof of identity that came with a call; never the secret itself."""
 
