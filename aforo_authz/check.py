@@ -207,12 +207,12 @@ def to_check_response(
         return refused
     answer = decision_id.encode().join(_allowed_around_id(facts))
     if quota_headers or call.spoofed_headers:
-        # Protobuf merges messages that are written one behind the other: these are added.
-        ours = _told_to_upstream(facts, decision_id)
+        ours = _told_to_upstream(facts, decision_id) if call.spoofed_headers else ()
         more = OkHttpResponse(
             response_headers_to_add=_options(quota_headers),
             headers_to_remove=[name for name in call.spoofed_headers if name not in ours],
         )
+        # Protobuf merges messages that are written one behind the other: these are added.
         answer += CheckResponse(ok_response=more).SerializeToString()
     return answer
 

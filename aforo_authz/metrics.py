@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -82,23 +82,21 @@ class Metrics:
         """Return the method, with the errors that it answers counted by gRPC code."""
 
         def call(message: bytes, budget_s: float | None) -> bytes | Awaitable[bytes]:
-            with self._failures():
+            try:
                 answered = method(message, budget_s)
+            except RpcError as error:
+                self._failed.labels(code=error.code).inc()
+                raise
             return answered if isinstance(answered, bytes) else later(answered)
 
         async def later(answered: Awaitable[bytes]) -> bytes:
-            with self._failures():
+            try:
                 return await answered
+            except RpcError as error:
+                self._failed.labels(code=error.code).inc()
+                raise
 
         return call
-
-    @contextlib.contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except RpcError as error:
-            self._failed.labels(code=error.code).inc()
-            raise
 
     def watch(self, cache: NearCache) -> None:
         """Show what the cache counts, and whether it is stale."""

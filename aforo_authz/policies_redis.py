@@ -359,8 +359,8 @@ class NearCache:
 
     def _tell_state(self, error: Exception | None = None) -> None:
         """Log when the state changes, and only then."""
-        if error is None and not self._nodes.connected:
-            return  # Still connecting.
+        if error is None and not (self._nodes.connected and self._current):
+            return  # Still connecting, or reading.
         state = (self._nodes.connected and self._current, self._complete)
         if state == self._told:
             return

@@ -29,10 +29,16 @@ class TcpNode:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class UnixNode:
     path: str
+
+    def __str__(self) -> str:
+        return self.path
 
 
 Node = TcpNode | UnixNode

@@ -1,7 +1,7 @@
 """Who may do what: the decision. Pure; the order of the checks is the order of `Reason`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from aforo_authz.domain.features import Needs
@@ -51,7 +51,8 @@ class SubscriptionState(StrEnum):
     CANCELLED = "cancelled"
 
 
-_OUTCOMES = {Reason.ALLOWED: Outcome.ALLOW, Reason.MARGIN_THROTTLE: Outcome.THROTTLE}
+# What lets a call pass; every other reason refuses it.
+PASSING = {Reason.ALLOWED: Outcome.ALLOW, Reason.MARGIN_THROTTLE: Outcome.THROTTLE}
 
 SERVED_STATES = frozenset(
     {
@@ -148,7 +149,7 @@ class Decision:
 
     @property
     def outcome(self) -> Outcome:
-        return _OUTCOMES.get(self.reason, Outcome.BLOCK)
+        return PASSING.get(self.reason, Outcome.BLOCK)
 
 
 def decide(known: Known, needs: Needs, *, now_micros: int, stale_max_micros: int) -> Decision:
@@ -173,18 +174,29 @@ def decide(known: Known, needs: Needs, *, now_micros: int, stale_max_micros: int
     assert policy is not None, "a caller without a policy was refused above"
     margin_stale = _is_margin_stale(known, now_micros, stale_max_micros)
     level = level_in_force(known.margin, policy, now_micros=now_micros, margin_stale=margin_stale)
-    decision = Decision(
-        reason=_reason_of(policy, needs, level),
+    found = _reason_of(policy, needs, level)
+    standings: tuple[Standing, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    # In shadow mode the call passes whatever was found, so its quotas count it.
+    if policy.quotas and (found in PASSING or policy.shadow):
+        standings, reservations = _stand_in_quotas(policy, needs, known.margin, now_micros)
+        if reservations and not policy.shadow and any(_refuses(each) for each in standings):
+            reservations = ()  # Refused by a quota that is known already: nothing is counted.
+    reason, shadow_reason, retry_after_s = found, None, None
+    if not reservations:
+        reason, shadow_reason, retry_after_s = _conclude(found, policy, standings, now_micros)
+    return Decision(
+        reason=reason,
         needs=needs,
         credential=known.credential,
         policy=policy,
+        standings=standings,
+        reservations=reservations,
+        retry_after_s=retry_after_s,
+        shadow_reason=shadow_reason,
         level=level,
         stale=known.stale or margin_stale,
     )
-    if decision.outcome is Outcome.BLOCK and not policy.shadow:
-        return decision
-    # In shadow mode the call passes whatever was found, so its quotas count it.
-    return _check_quotas(decision, known.margin, now_micros)
 
 
 def settle(
@@ -198,14 +210,22 @@ def settle(
             Then the call passes, marked stale: an outage is no reason to turn a customer away.
         now_micros: Unix time in microseconds, UTC.
     """
-    settled = replace(
-        decision,
-        reservations=(),
-        standings=decision.standings + (counted or ()),
+    policy = decision.policy
+    assert policy is not None, "only a policy has quotas"
+    standings = decision.standings + (counted or ())
+    reason, shadow_reason, retry_after_s = _conclude(decision.reason, policy, standings, now_micros)
+    return Decision(
+        reason=reason,
+        needs=decision.needs,
+        credential=decision.credential,
+        policy=policy,
+        standings=standings,
+        retry_after_s=retry_after_s,
+        shadow_reason=shadow_reason,
+        level=decision.level,
         stale=decision.stale or counted is None,
         uncounted=counted is None,
     )
-    return _in_shadow(_refuse_exceeded(settled, now_micros))
 
 
 def level_in_force(
@@ -259,26 +279,22 @@ def _reason_of(policy: Policy, needs: Needs, level: Level) -> Reason:
     return Reason.MARGIN_THROTTLE if level is Level.THROTTLE else Reason.ALLOWED
 
 
-def _check_quotas(decision: Decision, margin: Margin | None, now_micros: int) -> Decision:
-    policy = decision.policy
-    assert policy is not None
-    if not policy.quotas:
-        return _in_shadow(decision)
+def _stand_in_quotas(
+    policy: Policy, needs: Needs, margin: Margin | None, now_micros: int
+) -> tuple[tuple[Standing, ...], tuple[Reservation, ...]]:
+    """Return how the call stands in quotas whose usage is known, and what the store must count."""
     used_units = margin.used_units if margin is not None else {}
+    period_micros = (
+        policy.period_start_micros,
+        policy.period_end_micros,
+        policy.next_period_end_micros,
+    )
     reservations: list[Reservation] = []
     standings: list[Standing] = []
     for quota in policy.quotas:
-        if not quota.counts(decision.needs.features):
+        if not quota.counts(needs.features):
             continue
-        window = window_of(
-            quota.window,
-            now_micros=now_micros,
-            period_micros=(
-                policy.period_start_micros,
-                policy.period_end_micros,
-                policy.next_period_end_micros,
-            ),
-        )
+        window = window_of(quota.window, now_micros=now_micros, period_micros=period_micros)
         window_start_s, used = used_units.get(quota.quota_id, (0, 0))
         ledger_units = used if window_start_s == window.start_s else 0
         if quota.meter == API_CALLS:
@@ -286,7 +302,7 @@ def _check_quotas(decision: Decision, margin: Margin | None, now_micros: int) ->
                 Reservation(
                     quota=quota,
                     window=window,
-                    units=decision.needs.weight_units,
+                    units=needs.weight_units,
                     seed_units=ledger_units,
                     # Shadow mode counts what it would have refused.
                     enforced=not (quota.soft or policy.shadow),
@@ -294,29 +310,24 @@ def _check_quotas(decision: Decision, margin: Margin | None, now_micros: int) ->
             )
         else:
             standings.append(standing_of(quota, window, used_units=ledger_units, asked_units=1))
-    decision = replace(decision, standings=tuple(standings))
-    exceeded = _refuse_exceeded(decision, now_micros)
-    refused = exceeded.outcome is Outcome.BLOCK and not policy.shadow
-    if refused or not reservations:
-        return _in_shadow(exceeded)
-    return replace(decision, reservations=tuple(reservations))
+    return tuple(standings), tuple(reservations)
 
 
-def _refuse_exceeded(decision: Decision, now_micros: int) -> Decision:
-    exceeded = [s for s in decision.standings if s.exceeded and not s.quota.soft]
-    if not exceeded or decision.outcome is Outcome.BLOCK:
-        return decision
-    waits_s = [standing.retry_after_s(now_micros) for standing in exceeded]
-    # All of them must have room again; a call larger than a whole quota never fits.
-    retry_after_s = None if None in waits_s else max(s for s in waits_s if s is not None)
-    return replace(decision, reason=Reason.QUOTA_EXCEEDED, retry_after_s=retry_after_s)
+def _refuses(standing: Standing) -> bool:
+    return standing.exceeded and not standing.quota.soft
 
 
-def _in_shadow(decision: Decision) -> Decision:
-    """In shadow mode the call passes untouched, and what would have happened is kept."""
-    policy = decision.policy
-    if policy is None or not policy.shadow or decision.reason is Reason.ALLOWED:
-        return decision
-    return replace(
-        decision, reason=Reason.ALLOWED, shadow_reason=decision.reason, retry_after_s=None
-    )
+def _conclude(
+    found: Reason, policy: Policy, standings: tuple[Standing, ...], now_micros: int
+) -> tuple[Reason, Reason | None, int | None]:
+    """Return the reason, what shadow mode kept from being it, and the seconds to wait."""
+    retry_after_s = None
+    refusing = [each for each in standings if _refuses(each)]
+    if refusing and found in PASSING:
+        found = Reason.QUOTA_EXCEEDED
+        waits_s = [standing.retry_after_s(now_micros) for standing in refusing]
+        # All of them must have room again; a call larger than a whole quota never fits.
+        retry_after_s = None if None in waits_s else max(s for s in waits_s if s is not None)
+    if policy.shadow and found is not Reason.ALLOWED:
+        return Reason.ALLOWED, found, None  # It passes untouched.
+    return found, None, retry_after_s

@@ -1,5 +1,6 @@
 """Quotas: which window a moment is in, and how a tenant stands in it. Pure."""
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,7 +43,7 @@ class Window:
     end_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # One for every call that is counted: see Decision.
 class Reservation:
     """A wish to count one call in a window, before it is served."""
 
@@ -53,7 +54,7 @@ class Reservation:
     enforced: bool  # False: count, whatever the limit.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # One for every call that is counted: see Decision.
 class Standing:
     """How a tenant stands in one quota after this call was, or was not, counted."""
 
@@ -107,9 +108,10 @@ def window_of(kind: WindowKind, *, now_micros: int, period_micros: tuple[int, in
     fixed_s = _FIXED_S.get(kind)
     if fixed_s is not None:
         start_s = now_s - now_s % fixed_s
-        return Window(start_s=start_s, end_s=start_s + fixed_s)
+        return _window(start_s, start_s + fixed_s)
     if kind is WindowKind.MONTH:
-        return _month_of(now_s)
+        now = datetime.fromtimestamp(now_s, tz=UTC)
+        return _month(now.year, now.month)
     start_s, end_s, next_end_s = (micros // SECOND_MICROS for micros in period_micros)
     if now_s >= end_s and next_end_s > end_s:
         start_s, end_s = end_s, next_end_s
@@ -117,11 +119,17 @@ def window_of(kind: WindowKind, *, now_micros: int, period_micros: tuple[int, in
         length_s = end_s - start_s
         start_s += (now_s - start_s) // length_s * length_s
         end_s = start_s + length_s
+    return _window(start_s, end_s)
+
+
+# Windows last for thousands of calls: each is made once.
+@functools.lru_cache(maxsize=4096)
+def _window(start_s: int, end_s: int) -> Window:
     return Window(start_s=start_s, end_s=end_s)
 
 
-def _month_of(now_s: int) -> Window:
-    now = datetime.fromtimestamp(now_s, tz=UTC)
-    start = datetime(now.year, now.month, 1, tzinfo=UTC)
-    end = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+@functools.lru_cache(maxsize=64)
+def _month(year: int, month: int) -> Window:
+    start = datetime(year, month, 1, tzinfo=UTC)
+    end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
     return Window(start_s=int(start.timestamp()), end_s=int(end.timestamp()))
