@@ -74,18 +74,15 @@ class Authorization:
             raise RpcError(INVALID_ARGUMENT, str(error)) from error
         if not self._policies.ready:
             raise RpcError(UNAVAILABLE, "no complete sync was seen in Redis yet")
-        redis_s = self._redis_budget_s(budget_s)
+        redis_s = self._redis_timeout_s
+        if budget_s is not None:
+            redis_s = min(redis_s, max(budget_s - OWN_SHARE_S, 0.0))
         if call.presented is None:
             return self._decide(call, NOBODY, redis_s, started_s)
         known = self._policies.find(call.presented, redis_s)
         if isinstance(known, Known):
             return self._decide(call, known, redis_s, started_s)
         return self._decide_later(call, known, redis_s, started_s)
-
-    def _redis_budget_s(self, budget_s: float | None) -> float:
-        if budget_s is None:
-            return self._redis_timeout_s
-        return min(self._redis_timeout_s, max(budget_s - OWN_SHARE_S, 0.0))
 
     async def _decide_later(
         self, call: Call, finding: Awaitable[Known], redis_s: float, started_s: float

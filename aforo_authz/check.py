@@ -19,7 +19,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.rpc.status_pb2 import Status
 
 from aforo_authz.denials import Denial, problem
-from aforo_authz.domain.access import CredentialKind, Decision, Outcome, Reason
+from aforo_authz.domain.access import PASSING, CredentialKind, Decision, Outcome, Reason
 from aforo_authz.domain.features import Needs, Rules, sorted_unique
 from aforo_authz.domain.quotas import Standing
 from aforo_authz.policies import Presented
@@ -143,31 +143,39 @@ def _listed(text: str) -> tuple[str, ...]:
 class _Facts(NamedTuple):
     """All that the constant part of an answer depends on: equal facts, equal bytes."""
 
-    outcome: Outcome
     reason: Reason
     shadow_reason: Reason | None
     stale: bool
-    tenant_id: str  # Empty where the caller is unknown, as are the next three.
-    subscription_id: str
-    plan_id: str
-    catalog_version: str
-    features: str
     provider: str
+    features: tuple[str, ...]
+    tenant_id: str  # Empty where the caller is unknown, as are the next three.
+    subscription_id: str = ""
+    plan_id: str = ""
+    catalog_version: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        return PASSING.get(self.reason, Outcome.BLOCK)
 
 
 def _facts_of(decision: Decision, call: Call) -> _Facts:
-    policy = decision.policy
+    # By position: by name it takes twice as long, and one is made for every call.
+    credential, policy = decision.credential, decision.policy
+    if policy is None:
+        tenant_id = credential.tenant_id if credential is not None else ""
+        return _Facts(
+            decision.reason, None, decision.stale, call.provider, decision.needs.features, tenant_id
+        )
     return _Facts(
-        outcome=decision.outcome,
-        reason=decision.reason,
-        shadow_reason=decision.shadow_reason,
-        stale=decision.stale,
-        tenant_id=decision.credential.tenant_id if decision.credential is not None else "",
-        subscription_id=policy.subscription_id if policy is not None else "",
-        plan_id=policy.plan_id if policy is not None else "",
-        catalog_version=policy.catalog_version if policy is not None else "",
-        features=",".join(decision.needs.features),
-        provider=call.provider,
+        decision.reason,
+        decision.shadow_reason,
+        decision.stale,
+        call.provider,
+        decision.needs.features,
+        policy.tenant_id,
+        policy.subscription_id,
+        policy.plan_id,
+        policy.catalog_version,
     )
 
 
@@ -188,9 +196,9 @@ def to_check_response(
         now_micros: Unix time in microseconds, UTC.
         denials: How each reason is told.
     """
-    facts = _facts_of(decision, call)
-    quota_headers = _quota_headers(decision, now_micros)
-    if facts.outcome is Outcome.BLOCK:
+    quota_headers = _quota_headers(decision, now_micros) if decision.standings else {}
+    if decision.reason not in PASSING:
+        facts = _facts_of(decision, call)
         denial = denials[decision.reason]
         headers = _told_to_caller(facts, decision_id) | quota_headers
         denied = DeniedHttpResponse(
@@ -205,9 +213,9 @@ def to_check_response(
         )
         refused: bytes = response.SerializeToString()
         return refused
-    answer = decision_id.encode().join(_allowed_around_id(facts))
+    answer = decision_id.encode().join(_allowed_around_id(_facts_of(decision, call)))
     if quota_headers or call.spoofed_headers:
-        ours = _told_to_upstream(facts, decision_id) if call.spoofed_headers else ()
+        ours = _told_to_upstream(_facts_of(decision, call), decision_id)
         more = OkHttpResponse(
             response_headers_to_add=_options(quota_headers),
             headers_to_remove=[name for name in call.spoofed_headers if name not in ours],
@@ -255,8 +263,6 @@ def _told_to_caller(facts: _Facts, decision_id: str) -> dict[str, str]:
 
 def _quota_headers(decision: Decision, now_micros: int) -> dict[str, str]:
     """Return what the caller is told of its quotas: of the tightest one, and of soft ones."""
-    if not decision.standings:
-        return {}
     tightest = min(decision.standings, key=_room)
     quota = tightest.quota
     window_s = tightest.window.end_s - tightest.window.start_s
@@ -296,7 +302,7 @@ def _told_to_upstream(facts: _Facts, decision_id: str) -> dict[str, str]:
     headers = {
         "x-aforo-tenant": facts.tenant_id,
         "x-aforo-subscription": facts.subscription_id,
-        "x-aforo-features": facts.features,
+        "x-aforo-features": ",".join(facts.features),
         "x-aforo-decision": facts.outcome.value,
         "x-aforo-decision-id": decision_id,
         "x-aforo-throttle": "true" if facts.outcome is Outcome.THROTTLE else "",
@@ -312,7 +318,7 @@ def _metadata(facts: _Facts, decision_id: str) -> Struct:
         "tenant": facts.tenant_id,
         "subscription": facts.subscription_id,
         "plan": facts.plan_id,
-        "features": facts.features,
+        "features": ",".join(facts.features),
         "decision": facts.outcome.value,
         "reason": facts.reason.value,
         "decision_id": decision_id,

@@ -10,6 +10,8 @@ MISSING: Final = object()
 class Lru:
     """A dictionary bounded by entries and by bytes.
 
+    `get` returns a value, and `touch` says that it was used.
+
     Args:
         entries_max: At most so many.
         bytes_max: At most so many, as `bytes_of` counts them.
@@ -22,6 +24,9 @@ class Lru:
         self.bytes = 0
         self.evictions = 0
         self._entries: OrderedDict[str, Any] = OrderedDict()
+        # Bound once: a look-up on the request's path costs no call in Python.
+        self.get = self._entries.get
+        self.touch = self._entries.move_to_end
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._bytes_of = bytes_of
@@ -34,17 +39,6 @@ class Lru:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
-
-    def use(self, key: str) -> Any:  # noqa: ANN401 - values of every kind
-        """Return a value, as the most recently used from now on; MISSING if there is none."""
-        value = self._entries.get(key, MISSING)
-        if value is not MISSING:
-            self._entries.move_to_end(key)
-        return value
-
-    def peek(self, key: str) -> Any:  # noqa: ANN401 - values of every kind
-        """Return a value without using it; MISSING if there is none."""
-        return self._entries.get(key, MISSING)
 
     def put(self, key: str, value: Any) -> None:  # noqa: ANN401 - values of every kind
         self.discard(key)

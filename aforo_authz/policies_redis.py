@@ -114,27 +114,32 @@ class NearCache:
 
     def _compose(self, presented: Presented) -> Known | list[str]:
         """Return what is known, or the keys that have to be read before it can be told."""
-        use = self.entries.use
+        get, touch = self.entries.get, self.entries.touch
         cred_key = read_model.credential_key(presented.sha256_hex)
-        found = use(cred_key)
+        found = get(cred_key, MISSING)
         if found is MISSING:
             return [cred_key]
+        touch(cred_key)
         credential: Credential | None = same_kind(found, presented)
         if credential is None:
             return STRANGER
         policy_key = read_model.policy_key(credential.tenant_id)
         margin_key = read_model.margin_key(credential.tenant_id)
-        policy: Policy | None = use(policy_key)
-        found = use(margin_key)
+        policy: Policy | None = get(policy_key, MISSING)
+        found = get(margin_key, MISSING)
         if policy is MISSING or found is MISSING:
             return [policy_key, margin_key]
+        touch(policy_key)
+        touch(margin_key)
         if found is None:
             return Known(presented=True, credential=credential, policy=policy, stale=self.stale)
         margin: Margin
         margin, partition = found
-        confirmed_micros = use(read_model.consumed_key(partition))
+        consumed_key = read_model.consumed_key(partition)
+        confirmed_micros = get(consumed_key, MISSING)
         if confirmed_micros is MISSING:
-            return [read_model.consumed_key(partition)]
+            return [consumed_key]
+        touch(consumed_key)
         return Known(
             presented=True,
             credential=credential,
@@ -239,7 +244,7 @@ class NearCache:
 
     def _is_absent(self, key: str) -> bool:
         """Does a value that isn't there mean that there is none?"""
-        if read_model.is_consumers(key) and self.entries.peek(key) not in (MISSING, None):
+        if read_model.is_consumers(key) and self.entries.get(key) is not None:
             return False  # A level, and usage, hold until they are published again.
         return self._complete
 
@@ -283,7 +288,7 @@ class NearCache:
     def _remember_stranger(self, presented: Presented) -> None:
         # Out of the big table: a guesser must not push tenants out of it.
         key = read_model.credential_key(presented.sha256_hex)
-        if self.entries.peek(key) is not None:
+        if self.entries.get(key, MISSING) is not None:
             return
         self.entries.discard(key)
         if not self.stale:  # Else nobody would tell of a credential created now.
