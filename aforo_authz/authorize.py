@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 from aforo_authz.check import (
     Call,
@@ -12,7 +13,15 @@ from aforo_authz.check import (
     to_check_response,
 )
 from aforo_authz.denials import Denial
-from aforo_authz.domain.access import Decision, Known, Reason, decide, settle
+from aforo_authz.domain.access import (
+    Decision,
+    Known,
+    Reason,
+    decide,
+    holds_until_micros,
+    settle,
+)
+from aforo_authz.domain.features import Needs
 from aforo_authz.policies import NOBODY, Policies, PoliciesUnavailableError
 from aforo_authz.quotas import Quotas, QuotasUnavailableError
 from aforo_authz.server import INVALID_ARGUMENT, UNAVAILABLE, RpcError
@@ -20,9 +29,19 @@ from aforo_authz.server import INVALID_ARGUMENT, UNAVAILABLE, RpcError
 PATH = "/envoy.service.auth.v3.Authorization/Check"
 # What is left of the caller's time for everything but Redis.
 OWN_SHARE_S = 0.01
+DECISIONS_KEPT_MAX = 10_000
 
 # (decision, decision id, seconds it took, call)
 Observer = Callable[[Decision, str, float, Call], None]
+
+
+class _Made(NamedTuple):
+    """A decision that can be given again."""
+
+    decision: Decision
+    since_micros: int
+    until_micros: int
+    on: tuple[Known, Needs]  # Kept alive: as long as they live, their ids are theirs alone.
 
 
 class Authorization:
@@ -59,6 +78,7 @@ class Authorization:
         self._stale_max_micros = stale_max_micros
         self._redis_timeout_s = redis_timeout_s
         self._identification = identification
+        self._made: dict[tuple[int, int], _Made] = {}
 
     def check(self, message: bytes, budget_s: float | None) -> bytes | Awaitable[bytes]:
         """Answer one CheckRequest with a CheckResponse, both serialised.
@@ -99,13 +119,27 @@ class Authorization:
         self, call: Call, known: Known, redis_s: float, started_s: float
     ) -> bytes | Awaitable[bytes]:
         needs = call.needs(self._policies.rules)
-        now_micros = self._now_micros()
-        decision = decide(
-            known, needs, now_micros=now_micros, stale_max_micros=self._stale_max_micros
-        )
+        decision = self._decision_on(known, needs, self._now_micros())
         if decision.reservations:
             return self._reserve(call, decision, redis_s, started_s)
         return self._answer(call, decision, started_s)
+
+    def _decision_on(self, known: Known, needs: Needs, now_micros: int) -> Decision:
+        """Decide, or give the last decision on the very same things again, while it holds."""
+        key = (id(known), id(needs))
+        made = self._made.get(key)
+        if made is not None and made.since_micros <= now_micros < made.until_micros:
+            return made.decision
+        decision = decide(
+            known, needs, now_micros=now_micros, stale_max_micros=self._stale_max_micros
+        )
+        if len(self._made) >= DECISIONS_KEPT_MAX:
+            self._made.clear()
+        until_micros = holds_until_micros(
+            decision, known, now_micros=now_micros, stale_max_micros=self._stale_max_micros
+        )
+        self._made[key] = _Made(decision, now_micros, until_micros, (known, needs))
+        return decision
 
     async def _reserve(
         self, call: Call, decision: Decision, redis_s: float, started_s: float

@@ -51,7 +51,13 @@ class Call:
         by_rules = rules.needs_of(method=self.method, path=self.path)
         if self.route_features is None:
             return by_rules
-        return Needs(features=self.route_features, weight_units=by_rules.weight_units)
+        return _needs(self.route_features, by_rules.weight_units)
+
+
+@functools.lru_cache(maxsize=4096)
+def _needs(features: tuple[str, ...], weight_units: int) -> Needs:
+    """One for all calls of a route: what was decided on it is found again by its identity."""
+    return Needs(features=features, weight_units=weight_units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +96,7 @@ def from_check_request(message: bytes, identification: Identification) -> Call:
 
 
 def sha256_hex(identity: str) -> str:
-    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def _presented(

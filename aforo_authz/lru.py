@@ -1,5 +1,6 @@
 """Values by key, as many as there is room for: the least recently used go first."""
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -19,7 +20,11 @@ class Lru:
     """
 
     def __init__(
-        self, *, entries_max: int, bytes_max: int, bytes_of: Callable[[str, Any], int]
+        self,
+        *,
+        entries_max: int,
+        bytes_max: int = sys.maxsize,
+        bytes_of: Callable[[str, Any], int] = lambda _key, _value: 0,
     ) -> None:
         self.bytes = 0
         self.evictions = 0
@@ -48,6 +53,10 @@ class Lru:
             oldest, value = self._entries.popitem(last=False)
             self.bytes -= self._bytes_of(oldest, value)
             self.evictions += 1
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.bytes = 0
 
     def discard(self, key: str) -> None:
         value = self._entries.pop(key, MISSING)

@@ -12,7 +12,6 @@ known, a margin holds until another one is there. It ends by itself with its per
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ log = structlog.get_logger(__name__)
 RETRY_S = 0.1
 READ_S_MAX = 1.0  # A read is shared; those who wait for it give up earlier, by their own budgets.
 ALWAYS_WATCHED = (read_model.ROUTES_KEY, read_model.SYNC_KEY)
+COMPOSED_MAX = 10_000
 RELOAD_KEYS_MAX = 100  # Keys in one read: decoding them keeps the loop busy for 2 ms.
 
 
@@ -68,8 +68,8 @@ class NearCache:
         self.entries = Lru(  # key → decoded value, None: absent
             entries_max=entries_max, bytes_max=bytes_max, bytes_of=read_model.bytes_of
         )
-        self._strangers: OrderedDict[str, None] = OrderedDict()
-        self._strangers_max = strangers_max
+        self._composed: dict[str, Known] = {}  # By hash of the credential, from the entries.
+        self._strangers = Lru(entries_max=strangers_max)
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._wanted: set[str] = set()  # to be read in the next turn of the loop
         self._changed: set[str] = set()  # told of by Redis, not read again yet
@@ -97,14 +97,30 @@ class NearCache:
         return not (self._nodes.connected and self._current and self._complete)
 
     def find(self, presented: Presented, budget_s: float) -> Known | Awaitable[Known]:
+        composed = self._composed.get(presented.sha256_hex)
+        if composed is not None and self._is_current(composed, presented):
+            self.counts.hits += 1
+            return composed
         if presented.sha256_hex in self._strangers:
             return STRANGER
         known = self._compose(presented)
         if isinstance(known, Known):
             self.counts.hits += 1
+            self._remember(presented, known)
             return known
         self.counts.misses += 1
         return self._load_and_find(presented, known, budget_s)
+
+    def _is_current(self, known: Known, presented: Presented) -> bool:
+        return known.stale is self.stale and same_kind(known.credential, presented) is not None
+
+    def _remember(self, presented: Presented, known: Known) -> None:
+        """Give the same object again until any value changes: what was decided on it holds on."""
+        if known.credential is None:
+            return  # Nobody's: it must not take anybody's place.
+        if len(self._composed) >= COMPOSED_MAX:
+            self._composed.clear()
+        self._composed[presented.sha256_hex] = known
 
     async def run(self) -> None:
         """Keep the cache equal to Redis until cancelled. Errors end in another attempt."""
@@ -283,6 +299,8 @@ class NearCache:
             return
         if value is not None:
             self._forget_stranger(key)
+        # All of them, not this one's: it is simple, and few changes come for many calls.
+        self._composed.clear()
         self.entries.put(key, value)
 
     def _remember_stranger(self, presented: Presented) -> None:
@@ -292,9 +310,7 @@ class NearCache:
             return
         self.entries.discard(key)
         if not self.stale:  # Else nobody would tell of a credential created now.
-            self._strangers[presented.sha256_hex] = None
-            while len(self._strangers) > self._strangers_max:
-                self._strangers.popitem(last=False)
+            self._strangers.put(presented.sha256_hex, None)
 
     def on_changed(self, keys: list[str] | None) -> None:
         """Note what Redis says has changed; None means everything."""
@@ -327,7 +343,7 @@ class NearCache:
     def _forget_stranger(self, key: str) -> None:
         prefix = read_model.credential_key("")
         if key.startswith(prefix):
-            self._strangers.pop(key.removeprefix(prefix), None)
+            self._strangers.discard(key.removeprefix(prefix))
 
     async def _reload_changed(self) -> None:
         while True:

@@ -5,9 +5,17 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from aforo_authz.domain.features import Needs
-from aforo_authz.domain.quotas import Quota, Reservation, Standing, standing_of, window_of
+from aforo_authz.domain.quotas import (
+    SECOND_MICROS,
+    Quota,
+    Reservation,
+    Standing,
+    standing_of,
+    window_of,
+)
 
 API_CALLS = "api.calls"
+FOREVER_MICROS = 1 << 63
 
 
 class Reason(StrEnum):
@@ -228,6 +236,37 @@ def settle(
     )
 
 
+def holds_until_micros(
+    decision: Decision, known: Known, *, now_micros: int, stale_max_micros: int
+) -> int:
+    """Return the first instant at which `decide` may say something else of the same things.
+
+    Until then, exclusive, the decision can be given again without being made again.
+
+    Args:
+        decision: What `decide` said at `now_micros`.
+        known: What it was made on.
+        now_micros: Unix time in microseconds, UTC.
+        stale_max_micros: As given to `decide`.
+    """
+    instants: list[int] = []
+    if decision.retry_after_s is not None:
+        return now_micros  # A wait is over sooner with every moment.
+    if known.credential is not None and known.credential.expires_at_micros is not None:
+        instants.append(known.credential.expires_at_micros)
+    if known.policy is not None:
+        instants.append(known.policy.override_until_micros)
+    margin = known.margin
+    if margin is not None:
+        instants.append(_true_at_micros(known, margin) + stale_max_micros + 1)
+        if margin.period_end_micros is not None:
+            instants.append(margin.period_end_micros)
+    windows = [each.window for each in decision.standings]
+    windows += [each.window for each in decision.reservations]
+    instants += [window.end_s * SECOND_MICROS for window in windows]
+    return min((each for each in instants if each > now_micros), default=FOREVER_MICROS)
+
+
 def level_in_force(
     margin: Margin | None, policy: Policy, *, now_micros: int, margin_stale: bool
 ) -> Level:
@@ -250,8 +289,11 @@ def level_in_force(
 def _is_margin_stale(known: Known, now_micros: int, stale_max_micros: int) -> bool:
     if known.margin is None:
         return False
-    true_at_micros = max(known.margin.as_of_micros, known.margin_confirmed_micros)
-    return now_micros - true_at_micros > stale_max_micros
+    return now_micros - _true_at_micros(known, known.margin) > stale_max_micros
+
+
+def _true_at_micros(known: Known, margin: Margin) -> int:
+    return max(margin.as_of_micros, known.margin_confirmed_micros)
 
 
 def _refuse_caller(known: Known, now_micros: int) -> Reason | None:

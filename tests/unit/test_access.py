@@ -15,6 +15,7 @@ from aforo_authz.domain.access import (
     Reason,
     SubscriptionState,
     decide,
+    holds_until_micros,
     settle,
 )
 from aforo_authz.domain.features import Needs
@@ -593,3 +594,56 @@ def test_waiting_as_long_as_told_is_enough(
     later = decided_at(now_micros + refused.retry_after_s * 1_000_000, counters)
 
     assert later.outcome is not Outcome.BLOCK
+
+
+instants = st.integers(NOW - 2 * STALE_MAX, NOW + 2 * STALE_MAX)
+
+
+@given(
+    policy_quotas=several_quotas,
+    level=levels,
+    instants=st.fixed_dictionaries(
+        {
+            name: st.none() | instants
+            for name in ("expiry", "override", "margin", "confirmed", "period")
+        }
+    ),
+    later_micros=st.integers(0, 4 * STALE_MAX),
+    shadow=st.booleans(),
+    used=st.fixed_dictionaries({"a": units, "b": units, "c": units}),
+)
+def test_a_decision_given_again_is_the_one_that_would_be_made(
+    policy_quotas: list[Quota],
+    level: Level,
+    instants: dict[str, int | None],
+    later_micros: int,
+    used: dict[str, int],
+    *,
+    shadow: bool,
+) -> None:
+    override = instants["override"]
+    known = make_known(
+        make_policy(
+            *policy_quotas,
+            shadow=shadow,
+            override=None if override is None else (Level.WARN, override),
+        ),
+        make_margin(
+            level,
+            as_of_micros=instants["margin"] or NOW,
+            period_end_micros=instants["period"],
+            used=with_usage(policy_quotas, used),
+        ),
+        credential=make_credential(expires_at_micros=instants["expiry"]),
+    )
+    known = replace(known, margin_confirmed_micros=instants["confirmed"] or 0)
+    decision = decided(known)
+
+    until_micros = holds_until_micros(decision, known, now_micros=NOW, stale_max_micros=STALE_MAX)
+
+    if NOW + later_micros < until_micros:
+        assert decided(known, now_micros=NOW + later_micros) == decision
+    if until_micros > NOW:
+        # Up to the last moment: that is where a wrong edge shows.
+        last_micros = min(until_micros - 1, NOW + 4 * STALE_MAX)
+        assert decided(known, now_micros=last_micros) == decision
