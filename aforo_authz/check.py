@@ -23,6 +23,7 @@ from aforo_authz.domain.access import PASSING, CredentialKind, Decision, Outcome
 from aforo_authz.domain.features import Needs, Rules, sorted_unique
 from aforo_authz.domain.quotas import Standing
 from aforo_authz.policies import Presented
+from aforo_authz.wire import response_headers_added
 
 OK, PERMISSION_DENIED = 0, 7  # google.rpc.Code
 OWN_PREFIX = "x-aforo-"
@@ -220,14 +221,14 @@ def to_check_response(
         refused: bytes = response.SerializeToString()
         return refused
     answer = decision_id.encode().join(_allowed_around_id(_facts_of(decision, call)))
-    if quota_headers or call.spoofed_headers:
+    # Protobuf merges messages that are written one behind the other: these are added.
+    if quota_headers:
+        answer += response_headers_added(quota_headers.items())
+    if call.spoofed_headers:
         ours = _told_to_upstream(_facts_of(decision, call), decision_id)
-        more = OkHttpResponse(
-            response_headers_to_add=_options(quota_headers),
-            headers_to_remove=[name for name in call.spoofed_headers if name not in ours],
-        )
-        # Protobuf merges messages that are written one behind the other: these are added.
-        answer += CheckResponse(ok_response=more).SerializeToString()
+        theirs = [name for name in call.spoofed_headers if name not in ours]
+        ok_response = OkHttpResponse(headers_to_remove=theirs)
+        answer += CheckResponse(ok_response=ok_response).SerializeToString()
     return answer
 
 
@@ -269,18 +270,16 @@ def _told_to_caller(facts: _Facts, decision_id: str) -> dict[str, str]:
 
 def _quota_headers(decision: Decision, now_micros: int) -> dict[str, str]:
     """Return what the caller is told of its quotas: of the tightest one, and of soft ones."""
-    tightest = min(decision.standings, key=_room)
-    quota = tightest.quota
-    window_s = tightest.window.end_s - tightest.window.start_s
-    left_s = tightest.seconds_left(now_micros)
-    limit, remaining = (
-        min(units, FIELD_INTEGER_MAX) for units in (quota.limit_units, tightest.remaining_units)
-    )
+    standings = decision.standings
+    tightest = standings[0] if len(standings) == 1 else min(standings, key=_room)
+    quota, window = tightest.quota, tightest.window
+    remaining = min(tightest.remaining_units, FIELD_INTEGER_MAX)
+    limit = min(quota.limit_units, FIELD_INTEGER_MAX)
     headers = {
-        "ratelimit": f'"{quota.quota_id}";r={remaining};t={left_s}',
-        "ratelimit-policy": f'"{quota.quota_id}";q={limit};w={window_s}',
+        "ratelimit": f'"{quota.quota_id}";r={remaining};t={tightest.seconds_left(now_micros)}',
+        "ratelimit-policy": f'"{quota.quota_id}";q={limit};w={window.end_s - window.start_s}',
     }
-    over_soft = [s.quota.quota_id for s in decision.standings if s.exceeded and s.quota.soft]
+    over_soft = [s.quota.quota_id for s in standings if s.exceeded and s.quota.soft]
     if over_soft:
         headers["x-aforo-quota-exceeded"] = ",".join(over_soft)
     return headers

@@ -647,3 +647,30 @@ def test_a_decision_given_again_is_the_one_that_would_be_made(
         # Up to the last moment: that is where a wrong edge shows.
         last_micros = min(until_micros - 1, NOW + 4 * STALE_MAX)
         assert decided(known, now_micros=last_micros) == decision
+
+
+EDGE = NOW + 60_000_000
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        make_known(credential=make_credential(expires_at_micros=EDGE)),
+        make_known(make_policy(override=(Level.WARN, EDGE)), make_margin(Level.BLOCK)),
+        make_known(margin=make_margin(Level.BLOCK, period_end_micros=EDGE)),
+        make_known(margin=make_margin(Level.BLOCK, as_of_micros=EDGE - STALE_MAX - 1)),
+        make_known(
+            margin=make_margin(Level.BLOCK, as_of_micros=0),
+            margin_confirmed_micros=EDGE - STALE_MAX - 1,
+        ),
+        make_known(make_policy(make_quota(window=WindowKind.MINUTE))),
+    ],
+    ids=["expiry", "override", "billing period", "stale margin", "stale partition", "window"],
+)
+def test_a_decision_holds_until_the_very_moment_that_changes_it(known: Known) -> None:
+    before, at = (decided(known, now_micros=now) for now in (EDGE - 1, EDGE))
+
+    assert before == decided(known)
+    assert at != before
+    until = holds_until_micros(before, known, now_micros=NOW, stale_max_micros=STALE_MAX)
+    assert until == EDGE
