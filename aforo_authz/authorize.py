@@ -31,8 +31,8 @@ PATH = "/envoy.service.auth.v3.Authorization/Check"
 OWN_SHARE_S = 0.01
 DECISIONS_KEPT_MAX = 10_000
 
-# (decision, decision id, seconds it took, call)
-Observer = Callable[[Decision, str, float, Call], None]
+# (decision, decision id, seconds it took, call, Unix time in microseconds)
+Observer = Callable[[Decision, str, float, Call, int], None]
 
 
 class _Made(NamedTuple):
@@ -119,10 +119,11 @@ class Authorization:
         self, call: Call, known: Known, redis_s: float, started_s: float
     ) -> bytes | Awaitable[bytes]:
         needs = call.needs(self._policies.rules)
-        decision = self._decision_on(known, needs, self._now_micros())
+        now_micros = self._now_micros()
+        decision = self._decision_on(known, needs, now_micros)
         if decision.reservations:
             return self._reserve(call, decision, redis_s, started_s)
-        return self._answer(call, decision, started_s)
+        return self._answer(call, decision, started_s, now_micros)
 
     def _decision_on(self, known: Known, needs: Needs, now_micros: int) -> Decision:
         """Decide, or give the last decision on the very same things again, while it holds."""
@@ -150,20 +151,22 @@ class Authorization:
             counted = await self._quotas.reserve(policy.tenant_id, decision.reservations, redis_s)
         except QuotasUnavailableError:
             counted = None
-        settled = settle(decision, counted, now_micros=self._now_micros())
-        return self._answer(call, settled, started_s)
+        now_micros = self._now_micros()
+        settled = settle(decision, counted, now_micros=now_micros)
+        return self._answer(call, settled, started_s, now_micros)
 
-    def _answer(self, call: Call, decision: Decision, started_s: float) -> bytes:
+    def _answer(self, call: Call, decision: Decision, started_s: float, now_micros: int) -> bytes:
         # Unique, not secret: no call to the kernel is spent on it.
         decision_id = f"{random.getrandbits(128):032x}"
         response = to_check_response(
             decision,
             call,
             decision_id=decision_id,
-            now_micros=self._now_micros(),
+            now_micros=now_micros,
             denials=self._denials,
         )
-        self._observe(decision, decision_id, time.perf_counter() - started_s, call)
+        seconds = time.perf_counter() - started_s
+        self._observe(decision, decision_id, seconds, call, now_micros)
         return response
 
 

@@ -1,82 +1,98 @@
-"""What operators see: Prometheus metrics, liveness and readiness on a port of their own."""
+"""What operators count: decisions, their time, the cache, Redis. In Prometheus' terms.
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+Counts are plain integers: one thread writes them, and prometheus-client's own, with a lock in each,
+would cost a tenth of a decision. They become metrics when somebody looks.
+"""
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
 )
+from prometheus_client.registry import Collector
 
-from aforo_authz.domain.access import Decision, Outcome, Reason
-from aforo_authz.policies_redis import NearCache
-from aforo_authz.server import AddressError, Method, RpcError, TcpAddress, parse_address, plain
+from aforo_authz.domain.access import PASSING, Decision, Outcome, Reason
+from aforo_authz.redis_link import Failure
+from aforo_authz.server import Method, RpcError
 
-REQUEST_BYTES_MAX = 8192
-REQUEST_TIMEOUT_S = 5.0
-SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+DECISION_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+REDIS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+# (name, what it says, where to read it)
+Reading = tuple[str, str, Callable[[], float]]
 
 
-class Metrics:
-    """The counters of one process, in a registry of its own."""
+class Watched(Protocol):
+    """A part that counts for itself."""
+
+    def counters(self) -> list[Reading]:
+        """Figures that only grow; their names end in `_total` when they are shown."""
+
+    def gauges(self) -> list[Reading]: ...
+
+
+class Durations:
+    """A histogram in plain integers."""
+
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        self._bounds_s = bounds_s
+        self._counts = [0] * (len(bounds_s) + 1)
+        self._sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self._sum_s += seconds
+
+    def told(self) -> tuple[list[tuple[str, float]], float]:
+        """Return cumulative buckets and the sum, as Prometheus wants them."""
+        buckets, running = [], 0
+        for bound_s, count in zip((*self._bounds_s, "+Inf"), self._counts, strict=True):
+            running += count
+            buckets.append((str(bound_s), float(running)))
+        return buckets, self._sum_s
+
+
+class Metrics(Collector):
+    """The counts of one process, in a registry of its own. Lives in one event loop."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._decisions = Counter(
-            "aforo_authz_decisions",
-            "Decisions, by what was answered and why.",
-            ["decision", "reason"],
-            registry=self.registry,
-        )
-        self._shadowed = Counter(
-            "aforo_authz_shadow_decisions",
-            "Calls that passed in shadow mode, by why they would not have.",
-            ["reason"],
-            registry=self.registry,
-        )
-        self._stale = Counter(
-            "aforo_authz_stale_decisions",
-            "Decisions made with values that may be old.",
-            registry=self.registry,
-        )
-        self._uncounted = Counter(
-            "aforo_authz_uncounted_decisions",
-            "Decisions that a quota should have counted, had Redis answered.",
-            registry=self.registry,
-        )
-        self._failed = Counter(
-            "aforo_authz_failed_checks",
-            "Checks that ended as an error of the call: Envoy's failure_mode_allow ruled.",
-            ["code"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "aforo_authz_decision_seconds",
-            "From the arrival of a CheckRequest to its answer.",
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        # Children are looked up once: labels() costs more than the count itself.
-        self._by_reason = {
-            (outcome, reason): self._decisions.labels(decision=outcome, reason=reason)
-            for reason in Reason
-            for outcome in Outcome
-        }
+        self.registry.register(self)
+        self._reasons = dict.fromkeys(Reason, 0)
+        self._shadowed: Counter[Reason] = Counter()
+        self._stale = 0
+        self._uncounted = 0
+        self._failed: Counter[int] = Counter()
+        self._redis_failures: Counter[tuple[str, Failure]] = Counter()
+        self._seconds = Durations(DECISION_S)
+        self._redis_seconds: dict[str, Durations] = {}
+        self._watched: list[Watched] = []
 
     def observe(self, decision: Decision, seconds: float) -> None:
-        self._by_reason[decision.outcome, decision.reason].inc()
-        self._seconds.observe(seconds)
-        if decision.shadow_reason is not None:
-            self._shadowed.labels(reason=decision.shadow_reason).inc()
+        self._reasons[decision.reason] += 1
+        self._seconds.add(seconds)
         if decision.stale:
-            self._stale.inc()
+            self._stale += 1
         if decision.uncounted:
-            self._uncounted.inc()
+            self._uncounted += 1
+        if decision.shadow_reason is not None:
+            self._shadowed[decision.shadow_reason] += 1
+
+    def observe_redis(self, purpose: str, seconds: float, failure: Failure | None) -> None:
+        """Count one exchange with Redis; `purpose` is one of a few fixed words."""
+        durations = self._redis_seconds.get(purpose)
+        if durations is None:
+            durations = self._redis_seconds[purpose] = Durations(REDIS_S)
+        durations.add(seconds)
+        if failure is not None:
+            self._redis_failures[purpose, failure] += 1
 
     def counting_failures(self, method: Method) -> Method:
         """Return the method, with the errors that it answers counted by gRPC code."""
@@ -85,7 +101,7 @@ class Metrics:
             try:
                 answered = method(message, budget_s)
             except RpcError as error:
-                self._failed.labels(code=error.code).inc()
+                self._failed[error.code] += 1
                 raise
             return answered if isinstance(answered, bytes) else later(answered)
 
@@ -93,79 +109,82 @@ class Metrics:
             try:
                 return await answered
             except RpcError as error:
-                self._failed.labels(code=error.code).inc()
+                self._failed[error.code] += 1
                 raise
 
         return call
 
-    def watch(self, cache: NearCache) -> None:
-        """Show what the cache counts, and whether it is stale."""
-        readings: dict[str, tuple[str, Callable[[], float]]] = {
-            "cache_hits": ("Callers found in the cache.", lambda: cache.counts.hits),
-            "cache_misses": ("Callers that Redis was asked for.", lambda: cache.counts.misses),
-            "cache_reloads": ("Keys read again.", lambda: cache.counts.reloads),
-            "unreadable_values": ("Values not understood.", lambda: cache.counts.unreadable),
-            "cache_stale": ("1 while values can't be confirmed.", lambda: float(cache.stale)),
-            # Sync's own figure goes silent with it.
-            "synced_timestamp_seconds": (
-                "When sync last completed a pass, by what it left in Redis; 0: never seen.",
-                lambda: cache.synced_micros / 1_000_000,
-            ),
-        }
-        for name, (text, reading) in readings.items():
-            gauge = Gauge(f"aforo_authz_{name}", text, registry=self.registry)
-            gauge.set_function(reading)
+    def watch(self, part: Watched) -> None:
+        """Show what a part counts."""
+        self._watched.append(part)
 
+    def collect(self) -> Iterator[Metric]:
+        yield from self._decisions()
+        yield from self._redis()
+        for part in self._watched:
+            for name, text, read in part.counters():
+                yield CounterMetricFamily(f"aforo_authz_{name}", text, value=read())
+            for name, text, read in part.gauges():
+                yield GaugeMetricFamily(f"aforo_authz_{name}", text, value=read())
 
-@contextlib.asynccontextmanager
-async def serve(
-    listen: str, metrics: Metrics, *, is_ready: Callable[[], bool]
-) -> AsyncIterator[None]:
-    """Serve /metrics, /livez and /readyz while the body runs; nothing if `listen` is empty.
-
-    It runs on the process's own loop, so that an answer says that the loop turns.
-
-    Raises:
-        AddressError: The address is unusable.
-    """
-    if not listen:
-        yield
-        return
-    address = parse_address(listen)
-    if not isinstance(address, TcpAddress):
-        raise AddressError(f"AFORO_AUTHZ_METRICS_LISTEN={listen}: must be host:port")
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_page(head, metrics, is_ready=is_ready))
-                await writer.drain()
-        writer.close()
-
-    try:
-        server = await asyncio.start_server(
-            answer, address.host, address.port, limit=REQUEST_BYTES_MAX
+    def _decisions(self) -> Iterator[Metric]:
+        decisions = CounterMetricFamily(
+            "aforo_authz_decisions",
+            "Decisions, by what was answered and why.",
+            labels=["decision", "reason"],
         )
-    except OSError as error:
-        raise AddressError(
-            f"cannot listen on {address}: {plain(error)};"
-            " stop what uses it, or set AFORO_AUTHZ_METRICS_LISTEN to another address"
-        ) from error
-    async with server:
-        yield
+        for reason, count in self._reasons.items():
+            decisions.add_metric([PASSING.get(reason, Outcome.BLOCK), reason], count)
+        yield decisions
+        shadowed = CounterMetricFamily(
+            "aforo_authz_shadow_decisions",
+            "Calls that passed in shadow mode, by why they would not have.",
+            labels=["reason"],
+        )
+        for reason, count in self._shadowed.items():
+            shadowed.add_metric([reason], count)
+        yield shadowed
+        yield CounterMetricFamily(
+            "aforo_authz_stale_decisions",
+            "Decisions made with values that may be old.",
+            value=self._stale,
+        )
+        yield CounterMetricFamily(
+            "aforo_authz_uncounted_decisions",
+            "Decisions that a quota should have counted, had Redis answered.",
+            value=self._uncounted,
+        )
+        failed = CounterMetricFamily(
+            "aforo_authz_failed_checks",
+            "Checks that ended as an error of the call: Envoy's failure_mode_allow ruled.",
+            labels=["code"],
+        )
+        for code, count in self._failed.items():
+            failed.add_metric([str(code)], count)
+        yield failed
+        buckets, sum_s = self._seconds.told()
+        yield HistogramMetricFamily(
+            "aforo_authz_decision_seconds",
+            "From the arrival of a CheckRequest to its answer.",
+            buckets=buckets,
+            sum_value=sum_s,
+        )
 
-
-def _page(head: bytes, metrics: Metrics, *, is_ready: Callable[[], bool]) -> bytes:
-    path = head.split(b" ", 2)[1].partition(b"?")[0] if head.count(b" ") > 1 else b""
-    status, kind, body = "404 Not Found", "text/plain", b"try /livez, /readyz or /metrics\n"
-    if path == b"/metrics":
-        status, kind, body = "200 OK", CONTENT_TYPE_LATEST, generate_latest(metrics.registry)
-    elif path == b"/livez" or (path == b"/readyz" and is_ready()):
-        status, body = "200 OK", b"ok\n"
-    elif path == b"/readyz":
-        status, body = "503 Service Unavailable", b"not ready\n"
-    return (
-        f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
-    ).encode() + body
+    def _redis(self) -> Iterator[Metric]:
+        seconds = HistogramMetricFamily(
+            "aforo_authz_redis_seconds",
+            "What Redis took to answer, or to fail, by what it was asked for.",
+            labels=["purpose"],
+        )
+        for purpose, durations in self._redis_seconds.items():
+            buckets, sum_s = durations.told()
+            seconds.add_metric([purpose], buckets=buckets, sum_value=sum_s)
+        yield seconds
+        failures = CounterMetricFamily(
+            "aforo_authz_redis_failures",
+            "Questions that Redis did not answer, by what they were for and why.",
+            labels=["purpose", "failure"],
+        )
+        for (purpose, failure), count in self._redis_failures.items():
+            failures.add_metric([purpose, failure], count)
+        yield failures

@@ -12,26 +12,27 @@ known, a margin holds until another one is there. It ends by itself with its per
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from aforo_authz import read_model
-from aforo_authz.domain.access import Credential, Known, Margin, Policy
+from aforo_authz.domain.access import Known
 from aforo_authz.domain.features import Rules
-from aforo_authz.lru import MISSING, Lru
-from aforo_authz.policies import STRANGER, PoliciesUnavailableError, Presented, same_kind
-from aforo_authz.redis_link import RedisAnswerError
+from aforo_authz.metrics import Reading
+from aforo_authz.policies import PoliciesUnavailableError, Presented
+from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes
+from aforo_authz.remembered import Remembered
 
 log = structlog.get_logger(__name__)
 
 RETRY_S = 0.1
 READ_S_MAX = 1.0  # A read is shared; those who wait for it give up earlier, by their own budgets.
 ALWAYS_WATCHED = (read_model.ROUTES_KEY, read_model.SYNC_KEY)
-COMPOSED_MAX = 10_000
 RELOAD_KEYS_MAX = 100  # Keys in one read: decoding them keeps the loop busy for 2 ms.
 
 
@@ -53,6 +54,7 @@ class NearCache:
         entries_max: Keys remembered; the least recently used go first.
         bytes_max: Memory that they may take, about.
         strangers_max: Unknown credentials remembered, so that guessing keys spares Redis.
+        observe: Told of what Redis took, for the metrics: (purpose, seconds, failure).
     """
 
     def __init__(
@@ -62,14 +64,14 @@ class NearCache:
         entries_max: int = 400_000,
         bytes_max: int = 256 << 20,
         strangers_max: int = 10_000,
+        observe: Callable[[str, float, Failure | None], None] = lambda *_: None,
     ) -> None:
         self._nodes = nodes
+        self._observe = observe
         nodes.follower = self
-        self.entries = Lru(  # key → decoded value, None: absent
-            entries_max=entries_max, bytes_max=bytes_max, bytes_of=read_model.bytes_of
+        self.remembered = Remembered(
+            entries_max=entries_max, bytes_max=bytes_max, strangers_max=strangers_max
         )
-        self._composed: dict[str, Known] = {}  # By hash of the credential, from the entries.
-        self._strangers = Lru(entries_max=strangers_max)
         self._loading: dict[str, asyncio.Future[None]] = {}
         self._wanted: set[str] = set()  # to be read in the next turn of the loop
         self._changed: set[str] = set()  # told of by Redis, not read again yet
@@ -97,73 +99,18 @@ class NearCache:
         return not (self._nodes.connected and self._current and self._complete)
 
     def find(self, presented: Presented, budget_s: float) -> Known | Awaitable[Known]:
-        composed = self._composed.get(presented.sha256_hex)
-        if composed is not None and self._is_current(composed, presented):
-            self.counts.hits += 1
-            return composed
-        if presented.sha256_hex in self._strangers:
-            return STRANGER
-        known = self._compose(presented)
+        known = self.remembered.find(presented, stale=self.stale)
         if isinstance(known, Known):
             self.counts.hits += 1
-            self._remember(presented, known)
             return known
         self.counts.misses += 1
         return self._load_and_find(presented, known, budget_s)
-
-    def _is_current(self, known: Known, presented: Presented) -> bool:
-        return known.stale is self.stale and same_kind(known.credential, presented) is not None
-
-    def _remember(self, presented: Presented, known: Known) -> None:
-        """Give the same object again until any value changes: what was decided on it holds on."""
-        if known.credential is None:
-            return  # Nobody's: it must not take anybody's place.
-        if len(self._composed) >= COMPOSED_MAX:
-            self._composed.clear()
-        self._composed[presented.sha256_hex] = known
 
     async def run(self) -> None:
         """Keep the cache equal to Redis until cancelled. Errors end in another attempt."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._nodes.run())
             tasks.create_task(self._reload_changed())
-
-    def _compose(self, presented: Presented) -> Known | list[str]:
-        """Return what is known, or the keys that have to be read before it can be told."""
-        get, touch = self.entries.get, self.entries.touch
-        cred_key = read_model.credential_key(presented.sha256_hex)
-        found = get(cred_key, MISSING)
-        if found is MISSING:
-            return [cred_key]
-        touch(cred_key)
-        credential: Credential | None = same_kind(found, presented)
-        if credential is None:
-            return STRANGER
-        policy_key = read_model.policy_key(credential.tenant_id)
-        margin_key = read_model.margin_key(credential.tenant_id)
-        policy: Policy | None = get(policy_key, MISSING)
-        found = get(margin_key, MISSING)
-        if policy is MISSING or found is MISSING:
-            return [policy_key, margin_key]
-        touch(policy_key)
-        touch(margin_key)
-        if found is None:
-            return Known(presented=True, credential=credential, policy=policy, stale=self.stale)
-        margin: Margin
-        margin, partition = found
-        consumed_key = read_model.consumed_key(partition)
-        confirmed_micros = get(consumed_key, MISSING)
-        if confirmed_micros is MISSING:
-            return [consumed_key]
-        touch(consumed_key)
-        return Known(
-            presented=True,
-            credential=credential,
-            policy=policy,
-            margin=margin,
-            margin_confirmed_micros=confirmed_micros or 0,
-            stale=self.stale,
-        )
 
     async def _load_and_find(
         self, presented: Presented, missing: list[str], budget_s: float
@@ -173,7 +120,7 @@ class NearCache:
                 # Three steps at most: credential, then policy and margin, then the partition.
                 while True:
                     await self._load(missing)
-                    known = self._compose(presented)
+                    known = self.remembered.find(presented, stale=self.stale)
                     if isinstance(known, Known):
                         break
                     missing = known
@@ -186,7 +133,8 @@ class NearCache:
         except read_model.UnreadableValueError as error:
             raise PoliciesUnavailableError(str(error)) from error
         if known.credential is None:
-            self._remember_stranger(presented)
+            # While nobody tells of changes, one created now would go unnoticed.
+            self.remembered.put_stranger(presented, lasting=not self.stale)
         return known
 
     async def _load(self, keys: Iterable[str]) -> None:
@@ -219,7 +167,7 @@ class NearCache:
         finally:
             for key in keys:
                 future = self._loading.pop(key)
-                if key in self.entries:
+                if key in self.remembered:
                     future.set_result(None)
                 else:
                     future.set_exception(failure or self._why_missing(key))
@@ -241,10 +189,16 @@ class NearCache:
         """Read keys from Redis and put what can be understood into the cache."""
         # Before and after: between two looks that both find the mark, absent means absent.
         asked = [("GET", key) for key in (read_model.SYNC_KEY, *keys, read_model.SYNC_KEY)]
-        before, *values, after = await self._nodes.ask_all(asked, budget_s=READ_S_MAX)
-        for answer in (before, after):
-            if isinstance(answer, RedisAnswerError):
-                raise answer
+        started_s = time.perf_counter()
+        try:
+            before, *values, after = await self._nodes.ask_all(asked, budget_s=READ_S_MAX)
+            for answer in (before, after):
+                if isinstance(answer, RedisAnswerError):
+                    raise answer
+        except RedisAnswerError as error:
+            self._observe("read", time.perf_counter() - started_s, error.failure)
+            raise
+        self._observe("read", time.perf_counter() - started_s, None)
         self._set_complete(before is not None and self._is_trusted(after))
         for key, value in zip(keys, values, strict=True):
             if value is None and not self._is_absent(key):
@@ -260,7 +214,7 @@ class NearCache:
 
     def _is_absent(self, key: str) -> bool:
         """Does a value that isn't there mean that there is none?"""
-        if read_model.is_consumers(key) and self.entries.get(key) is not None:
+        if read_model.is_consumers(key) and self.remembered.entries.get(key) is not None:
             return False  # A level, and usage, hold until they are published again.
         return self._complete
 
@@ -286,8 +240,7 @@ class NearCache:
         self._complete = complete
         self._was_complete = self._was_complete or complete
         if appeared:
-            # What was kept meanwhile may have changed or gone.
-            self.on_changed(None)
+            self._suspect_all()  # What was kept meanwhile may have changed or gone.
         self._tell_state()
 
     def _put(self, key: str, value: Any) -> None:  # noqa: ANN401 - one cache for every kind
@@ -297,53 +250,38 @@ class NearCache:
         if key == read_model.ROUTES_KEY:
             self.rules = value if value is not None else Rules()
             return
-        if value is not None:
-            self._forget_stranger(key)
-        # All of them, not this one's: it is simple, and few changes come for many calls.
-        self._composed.clear()
-        self.entries.put(key, value)
-
-    def _remember_stranger(self, presented: Presented) -> None:
-        # Out of the big table: a guesser must not push tenants out of it.
-        key = read_model.credential_key(presented.sha256_hex)
-        if self.entries.get(key, MISSING) is not None:
-            return
-        self.entries.discard(key)
-        if not self.stale:  # Else nobody would tell of a credential created now.
-            self._strangers.put(presented.sha256_hex, None)
+        self.remembered.put(key, value)
 
     def on_changed(self, keys: list[str] | None) -> None:
         """Note what Redis says has changed; None means everything."""
         if keys is None:
             self._doubt_absence()
-            self._changed.update(self.entries, ALWAYS_WATCHED)
-            self._outdated.update(self._loading)
-            self._strangers.clear()
+            self._suspect_all()
         for key in keys or ():
-            self._forget_stranger(key)
+            self.remembered.forget_stranger(key)
             if key in self._loading:
                 # The read under way may be older than the change: another one follows it.
                 self._outdated.add(key)
-            elif key in self.entries or key in ALWAYS_WATCHED:
+            elif key in self.remembered or key in ALWAYS_WATCHED:
                 self._changed.add(key)
         if self._changed:
             self._wake.set()
 
     def on_connected(self) -> None:
-        """Read again what is known: all of it may have changed, unnoticed."""
         self._current = False
-        self._changed.update(self.entries, ALWAYS_WATCHED)
+        self._suspect_all()
+
+    def _suspect_all(self) -> None:
+        """Read again what is known: all of it may have changed, unnoticed."""
+        self._changed.update(self.remembered, ALWAYS_WATCHED)
+        self._outdated.update(self._loading)
+        self.remembered.strangers.clear()
         self._wake.set()
 
     def on_disconnected(self, error: Exception | None) -> None:
         self._doubt_absence()
-        self._strangers.clear()
+        self.remembered.strangers.clear()
         self._tell_state(error)
-
-    def _forget_stranger(self, key: str) -> None:
-        prefix = read_model.credential_key("")
-        if key.startswith(prefix):
-            self._strangers.discard(key.removeprefix(prefix))
 
     async def _reload_changed(self) -> None:
         while True:
@@ -372,7 +310,7 @@ class NearCache:
                     self._changed.update(keys)
                     self._wake.set()
                     self._current = False
-                    self._strangers.clear()
+                    self.remembered.strangers.clear()
                     raise
                 self.counts.reloads += len(keys)
             self._current = True
@@ -395,4 +333,33 @@ class NearCache:
                 " is aforo-admin sync running?"
             )
         else:
-            log.info("the cache follows Redis", entries=len(self.entries))
+            log.info("the cache follows Redis", entries=len(self.remembered.entries))
+
+    def counters(self) -> list[Reading]:
+        counts = self.counts
+        return [
+            ("cache_hits", "Callers found in the cache.", lambda: counts.hits),
+            ("cache_misses", "Callers that Redis was asked for.", lambda: counts.misses),
+            ("cache_reloads", "Keys read again, because they changed.", lambda: counts.reloads),
+            (
+                "cache_evictions",
+                "Values forgotten for want of room.",
+                lambda: self.remembered.entries.evictions,
+            ),
+            ("unreadable_values", "Values not understood.", lambda: counts.unreadable),
+        ]
+
+    def gauges(self) -> list[Reading]:
+        entries, strangers = self.remembered.entries, self.remembered.strangers
+        return [
+            ("cache_stale", "1 while values can't be confirmed.", lambda: float(self.stale)),
+            ("cache_entries", "Values remembered.", lambda: len(entries)),
+            ("cache_bytes", "Memory that they take, about.", lambda: entries.bytes),
+            ("cache_strangers", "Unknown credentials remembered.", lambda: len(strangers)),
+            # Sync's own figure goes silent with it.
+            (
+                "synced_timestamp_seconds",
+                "When sync last completed a pass, by what it left in Redis; 0: never seen.",
+                lambda: self.synced_micros / 1_000_000,
+            ),
+        ]

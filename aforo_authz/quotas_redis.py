@@ -1,12 +1,13 @@
 """Counts calls in Redis, atomically: one script, and one round trip, per call."""
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from aforo_authz.domain.quotas import Reservation, Standing
 from aforo_authz.quotas import QuotasUnavailableError, standings_of
 from aforo_authz.read_model import counter_key
-from aforo_authz.redis_link import RedisAnswerError
+from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes
 
 # KEYS: the counters. ARGV, five a key: units, limit, enforced, seed, expiry in Unix seconds.
@@ -38,10 +39,21 @@ EXPIRES_AFTER_S = 60
 
 
 class RedisQuotas:
-    """Hard quotas over Redis. What arrives in one turn of the loop shares a round trip."""
+    """Hard quotas over Redis. What arrives in one turn of the loop shares a round trip.
 
-    def __init__(self, nodes: RedisNodes) -> None:
+    Args:
+        nodes: Redis.
+        observe: Told of what it took, for the metrics: (purpose, seconds, failure).
+    """
+
+    def __init__(
+        self,
+        nodes: RedisNodes,
+        *,
+        observe: Callable[[str, float, Failure | None], None] = lambda *_: None,
+    ) -> None:
         self._nodes = nodes
+        self._observe = observe
 
     async def reserve(
         self, tenant_id: str, reservations: Sequence[Reservation], budget_s: float
@@ -52,6 +64,7 @@ class RedisQuotas:
         ]
         arguments = (len(keys), *keys, *_arguments(reservations))
         ask = self._nodes.ask
+        started_s = time.perf_counter()
         try:
             try:
                 answer = await ask(keys[0], "EVALSHA", RESERVE_SHA, *arguments, budget_s=budget_s)
@@ -61,7 +74,9 @@ class RedisQuotas:
                 # A new or restarted Redis: sending the text also teaches it the script.
                 answer = await ask(keys[0], "EVAL", RESERVE, *arguments, budget_s=budget_s)
         except RedisAnswerError as error:
+            self._observe("reserve", time.perf_counter() - started_s, error.failure)
             raise QuotasUnavailableError(str(error)) from error
+        self._observe("reserve", time.perf_counter() - started_s, None)
         counted, *used_units = answer
         return standings_of(reservations, used_units, counted=bool(counted))
 

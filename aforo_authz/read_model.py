@@ -77,6 +77,11 @@ def counter_key(tenant_id: str, quota_id: str, window_start_s: int) -> str:
     return f"aforo:quota:v1:{{{tenant_id}}}:{quota_id}:{window_start_s}"
 
 
+def decisions_key(tenant_id: str, hour_s: int) -> str:
+    """Return the key of a tenant's decisions in an hour: a hash of totals by process."""
+    return f"aforo:decisions:v1:{{{tenant_id}}}:{hour_s}"
+
+
 def decode(key: str, value: bytes | None) -> Any:  # noqa: ANN401 - by the kind of the key
     """Return the domain value of a key; None if it is absent.
 

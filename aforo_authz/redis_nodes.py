@@ -91,7 +91,9 @@ class RedisNodes:
         link.send(packed(command), answer)
         return answer
 
-    async def ask_all(self, questions: Sequence[tuple[str, ...]], *, budget_s: float) -> list[Any]:
+    async def ask_all(
+        self, questions: Sequence[tuple[str | int, ...]], *, budget_s: float
+    ) -> list[Any]:
         """Ask several commands, each of the primary of its first argument.
 
         Raises:
@@ -100,7 +102,7 @@ class RedisNodes:
         Returns:
             The answers, in order; a RedisAnswerError where an error was the answer.
         """
-        answers = [self.ask(command[1], *command, budget_s=budget_s) for command in questions]
+        answers = [self.ask(str(each[1]), *each, budget_s=budget_s) for each in questions]
         settled = await asyncio.gather(*answers, return_exceptions=True)
         for each in settled:
             if isinstance(each, RedisAnswerError) and each.failure is Failure.REFUSED:

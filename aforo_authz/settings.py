@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     log_sample_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
     """The share of allowed calls that is logged. Refusals always are."""
 
+    log_refusals_per_s_max: int = Field(default=100, ge=0)
+    """Refusals logged in a second; of the others, a line a second says how many they were."""
+
     drain_s: float = Field(default=5.0, ge=0.0, le=600.0)
     """After SIGTERM: how long calls that have begun may take to end."""
 

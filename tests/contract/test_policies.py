@@ -298,7 +298,7 @@ async def test_guessed_keys_push_no_tenant_out(model: ReadModel) -> None:
         model.redis.config_resetstat()
 
         assert isinstance(cache.find(presented(KEY), BUDGET_S), Known)
-        assert len(cache._strangers) == 10
+        assert len(cache.remembered.strangers) == 10
 
 
 async def test_the_least_recently_used_are_forgotten_first(model: ReadModel) -> None:
@@ -308,7 +308,7 @@ async def test_the_least_recently_used_are_forgotten_first(model: ReadModel) -> 
         for number in range(60):
             await find(cache, f"key-{number}")
 
-        assert len(cache.entries) == 100
+        assert len(cache.remembered.entries) == 100
         assert isinstance(cache.find(presented("key-59"), BUDGET_S), Known)
         assert not isinstance(forgotten := cache.find(presented("key-0"), BUDGET_S), Known)
         assert (await forgotten).credential == make_credential(tenant_id="tenant-0")

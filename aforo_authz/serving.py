@@ -1,0 +1,130 @@
+"""One process that serves: its parts, put together, from start to drain."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+
+import structlog
+
+from aforo_authz import metrics_http, read_model
+from aforo_authz.authorize import PATH, Authorization, Observer, system_clock_micros
+from aforo_authz.check import Call, Identification
+from aforo_authz.decision_log import DecisionLog
+from aforo_authz.denials import DENIALS
+from aforo_authz.domain.access import Decision
+from aforo_authz.health import PATH as HEALTH_PATH
+from aforo_authz.health import Health
+from aforo_authz.metrics import Metrics
+from aforo_authz.policies_redis import NearCache
+from aforo_authz.quotas_redis import RedisQuotas
+from aforo_authz.redis_nodes import RedisNodes
+from aforo_authz.redis_url import parse_redis_url
+from aforo_authz.server import Methods, Server, guarded
+from aforo_authz.server_ngh2 import Ngh2Server
+from aforo_authz.settings import Settings
+from aforo_authz.tally import Tally
+from aforo_authz.tally_redis import TallyWriter
+
+log = structlog.get_logger("aforo_authz")
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        AddressError: An address can't be listened on.
+    """
+    counts = Metrics()
+    nodes = RedisNodes(parse_redis_url(settings.redis_url), prefix=read_model.PREFIX)
+    cache = NearCache(
+        nodes,
+        entries_max=settings.cache_entries_max,
+        bytes_max=settings.cache_mib_max << 20,
+        observe=counts.observe_redis,
+    )
+    tally = Tally()
+    writer = TallyWriter(tally, nodes, observe=counts.observe_redis)
+    decision_log = DecisionLog(
+        sample_ratio=settings.log_sample_ratio,
+        refusals_per_s_max=settings.log_refusals_per_s_max,
+    )
+    counts.watch(cache)
+    counts.watch(tally)
+    quotas = RedisQuotas(nodes, observe=counts.observe_redis)
+    observe = _observer(counts, tally, decision_log)
+    authorization = _authorization(settings, cache, quotas, observe)
+    healthy = Health(lambda: cache.ready)
+    # What our own code gets wrong is counted like an outage: guarded first, then counted.
+    check = counts.counting_failures(guarded(authorization.check))
+    server = _server(settings.transport, {PATH: check, HEALTH_PATH: healthy.check})
+    stop = _stop_signal()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            metrics_http.serve(
+                settings.metrics_listen, counts.registry, is_ready=lambda: healthy.serving
+            )
+        )
+        addresses = await server.start(settings.addresses)
+        for work in (cache.run(), writer.run()):
+            stack.callback(asyncio.get_running_loop().create_task(work).cancel)
+        log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
+        _spare_the_garbage_search()
+        await stop.wait()
+        healthy.draining = True
+        log.info("draining")
+        await server.drain(settings.drain_s)
+        await writer.flush()
+        decision_log.tell_left_out()
+
+
+def _authorization(
+    settings: Settings, cache: NearCache, quotas: RedisQuotas, observe: Observer
+) -> Authorization:
+    return Authorization(
+        policies=cache,
+        quotas=quotas,
+        now_micros=system_clock_micros,
+        denials={reason: settings.denial_of(reason) for reason in DENIALS},
+        observe=observe,
+        stale_max_micros=settings.stale_max_s * 1_000_000,
+        redis_timeout_s=settings.redis_timeout_ms / 1000,
+        identification=Identification(
+            jwt_claim_path=tuple(part for part in settings.jwt_claim_path.split(".") if part),
+            peer_certificate=settings.peer_certificate,
+        ),
+    )
+
+
+def _observer(counts: Metrics, tally: Tally, decision_log: DecisionLog) -> Observer:
+    def observe(
+        decision: Decision, decision_id: str, seconds: float, call: Call, now_micros: int
+    ) -> None:
+        counts.observe(decision, seconds)
+        tally.count(decision, now_micros)
+        decision_log.note(decision, decision_id, seconds, call, now_micros)
+
+    return observe
+
+
+def _server(transport: str, methods: Methods) -> Server:
+    if transport == "grpcio":
+        # Only who asks for it pays for its 20 MB of memory.
+        from aforo_authz.server_grpcio import GrpcioServer  # noqa: PLC0415
+
+        return GrpcioServer(methods)
+    return Ngh2Server(methods)
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _spare_the_garbage_search() -> None:
+    # What lives as long as the process need not be searched again; decisions leave no cycles.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
