@@ -11,6 +11,7 @@ from aforo_authz.log import configure_logging
 from aforo_authz.server import AddressError
 from aforo_authz.serving import serve
 from aforo_authz.settings import SettingsError, describe, load
+from aforo_authz.tls import TlsError
 
 EXAMPLES = """examples:
   aforo-authz serve
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         configure_logging(settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
-    except (SettingsError, AddressError) as error:
+    except (SettingsError, AddressError, TlsError) as error:
         print(f"aforo-authz: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
     return 0

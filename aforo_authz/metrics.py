@@ -71,6 +71,7 @@ class Metrics(Collector):
         self._uncounted = 0
         self._failed: Counter[int] = Counter()
         self._redis_failures: Counter[tuple[str, Failure]] = Counter()
+        self._refused: Counter[str] = Counter()
         self._seconds = Durations(DECISION_S)
         self._redis_seconds: dict[str, Durations] = {}
         self._watched: list[Watched] = []
@@ -93,6 +94,10 @@ class Metrics(Collector):
         durations.add(seconds)
         if failure is not None:
             self._redis_failures[purpose, failure] += 1
+
+    def count_refused(self, kind: str) -> None:
+        """Count what a client did beyond a limit; `kind` is one of a few fixed words."""
+        self._refused[kind] += 1
 
     def counting_failures(self, method: Method) -> Method:
         """Return the method, with the errors that it answers counted by gRPC code."""
@@ -162,6 +167,14 @@ class Metrics(Collector):
         for code, count in self._failed.items():
             failed.add_metric([str(code)], count)
         yield failed
+        refused = CounterMetricFamily(
+            "aforo_authz_refused",
+            "Connections and streams ended because of a limit, by which one.",
+            labels=["limit"],
+        )
+        for kind, count in self._refused.items():
+            refused.add_metric([kind], count)
+        yield refused
         buckets, sum_s = self._seconds.told()
         yield HistogramMetricFamily(
             "aforo_authz_decision_seconds",

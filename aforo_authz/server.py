@@ -18,8 +18,6 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-MESSAGE_BYTES_MAX = 1 << 20  # Headers reach 60 KiB; a body is only there if somebody asks for it.
-
 # The codes of gRPC that we use.
 OK = 0
 INVALID_ARGUMENT = 3
@@ -168,8 +166,19 @@ def _somebody_listens(path: Path) -> bool:
     return True
 
 
-def unlink_socket(address: Address) -> None:
-    if isinstance(address, UnixAddress):
+def identity_of(address: Address) -> tuple[int, int] | None:
+    """Return what tells a UNIX socket's file from a later one at the same path."""
+    if not isinstance(address, UnixAddress):
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        found = address.path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def unlink_socket(address: Address, identity: tuple[int, int] | None) -> None:
+    """Remove a UNIX socket's file, unless a new process has taken its place meanwhile."""
+    if isinstance(address, UnixAddress) and identity == identity_of(address):
         address.path.unlink(missing_ok=True)
 
 

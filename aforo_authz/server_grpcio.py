@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import grpc
+import structlog
 
+from aforo_authz.limits import Limits
 from aforo_authz.server import (
-    MESSAGE_BYTES_MAX,
     Address,
     AddressError,
     Method,
@@ -17,9 +18,13 @@ from aforo_authz.server import (
     answer,
     bound_socket,
     guarded,
+    identity_of,
     owner_and_group_only,
     unlink_socket,
 )
+from aforo_authz.tls import Tls, TlsError, TlsFiles
+
+log = structlog.get_logger(__name__)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -28,10 +33,19 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 class GrpcioServer:
     """Serves methods with grpc.aio, without its own serialisation."""
 
-    def __init__(self, methods: Methods) -> None:
-        self._addresses: list[Address] = []
+    def __init__(
+        self, methods: Methods, *, limits: Limits | None = None, tls: Tls | None = None
+    ) -> None:
+        limits = limits or Limits()
+        self._tls = tls
+        self._bound: list[tuple[Address, tuple[int, int] | None]] = []
         options = [
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_receive_message_length", limits.message_bytes_max),
+            ("grpc.max_concurrent_streams", limits.streams_max),
+            ("grpc.max_metadata_size", limits.header_list_bytes_max),
+            ("grpc.absolute_max_metadata_size", limits.header_list_bytes_max),
+            ("grpc.max_connection_idle_ms", round(limits.idle_s_max * 1000)),
+            ("grpc.server_handshake_timeout_ms", round(limits.handshake_s_max * 1000)),
             ("grpc.so_reuseport", 0),  # A port in use must be an error, not a shared one.
         ]
         self._server = grpc.aio.server(options=options)
@@ -41,22 +55,48 @@ class GrpcioServer:
         for address in addresses:
             # Binding it ourselves first gives the same errors, and clears away a dead socket.
             bound_socket(address).close()
-            if isinstance(address, UnixAddress):
-                unlink_socket(address)
+            unlink_socket(address, identity_of(address))
             try:
                 with owner_and_group_only():
-                    port = self._server.add_insecure_port(str(address))
+                    port = self._add_port(address)
             except RuntimeError as error:
                 raise AddressError(f"cannot listen on {address}: {error}") from error
             chosen = address if isinstance(address, UnixAddress) else TcpAddress(address.host, port)
-            self._addresses.append(chosen)
+            self._bound.append((chosen, identity_of(chosen)))
         await self._server.start()
-        return self._addresses
+        return [address for address, _ in self._bound]
+
+    def _add_port(self, address: Address) -> int:
+        if self._tls is None or isinstance(address, UnixAddress):
+            return self._server.add_insecure_port(str(address))
+        return self._server.add_secure_port(str(address), _credentials(self._tls.files))
 
     async def drain(self, grace_s: float) -> None:
         await self._server.stop(grace_s)
-        for address in self._addresses:
-            unlink_socket(address)
+        for address, identity in self._bound:
+            unlink_socket(address, identity)
+
+
+def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Return credentials that follow their files: grpcio asks again for every handshake."""
+
+    def configuration() -> "grpc.ServerCertificateConfiguration":
+        certificate, key, client_ca = files.read()
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
+
+    def refreshed() -> "grpc.ServerCertificateConfiguration | None":
+        try:
+            return configuration()
+        except TlsError as error:
+            log.error("new TLS files can't be used; the old ones serve", error=str(error))
+            return None
+
+    credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        refreshed,  # type: ignore[arg-type] # None is documented: nothing has changed.
+        require_client_authentication=files.client_ca is not None,
+    )
+    return credentials
 
 
 def _handlers(methods: Methods) -> "list[grpc.GenericRpcHandler[bytes, bytes]]":

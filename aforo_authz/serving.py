@@ -25,6 +25,7 @@ from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings
 from aforo_authz.tally import Tally
 from aforo_authz.tally_redis import TallyWriter
+from aforo_authz.tls import Tls
 
 log = structlog.get_logger("aforo_authz")
 
@@ -34,6 +35,7 @@ async def serve(settings: Settings) -> None:
 
     Raises:
         AddressError: An address can't be listened on.
+        TlsError: TLS can't be served with the files.
     """
     counts = Metrics()
     nodes = RedisNodes(parse_redis_url(settings.redis_url), prefix=read_model.PREFIX)
@@ -57,7 +59,7 @@ async def serve(settings: Settings) -> None:
     healthy = Health(lambda: cache.ready)
     # What our own code gets wrong is counted like an outage: guarded first, then counted.
     check = counts.counting_failures(guarded(authorization.check))
-    server = _server(settings.transport, {PATH: check, HEALTH_PATH: healthy.check})
+    server = _server(settings, {PATH: check, HEALTH_PATH: healthy.check}, counts)
     stop = _stop_signal()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(
@@ -107,13 +109,14 @@ def _observer(counts: Metrics, tally: Tally, decision_log: DecisionLog) -> Obser
     return observe
 
 
-def _server(transport: str, methods: Methods) -> Server:
-    if transport == "grpcio":
+def _server(settings: Settings, methods: Methods, counts: Metrics) -> Server:
+    tls = Tls(settings.tls_files) if settings.tls_files is not None else None
+    if settings.transport == "grpcio":
         # Only who asks for it pays for its 20 MB of memory.
         from aforo_authz.server_grpcio import GrpcioServer  # noqa: PLC0415
 
-        return GrpcioServer(methods)
-    return Ngh2Server(methods)
+        return GrpcioServer(methods, limits=settings.limits, tls=tls)
+    return Ngh2Server(methods, limits=settings.limits, tls=tls, refused=counts.count_refused)
 
 
 def _stop_signal() -> asyncio.Event:

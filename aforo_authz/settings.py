@@ -4,16 +4,19 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnparsableError
 
 from aforo_authz.denials import DENIALS, Denial
 from aforo_authz.domain.access import Reason
+from aforo_authz.limits import Limits
 from aforo_authz.redis_url import RedisUrlError, parse_redis_url
 from aforo_authz.server import Address, AddressError, TcpAddress, parse_address
+from aforo_authz.tls import TlsFiles
 
 PREFIX = "AFORO_AUTHZ_"
 
@@ -64,6 +67,34 @@ class Settings(BaseSettings):
     """Other words for refusals, as JSON by reason: {"quota_exceeded": {"status": 403}}. Keys:
     status, title, code, detail."""
 
+    tls_certificate: Path | None = None
+    """PEM file of the server's certificate: TCP addresses of LISTEN then speak TLS only. It and its
+    key are read again when they change. UNIX sockets stay in clear."""
+
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key."""
+
+    tls_client_ca: Path | None = None
+    """PEM file of the authorities whose client certificates may connect. Empty: anybody may."""
+
+    connections_max: int = Field(default=1024, ge=1)
+    """Connections at once; one more is told to calm down, and closed."""
+
+    streams_max: int = Field(default=1000, ge=1)
+    """Checks under way at once on one connection."""
+
+    message_bytes_max: int = Field(default=1 << 20, ge=1 << 16)
+    """Size of a check: the client's headers, and its body if Envoy is told to send it."""
+
+    handshake_s_max: float = Field(default=5.0, gt=0)
+    """How long TLS and the client's first words may take."""
+
+    request_s_max: float = Field(default=10.0, gt=0)
+    """How long the message of a check may take to arrive."""
+
+    idle_s_max: float = Field(default=300.0, gt=0)
+    """Silence, without even a ping, after which a connection is closed, politely."""
+
     metrics_listen: str = ""
     """host:port of /metrics, /livez and /readyz. Empty: off."""
 
@@ -93,6 +124,11 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port, or nothing for off")
         return value
 
+    @field_validator("tls_certificate", "tls_key", "tls_client_ca", mode="before")
+    @classmethod
+    def _nothing_is_no_file(cls, value: str | Path | None) -> str | Path | None:
+        return value or None
+
     @field_validator("redis_url")
     @classmethod
     def _redis_understands_it(cls, value: str) -> str:
@@ -118,6 +154,33 @@ class Settings(BaseSettings):
             if not isinstance(status, int) or not 400 <= status <= 599:  # noqa: PLR2004 - HTTP
                 raise ValueError(f"{reason.value}: status must be a number from 400 to 599")
         return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("TLS_CERTIFICATE and TLS_KEY: set both, or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("TLS_CLIENT_CA needs TLS_CERTIFICATE and TLS_KEY")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            connections_max=self.connections_max,
+            streams_max=self.streams_max,
+            message_bytes_max=self.message_bytes_max,
+            handshake_s_max=self.handshake_s_max,
+            request_s_max=self.request_s_max,
+            idle_s_max=self.idle_s_max,
+        )
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(
+            certificate=self.tls_certificate, key=self.tls_key, client_ca=self.tls_client_ca
+        )
 
     @property
     def addresses(self) -> list[Address]:
@@ -167,7 +230,7 @@ def describe(settings: Settings) -> str:
     return "\n".join(
         f"{PREFIX}{name.upper()}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in values.items()
-    )
+    ).replace("=null\n", "=\n")
 
 
 def masked(url: str) -> str:

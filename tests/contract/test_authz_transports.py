@@ -11,8 +11,8 @@ import pytest
 
 from aforo_authz.health import PATH as HEALTH
 from aforo_authz.health import SERVING, Health
+from aforo_authz.limits import Limits
 from aforo_authz.server import (
-    MESSAGE_BYTES_MAX,
     AddressError,
     Method,
     RpcError,
@@ -133,7 +133,7 @@ async def test_a_large_message_crosses_in_many_frames(channel: grpc.aio.Channel)
 async def test_a_message_over_the_limit_is_refused_and_others_go_on(
     channel: grpc.aio.Channel,
 ) -> None:
-    code, _ = await status_of(channel, ECHO, bytes(MESSAGE_BYTES_MAX + 1))
+    code, _ = await status_of(channel, ECHO, bytes(Limits().message_bytes_max + 1))
 
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert await call(channel, ECHO, b"next") == b"next"

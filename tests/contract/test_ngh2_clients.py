@@ -15,9 +15,9 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from aforo_authz.limits import Limits
 from aforo_authz.server import (
     INTERNAL,
-    MESSAGE_BYTES_MAX,
     OK,
     RESOURCE_EXHAUSTED,
     UNIMPLEMENTED,
@@ -328,7 +328,7 @@ async def test_a_message_over_the_limit_is_refused_before_all_of_it_came(world: 
     part = DataFrame(stream_id, data=bytes(16_000))
     client.send(headers, *[part] * 40)
     assert (await client.call(ECHO, b"others")).message == b"others"
-    client.send(*[part] * (MESSAGE_BYTES_MAX // 16_000 + 1 - 40))
+    client.send(*[part] * (Limits().message_bytes_max // 16_000 + 1 - 40))
 
     assert (await client.answer(stream_id)).grpc_status == RESOURCE_EXHAUSTED
     assert (await client.call(ECHO, b"next")).message == b"next"
@@ -371,7 +371,7 @@ async def test_a_client_that_breaks_http2_and_reads_nothing_is_cut_off_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is still queued for it would keep a connection that only closes, open for ever."""
-    monkeypatch.setattr("aforo_authz.server_ngh2.LINGER_S", 0.2)
+    monkeypatch.setattr("aforo_authz.http2.LINGER_S", 0.2)
     others = set(world.server.connections)
     client = await world.client()
     await client.call(ECHO)
