@@ -3,19 +3,23 @@
 import argparse
 import asyncio
 import os
+import socket
 import sys
+from collections.abc import Coroutine
 
 import uvloop
 
 from aforo_authz.log import configure_logging
 from aforo_authz.server import AddressError
 from aforo_authz.serving import serve
-from aforo_authz.settings import SettingsError, describe, load
+from aforo_authz.settings import Settings, SettingsError, describe, load
 from aforo_authz.tls import TlsError
+from aforo_authz.workers import Workers
 
 EXAMPLES = """examples:
   aforo-authz serve
   AFORO_AUTHZ_LISTEN=unix:/run/aforo/authz.sock aforo-authz serve
+  aforo-authz serve --workers 4
   aforo-authz serve --transport grpcio
   aforo-authz check-config
 
@@ -30,26 +34,37 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.set_defaults(transport=None, workers=None)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{serve,check-config}")
     serve_command = commands.add_parser("serve", help="serve Envoy's ext_authz over gRPC")
     serve_command.add_argument(
         "--transport", choices=["ngh2", "grpcio"], help="which gRPC server (default: the setting)"
     )
+    serve_command.add_argument(
+        "--workers", type=int, help="how many processes (default: the setting)"
+    )
+    worker_command = commands.add_parser("worker")  # Not listed: only a parent starts it.
+    worker_command.add_argument("channel", type=int)
     commands.add_parser("check-config", help="print the settings in force, and stop")
     options = parser.parse_args(arguments)
     try:
-        settings = load(os.environ)
+        chosen = {"transport": options.transport, "workers": options.workers}
+        settings = load(os.environ, **{k: v for k, v in chosen.items() if v is not None})
         if options.command == "check-config":
             print(describe(settings))  # noqa: T201 - what the command is for
             return 0
-        if options.transport:
-            settings = settings.model_copy(update={"transport": options.transport})
-        configure_logging(settings.log_level)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings))
+        if options.command == "worker":
+            return run(settings, serve(settings, socket.socket(fileno=options.channel)))
+        return run(settings, Workers(settings).serve() if settings.workers > 1 else serve(settings))
     except (SettingsError, AddressError, TlsError) as error:
         print(f"aforo-authz: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
+
+
+def run(settings: Settings, work: Coroutine[None, None, None]) -> int:
+    configure_logging(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
     return 0
 
 

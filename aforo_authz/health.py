@@ -23,6 +23,9 @@ class Health:
     def serving(self) -> bool:
         return self._is_ready() and not self.draining
 
+    async def is_serving(self) -> bool:
+        return self.serving
+
     def check(self, message: bytes, budget_s: float | None) -> bytes:  # noqa: ARG002 - a Method
         try:
             service = _service_of(message)

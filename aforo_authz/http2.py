@@ -65,6 +65,7 @@ class Owner(Protocol):
     connections: "set[Http2Connection]"
     now_s: float  # The loop's time, as of the last second: exact enough for limits in seconds.
     refused: Callable[[str], None]  # Counts what goes beyond a limit, by kind.
+    closed: Callable[[], None]  # Told of each connection's end.
 
 
 def configuration_of(limits: Limits) -> Configuration:
@@ -127,6 +128,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._owner.connections.discard(self)
+        self._owner.closed()
         if self._cut_off is not None:
             self._cut_off.cancel()
         for stream in self._streams.values():

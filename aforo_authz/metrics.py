@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -118,6 +118,10 @@ class Metrics(Collector):
                 raise
 
         return call
+
+    async def exposed(self) -> bytes:
+        """Return all metrics as text, in Prometheus' format."""
+        return generate_latest(self.registry)
 
     def watch(self, part: Watched) -> None:
         """Show what a part counts."""

@@ -7,6 +7,7 @@ can take its place, and the same tests run over both.
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -216,6 +217,14 @@ async def answer(method: Method, message: bytes, budget_s: float | None) -> byte
     """Run a method to its end, whether it answers now or later."""
     result = method(message, budget_s)
     return result if isinstance(result, bytes) else await result
+
+
+def stop_signal() -> asyncio.Event:
+    """Return what is set when somebody asks this process to end: SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def wait_idle(is_idle: Callable[[], bool], grace_s: float) -> None:

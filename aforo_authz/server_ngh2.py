@@ -58,6 +58,7 @@ class Ngh2Server:
         self.limits = limits or Limits()
         self.connections: set[Http2Connection] = set()
         self.refused = refused
+        self.closed: Callable[[], None] = lambda: None  # Told of each connection's end.
         self.now_s = 0.0
         self._tls = tls
         self._listeners: list[socket.socket] = []
@@ -132,6 +133,7 @@ class Ngh2Server:
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
             connection.close()
+            self.closed()
             self.refused("tls_handshake")
             log.debug("no TLS connection came about", error=str(error))
 

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import gc
-import signal
+import socket
 
 import structlog
 
-from aforo_authz import metrics_http, read_model
+from aforo_authz import handover, metrics_http, read_model
 from aforo_authz.authorize import PATH, Authorization, Observer, system_clock_micros
 from aforo_authz.check import Call, Identification
 from aforo_authz.decision_log import DecisionLog
@@ -20,7 +20,7 @@ from aforo_authz.policies_redis import NearCache
 from aforo_authz.quotas_redis import RedisQuotas
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.redis_url import parse_redis_url
-from aforo_authz.server import Methods, Server, guarded
+from aforo_authz.server import Methods, Server, guarded, stop_signal
 from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings
 from aforo_authz.tally import Tally
@@ -30,8 +30,13 @@ from aforo_authz.tls import Tls
 log = structlog.get_logger("aforo_authz")
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, channel: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
+
+    Args:
+        settings: What the operator wants.
+        channel: Where connections come from if a parent accepts them: nothing is listened on then,
+            and its end is our end too.
 
     Raises:
         AddressError: An address can't be listened on.
@@ -60,14 +65,15 @@ async def serve(settings: Settings) -> None:
     # What our own code gets wrong is counted like an outage: guarded first, then counted.
     check = counts.counting_failures(guarded(authorization.check))
     server = _server(settings, {PATH: check, HEALTH_PATH: healthy.check}, counts)
-    stop = _stop_signal()
+    stop = stop_signal()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(
-            metrics_http.serve(
-                settings.metrics_listen, counts.registry, is_ready=lambda: healthy.serving
-            )
+            metrics_http.serve(settings.metrics_listen, counts.exposed, is_ready=healthy.is_serving)
         )
-        addresses = await server.start(settings.addresses)
+        addresses = await server.start(settings.addresses if channel is None else [])
+        if channel is not None:
+            assert isinstance(server, Ngh2Server), "the settings say so"
+            handover.receive(server, channel, stop)
         for work in (cache.run(), writer.run()):
             stack.callback(asyncio.get_running_loop().create_task(work).cancel)
         log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
@@ -75,6 +81,8 @@ async def serve(settings: Settings) -> None:
         await stop.wait()
         healthy.draining = True
         log.info("draining")
+        # Whoever asks for our health looks elsewhere before anything is closed.
+        await asyncio.sleep(settings.drain_notice_s)
         await server.drain(settings.drain_s)
         await writer.flush()
         decision_log.tell_left_out()
@@ -117,13 +125,6 @@ def _server(settings: Settings, methods: Methods, counts: Metrics) -> Server:
 
         return GrpcioServer(methods, limits=settings.limits, tls=tls)
     return Ngh2Server(methods, limits=settings.limits, tls=tls, refused=counts.count_refused)
-
-
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 def _spare_the_garbage_search() -> None:

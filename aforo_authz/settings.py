@@ -15,7 +15,7 @@ from aforo_authz.denials import DENIALS, Denial
 from aforo_authz.domain.access import Reason
 from aforo_authz.limits import Limits
 from aforo_authz.redis_url import RedisUrlError, parse_redis_url
-from aforo_authz.server import Address, AddressError, TcpAddress, parse_address
+from aforo_authz.server import Address, AddressError, parse_address
 from aforo_authz.tls import TlsFiles
 
 PREFIX = "AFORO_AUTHZ_"
@@ -107,6 +107,14 @@ class Settings(BaseSettings):
     log_refusals_per_s_max: int = Field(default=100, ge=0)
     """Refusals logged in a second; of the others, a line a second says how many they were."""
 
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes on the same addresses. The parent deals connections out: Envoy should have at least
+    as many (one a thread of its own)."""
+
+    drain_notice_s: float = Field(default=0.0, ge=0.0, le=600.0)
+    """After SIGTERM: how long to serve on while saying NOT_SERVING, so that health checks notice.
+    Longer than Envoy's interval times its threshold where there are several replicas."""
+
     drain_s: float = Field(default=5.0, ge=0.0, le=600.0)
     """After SIGTERM: how long calls that have begun may take to end."""
 
@@ -119,9 +127,9 @@ class Settings(BaseSettings):
 
     @field_validator("metrics_listen")
     @classmethod
-    def _metrics_are_served_over_tcp(cls, value: str) -> str:
-        if value and not all(isinstance(each, TcpAddress) for each in _addresses(value)):
-            raise ValueError("must be host:port, or nothing for off")
+    def _metrics_are_served_on_one_address(cls, value: str) -> str:
+        if value and len(_addresses(value)) != 1:
+            raise ValueError("must be one host:port, unix:/path, or nothing for off")
         return value
 
     @field_validator("tls_certificate", "tls_key", "tls_client_ca", mode="before")
@@ -154,6 +162,12 @@ class Settings(BaseSettings):
             if not isinstance(status, int) or not 400 <= status <= 599:  # noqa: PLR2004 - HTTP
                 raise ValueError(f"{reason.value}: status must be a number from 400 to 599")
         return value
+
+    @model_validator(mode="after")
+    def _workers_need_ngh2(self) -> Self:
+        if self.workers > 1 and self.transport != "ngh2":
+            raise ValueError("WORKERS: several need TRANSPORT=ngh2")
+        return self
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
@@ -198,11 +212,12 @@ class Settings(BaseSettings):
         )
 
 
-def load(names: Iterable[str]) -> Settings:
+def load(names: Iterable[str], **chosen: str | int) -> Settings:
     """Read the settings from the environment.
 
     Args:
         names: Of the environment's variables.
+        chosen: By name, what the command line says instead.
 
     Raises:
         SettingsError: A variable is unknown (pydantic would ignore it) or its value unusable.
@@ -213,14 +228,11 @@ def load(names: Iterable[str]) -> Settings:
     if unknown:
         raise SettingsError("\n".join(_unknown(name, known) for name in unknown))
     try:
-        return Settings()
+        return Settings(**chosen)  # type: ignore[arg-type] # pydantic checks them
     except UnparsableError as error:
         raise SettingsError(f"{PREFIX}DENIALS: not JSON: {error.__cause__}") from error
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
-            for item in error.errors()
-        ]
+        lines = [_told(item["loc"], item["msg"]) for item in error.errors()]
         raise SettingsError("\n".join(lines)) from error
 
 
@@ -237,6 +249,13 @@ def masked(url: str) -> str:
     """Return a URL without its password, wherever that stands."""
     url = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
     return re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
+
+
+def _told(where: tuple[int | str, ...], message: str) -> str:
+    """Return a line about an unusable value; one about several begins with their names."""
+    message = message.removeprefix("Value error, ")
+    name = ".".join(str(part) for part in where).upper()
+    return f"{PREFIX}{name}: {message}" if name else f"{PREFIX}{message}"
 
 
 def _unknown(name: str, known: set[str]) -> str:

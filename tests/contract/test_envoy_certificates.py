@@ -1,38 +1,18 @@
 """Client certificates, with the TLS settings that envoy/README.md shows."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.certificates import certificate
 from tests.contract.envoy_lab import envoy_lab
 
 pytestmark = pytest.mark.contract
 
 IDENTITY = "spiffe://example/ns/shop/sa/acme"
-
-
-def certificate(folder: Path, name: str, subject_alt_name: str) -> tuple[Path, Path]:
-    """Make a self-signed certificate and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make certificates with")
-    paths = folder / f"{name}.pem", folder / f"{name}.key"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", f"/CN={name}"),
-            *("-addext", f"subjectAltName={subject_alt_name}"),
-            *("-out", str(paths[0]), "-keyout", str(paths[1])),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return paths
 
 
 async def test_the_check_is_told_whom_a_verified_certificate_names(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -66,8 +66,8 @@ class Authz(Program):
 class Client:
     """Asks one process, as Envoy does."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, options: Sequence[tuple[str, int]] = ()) -> None:
+        self.channel = grpc.insecure_channel(address, options=options)
         self._check = self.channel.unary_unary(PATH, None, None)
         self._health = self.channel.unary_unary(HEALTH, None, None)
 

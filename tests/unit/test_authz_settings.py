@@ -65,7 +65,7 @@ def test_variables_of_other_processes_are_not_ours(monkeypatch: pytest.MonkeyPat
         ("LISTEN", " , ", "names no address"),
         ("LISTEN", "9001", "'9001' is no address: write host:port or unix:/path"),
         ("LISTEN", "127.0.0.1:9001,unix:a.sock", "needs an absolute path"),
-        ("METRICS_LISTEN", "unix:/run/m.sock", "must be host:port"),
+        ("METRICS_LISTEN", "127.0.0.1:1,127.0.0.1:2", "must be one host:port"),
         ("METRICS_LISTEN", "9090", "'9090' is no address"),
         ("REDIS_URL", "http://redis", "expected redis://host:port/db"),
         ("REDIS_URL", "redis://host:99999/0", "expected redis://host:port/db"),
