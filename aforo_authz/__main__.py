@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 
 import uvloop
 
+from aforo_authz import explain_command
 from aforo_authz.log import configure_logging
 from aforo_authz.server import AddressError
 from aforo_authz.serving import serve
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   AFORO_AUTHZ_LISTEN=unix:/run/aforo/authz.sock aforo-authz serve
   aforo-authz serve --workers 4
   aforo-authz serve --transport grpcio
+  aforo-authz explain --tenant acme --method POST --path /v1/chat
   aforo-authz check-config
 
 Every setting is a variable that begins with AFORO_AUTHZ_; check-config prints them all.
@@ -35,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(transport=None, workers=None)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{serve,check-config}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{serve,explain,check-config}"
+    )
     serve_command = commands.add_parser("serve", help="serve Envoy's ext_authz over gRPC")
     serve_command.add_argument(
         "--transport", choices=["ngh2", "grpcio"], help="which gRPC server (default: the setting)"
@@ -46,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     worker_command = commands.add_parser("worker")  # Not listed: only a parent starts it.
     worker_command.add_argument("channel", type=int)
     commands.add_parser("check-config", help="print the settings in force, and stop")
+    explain_command.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         chosen = {"transport": options.transport, "workers": options.workers}
@@ -53,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "check-config":
             print(describe(settings))  # noqa: T201 - what the command is for
             return 0
+        if options.command == "explain":
+            return explain_command.run(options, settings)
         if options.command == "worker":
             return run(settings, serve(settings, socket.socket(fileno=options.channel)))
         return run(settings, Workers(settings).serve() if settings.workers > 1 else serve(settings))

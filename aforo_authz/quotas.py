@@ -1,6 +1,6 @@
 """The port: counting calls against hard and soft quotas. And the adapter in memory, for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from aforo_authz.domain.quotas import Reservation, Standing, standing_of
@@ -54,8 +54,9 @@ def standings_of(
 class InMemoryQuotas:
     """Counters in a dictionary: one process, never expiring. For tests and what-if questions."""
 
-    def __init__(self) -> None:
-        self._used_units: dict[tuple[str, str, int], int] = {}
+    def __init__(self, used_units: Mapping[tuple[str, str, int], int] | None = None) -> None:
+        # By tenant, quota and beginning of the window in Unix seconds.
+        self._used_units = dict(used_units or {})
 
     async def reserve(
         self,

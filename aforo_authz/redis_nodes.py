@@ -58,6 +58,7 @@ class RedisNodes:
     def __init__(self, target: Target, *, prefix: str | None) -> None:
         self.connected = False  # To all primaries.
         self.follower: Follower | None = None
+        self.last_error: Exception | None = None
         self._target = target
         self._prefix = prefix
         self._links: dict[Node, Link] = {}
@@ -66,6 +67,10 @@ class RedisNodes:
         self._guide: Link | None = None  # To a Sentinel, or a node that knows the cluster.
         self._unsettled = asyncio.Event()
         self._deadlines: deque[tuple[float, Answer]] = deque()
+
+    async def wait_connected(self) -> None:
+        while not self.connected:  # noqa: ASYNC110 - for commands that begin and end, not for serving
+            await asyncio.sleep(TICK_S)
 
     @property
     def several(self) -> bool:
@@ -243,6 +248,7 @@ class RedisNodes:
 
     def _tell_disconnected(self, error: Exception) -> None:
         self.connected = False
+        self.last_error = error
         if self.follower is not None:
             self.follower.on_disconnected(error)
 

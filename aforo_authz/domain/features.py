@@ -35,6 +35,7 @@ class Rules:
     """The catalog's rules, in order, ready to match. Immutable."""
 
     def __init__(self, rules: Sequence[Rule] = (), *, default_allows: bool = False) -> None:
+        self.rules = tuple(rules)
         self._default = Needs(known=default_allows)
         self._compiled = [
             (
@@ -52,12 +53,17 @@ class Rules:
             method: As Envoy reports it.
             path: As Envoy reports it, with its query; Envoy has normalised dots and slashes.
         """
+        position = self.position_of(method=method, path=path)
+        return self._default if position is None else self._compiled[position][2]
+
+    def position_of(self, *, method: str, path: str) -> int | None:
+        """Return the place of the rule that matches, from 0; None if none does."""
         plain = plain_path(path)
         if len(plain) <= PATH_CHARS_MAX:
-            for methods, pattern, needs in self._compiled:
+            for position, (methods, pattern, _) in enumerate(self._compiled):
                 if (not methods or method in methods) and pattern.fullmatch(plain):
-                    return needs
-        return self._default
+                    return position
+        return None
 
 
 def plain_path(path: str) -> str:
