@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench fix clean
+.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,6 +51,9 @@ spelling: $(STAMP) ## codespell
 
 bench: $(STAMP) ## measure through a real Envoy; figures in build/bench/
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
+	$(BIN)/python -m bench.authz $(BENCH_ARGS)
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -56,7 +56,8 @@ def decisions_table(result: dict[str, Any]) -> Table:
         title=f"behind Envoy at {result['rate_per_s']:.0f} requests a second"
         f" (medians of {result['rounds']} rounds of {result['duration_s']:.0f} s)"
     )
-    for heading in ("", "p50 ms", "p99 ms", "p99 ratio", "authz µs CPU", "Envoy µs CPU", "failed"):
+    headings = ("", "p50 ms", "p99 ms", "p99 ratio", "added p99", "closed loop", "authz µs CPU")
+    for heading in (*headings, "Envoy µs CPU", "failed"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, figures in result["variants"].items():
         table.add_row(
@@ -64,6 +65,8 @@ def decisions_table(result: dict[str, Any]) -> Table:
             f"{figures['p50_ms']:.2f}",
             f"{figures['p99_ms']:.2f}",
             f"{figures['p99_ratio']:.2f}",
+            f"{figures['added_p99_ratio']:.2f}",
+            f"{figures['closed_loop_rps']:,.0f}/s",
             f"{figures['authz_cpu_micros']:.0f}",
             f"{figures['envoy_cpu_micros']:.0f}",
             f"{figures['failed']:.0f}",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from bench import h2load, programs
+from bench.programs import cpu_s
 from bench.read_model import LIMITED, PLAIN, api_key, fill
 from lab.load import LoadGenerator, LoadResult
 from lab.servers import (
@@ -23,7 +23,11 @@ from lab.servers import (
     scratch_dir,
 )
 
-REFERENCE = "constant answer"
+NONE, REFERENCE, AFORO = "no authorization", "constant answer", "Aforo on ngh2"
+AFORO_QUOTA, AFORO_GRPCIO = "Aforo on ngh2, hard quota", "Aforo on grpcio"
+DIRECT = "/direct"  # A path that Envoy answers itself, after the check.
+CLOSED_LOOP_REQUESTS = 20_000
+CLOSED_LOOP_CONNECTIONS = 16
 TENANTS = 1000
 WARM_UP_S = 1.0
 CONNECTIONS = 64
@@ -47,6 +51,7 @@ class Figures:
     p99_ms: float
     authz_cpu_micros: float  # CPU time of the authorization server per request.
     envoy_cpu_micros: float
+    closed_loop_rps: float  # Requests a second, as many as 16 connections get answered.
     late_ms_max: float  # How late the generator itself was at worst.
     failed: int
 
@@ -60,12 +65,17 @@ def run(*, rate_per_s: float, duration_s: float, rounds: int) -> dict[str, Any]:
                 print(f"  round {number + 1} of {rounds}: {variant.name}", flush=True)
                 figures = _measure(variant, rate_per_s=rate_per_s, duration_s=duration_s)
                 measured[variant.name].append(figures)
+    none, constant = measured[NONE], measured[REFERENCE]
     return {
         "rate_per_s": rate_per_s,
         "duration_s": duration_s,
         "rounds": rounds,
         "variants": {
-            name: _medians(figures) | {"p99_ratio": _p99_ratio(figures, measured[REFERENCE])}
+            name: _medians(figures)
+            | {
+                "p99_ratio": _p99_ratio(figures, constant),
+                "added_p99_ratio": _added_p99_ratio(figures, constant, none),
+            }
             for name, figures in measured.items()
         },
     }
@@ -75,6 +85,17 @@ def _p99_ratio(rounds: list[Figures], reference: list[Figures]) -> float:
     """Return the median of the ratios within each round: what disturbs a round, disturbs both."""
     ratios = [own.p99_ms / other.p99_ms for own, other in zip(rounds, reference, strict=True)]
     return round(statistics.median(ratios), 3)
+
+
+def _added_p99_ratio(rounds: list[Figures], reference: list[Figures], none: list[Figures]) -> float:
+    """Return what a variant adds to p99, in units of what a constant answer adds.
+
+    Of the medians: a difference of two noisy figures would make the ratio of a round meaningless.
+    """
+    own, other, base = (
+        statistics.median(each.p99_ms for each in variant) for variant in (rounds, reference, none)
+    )
+    return round((own - base) / max(other - base, 0.001), 3)
 
 
 def _measure(variant: Variant, *, rate_per_s: float, duration_s: float) -> Figures:
@@ -87,13 +108,24 @@ def _measure(variant: Variant, *, rate_per_s: float, duration_s: float) -> Figur
         after - earlier for after, earlier in zip(_cpu_s(variant), before, strict=True)
     )
     sent = rate_per_s * duration_s
+    closed = h2load.http1(
+        variant.envoy.port("ingress"),
+        DIRECT,
+        f"x-api-key: {api_key(variant.tenant_kind, 1)}",
+        requests=CLOSED_LOOP_REQUESTS,
+        connections=CLOSED_LOOP_CONNECTIONS,
+    )
     return Figures(
         p50_ms=result.quantile_ms(0.50),
         p99_ms=result.quantile_ms(0.99),
         authz_cpu_micros=authz_s / sent * 1e6,
         envoy_cpu_micros=envoy_s / sent * 1e6,
+        closed_loop_rps=closed.requests_per_s,
         late_ms_max=result.late_s_max * 1000,
-        failed=result.errors.total() + result.statuses.total() - result.statuses[200],
+        failed=closed.failed
+        + result.errors.total()
+        + result.statuses.total()
+        - result.statuses[200],
     )
 
 
@@ -116,15 +148,7 @@ def _request(key: str) -> bytes:
 
 
 def _cpu_s(variant: Variant) -> tuple[float, float]:
-    return (
-        _process_cpu_s(variant.authz) if variant.authz is not None else 0.0,
-        _process_cpu_s(variant.envoy),
-    )
-
-
-def _process_cpu_s(program: Program) -> float:
-    times = psutil.Process(program.pid).cpu_times()
-    return float(times.user + times.system)
+    return cpu_s(variant.authz), cpu_s(variant.envoy)
 
 
 def _medians(rounds: list[Figures]) -> dict[str, float]:
@@ -142,19 +166,27 @@ def _variants() -> Iterator[list[Variant]]:
         redis = stack.enter_context(RedisServer(log_dir=home))
         fill(redis.url, tenants=TENANTS)
         stack.enter_context(_upstream(upstream_port, home))
-        constant = stack.enter_context(_constant(home))
-        ngh2 = stack.enter_context(_aforo("ngh2", redis.url, home))
-        grpcio = stack.enter_context(_aforo("grpcio", redis.url, home))
-        rows: list[tuple[str, Program | None, str]] = [
-            ("no authorization", None, PLAIN),
-            (REFERENCE, constant, PLAIN),
-            ("Aforo on ngh2", ngh2, PLAIN),
-            ("Aforo on ngh2, hard quota", ngh2, LIMITED),
-            ("Aforo on grpcio", grpcio, PLAIN),
+        constant = stack.enter_context(programs.constant(home, f"unix:{home}/constant.sock"))
+        ngh2 = stack.enter_context(programs.aforo(home, f"unix:{home}/ngh2.sock", redis.url))
+        grpcio = stack.enter_context(
+            programs.aforo(home, f"unix:{home}/grpcio.sock", redis.url, transport="grpcio")
+        )
+        rows: list[tuple[str, Program | None, str, str]] = [
+            (NONE, None, "nobody", PLAIN),
+            (REFERENCE, constant, "constant", PLAIN),
+            (AFORO, ngh2, "ngh2", PLAIN),
+            (AFORO_QUOTA, ngh2, "ngh2", LIMITED),
+            (AFORO_GRPCIO, grpcio, "grpcio", PLAIN),
+        ]
+        envoys = [
+            stack.enter_context(
+                _envoy(home / f"{socket}.sock", upstream_port, home, checked=authz is not None)
+            )
+            for _, authz, socket, _ in rows
         ]
         yield [
-            Variant(name, stack.enter_context(_envoy(authz, upstream_port, home)), authz, kind)
-            for name, authz, kind in rows
+            Variant(name, envoy, authz, kind)
+            for (name, authz, _, kind), envoy in zip(rows, envoys, strict=True)
         ]
 
 
@@ -169,48 +201,22 @@ def _upstream(port: int, home: Path) -> Program:
     )
 
 
-def _constant(home: Path) -> Program:
-    socket = home / "constant.sock"
-    return python_module(
-        "constant",
-        "bench.constant_authz",
-        *("--listen", f"unix:{socket}"),
-        env={},
-        ready=socket.exists,
-        log_dir=home,
-    )
-
-
-def _aforo(transport: str, redis_url: str, home: Path) -> Program:
-    port = free_port()
-    return python_module(
-        transport,
-        "aforo_authz",
-        *("serve", "--transport", transport),
-        env={
-            "AFORO_AUTHZ_LISTEN": f"unix:{home / transport}.sock",
-            "AFORO_AUTHZ_REDIS_URL": redis_url,
-            "AFORO_AUTHZ_METRICS_LISTEN": f"127.0.0.1:{port}",
-        },
-        ready=lambda: b" 200 " in ask_tcp(port, b"GET /readyz HTTP/1.0\r\n\r\n", bytes_max=64),
-        log_dir=home,
-    )
-
-
-def _envoy(authz: Program | None, upstream_port: int, home: Path) -> EnvoyServer:
+def _envoy(socket: Path, upstream_port: int, home: Path, *, checked: bool) -> EnvoyServer:
     def edit(document: dict[str, Any]) -> None:
         (listener,) = document["static_resources"]["listeners"]
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
         # Decisions alone are measured here: no metering, and no check where there is none.
         del manager["access_log"]
-        if authz is None:
+        routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+        # What Envoy answers by itself: in a closed loop an upstream would be what is measured.
+        routes.insert(0, {"match": {"path": DIRECT}, "direct_response": {"status": 200}})
+        if not checked:
             manager["http_filters"] = [
                 item for item in manager["http_filters"] if item["name"] != EXT_AUTHZ
             ]
-            for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+            for route in routes:
                 route.get("typed_per_filter_config", {}).pop(EXT_AUTHZ, None)
 
-    socket = home / f"{authz.name if authz is not None else 'nobody'}.sock"
     return EnvoyServer(
         ROOT / "envoy" / "aforo.yaml",
         listeners={"ingress": free_port()},

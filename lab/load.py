@@ -82,7 +82,7 @@ class LoadGenerator:
             for _ in range(self._connections)
         ]
         transports = [transport for transport, _ in await asyncio.gather(*opened)]
-        timer = _timer(self._interval_s)
+        timer = timer_fd(self._interval_s)
         self._started_s = time.perf_counter()
         loop.add_reader(timer, self._tick, timer)
         try:
@@ -197,7 +197,7 @@ def is_complete(received: bytes) -> bool:
     return True
 
 
-def _timer(interval_s: float) -> int:
+def timer_fd(interval_s: float) -> int:
     """Return a timer's file descriptor that is readable every `interval_s`.
 
     Event loops round their own timers to a millisecond, which is more than what is measured.
