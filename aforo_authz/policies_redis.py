@@ -72,7 +72,8 @@ class NearCache:
         self.remembered = Remembered(
             entries_max=entries_max, bytes_max=bytes_max, strangers_max=strangers_max
         )
-        self._loading: dict[str, asyncio.Future[None]] = {}
+        self._loading: dict[str, asyncio.Future[RedisAnswerError | None]] = {}
+        self._next_reading: asyncio.Future[RedisAnswerError | None] = asyncio.Future()
         self._wanted: set[str] = set()  # to be read in the next turn of the loop
         self._changed: set[str] = set()  # told of by Redis, not read again yet
         self._outdated: set[str] = set()  # changed while they were being loaded
@@ -139,39 +140,47 @@ class NearCache:
 
     async def _load(self, keys: Iterable[str]) -> None:
         """Read keys into the cache; one read per key, however many wait for it."""
-        loop = asyncio.get_running_loop()
-        waits = []
+        for reading in {self._reading_of(key) for key in keys}:
+            # Shielded: others may wait for the same.
+            failure = await asyncio.shield(reading)
+            if failure is not None and not all(key in self.remembered for key in keys):
+                raise failure
         for key in keys:
-            future = self._loading.get(key)
-            if future is None:
-                future = self._loading[key] = loop.create_future()
-                if not self._wanted:
-                    # The end of this turn of the loop: what else arrived in it comes along.
-                    loop.call_soon(self._start_reading)
-                self._wanted.add(key)
-            waits.append(asyncio.shield(future))
-        await asyncio.gather(*waits)
+            if key not in self.remembered:
+                raise self._why_missing(key)
+
+    def _reading_of(self, key: str) -> "asyncio.Future[RedisAnswerError | None]":
+        """Return what ends when a key has been read: with None, or with why it could not be."""
+        reading = self._loading.get(key)
+        if reading is None:
+            if not self._wanted:
+                loop = asyncio.get_running_loop()
+                self._next_reading = loop.create_future()
+                # The end of this turn of the loop: what else arrived in it comes along.
+                loop.call_soon(self._start_reading)
+            self._wanted.add(key)
+            reading = self._loading[key] = self._next_reading
+        return reading
 
     def _start_reading(self) -> None:
         keys, self._wanted = self._wanted, set()
-        task = asyncio.get_running_loop().create_task(self._read_wanted(sorted(keys)))
+        work = self._read_wanted(sorted(keys), self._next_reading)
+        task = asyncio.get_running_loop().create_task(work)
         self._readers.add(task)
         task.add_done_callback(self._readers.discard)
 
-    async def _read_wanted(self, keys: list[str]) -> None:
-        failure: BaseException | None = None
+    async def _read_wanted(
+        self, keys: list[str], reading: "asyncio.Future[RedisAnswerError | None]"
+    ) -> None:
+        failure: RedisAnswerError | None = None
         try:
             await self._read(keys)
         except RedisAnswerError as error:
             failure = error
         finally:
             for key in keys:
-                future = self._loading.pop(key)
-                if key in self.remembered:
-                    future.set_result(None)
-                else:
-                    future.set_exception(failure or self._why_missing(key))
-                    future.exception()  # Mark as seen: its waiters may have given up.
+                del self._loading[key]
+            reading.set_result(failure)
             again = self._outdated.intersection(keys)
             if again:
                 self._outdated -= again

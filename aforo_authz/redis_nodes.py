@@ -108,12 +108,22 @@ class RedisNodes:
             The answers, in order; a RedisAnswerError where an error was the answer.
         """
         answers = [self.ask(str(each[1]), *each, budget_s=budget_s) for each in questions]
-        settled = await asyncio.gather(*answers, return_exceptions=True)
-        for each in settled:
-            if isinstance(each, RedisAnswerError) and each.failure is Failure.REFUSED:
-                continue
-            if isinstance(each, BaseException):
-                raise each
+        settled: list[Any] = []
+        unanswered: RedisAnswerError | None = None
+        # One after another: they arrive together, and what is there already costs no waiting.
+        for number, answer in enumerate(answers):
+            try:
+                settled.append(await answer)
+            except RedisAnswerError as error:
+                settled.append(error)
+                if error.failure is not Failure.REFUSED:
+                    unanswered = unanswered or error
+            except asyncio.CancelledError:
+                for left in answers[number + 1 :]:
+                    _unheeded(left)
+                raise
+        if unanswered is not None:
+            raise unanswered
         return settled
 
     async def run(self) -> None:
