@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ class Authorization:
         self._stale_max_micros = stale_max_micros
         self._redis_timeout_s = redis_timeout_s
         self._identification = identification
-        self._made: dict[tuple[int, int], _Made] = {}
+        self._made: OrderedDict[tuple[int, int], _Made] = OrderedDict()
 
     def check(self, message: bytes, budget_s: float | None) -> bytes | Awaitable[bytes]:
         """Answer one CheckRequest with a CheckResponse, both serialised.
@@ -135,7 +136,7 @@ class Authorization:
             known, needs, now_micros=now_micros, stale_max_micros=self._stale_max_micros
         )
         if len(self._made) >= DECISIONS_KEPT_MAX:
-            self._made.clear()
+            self._made.popitem(last=False)
         until_micros = holds_until_micros(
             decision, known, now_micros=now_micros, stale_max_micros=self._stale_max_micros
         )

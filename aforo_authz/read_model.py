@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -77,9 +77,14 @@ def counter_key(tenant_id: str, quota_id: str, window_start_s: int) -> str:
     return f"aforo:quota:v1:{{{tenant_id}}}:{quota_id}:{window_start_s}"
 
 
-def decisions_key(tenant_id: str, hour_s: int) -> str:
-    """Return the key of a tenant's decisions in an hour: a hash of totals by process."""
-    return f"aforo:decisions:v1:{{{tenant_id}}}:{hour_s}"
+def decisions_key(hour_s: int, instance: str) -> str:
+    """Return the key of one process's decisions in an hour: a hash of totals."""
+    return f"aforo:decisions:v1:{hour_s}:{instance}"
+
+
+def decisions_field(tenant_id: str, outcome: str, features: Iterable[str]) -> str:
+    """Return the field of a total: no id of the catalog can hold what separates them."""
+    return f"{tenant_id}|{outcome}|{','.join(features)}"
 
 
 def decode(key: str, value: bytes | None) -> Any:  # noqa: ANN401 - by the kind of the key

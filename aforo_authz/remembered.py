@@ -1,5 +1,6 @@
 """What is remembered of callers: values of the read model by key, put together on demand."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from aforo_authz.lru import MISSING, Lru
 from aforo_authz.policies import STRANGER, Presented, same_kind
 
 COMPOSED_MAX = 10_000
+_NOTHING = (-1, STRANGER)
 
 
 class Remembered:
@@ -25,7 +27,9 @@ class Remembered:
             entries_max=entries_max, bytes_max=bytes_max, bytes_of=read_model.bytes_of
         )
         self.strangers = Lru(entries_max=strangers_max)  # By hash of the credential.
-        self._composed: dict[str, Known] = {}  # By hash of the credential, from the entries.
+        # By hash of the credential: what was put together, and when, in changes.
+        self._composed: OrderedDict[str, tuple[int, Known]] = OrderedDict()
+        self._changes = 0
 
     def __contains__(self, key: str) -> bool:
         return key in self.entries
@@ -39,23 +43,27 @@ class Remembered:
         As long as no value changes it is the same object: what was decided on it holds on.
         """
         digest = presented.sha256_hex
-        known = self._composed.get(digest)
-        if known is not None and known.stale is stale and same_kind(known.credential, presented):
+        changes, known = self._composed.get(digest, _NOTHING)
+        if (
+            changes == self._changes
+            and known.stale is stale
+            and same_kind(known.credential, presented)
+        ):
             return known
         if digest in self.strangers:
             return STRANGER
         composed = self._compose(presented, stale=stale)
         if isinstance(composed, Known) and composed.credential is not None:
             if len(self._composed) >= COMPOSED_MAX:
-                self._composed.clear()
-            self._composed[digest] = composed
+                self._composed.popitem(last=False)
+            self._composed[digest] = (self._changes, composed)
         return composed
 
     def put(self, key: str, value: Any) -> None:  # noqa: ANN401 - one memory for every kind
         if value is not None:
             self.forget_stranger(key)
-        # All of them, not this one's: it is simple, and few changes come for many calls.
-        self._composed.clear()
+        # Whatever it is, everything is put together anew: simple, and calls outnumber changes.
+        self._changes += 1
         self.entries.put(key, value)
 
     def put_stranger(self, presented: Presented, *, lasting: bool) -> None:

@@ -29,6 +29,8 @@ from aforo_authz.tls import Tls
 
 log = structlog.get_logger("aforo_authz")
 
+GARBAGE_S = 0.1
+
 
 async def serve(settings: Settings, channel: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
@@ -74,10 +76,9 @@ async def serve(settings: Settings, channel: socket.socket | None = None) -> Non
         if channel is not None:
             assert isinstance(server, Ngh2Server), "the settings say so"
             handover.receive(server, channel, stop)
-        for work in (cache.run(), writer.run()):
+        for work in (cache.run(), writer.run(), _collect_young_garbage()):
             stack.callback(asyncio.get_running_loop().create_task(work).cancel)
         log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
-        _spare_the_garbage_search()
         await stop.wait()
         healthy.draining = True
         log.info("draining")
@@ -127,8 +128,16 @@ def _server(settings: Settings, methods: Methods, counts: Metrics) -> Server:
     return Ngh2Server(methods, limits=settings.limits, tls=tls, refused=counts.count_refused)
 
 
-def _spare_the_garbage_search() -> None:
-    # What lives as long as the process need not be searched again; decisions leave no cycles.
+async def _collect_young_garbage() -> None:
+    """Search for cycles only among what the last tenth of a second has left.
+
+    Decisions leave none behind, and what the cache remembers lives long: Python's own searches,
+    through hundreds of thousands of its objects, stop everything for tens of milliseconds
+    (docs/decisions/0011). What survives one search here is not looked at again.
+    """
+    gc.disable()
     gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    while True:
+        gc.freeze()
+        await asyncio.sleep(GARBAGE_S)
+        gc.collect(0)

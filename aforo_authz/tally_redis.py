@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from aforo_authz.read_model import decisions_key
+from aforo_authz.read_model import decisions_field, decisions_key
 from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.tally import Tally, Total
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 1.0
 WRITE_S_MAX = 1.0
-BATCH_MAX = 500  # Totals in one go: packing them keeps the loop busy for some 5 ms.
+BATCH_MAX = 100  # Totals in one go: putting them together keeps the loop busy for 0.2 ms.
 KEPT_S = 3 * 86_400  # How long a reader may take to compare an hour with the log.
 
 
@@ -56,12 +56,14 @@ class TallyWriter:
                 return
 
     async def _write(self, totals: Sequence[Total]) -> Failure | None:
+        by_hour: dict[int, list[str | int]] = {}
+        for hour_s, tenant_id, features, outcome, decisions in totals:
+            pairs = by_hour.setdefault(hour_s, [])
+            pairs += (decisions_field(tenant_id, outcome, features), decisions)
         asked: list[tuple[str | int, ...]] = []
-        for total in totals:
-            key = decisions_key(total.tenant_id, total.hour_s)
-            field = f"{self._tally.instance}|{total.outcome}|{','.join(total.features)}"
-            asked.append(("HSET", key, field, total.decisions))
-            asked.append(("EXPIREAT", key, total.hour_s + KEPT_S))
+        for hour_s, pairs in by_hour.items():
+            key = decisions_key(hour_s, self._tally.instance)
+            asked += (("HSET", key, *pairs), ("EXPIREAT", key, hour_s + KEPT_S))
         failure: RedisAnswerError | None = None
         try:
             answers = await self._nodes.ask_all(asked, budget_s=WRITE_S_MAX)

