@@ -30,7 +30,7 @@ from aforo_authz.server import INVALID_ARGUMENT, UNAVAILABLE, RpcError
 PATH = "/envoy.service.auth.v3.Authorization/Check"
 # What is left of the caller's time for everything but Redis.
 OWN_SHARE_S = 0.01
-DECISIONS_KEPT_MAX = 10_000
+DECISIONS_KEPT_MAX = 4096
 
 # (decision, decision id, seconds it took, call, Unix time in microseconds)
 Observer = Callable[[Decision, str, float, Call, int], None]

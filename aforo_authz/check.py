@@ -237,7 +237,7 @@ def to_check_response(
 _ID_PLACE = "THE DECISION'S ID GOES IN HERE ."
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=4096)
 def _allowed_around_id(facts: _Facts) -> tuple[bytes, ...]:
     """Return the answer that lets a call pass, in pieces: the decision's id goes between them.
 

@@ -134,12 +134,10 @@ async def _known(question: Question, reader: "_Reader") -> Known:
     if credential is None:
         return Known(presented=presented is not None)
     policy = await reader.read("policy", read_model.policy_key(credential.tenant_id))
-    found = await reader.read("margin", read_model.margin_key(credential.tenant_id))
-    if found is None:
+    margin: Margin | None = await reader.read("margin", read_model.margin_key(credential.tenant_id))
+    if margin is None:
         return Known(presented=True, credential=credential, policy=policy)
-    margin: Margin
-    margin, partition = found
-    confirmed_micros = await reader.read("partition", read_model.consumed_key(partition))
+    confirmed_micros = await reader.read("partition", read_model.consumed_key(margin.partition))
     return Known(
         presented=True,
         credential=credential,

@@ -9,7 +9,7 @@ from aforo_authz.domain.access import Credential, Known, Margin, Policy
 from aforo_authz.lru import MISSING, Lru
 from aforo_authz.policies import STRANGER, Presented, same_kind
 
-COMPOSED_MAX = 10_000
+COMPOSED_MAX = 4096
 _NOTHING = (-1, STRANGER)
 
 
@@ -93,16 +93,14 @@ class Remembered:
         policy_key = read_model.policy_key(credential.tenant_id)
         margin_key = read_model.margin_key(credential.tenant_id)
         policy: Policy | None = get(policy_key, MISSING)
-        found = get(margin_key, MISSING)
-        if policy is MISSING or found is MISSING:
+        margin: Margin | None = get(margin_key, MISSING)
+        if policy is MISSING or margin is MISSING:
             return [policy_key, margin_key]
         touch(policy_key)
         touch(margin_key)
-        if found is None:
+        if margin is None:
             return Known(presented=True, credential=credential, policy=policy, stale=stale)
-        margin: Margin
-        margin, partition = found
-        consumed_key = read_model.consumed_key(partition)
+        consumed_key = read_model.consumed_key(margin.partition)
         confirmed_micros = get(consumed_key, MISSING)
         if confirmed_micros is MISSING:
             return [consumed_key]

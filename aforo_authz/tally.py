@@ -32,13 +32,14 @@ class Tally:
     """Counts decisions in memory, until somebody has written the totals.
 
     Args:
-        totals_max: Totals kept. Beyond that, what is written makes room; while nothing can be
-            written, further kinds of calls are counted as lost.
+        kept_max: Totals kept once they are written: beyond that, all begin anew, under a new name.
+        totals_max: Totals while nothing can be written; further kinds of calls count as lost.
     """
 
-    def __init__(self, *, totals_max: int = 200_000) -> None:
+    def __init__(self, *, kept_max: int = 20_000, totals_max: int = 200_000) -> None:
         self.lost = 0  # Decisions that found no place, because Redis was away for long.
         self.totals_written = 0
+        self._kept_max = kept_max
         self._totals_max = totals_max
         self._name = secrets.token_hex(8)
         self._epoch = 0
@@ -63,7 +64,7 @@ class Tally:
         seen = self._fresh.get(kind)
         if seen is not None:
             self._fresh[kind] = seen + 1
-        elif len(self._fresh) + len(self._totals) < 2 * self._totals_max:
+        elif len(self._fresh) + len(self._totals) < self._totals_max:
             self._fresh[kind] = 1
         else:
             self.lost += 1
@@ -92,7 +93,7 @@ class Tally:
             self.totals_written += 1
             if total.hour_s != self._hour_s and key not in self._unwritten:
                 del self._totals[key]  # Nothing is added to an hour that is over.
-        if len(self._totals) > self._totals_max and not self._unwritten:
+        if len(self._totals) > self._kept_max and not self._unwritten:
             self._totals.clear()
             self._epoch += 1
 

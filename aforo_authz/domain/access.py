@@ -117,6 +117,7 @@ class Margin:
     as_of_micros: int
     # Of the billing period that it speaks of; exclusive. None: of no period in particular.
     period_end_micros: int | None = None
+    partition: int = 0  # Of the usage topic: whose progress confirms that this is still true.
     # By quota id: (start of the window in Unix seconds, units used in it by the ledger's account).
     used_units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 

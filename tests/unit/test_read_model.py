@@ -25,7 +25,7 @@ def policy(**fields: object) -> bytes:
 def test_a_level_of_the_future_is_taken_as_the_worst_one(number: int, level: Level) -> None:
     # As on the wire: the enum is open, and generated code refuses nothing when it reads.
     varint = number.to_bytes() if number >= 0 else b"\xff" * 9 + b"\x01"
-    margin, _ = read_model.margin_of("aforo:v1:{acme}:margin", b"\x18" + varint)
+    margin = read_model.margin_of("aforo:v1:{acme}:margin", b"\x18" + varint)
     override = b"\x62" + bytes([len(varint) + 1]) + b"\x08" + varint
 
     assert margin.level is level
@@ -97,10 +97,10 @@ def test_a_weight_of_nothing_is_read_as_one() -> None:
 def test_usage_is_kept_by_window() -> None:
     usage = margin_pb2.QuotaUsage(quota_id="q", window_start_micros=60_000_000, used_units=5)
 
-    margin, partition = read_model.margin_of(
+    margin = read_model.margin_of(
         KEY, margin_pb2.Margin(quota_usages=[usage], partition=3).SerializeToString()
     )
 
     assert margin.used_units == {"q": (60, 5)}
     assert margin.period_end_micros is None
-    assert partition == 3
+    assert margin.partition == 3
