@@ -22,7 +22,7 @@ import structlog
 from aforo_authz import read_model
 from aforo_authz.domain.access import Known
 from aforo_authz.domain.features import Rules
-from aforo_authz.metrics import Reading
+from aforo_authz.lookup import LOOKUP, LOOKUP_SHA
 from aforo_authz.policies import PoliciesUnavailableError, Presented
 from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes
@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 RETRY_S = 0.1
 READ_S_MAX = 1.0  # A read is shared; those who wait for it give up earlier, by their own budgets.
 ALWAYS_WATCHED = (read_model.ROUTES_KEY, read_model.SYNC_KEY)
+HEARD_MAX = 10_000  # More than that is as good as everything.
 RELOAD_KEYS_MAX = 100  # Keys in one read: decoding them keeps the loop busy for 2 ms.
 
 
@@ -77,6 +78,9 @@ class NearCache:
         self._wanted: set[str] = set()  # to be read in the next turn of the loop
         self._changed: set[str] = set()  # told of by Redis, not read again yet
         self._outdated: set[str] = set()  # changed while they were being loaded
+        self._reads = 0  # Under way.
+        self._heard: set[str] = set()  # Changed while any read was under way.
+        self._taught = False  # Does Redis know the script of whole callers?
         self._wake = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._readers: set[asyncio.Task[None]] = set()
@@ -174,7 +178,7 @@ class NearCache:
     ) -> None:
         failure: RedisAnswerError | None = None
         try:
-            await self._read(keys)
+            await self._read(keys, whole_callers=True)
         except RedisAnswerError as error:
             failure = error
         finally:
@@ -194,32 +198,73 @@ class NearCache:
             " is aforo-admin sync running?"
         )
 
-    async def _read(self, keys: list[str]) -> None:
-        """Read keys from Redis and put what can be understood into the cache."""
+    async def _read(self, keys: list[str], *, whole_callers: bool = False) -> None:
+        """Read keys from Redis and put what can be understood into the cache.
+
+        Args:
+            keys: Any of the read model.
+            whole_callers: With a credential read its tenant's values as well, where that can be
+                had in the same round trip.
+        """
+        ask = self._question if whole_callers and not self._nodes.several else _get
         # Before and after: between two looks that both find the mark, absent means absent.
-        asked = [("GET", key) for key in (read_model.SYNC_KEY, *keys, read_model.SYNC_KEY)]
+        asked = [_get(read_model.SYNC_KEY), *map(ask, keys), _get(read_model.SYNC_KEY)]
+        self._reads += 1
         started_s = time.perf_counter()
         try:
             before, *values, after = await self._nodes.ask_all(asked, budget_s=READ_S_MAX)
             for answer in (before, after):
                 if isinstance(answer, RedisAnswerError):
                     raise answer
+            if any(isinstance(v, RedisAnswerError) and v.is_unknown_script for v in values):
+                self._taught = False
+                values = [await self._nodes.ask(k, *_get(k), budget_s=READ_S_MAX) for k in keys]
+            self._observe("read", time.perf_counter() - started_s, None)
+            self._set_complete(before is not None and self._is_trusted(after))
+            for key, value in zip(keys, values, strict=True):
+                self._take(key, value)
         except RedisAnswerError as error:
             self._observe("read", time.perf_counter() - started_s, error.failure)
             raise
-        self._observe("read", time.perf_counter() - started_s, None)
-        self._set_complete(before is not None and self._is_trusted(after))
-        for key, value in zip(keys, values, strict=True):
-            if value is None and not self._is_absent(key):
-                continue
-            try:
-                if isinstance(value, RedisAnswerError):
-                    raise read_model.UnreadableValueError(key, str(value))  # noqa: TRY301
-                self._put(key, read_model.decode(key, value))
-            except read_model.UnreadableValueError as error:
-                # The last value that could be read goes on serving.
-                self.counts.unreadable += 1
-                log.error("unreadable value in Redis", error=str(error))
+        finally:
+            self._reads -= 1
+            if not self._reads:
+                self._heard.clear()
+
+    def _question(self, key: str) -> tuple[str | int, ...]:
+        if not read_model.is_credential(key):
+            return _get(key)
+        if self._taught:
+            return ("EVALSHA", LOOKUP_SHA, 1, key)
+        return ("EVAL", LOOKUP, 1, key)  # This also teaches it the script.
+
+    def _take(self, key: str, value: Any) -> None:  # noqa: ANN401 - whatever Redis answered
+        """Put a value into the cache, and what came with it."""
+        if isinstance(value, list):  # A whole caller.
+            self._taught = True
+            value, *others = value
+            self._take(key, value)
+            credential = self.remembered.entries.get(key)
+            if not others or credential is None:
+                return
+            tenant_id = credential.tenant_id
+            known = (read_model.policy_key(tenant_id), read_model.margin_key(tenant_id))
+            for other, its_value in zip(known, others, strict=True):
+                if other not in self.remembered:
+                    self._take(other, its_value)
+                    if other in self._heard or len(self._heard) >= HEARD_MAX:
+                        self.on_changed([other])  # Since this was read.
+            return
+        if value is None and not self._is_absent(key):
+            return
+        try:
+            if isinstance(value, RedisAnswerError):
+                raise read_model.UnreadableValueError(key, str(value))  # noqa: TRY301
+            self._put(key, read_model.decode(key, value))
+        except read_model.UnreadableValueError as error:
+            # The last value that could be read goes on serving.
+            self.counts.unreadable += 1
+            log.error("unreadable value in Redis", error=str(error))
 
     def _is_absent(self, key: str) -> bool:
         """Does a value that isn't there mean that there is none?"""
@@ -266,6 +311,8 @@ class NearCache:
         if keys is None:
             self._doubt_absence()
             self._suspect_all()
+        if self._reads and keys is not None and len(self._heard) < HEARD_MAX:
+            self._heard.update(keys)
         for key in keys or ():
             self.remembered.forget_stranger(key)
             if key in self._loading:
@@ -288,6 +335,7 @@ class NearCache:
         self._wake.set()
 
     def on_disconnected(self, error: Exception | None) -> None:
+        self._taught = False
         self._doubt_absence()
         self.remembered.strangers.clear()
         self._tell_state(error)
@@ -344,31 +392,6 @@ class NearCache:
         else:
             log.info("the cache follows Redis", entries=len(self.remembered.entries))
 
-    def counters(self) -> list[Reading]:
-        counts = self.counts
-        return [
-            ("cache_hits", "Callers found in the cache.", lambda: counts.hits),
-            ("cache_misses", "Callers that Redis was asked for.", lambda: counts.misses),
-            ("cache_reloads", "Keys read again, because they changed.", lambda: counts.reloads),
-            (
-                "cache_evictions",
-                "Values forgotten for want of room.",
-                lambda: self.remembered.entries.evictions,
-            ),
-            ("unreadable_values", "Values not understood.", lambda: counts.unreadable),
-        ]
 
-    def gauges(self) -> list[Reading]:
-        entries, strangers = self.remembered.entries, self.remembered.strangers
-        return [
-            ("cache_stale", "1 while values can't be confirmed.", lambda: float(self.stale)),
-            ("cache_entries", "Values remembered.", lambda: len(entries)),
-            ("cache_bytes", "Memory that they take, about.", lambda: entries.bytes),
-            ("cache_strangers", "Unknown credentials remembered.", lambda: len(strangers)),
-            # Sync's own figure goes silent with it.
-            (
-                "synced_timestamp_seconds",
-                "When sync last completed a pass, by what it left in Redis; 0: never seen.",
-                lambda: self.synced_micros / 1_000_000,
-            ),
-        ]
+def _get(key: str) -> tuple[str | int, ...]:
+    return ("GET", key)

@@ -69,7 +69,7 @@ class RedisQuotas:
             try:
                 answer = await ask(keys[0], "EVALSHA", RESERVE_SHA, *arguments, budget_s=budget_s)
             except RedisAnswerError as error:
-                if not str(error).startswith("NOSCRIPT"):
+                if not error.is_unknown_script:
                     raise
                 # A new or restarted Redis: sending the text also teaches it the script.
                 answer = await ask(keys[0], "EVAL", RESERVE, *arguments, budget_s=budget_s)

@@ -67,6 +67,10 @@ def consumed_key(partition: int) -> str:
     return f"{_CONSUMED_PREFIX}{partition}"
 
 
+def is_credential(key: str) -> bool:
+    return key.startswith(_CREDENTIAL_PREFIX)
+
+
 def is_consumers(key: str) -> bool:
     """Is it the consumer that writes this key?"""
     return key.endswith(":margin") or key.startswith(_CONSUMED_PREFIX)

@@ -42,6 +42,11 @@ class RedisAnswerError(Exception):
         super().__init__(message)
         self.failure = failure
 
+    @property
+    def is_unknown_script(self) -> bool:
+        """Was a script asked for by its hash that this Redis has never seen, or has forgotten?"""
+        return str(self).startswith("NOSCRIPT")
+
 
 class Listener(Protocol):
     """Whom a connection tells what happens on it."""

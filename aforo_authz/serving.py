@@ -9,6 +9,7 @@ import structlog
 
 from aforo_authz import handover, metrics_http, read_model
 from aforo_authz.authorize import PATH, Authorization, Observer, system_clock_micros
+from aforo_authz.cache_readings import CacheReadings
 from aforo_authz.check import Call, Identification
 from aforo_authz.decision_log import DecisionLog
 from aforo_authz.denials import DENIALS
@@ -58,7 +59,7 @@ async def serve(settings: Settings, channel: socket.socket | None = None) -> Non
         sample_ratio=settings.log_sample_ratio,
         refusals_per_s_max=settings.log_refusals_per_s_max,
     )
-    counts.watch(cache)
+    counts.watch(CacheReadings(cache))
     counts.watch(tally)
     quotas = RedisQuotas(nodes, observe=counts.observe_redis)
     observe = _observer(counts, tally, decision_log)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 
+from aforo_authz.cache_readings import CacheReadings
 from aforo_authz.domain.access import (
     Credential,
     CredentialKind,
@@ -250,7 +251,7 @@ async def test_the_age_of_the_policies_is_known_though_sync_is_away(
     await eventually(lambda: cache.synced_micros == NOW, within_s=SOON_S)
 
     counters = Metrics()
-    counters.watch(cache)
+    counters.watch(CacheReadings(cache))
     shown = counters.registry.get_sample_value("aforo_authz_synced_timestamp_seconds")
     assert shown == NOW / 1_000_000
 
@@ -287,8 +288,42 @@ async def test_a_key_is_read_once_however_many_wait_for_it(
     found = await asyncio.gather(*(find(cache) for _ in range(100)))
 
     assert all(each == found[0] for each in found)
-    # Credential, then policy and margin: two reads, each with the mark on either side.
-    assert model.redis.info("commandstats")["cmdstat_get"]["calls"] == 1 + 2 + 2 + 2
+    # Credential, policy and margin in one round trip, with the mark on either side.
+    assert model.redis.info("commandstats")["cmdstat_get"]["calls"] == 1 + 3 + 1
+
+
+async def test_a_redis_that_forgot_the_script_of_whole_callers_is_taught_it_again(
+    model: ReadModel, cache: NearCache
+) -> None:
+    model.put_credential("second", make_credential())
+    model.put_credential("third", make_credential())
+    await find(cache)
+    model.redis.script_flush()
+
+    assert (await find(cache, "second")).credential == make_credential()
+    assert (await find(cache, "third")).credential == make_credential()
+
+
+async def test_a_policy_that_changes_while_its_caller_is_read_is_read_again(
+    model: ReadModel, redis_server: RedisServer
+) -> None:
+    async with (
+        TcpProxy(redis_server.port).serving() as proxy,
+        near_cache(model, through=proxy.port) as cache,
+    ):
+        proxy.hold_answers()
+        finding = asyncio.ensure_future(find(cache))
+        await answered_a_look_up(model)
+        model.put_policy(make_policy(state=SubscriptionState.PAUSED))
+        model.put_margin("acme", make_margin(Level.BLOCK))
+        await asyncio.sleep(0.05)  # Time for the news to get behind the answer that is held.
+        proxy.let_go()
+        await finding
+
+        found = await becomes(cache, lambda k: k.policy is not None and k.policy.state == "paused")
+        found = await becomes(cache, lambda k: k.margin is not None)
+        assert found.margin is not None
+        assert found.margin.level is Level.BLOCK
 
 
 async def test_guessed_keys_push_no_tenant_out(model: ReadModel) -> None:
