@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterable
 
 
 class TcpProxy:
-    """Forwards to one port of this machine. Lives in one event loop."""
+    """Forwards to one port of this machine, and speaks TLS for it if told to. In one event loop."""
 
-    def __init__(self, to_port: int) -> None:
+    def __init__(self, to_port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._to_port = to_port
+        self._tls = tls
         self._gates: set[asyncio.Event] = set()  # One a connection; closed: answers are held.
         self._pipes: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -36,7 +38,7 @@ class TcpProxy:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["TcpProxy"]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

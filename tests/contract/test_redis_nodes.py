@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from aforo_authz.redis_nodes import RedisNodes, slot_of
 from aforo_authz.redis_url import parse_redis_url
 from lab.redis_topologies import ClusterServers, SentinelServers, move_slot
 from lab.servers import RedisServer, eventually, free_port
+from tests.certificates import certificate
+from tests.contract.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.contract
 
@@ -62,6 +66,15 @@ async def ask(nodes: RedisNodes, *command: str) -> object:
                 await asyncio.sleep(0.05)
 
 
+async def why_refused(url: str) -> str:
+    nodes = RedisNodes(parse_redis_url(url), prefix=None)
+    running = asyncio.ensure_future(nodes.run())
+    await eventually(lambda: nodes.last_error is not None, within_s=SOON_S)
+    running.cancel()
+    assert not nodes.connected
+    return str(nodes.last_error)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterServers]:
     with ClusterServers() as servers:
@@ -75,16 +88,29 @@ async def test_a_password_and_an_acl_user_are_used(redis_server: RedisServer) ->
     try:
         async with following(f"redis://ann:pw@127.0.0.1:{redis_server.port}/2") as (nodes, _):
             assert await nodes.ask("", "ACL", "WHOAMI", budget_s=BUDGET_S) == b"ann"
-        wrong = RedisNodes(
-            parse_redis_url(f"redis://ann:no@127.0.0.1:{redis_server.port}"), prefix=None
-        )
-        running = asyncio.ensure_future(wrong.run())
-        await eventually(lambda: wrong.last_error is not None)
-        running.cancel()
-        assert "WRONGPASS" in str(wrong.last_error)
+        wrong = f"redis://ann:no-secret@127.0.0.1:{redis_server.port}"
+        assert "WRONGPASS" in (why := await why_refused(wrong))
+        assert "no-secret" not in why
     finally:
         async with following(f"redis://127.0.0.1:{redis_server.port}/0") as (nodes, _):
             await nodes.ask("", "ACL", "DELUSER", "ann", budget_s=BUDGET_S)
+
+
+async def test_tls_is_spoken_to_who_can_prove_its_name_and_to_nobody_else(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    # The server from the wheel knows no TLS: the proxy speaks it in its place.
+    chain, key = certificate(tmp_path, "redis", "IP:127.0.0.1")
+    stranger, _ = certificate(tmp_path, "stranger", "IP:127.0.0.1")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(chain, key)
+    async with TcpProxy(redis_server.port, tls=tls).serving() as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs="
+        async with following(f"{url}{chain}") as (nodes, heard):
+            assert await ask(nodes, "SET", "aforo:v1:tls", "1") == b"OK"
+            await eventually(lambda: "aforo:v1:tls" in heard.keys)
+
+        assert "CERTIFICATE_VERIFY_FAILED" in await why_refused(f"{url}{stranger}")
 
 
 async def test_without_a_connection_an_answer_is_an_error_at_once() -> None:
