@@ -9,8 +9,9 @@ from collections.abc import Coroutine
 
 import uvloop
 
-from aforo_authz import explain_command
+from aforo_authz import explain_command, otlp
 from aforo_authz.log import configure_logging
+from aforo_authz.otlp import OtlpError
 from aforo_authz.server import AddressError
 from aforo_authz.serving import serve
 from aforo_authz.settings import Settings, SettingsError, describe, load
@@ -25,7 +26,8 @@ EXAMPLES = """examples:
   aforo-authz explain --tenant acme --method POST --path /v1/chat
   aforo-authz check-config
 
-Every setting is a variable that begins with AFORO_AUTHZ_; check-config prints them all.
+Every setting is a variable that begins with AFORO_AUTHZ_; check-config prints them all. Where
+OTEL_EXPORTER_OTLP_ENDPOINT is set, a span of each check is sent there.
 """
 
 
@@ -57,13 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load(os.environ, **{k: v for k, v in chosen.items() if v is not None})
         if options.command == "check-config":
             print(describe(settings))  # noqa: T201 - what the command is for
+            spans = otlp.load(os.environ)
+            print(f"# spans: {spans or 'off'} (OTEL_EXPORTER_OTLP_ENDPOINT)")  # noqa: T201
             return 0
         if options.command == "explain":
             return explain_command.run(options, settings)
+        spans = otlp.load(os.environ)
         if options.command == "worker":
-            return run(settings, serve(settings, socket.socket(fileno=options.channel)))
-        return run(settings, Workers(settings).serve() if settings.workers > 1 else serve(settings))
-    except (SettingsError, AddressError, TlsError) as error:
+            return run(settings, serve(settings, spans, socket.socket(fileno=options.channel)))
+        several = settings.workers > 1
+        return run(settings, Workers(settings).serve() if several else serve(settings, spans))
+    except (SettingsError, AddressError, TlsError, OtlpError) as error:
         print(f"aforo-authz: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
 

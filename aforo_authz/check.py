@@ -96,6 +96,16 @@ def from_check_request(message: bytes, identification: Identification) -> Call:
     )
 
 
+def traceparent_of(message: bytes) -> str:
+    """Return what the client says its span is; empty if it says nothing. For spans alone."""
+    try:
+        headers = CheckRequest.FromString(message).attributes.request.http.headers
+    except DecodeError:
+        return ""
+    traceparent: str = headers.get("traceparent", "")
+    return traceparent
+
+
 def sha256_hex(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 

@@ -27,14 +27,27 @@ from aforo_authz.tls import Tls, TlsError, TlsFiles
 log = structlog.get_logger(__name__)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+Behaviour: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class GrpcioServer:
-    """Serves methods with grpc.aio, without its own serialisation."""
+    """Serves methods with grpc.aio, without its own serialisation.
+
+    Args:
+        methods: By path.
+        limits: What a client may cost.
+        tls: For TCP addresses.
+        hear: Told of each call's `traceparent`, right before its method is called.
+    """
 
     def __init__(
-        self, methods: Methods, *, limits: Limits | None = None, tls: Tls | None = None
+        self,
+        methods: Methods,
+        *,
+        limits: Limits | None = None,
+        tls: Tls | None = None,
+        hear: Callable[[str], None] | None = None,
     ) -> None:
         limits = limits or Limits()
         self._tls = tls
@@ -49,7 +62,7 @@ class GrpcioServer:
             ("grpc.so_reuseport", 0),  # A port in use must be an error, not a shared one.
         ]
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers(_handlers(methods))
+        self._server.add_generic_rpc_handlers(_handlers(methods, hear))
 
     async def start(self, addresses: list[Address]) -> list[Address]:
         for address in addresses:
@@ -99,16 +112,31 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
     return credentials
 
 
-def _handlers(methods: Methods) -> "list[grpc.GenericRpcHandler[bytes, bytes]]":
+def _handlers(
+    methods: Methods, hear: Callable[[str], None] | None
+) -> "list[grpc.GenericRpcHandler[bytes, bytes]]":
     handlers = []
     for path, method in methods.items():
         _, service, name = path.split("/")
-        handler = grpc.unary_unary_rpc_method_handler(_behaviour(guarded(method)))
+        behaviour = _behaviour(guarded(method))
+        if hear is not None:
+            behaviour = _heard(behaviour, hear)
+        handler = grpc.unary_unary_rpc_method_handler(behaviour)
         handlers.append(grpc.method_handlers_generic_handler(service, {name: handler}))
     return handlers
 
 
-def _behaviour(method: Method) -> Callable[[bytes, "Context"], Awaitable[bytes]]:
+def _heard(behaviour: Behaviour, hear: Callable[[str], None]) -> Behaviour:
+    async def call(message: bytes, context: "Context") -> bytes:
+        metadata = dict(context.invocation_metadata() or ())
+        hear(str(metadata.get("traceparent", "")))
+        # Without a turn of the loop between: the method hears of its own call.
+        return await behaviour(message, context)
+
+    return call
+
+
+def _behaviour(method: Method) -> Behaviour:
     async def call(message: bytes, context: "Context") -> bytes:
         try:
             return await answer(method, message, context.time_remaining())

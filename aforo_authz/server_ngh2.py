@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 
 import structlog
 
-from aforo_authz.http2 import NOTICE_S, Http2Connection
+from aforo_authz.http2 import NOTICE_S, Http2Connection, Owner
 from aforo_authz.limits import Limits
 from aforo_authz.server import (
     Address,
@@ -42,6 +42,7 @@ class Ngh2Server:
         limits: What a client may cost.
         tls: For TCP addresses.
         refused: Told of everything that goes beyond a limit, by kind.
+        connection: Makes what speaks on each connection.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Ngh2Server:
         limits: Limits | None = None,
         tls: Tls | None = None,
         refused: Callable[[str], None] = lambda _kind: None,
+        connection: Callable[[Owner], Http2Connection] = Http2Connection,
     ) -> None:
         self.methods: Mapping[bytes, Method] = {
             path.encode(): guarded(method) for path, method in methods.items()
@@ -61,6 +63,7 @@ class Ngh2Server:
         self.closed: Callable[[], None] = lambda: None  # Told of each connection's end.
         self.now_s = 0.0
         self._tls = tls
+        self._connection = connection
         self._listeners: list[socket.socket] = []
         self._bound: list[tuple[Address, tuple[int, int] | None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,7 +129,7 @@ class Ngh2Server:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Http2Connection(self),
+                lambda: self._connection(self),
                 connection,
                 ssl=tls.context if tls is not None else None,
                 ssl_handshake_timeout=self.limits.handshake_s_max if tls is not None else None,

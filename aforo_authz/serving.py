@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -16,28 +19,39 @@ from aforo_authz.denials import DENIALS
 from aforo_authz.domain.access import Decision
 from aforo_authz.health import PATH as HEALTH_PATH
 from aforo_authz.health import Health
+from aforo_authz.http2 import Http2Connection, Owner
 from aforo_authz.metrics import Metrics
+from aforo_authz.otlp import Otlp
+from aforo_authz.policies import Policies
 from aforo_authz.policies_redis import NearCache
+from aforo_authz.quotas import Quotas
 from aforo_authz.quotas_redis import RedisQuotas
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.redis_url import parse_redis_url
 from aforo_authz.server import Methods, Server, guarded, stop_signal
 from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings
+from aforo_authz.spans_http2 import SpannedHttp2Connection
 from aforo_authz.tally import Tally
 from aforo_authz.tally_redis import TallyWriter
 from aforo_authz.tls import Tls
+
+if TYPE_CHECKING:
+    from aforo_authz.spans import Spans  # Imports OpenTelemetry: only who wants spans has it.
 
 log = structlog.get_logger("aforo_authz")
 
 GARBAGE_S = 0.1
 
 
-async def serve(settings: Settings, channel: socket.socket | None = None) -> None:
+async def serve(
+    settings: Settings, otlp: Otlp | None, channel: socket.socket | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
     Args:
         settings: What the operator wants.
+        otlp: Where spans go; None: nobody wants them.
         channel: Where connections come from if a parent accepts them: nothing is listened on then,
             and its end is our end too.
 
@@ -61,13 +75,21 @@ async def serve(settings: Settings, channel: socket.socket | None = None) -> Non
     )
     counts.watch(CacheReadings(cache))
     counts.watch(tally)
-    quotas = RedisQuotas(nodes, observe=counts.observe_redis)
+    policies: Policies = cache
+    quotas: Quotas = RedisQuotas(nodes, observe=counts.observe_redis)
     observe = _observer(counts, tally, decision_log)
-    authorization = _authorization(settings, cache, quotas, observe)
+    spans = _spans(otlp)
+    if spans is not None:
+        policies, quotas = spans.of_policies(policies), spans.of_quotas(quotas)
+        observe = spans.of_observer(observe)
+        counts.watch(spans)
+    authorization = _authorization(settings, policies, quotas, observe)
     healthy = Health(lambda: cache.ready)
     # What our own code gets wrong is counted like an outage: guarded first, then counted.
     check = counts.counting_failures(guarded(authorization.check))
-    server = _server(settings, {PATH: check, HEALTH_PATH: healthy.check}, counts)
+    if spans is not None:
+        check = spans.of_checks(check)
+    server = _server(settings, {PATH: check, HEALTH_PATH: healthy.check}, counts, spans)
     stop = stop_signal()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(
@@ -88,13 +110,15 @@ async def serve(settings: Settings, channel: socket.socket | None = None) -> Non
         await server.drain(settings.drain_s)
         await writer.flush()
         decision_log.tell_left_out()
+        if spans is not None:
+            await spans.end()
 
 
 def _authorization(
-    settings: Settings, cache: NearCache, quotas: RedisQuotas, observe: Observer
+    settings: Settings, policies: Policies, quotas: Quotas, observe: Observer
 ) -> Authorization:
     return Authorization(
-        policies=cache,
+        policies=policies,
         quotas=quotas,
         now_micros=system_clock_micros,
         denials={reason: settings.denial_of(reason) for reason in DENIALS},
@@ -119,14 +143,34 @@ def _observer(counts: Metrics, tally: Tally, decision_log: DecisionLog) -> Obser
     return observe
 
 
-def _server(settings: Settings, methods: Methods, counts: Metrics) -> Server:
+def _spans(otlp: Otlp | None) -> "Spans | None":
+    if otlp is None:
+        return None
+    # Only who wants spans pays for them, in memory and in time.
+    from aforo_authz.spans import Spans  # noqa: PLC0415
+
+    log.info("spans are sent", to=str(otlp))
+    return Spans(otlp)
+
+
+def _server(settings: Settings, methods: Methods, counts: Metrics, spans: "Spans | None") -> Server:
     tls = Tls(settings.tls_files) if settings.tls_files is not None else None
     if settings.transport == "grpcio":
         # Only who asks for it pays for its 20 MB of memory.
         from aforo_authz.server_grpcio import GrpcioServer  # noqa: PLC0415
 
-        return GrpcioServer(methods, limits=settings.limits, tls=tls)
-    return Ngh2Server(methods, limits=settings.limits, tls=tls, refused=counts.count_refused)
+        hear = spans.hear if spans is not None else None
+        return GrpcioServer(methods, limits=settings.limits, tls=tls, hear=hear)
+    connection: Callable[[Owner], Http2Connection] = Http2Connection
+    if spans is not None:
+        connection = functools.partial(SpannedHttp2Connection, hear=spans.hear)
+    return Ngh2Server(
+        methods,
+        limits=settings.limits,
+        tls=tls,
+        refused=counts.count_refused,
+        connection=connection,
+    )
 
 
 async def _collect_young_garbage() -> None:

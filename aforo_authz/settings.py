@@ -1,4 +1,7 @@
-"""Settings of aforo-authz: read once, from variables that begin with AFORO_AUTHZ_."""
+"""Settings of aforo-authz: read once, from variables that begin with AFORO_AUTHZ_.
+
+Where spans go is not among them: OpenTelemetry's own variables say it (`otlp.py`).
+"""
 
 import difflib
 import json
