@@ -116,6 +116,7 @@ class AuthzLab:
 
     def __init__(self, address: Address) -> None:
         self.requests: list[CheckRequest] = []
+        self.traceparents: list[str] = []  # Of the calls themselves, not of what they ask about.
         self.ready = True
         self._server = _server(
             address,
@@ -147,6 +148,8 @@ class AuthzLab:
 
     async def _check(self, request: CheckRequest, context: Context) -> CheckResponse:
         self.requests.append(request)
+        metadata = dict(context.invocation_metadata() or ())
+        self.traceparents.append(str(metadata.get("traceparent", "")))
         outcome = request.attributes.request.http.headers.get("x-lab-outcome", "allow")
         return await OUTCOMES[outcome](context)
 
