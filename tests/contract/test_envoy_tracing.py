@@ -48,9 +48,7 @@ def _address() -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": free_port()}}
 
 
-async def test_envoys_own_span_comes_with_the_call_and_the_clients_with_what_it_asks_about() -> (
-    None
-):
+async def test_envoys_own_span_comes_with_the_call_and_the_clients_with_the_request() -> None:
     async with envoy_lab(edit=trace) as lab:
         await lab.client.get("/v1/search", headers={"traceparent": CLIENTS})
         await lab.client.get("/v1/search")
