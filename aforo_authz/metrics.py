@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from aforo_authz.domain.access import PASSING, Decision, Outcome, Reason
 from aforo_authz.redis_link import Failure
-from aforo_authz.server import Method, RpcError
+from aforo_authz.server import Method, OwnFaultError, RpcError
 
 DECISION_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 REDIS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -70,6 +70,7 @@ class Metrics(Collector):
         self._stale = 0
         self._uncounted = 0
         self._failed: Counter[int] = Counter()
+        self._own_faults = 0
         self._redis_failures: Counter[tuple[str, Failure]] = Counter()
         self._refused: Counter[str] = Counter()
         self._seconds = Durations(DECISION_S)
@@ -106,7 +107,7 @@ class Metrics(Collector):
             try:
                 answered = method(message, budget_s)
             except RpcError as error:
-                self._failed[error.code] += 1
+                self._count_failed(error)
                 raise
             return answered if isinstance(answered, bytes) else later(answered)
 
@@ -114,10 +115,15 @@ class Metrics(Collector):
             try:
                 return await answered
             except RpcError as error:
-                self._failed[error.code] += 1
+                self._count_failed(error)
                 raise
 
         return call
+
+    def _count_failed(self, error: RpcError) -> None:
+        self._failed[error.code] += 1
+        if isinstance(error, OwnFaultError):
+            self._own_faults += 1
 
     async def exposed(self) -> bytes:
         """Return all metrics as text, in Prometheus' format."""
@@ -171,6 +177,11 @@ class Metrics(Collector):
         for code, count in self._failed.items():
             failed.add_metric([str(code)], count)
         yield failed
+        yield CounterMetricFamily(
+            "aforo_authz_own_faults",
+            "Of the failed checks: those that a fault of this program ended. The log says which.",
+            value=self._own_faults,
+        )
         refused = CounterMetricFamily(
             "aforo_authz_refused",
             "Connections and streams ended because of a limit, by which one.",

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.util.types import AttributeValue
 
 from aforo_authz.metrics import Reading
-from aforo_authz.otlp_send import Send, SendError
+from aforo_authz.otlp_send import Sender, SendError
 from aforo_proto import otlp_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -26,12 +26,12 @@ class OtlpExporter(SpanExporter):
     """Sends spans; says in the log when that begins to fail, and when it succeeds again.
 
     Args:
-        send: Hands one message over.
+        sender: Hands messages over.
         pauses_s: Between attempts; one more attempt than there are pauses.
     """
 
-    def __init__(self, send: Send, *, pauses_s: Sequence[float] = PAUSES_S) -> None:
-        self._send = send
+    def __init__(self, sender: Sender, *, pauses_s: Sequence[float] = PAUSES_S) -> None:
+        self._sender = sender
         self._pauses_s = pauses_s
         self._ending = threading.Event()
         self._failing = False
@@ -42,7 +42,7 @@ class OtlpExporter(SpanExporter):
         message = encoded(spans)
         for pause_s in (*self._pauses_s, None):
             try:
-                self._send(message)
+                self._sender.send(message)
             except Exception as error:  # noqa: BLE001 - a thread that ends would send nothing more
                 if not self._failing:
                     self._failing = True
@@ -60,6 +60,9 @@ class OtlpExporter(SpanExporter):
                 return SpanExportResult.SUCCESS
         self._lost += len(spans)
         return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self._sender.close()
 
     def hurry(self) -> None:
         """Give up at the first failure from now on: the process is about to end."""

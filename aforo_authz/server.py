@@ -7,6 +7,7 @@ can take its place, and the same tests run over both.
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import stat
@@ -36,6 +37,14 @@ class RpcError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class OwnFaultError(RpcError):
+    """A wrong turn in our own code. No decision came of it, so it has an id that none has."""
+
+    def __init__(self) -> None:
+        self.decision_id = secrets.token_hex(16)
+        super().__init__(UNAVAILABLE, f"internal error, decision id {self.decision_id}")
 
 
 # (message, seconds left until the caller gives up or None) → message, now or later.
@@ -187,7 +196,8 @@ def guarded(method: Method) -> Method:
     """Return a method that raises RpcError and nothing else.
 
     A wrong turn in our own code is an outage of this call, UNAVAILABLE, so that Envoy's
-    failure_mode_allow decides; it is logged, and takes neither the connection nor the process down.
+    failure_mode_allow decides; it is logged under the id that the caller is told, and takes neither
+    the connection nor the process down.
     """
 
     def call(message: bytes, budget_s: float | None) -> bytes | Awaitable[bytes]:
@@ -196,8 +206,7 @@ def guarded(method: Method) -> Method:
         except RpcError:
             raise
         except Exception as error:
-            log.exception("a method broke")
-            raise RpcError(UNAVAILABLE, "internal error") from error
+            raise _own_fault(error) from error
         return answered if isinstance(answered, bytes) else _guarded_later(answered)
 
     return call
@@ -209,8 +218,13 @@ async def _guarded_later(answered: Awaitable[bytes]) -> bytes:
     except RpcError:
         raise
     except Exception as error:
-        log.exception("a method broke")
-        raise RpcError(UNAVAILABLE, "internal error") from error
+        raise _own_fault(error) from error
+
+
+def _own_fault(error: Exception) -> OwnFaultError:
+    fault = OwnFaultError()
+    log.error("a method broke", decision_id=fault.decision_id, exc_info=error)
+    return fault
 
 
 async def answer(method: Method, message: bytes, budget_s: float | None) -> bytes:

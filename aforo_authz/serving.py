@@ -126,7 +126,7 @@ def _authorization(
         stale_max_micros=settings.stale_max_s * 1_000_000,
         redis_timeout_s=settings.redis_timeout_ms / 1000,
         identification=Identification(
-            jwt_claim_path=tuple(part for part in settings.jwt_claim_path.split(".") if part),
+            jwt_claim_path=settings.jwt_claim_names,
             peer_certificate=settings.peer_certificate,
         ),
     )

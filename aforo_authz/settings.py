@@ -60,7 +60,8 @@ class Settings(BaseSettings):
 
     jwt_claim_path: str = ""
     """Where in the metadata of Envoy's jwt_authn the tenant's subject stands, e.g.
-    `payload.sub`. Empty: JWTs identify nobody."""
+    `payload.sub`, or as JSON if a name has dots: ["payload", "https://example.com/tenant"]. Empty:
+    JWTs identify nobody."""
 
     peer_certificate: bool = False
     """Do verified client certificates identify tenants? Only where Envoy requires and verifies
@@ -140,6 +141,13 @@ class Settings(BaseSettings):
     def _nothing_is_no_file(cls, value: str | Path | None) -> str | Path | None:
         return value or None
 
+    @field_validator("jwt_claim_path")
+    @classmethod
+    def _claims_have_names(cls, value: str) -> str:
+        if value and not _names_of(value):
+            raise ValueError('write payload.sub, or ["payload", "sub"]')
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _redis_understands_it(cls, value: str) -> str:
@@ -179,6 +187,10 @@ class Settings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("TLS_CLIENT_CA needs TLS_CERTIFICATE and TLS_KEY")
         return self
+
+    @property
+    def jwt_claim_names(self) -> tuple[str, ...]:
+        return _names_of(self.jwt_claim_path)
 
     @property
     def limits(self) -> Limits:
@@ -267,6 +279,19 @@ def _unknown(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), endings, n=1)
     hint = f"did you mean {PREFIX}{close[0]}?" if close else f"known: {', '.join(sorted(known))}"
     return f"{name}: unknown setting; {hint}"
+
+
+def _names_of(path: str) -> tuple[str, ...]:
+    """Return the names of a path, or nothing if it is none."""
+    names: object = path.split(".")
+    if path.startswith("["):
+        try:
+            names = json.loads(path)
+        except ValueError:
+            return ()
+    if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+        return ()
+    return tuple(names)
 
 
 def _addresses(text: str) -> list[Address]:

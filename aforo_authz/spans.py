@@ -31,7 +31,7 @@ from aforo_authz.otlp_export import OtlpExporter
 from aforo_authz.otlp_send import sender
 from aforo_authz.policies import Policies, Presented
 from aforo_authz.quotas import Quotas
-from aforo_authz.server import Method, RpcError
+from aforo_authz.server import Method, OwnFaultError, RpcError
 
 log = structlog.get_logger(__name__)
 
@@ -232,6 +232,8 @@ def _fail(span: Span, error: BaseException) -> None:
     span.set_attribute("error.type", type(error).__name__)
     if isinstance(error, RpcError):
         span.set_attribute("rpc.grpc.status_code", error.code)
+    if isinstance(error, OwnFaultError):
+        span.set_attribute("aforo.decision_id", error.decision_id)
 
 
 def _resource() -> Resource:

@@ -38,6 +38,9 @@ class TallyWriter:
         self._tally = tally
         self._nodes = nodes
         self._observe = observe
+        # The last flush of a process may meet the one of the second: totals are written by one of
+        # them at a time, since both may find that it is time to begin anew.
+        self._flushing = asyncio.Lock()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -47,13 +50,14 @@ class TallyWriter:
 
     async def flush(self) -> None:
         """Write what has changed, in batches, as long as Redis takes it."""
-        self._tally.gather()
-        while totals := self._tally.take(BATCH_MAX):
-            started_s = time.perf_counter()
-            failure = await self._write(totals)
-            self._observe("tally", time.perf_counter() - started_s, failure)
-            if failure is not None:
-                return
+        async with self._flushing:
+            self._tally.gather()
+            while totals := self._tally.take(BATCH_MAX):
+                started_s = time.perf_counter()
+                failure = await self._write(totals)
+                self._observe("tally", time.perf_counter() - started_s, failure)
+                if failure is not None:
+                    return
 
     async def _write(self, totals: Sequence[Total]) -> Failure | None:
         by_hour: dict[int, list[str | int]] = {}

@@ -1,6 +1,7 @@
 """Both gRPC servers behave alike, on either event loop: one body of tests, with grpcio's client."""
 
 import asyncio
+import re
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import structlog.testing
 
 from aforo_authz.health import PATH as HEALTH
 from aforo_authz.health import SERVING, Health
@@ -163,8 +165,21 @@ async def test_a_wrong_turn_in_our_code_is_unavailable_and_takes_nothing_down(
     code, words = await status_of(channel, path)
 
     assert code is grpc.StatusCode.UNAVAILABLE
-    assert words == "internal error"
+    assert re.fullmatch("internal error, decision id [0-9a-f]{32}", words)
     assert await call(channel, ECHO, b"next") == b"next"
+
+
+@pytest.mark.parametrize("path", [BREAK, BREAK_LATER])
+async def test_a_wrong_turn_is_logged_under_the_id_that_the_caller_is_told(
+    channel: grpc.aio.Channel, path: str
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        _, words = await status_of(channel, path)
+
+    (line,) = (line for line in lines if line["event"] == "a method broke")
+    assert line["log_level"] == "error"
+    assert isinstance(line["exc_info"], ZeroDivisionError)
+    assert words.endswith(line["decision_id"])
 
 
 async def test_an_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:

@@ -74,7 +74,9 @@ class Client:
     def check(
         self, headers: Mapping[str, str] = TENANT_HEADERS, *, path: str = "/v1/chat"
     ) -> CheckResponse:
-        message = by_xds_protos(Request(headers=headers, path=path))
+        return self.ask(by_xds_protos(Request(headers=headers, path=path)))
+
+    def ask(self, message: bytes) -> CheckResponse:
         return CheckResponse.FromString(self._check(message, timeout=5.0))
 
     def reason(self, headers: Mapping[str, str] = TENANT_HEADERS) -> str:

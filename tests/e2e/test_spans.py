@@ -15,7 +15,6 @@ from lab.servers import ROOT, RedisServer, eventually
 from tests.authz_redis import ReadModel
 from tests.authz_requests import Request, by_xds_protos
 from tests.authz_samples import make_credential, make_margin
-from tests.conftest import RedisAt
 from tests.e2e.authz_lab import KEY, Client, fill, metadata_of, ready, running
 from tests.otlp_receiver import RECEIVERS, Receiver, Span, over_http
 
@@ -28,15 +27,7 @@ NEVER_MS = "600000"
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer | RedisAt) -> str:
-    return redis_server.url
-
-
-@pytest.fixture
 def model(redis_url: str) -> Iterator[ReadModel]:
-    emptied = ReadModel(redis_url)
-    emptied.redis.flushall()
-    emptied.close()
     model = fill(redis_url)
     model.put_margin("acme", make_margin())  # Its figures of money are 987654321 and 123456789.
     yield model

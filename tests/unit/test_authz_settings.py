@@ -59,6 +59,23 @@ def test_variables_of_other_processes_are_not_ours(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("", ()),
+        ("sub", ("sub",)),
+        ("payload.sub", ("payload", "sub")),
+        ('["payload", "https://example.com/id"]', ("payload", "https://example.com/id")),
+    ],
+)
+def test_a_claims_path_is_names_between_dots_or_a_list_of_names(
+    monkeypatch: pytest.MonkeyPatch, path: str, names: tuple[str, ...]
+) -> None:
+    settings = loaded(monkeypatch, AFORO_AUTHZ_JWT_CLAIM_PATH=path)
+
+    assert settings.jwt_claim_names == names
+
+
+@pytest.mark.parametrize(
     ("name", "value", "why"),
     [
         ("LISTEN", "", "names no address"),
@@ -72,6 +89,9 @@ def test_variables_of_other_processes_are_not_ours(monkeypatch: pytest.MonkeyPat
         ("REDIS_TIMEOUT_MS", "0", "greater than or equal to 1"),
         ("REDIS_TIMEOUT_MS", "soon", "valid integer"),
         ("STALE_MAX_S", "0", "greater than or equal to 1"),
+        ("JWT_CLAIM_PATH", "payload..sub", "write payload.sub"),
+        ("JWT_CLAIM_PATH", '["payload", 1]', "write payload.sub"),
+        ("JWT_CLAIM_PATH", '["payload"', "write payload.sub"),
         ("LOG_LEVEL", "loud", "Input should be 'debug'"),
         ("LOG_SAMPLE_RATIO", "1.5", "less than or equal to 1"),
         ("TRANSPORT", "http", "Input should be 'ngh2' or 'grpcio'"),

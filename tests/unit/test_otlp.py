@@ -1,6 +1,6 @@
 """Where spans go, what is said of them, and what happens when nobody takes them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from aforo_authz.otlp import OtlpError, load
 from aforo_authz.otlp_export import OtlpExporter, encoded
-from aforo_authz.otlp_send import GRPC_LATER, SendError
+from aforo_authz.otlp_send import SendError
+from aforo_authz.otlp_send_grpc import GRPC_LATER
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -171,16 +172,21 @@ def test_spans_are_encoded_as_others_read_them() -> None:
     assert [v.string_value for v in values["l"].array_value.values] == ["x", "y"]
 
 
-def failing(*errors: Exception) -> tuple[list[int], Callable[[bytes], None]]:
-    """Return a list of what was tried, and a receiver that fails so often before it takes."""
-    tried: list[int] = []
+class Receiver:
+    """Fails with these errors, one after another, before it takes anything."""
 
-    def send(_message: bytes) -> None:
-        tried.append(1)
-        if len(tried) <= len(errors):
-            raise errors[len(tried) - 1]
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.tried = 0
 
-    return tried, send
+    def send(self, message: bytes) -> None:
+        assert message
+        self.tried += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def close(self) -> None:
+        pass
 
 
 def counts(exporter: OtlpExporter) -> dict[str, float]:
@@ -188,31 +194,31 @@ def counts(exporter: OtlpExporter) -> dict[str, float]:
 
 
 def test_what_may_be_taken_later_is_sent_again() -> None:
-    tried, send = failing(*[SendError("UNAVAILABLE", later=True)] * 3)
-    exporter = OtlpExporter(send, pauses_s=(0.0, 0.0, 0.0))
+    receiver = Receiver(*[SendError("UNAVAILABLE", later=True)] * 3)
+    exporter = OtlpExporter(receiver, pauses_s=(0.0, 0.0, 0.0))
 
     assert exporter.export(some_spans(2)) is SpanExportResult.SUCCESS
-    assert len(tried) == 4
+    assert receiver.tried == 4
     assert counts(exporter) == {"spans_sent": 2, "spans_lost": 0}
 
 
 @pytest.mark.parametrize("error", [SendError("HTTP 400", later=False), ValueError("of a header")])
 def test_what_will_never_be_taken_is_given_up_and_counted(error: Exception) -> None:
-    tried, send = failing(error)
-    exporter = OtlpExporter(send)
+    receiver = Receiver(error)
+    exporter = OtlpExporter(receiver)
 
     assert exporter.export(some_spans(2)) is SpanExportResult.FAILURE
-    assert len(tried) == 1
+    assert receiver.tried == 1
     assert counts(exporter) == {"spans_sent": 0, "spans_lost": 2}
 
 
 def test_at_the_end_nothing_is_tried_twice() -> None:
-    tried, send = failing(*[SendError("UNAVAILABLE", later=True)] * 9)
-    exporter = OtlpExporter(send)
+    receiver = Receiver(*[SendError("UNAVAILABLE", later=True)] * 9)
+    exporter = OtlpExporter(receiver)
     exporter.hurry()
 
     assert exporter.export(some_spans()) is SpanExportResult.FAILURE
-    assert len(tried) == 1
+    assert receiver.tried == 1
 
 
 def test_codes_that_may_pass_are_those_of_grpc() -> None:

@@ -32,10 +32,19 @@ def test_a_month_that_began_on_the_31st_comes_back_to_the_31st(
     assert period_containing(utc(2026, 1, 31), Cadence.MONTH, at) == Period(start=start, end=end)
 
 
-def test_a_year_that_began_on_a_leap_day_ends_on_the_28th() -> None:
-    assert period_containing(utc(2024, 2, 29), Cadence.YEAR, utc(2025, 6, 1)) == Period(
-        start=utc(2025, 2, 28), end=utc(2026, 2, 28)
-    )
+@pytest.mark.parametrize(
+    ("at", "start", "end"),
+    [
+        (utc(2025, 6, 1), utc(2025, 2, 28), utc(2026, 2, 28)),
+        (utc(2028, 2, 28, 23), utc(2027, 2, 28), utc(2028, 2, 29)),
+        (utc(2028, 2, 29), utc(2028, 2, 29), utc(2029, 2, 28)),
+        (utc(2100, 2, 28), utc(2100, 2, 28), utc(2101, 2, 28)),  # 2100 is no leap year.
+    ],
+)
+def test_a_year_that_began_on_a_leap_day_ends_on_the_28th_and_comes_back_to_the_29th(
+    at: datetime, start: datetime, end: datetime
+) -> None:
+    assert period_containing(utc(2024, 2, 29), Cadence.YEAR, at) == Period(start=start, end=end)
 
 
 instants = st.datetimes(

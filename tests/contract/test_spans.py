@@ -1,0 +1,78 @@
+"""What a span says of a check that did not end well, at a receiver that speaks OTLP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from aforo_authz.otlp import load
+from aforo_authz.server import OwnFaultError, answer, guarded
+from aforo_authz.spans import Spans
+from tests.otlp_receiver import Receiver, over_http
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    with over_http() as receiver:
+        yield receiver
+
+
+def spans_to(receiver: Receiver) -> Spans:
+    otlp = load({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url})
+    assert otlp is not None
+    return Spans(otlp)
+
+
+def break_down(_message: bytes, _budget_s: float | None) -> bytes:
+    raise ZeroDivisionError("with a key in its words")
+
+
+async def break_down_later(_message: bytes, _budget_s: float | None) -> bytes:
+    await asyncio.sleep(0)
+    raise ZeroDivisionError("with a key in its words")
+
+
+@pytest.mark.parametrize("method", [break_down, break_down_later])
+async def test_a_fault_of_our_own_has_the_id_that_the_log_has_and_none_of_its_words(
+    receiver: Receiver, method: Callable[[bytes, float | None], bytes | Awaitable[bytes]]
+) -> None:
+    spans = spans_to(receiver)
+
+    with pytest.raises(OwnFaultError) as raised:
+        await answer(spans.of_checks(guarded(method)), b"", None)
+    await spans.end()
+
+    (span,) = receiver.named("aforo.check")
+    assert span.failed
+    assert span.attributes == {
+        "error.type": "OwnFaultError",
+        "rpc.grpc.status_code": 14,
+        "aforo.decision_id": raised.value.decision_id,
+    }
+    assert b"with a key" not in receiver.raw
+
+
+async def test_a_client_that_gives_up_leaves_a_span_that_says_so(receiver: Receiver) -> None:
+    spans = spans_to(receiver)
+
+    async def hang(message: bytes, _budget_s: float | None) -> bytes:
+        with spans.waiting_for_redis("read"):
+            await asyncio.sleep(60)
+        return message
+
+    answered = spans.of_checks(hang)(b"", None)
+    assert not isinstance(answered, bytes)
+    task = asyncio.ensure_future(answered)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await spans.end()
+
+    (check,), (wait,) = receiver.named("aforo.check"), receiver.named("aforo.redis.read")
+    assert wait.parent_id == check.span_id
+    for span in (check, wait):
+        assert not span.failed
+        assert span.attributes["aforo.cancelled"] is True
