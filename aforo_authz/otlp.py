@@ -8,6 +8,7 @@ Specification".
 """
 
 import importlib.util
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,14 @@ def _is_gzip(text: str) -> bool:
 
 
 def _authorities(path: str) -> bytes | None:
-    return _read("CERTIFICATE", path) if path else None
+    if not path:
+        return None
+    pem = _read("CERTIFICATE", path)
+    try:
+        ssl.create_default_context(cadata=pem.decode())
+    except (ssl.SSLError, ValueError):
+        raise OtlpError(f"OTEL_EXPORTER_OTLP_CERTIFICATE={path}: no PEM certificates") from None
+    return pem
 
 
 def _certificate(said: Callable[[str], str]) -> tuple[Path, Path] | None:
@@ -138,6 +146,13 @@ def _certificate(said: Callable[[str], str]) -> tuple[Path, Path] | None:
         return None
     _read("CLIENT_CERTIFICATE", certificate)
     _read("CLIENT_KEY", key)
+    try:
+        ssl.create_default_context().load_cert_chain(certificate, key)
+    except ssl.SSLError:
+        raise OtlpError(
+            f"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE={certificate}:"
+            " not a PEM certificate with its own key"
+        ) from None
     return Path(certificate), Path(key)
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import gzip
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -79,7 +81,8 @@ def _value(value: Any) -> Any:  # noqa: ANN401 - of any type
 
 
 @contextlib.contextmanager
-def over_http() -> Iterator[Receiver]:
+def over_http(tls: tuple[Path, Path] | None = None) -> Iterator[Receiver]:
+    """Serve; with a certificate and its key, to whom it trusts and with whom that trusts only."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,9 +105,14 @@ def over_http() -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls[0])
+        context.load_cert_chain(*tls)
+        context.verify_mode = ssl.CERT_REQUIRED
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    receiver.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield receiver
     finally:
@@ -114,7 +122,8 @@ def over_http() -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def over_grpc() -> Iterator[Receiver]:
+def over_grpc(tls: tuple[Path, Path] | None = None) -> Iterator[Receiver]:
+    """The same over gRPC."""
     receiver = Receiver()
 
     def export(message: bytes, context: "grpc.ServicerContext") -> bytes:
@@ -127,7 +136,12 @@ def over_grpc() -> Iterator[Receiver]:
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(SERVICE, {"Export": handler})]
     )
-    receiver.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if tls is None:
+        receiver.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        chain, key = (path.read_bytes() for path in tls)
+        credentials = grpc.ssl_server_credentials([(key, chain)], chain, require_client_auth=True)
+        receiver.url = f"https://127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
     server.start()
     try:
         yield receiver

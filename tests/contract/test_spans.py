@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from aforo_authz.otlp import load
 from aforo_authz.server import OwnFaultError, answer, guarded
 from aforo_authz.spans import Spans
-from tests.otlp_receiver import Receiver, over_http
+from tests.certificates import certificate
+from tests.otlp_receiver import RECEIVERS, Receiver, over_http
 
 pytestmark = pytest.mark.contract
 
@@ -19,8 +21,8 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-def spans_to(receiver: Receiver) -> Spans:
-    otlp = load({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url})
+def spans_to(receiver: Receiver, **more: str) -> Spans:
+    otlp = load({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, **more})
     assert otlp is not None
     return Spans(otlp)
 
@@ -76,3 +78,36 @@ async def test_a_client_that_gives_up_leaves_a_span_that_says_so(receiver: Recei
     for span in (check, wait):
         assert not span.failed
         assert span.attributes["aforo.cancelled"] is True
+
+
+@pytest.mark.parametrize("protocol", RECEIVERS)
+async def test_over_tls_both_sides_show_who_they_are(tmp_path: Path, protocol: str) -> None:
+    chain, key = certificate(tmp_path, "collector", "IP:127.0.0.1")
+    with RECEIVERS[protocol]((chain, key)) as receiver:
+        spans = spans_to(
+            receiver,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(chain),
+            OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=str(chain),
+            OTEL_EXPORTER_OTLP_CLIENT_KEY=str(key),
+        )
+        assert spans.of_checks(lambda message, _: message)(b"", None) == b""
+        await spans.end()
+
+        assert len(receiver.named("aforo.check")) == 1
+
+
+@pytest.mark.parametrize("protocol", RECEIVERS)
+async def test_a_receiver_that_cannot_prove_its_name_gets_no_span(
+    tmp_path: Path, protocol: str
+) -> None:
+    with RECEIVERS[protocol](certificate(tmp_path, "stranger", "IP:127.0.0.1")) as receiver:
+        spans = spans_to(receiver, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+        assert spans.of_checks(lambda message, _: message)(b"", None) == b""
+        await spans.end()
+
+        assert receiver.spans == []
+        assert {name: read() for name, _, read in spans.counters()} == {
+            "spans_sent": 0,
+            "spans_lost": 1,
+        }

@@ -10,10 +10,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from aforo_authz.otlp import OtlpError, load
+from aforo_authz.otlp import Otlp, OtlpError, load
 from aforo_authz.otlp_export import OtlpExporter, encoded
 from aforo_authz.otlp_send import SendError
 from aforo_authz.otlp_send_grpc import GRPC_LATER
+from tests.certificates import certificate
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -119,22 +120,30 @@ def test_what_cannot_be_used_is_named_with_what_to_write(
     assert "s3cret" not in str(raised.value)
 
 
-def test_certificates_are_read_at_the_start(tmp_path: Path) -> None:
-    pem = tmp_path / "a.pem"
-    pem.write_bytes(b"pem")
+def test_certificates_are_checked_at_the_start(tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "collector", "DNS:collector")
+    other, _ = certificate(tmp_path, "other", "DNS:other")
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
 
-    otlp = load(
-        {
-            **ENDPOINT,
-            "OTEL_EXPORTER_OTLP_CERTIFICATE": str(pem),
-            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(pem),
-            "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(pem),
-        }
-    )
+    def loaded(authority: Path, mine: Path) -> Otlp | None:
+        return load(
+            {
+                **ENDPOINT,
+                "OTEL_EXPORTER_OTLP_CERTIFICATE": str(authority),
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(mine),
+                "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(key),
+            }
+        )
 
+    otlp = loaded(chain, chain)
     assert otlp is not None
-    assert otlp.authorities == b"pem"
-    assert otlp.certificate == (pem, pem)
+    assert otlp.authorities == chain.read_bytes()
+    assert otlp.certificate == (chain, key)
+    with pytest.raises(OtlpError, match="no PEM certificates"):
+        loaded(nonsense, chain)
+    with pytest.raises(OtlpError, match="with its own key"):
+        loaded(chain, other)
 
 
 def some_spans(count: int = 1) -> list[ReadableSpan]:
