@@ -49,7 +49,7 @@ proto-check: $(STAMP) ## is the generated code what proto/ says?
 spelling: $(STAMP) ## codespell
 	$(BIN)/codespell
 
-bench: $(STAMP) ## measure through a real Envoy; figures in build/bench/
+bench: $(STAMP) ## measure through a real Envoy (needs h2load); figures in build/bench/
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)

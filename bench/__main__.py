@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import decisions, freshness
+from bench import decisions, freshness, h2load
 from lab.servers import ROOT
 
 OUT = ROOT / "build" / "bench"
@@ -30,6 +30,11 @@ def main() -> int:
     options = parser.parse_args()
     console = Console(width=110)
     if options.only in (None, "decisions"):
+        try:
+            h2load.require()
+        except h2load.H2loadError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 2
         result = decisions.run(
             rate_per_s=options.rate, duration_s=options.seconds, rounds=options.rounds
         )
