@@ -85,7 +85,7 @@ def settings_of(limits: Limits) -> dict[Setting, int]:
     }
 
 
-class Stream:
+class _Stream:
     """One call, from its headers to its answer."""
 
     __slots__ = ("began_s", "body", "budget_s", "buffered_bytes", "path", "task")
@@ -104,7 +104,7 @@ class Http2Connection(asyncio.Protocol):
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[int, _Stream] = {}
         self._buffered_bytes = 0
         self._flush_due = False
         self._greeted = False  # Has the client sent its SETTINGS?
@@ -240,7 +240,7 @@ class Http2Connection(asyncio.Protocol):
         if not kind.startswith(CONTENT_TYPE):
             self._respond(event.stream_id, NOT_GRPC)
             return
-        self._streams[event.stream_id] = Stream(path, budget_s, self._owner.now_s)
+        self._streams[event.stream_id] = _Stream(path, budget_s, self._owner.now_s)
         if event.end_stream:
             self._call(event.stream_id)
 
@@ -306,7 +306,7 @@ class Http2Connection(asyncio.Protocol):
             words = quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~").encode()
             self._respond(stream_id, (*HEADERS, status, (b"grpc-message", words)))
 
-    def _take(self, stream_id: int) -> Stream | None:
+    def _take(self, stream_id: int) -> _Stream | None:
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             self._buffered_bytes -= stream.buffered_bytes
@@ -347,7 +347,7 @@ class Http2Connection(asyncio.Protocol):
             self.close()
 
 
-def _cancel(stream: Stream) -> None:
+def _cancel(stream: _Stream) -> None:
     if stream.task is not None:
         # Not at once: a task that was never begun would leave coroutines that nobody awaits.
         asyncio.get_running_loop().call_soon(stream.task.cancel)

@@ -138,6 +138,7 @@ class RedisNodes:
                     self._tell_disconnected(error)
                     await asyncio.sleep(RETRY_S)
         finally:
+            self.connected = False
             links = [*self._links.values(), *filter(None, [self._guide])]
             self._links.clear()  # Their ends are no news.
             for link in links:

@@ -5,8 +5,8 @@ import contextlib
 import functools
 import gc
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("aforo_authz")
 
 GARBAGE_S = 0.1
+AGAIN_S = 1.0
 
 
 async def serve(
@@ -99,8 +100,8 @@ async def serve(
         if channel is not None:
             assert isinstance(server, Ngh2Server), "the settings say so"
             handover.receive(server, channel, stop)
-        for work in (cache.run(), writer.run(), _collect_young_garbage()):
-            stack.callback(asyncio.get_running_loop().create_task(work).cancel)
+        for work in (cache.run, writer.run, _collect_young_garbage):
+            stack.callback(asyncio.get_running_loop().create_task(kept_up(work)).cancel)
         log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
         await stop.wait()
         healthy.draining = True
@@ -171,6 +172,21 @@ def _server(settings: Settings, methods: Methods, counts: Metrics, spans: "Spans
         refused=counts.count_refused,
         connection=connection,
     )
+
+
+async def kept_up(
+    work: Callable[[], Coroutine[Any, Any, None]], *, again_s: float = AGAIN_S
+) -> None:
+    """Do what lasts as long as the process. A fault of ours ends it for a moment, not for good.
+
+    Else nobody would notice: what is known goes on serving, older and older.
+    """
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("a part of the process broke, and begins again", part=work.__qualname__)
+        await asyncio.sleep(again_s)
 
 
 async def _collect_young_garbage() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ngh2 import RequestReceived
 
-from aforo_authz.http2 import Http2Connection, Owner, Stream
+from aforo_authz.http2 import Http2Connection, Owner
 
 
 class SpannedHttp2Connection(Http2Connection):
@@ -26,9 +26,10 @@ class SpannedHttp2Connection(Http2Connection):
                     self._traceparents[event.stream_id] = value.decode("latin-1")
 
     def _call(self, stream_id: int) -> None:
-        self._hear(self._traceparents.get(stream_id, ""))
+        self._hear(self._traceparents.pop(stream_id, ""))
         super()._call(stream_id)
 
-    def _take(self, stream_id: int) -> Stream | None:
+    def _forget(self, stream_id: int) -> None:
+        # Every stream ends here, also one whose message never came.
         self._traceparents.pop(stream_id, None)
-        return super()._take(stream_id)
+        super()._forget(stream_id)

@@ -5,11 +5,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from hyperframe.frame import RstStreamFrame
 
+from aforo_authz.http2 import Owner
 from aforo_authz.otlp import load
-from aforo_authz.server import OwnFaultError, answer, guarded
+from aforo_authz.server import OwnFaultError, TcpAddress, answer, guarded
+from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.spans import Spans
+from aforo_authz.spans_http2 import SpannedHttp2Connection
+from lab.servers import eventually
 from tests.certificates import certificate
+from tests.contract.http2_client import Http2Client, grpc_headers
 from tests.otlp_receiver import RECEIVERS, Receiver, over_http
 
 pytestmark = pytest.mark.contract
@@ -111,3 +117,29 @@ async def test_a_receiver_that_cannot_prove_its_name_gets_no_span(
             "spans_sent": 0,
             "spans_lost": 1,
         }
+
+
+async def test_a_call_that_never_came_leaves_nothing_of_its_parent_behind() -> None:
+    heard: list[str] = []
+    made: list[SpannedHttp2Connection] = []
+
+    def connection(owner: Owner) -> SpannedHttp2Connection:
+        made.append(SpannedHttp2Connection(owner, heard.append))
+        return made[0]
+
+    server = Ngh2Server({"/t.S/Echo": lambda message, _: message}, connection=connection)
+    (address,) = await server.start([TcpAddress("127.0.0.1", 0)])
+    client = await Http2Client.connect(address)
+    parent = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    begun = client.headers_frame(grpc_headers("/t.S/Echo", parent))
+    client.send(begun)
+    await eventually(lambda: bool(made) and bool(made[0]._traceparents))
+    client.send(RstStreamFrame(begun.stream_id, error_code=8))
+
+    assert (await client.call("/t.S/Echo", b"1", parent)).message == b"1"
+    assert (await client.call("/t.S/Echo", b"2")).message == b"2"
+
+    assert heard == [parent[1], ""]
+    assert made[0]._traceparents == {}
+    await client.close()
+    await server.drain(0.0)

@@ -175,7 +175,7 @@ async def test_every_worker_sends_its_spans(model: ReadModel, redis_url: str) ->
     with over_http() as receiver:
         settings = told_to(receiver) | {"AFORO_AUTHZ_WORKERS": "2"}
         with running(redis_url, **settings) as (authz, client):
-            await ready(client)
+            await eventually(lambda: b"200 OK" in authz.page("/readyz"))
             client.check()
             assert authz.stop() == 0
         assert len(receiver.named("aforo.check")) == 1
