@@ -610,3 +610,32 @@ def test_a_huge_file_is_refused_before_it_is_parsed(
 
     with pytest.raises(CatalogError, match="is larger than"):
         read_file(path)
+
+
+@pytest.mark.parametrize(
+    "ill",
+    [
+        r'"a\r\nx-aforo-tenant: other"',  # A header of its own.
+        r'"a\nb"',
+        r'"a\0"',
+        r'"a\"b"',  # RateLimit quotes a quota's id.
+        '"a,b"',  # Lists of features are joined by commas …
+        '"a|b"',  # … and the fields of totals by bars.
+        '"a:b"',
+        '"a b"',
+        '"ä"',
+        '"A"',
+    ],
+)
+@pytest.mark.parametrize(
+    "place",
+    ["  - {id: chat,", "  pro:\n", "      - {id: calls,", "  acme:\n", "{id: s1,", "{id: main,"],
+)
+def test_no_id_that_reaches_a_header_a_key_or_a_total_can_change_its_shape(
+    place: str, ill: str
+) -> None:
+    name = re.search(r"chat|pro|calls|acme|s1|main", place)
+    assert name is not None
+    text = changed(place, place.replace(name[0], ill))
+
+    assert any("is no id" in line for line in faults(text))
