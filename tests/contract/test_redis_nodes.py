@@ -138,6 +138,16 @@ async def test_sentinels_lead_to_the_primary_and_to_the_next_one() -> None:
                 assert replica.get("k") == b"before"
 
 
+@pytest.mark.parametrize(
+    "key", ["aforo:v1:{acme}:policy", "a{b}{c}", "{}x", "a{b", "a}b{c}", "{a}{", "", "ä{ö}"]
+)
+def test_a_key_is_in_the_slot_where_the_servers_look_for_it(
+    cluster: ClusterServers, key: str
+) -> None:
+    with cluster.primaries[0].client() as client:
+        assert client.execute_command("CLUSTER", "KEYSLOT", key) == slot_of(key)
+
+
 async def test_every_primary_of_a_cluster_is_asked_and_heard(cluster: ClusterServers) -> None:
     keys = [f"aforo:v1:{{tenant-{number}}}:policy" for number in range(60)]
     async with following(cluster.url) as (nodes, heard):
