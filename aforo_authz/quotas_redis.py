@@ -72,7 +72,8 @@ class RedisQuotas:
                 if not error.is_unknown_script:
                     raise
                 # A new or restarted Redis: sending the text also teaches it the script.
-                answer = await ask(keys[0], "EVAL", RESERVE, *arguments, budget_s=budget_s)
+                left_s = max(budget_s - (time.perf_counter() - started_s), 0.0)
+                answer = await ask(keys[0], "EVAL", RESERVE, *arguments, budget_s=left_s)
         except RedisAnswerError as error:
             self._observe("reserve", time.perf_counter() - started_s, error.failure)
             raise QuotasUnavailableError(str(error)) from error
