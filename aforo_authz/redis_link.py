@@ -43,6 +43,11 @@ class RedisAnswerError(Exception):
         self.failure = failure
 
     @property
+    def is_of_the_value(self) -> bool:
+        """Is it the value under the key that is wrong, whenever it is asked for?"""
+        return "WRONGTYPE" in str(self)
+
+    @property
     def is_unknown_script(self) -> bool:
         """Was a script asked for by its hash that this Redis has never seen, or has forgotten?"""
         return str(self).startswith("NOSCRIPT")
