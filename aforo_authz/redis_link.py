@@ -219,6 +219,8 @@ async def _log_in(link: Link, login: Login) -> str:
                 error.failure, "the server is too old: Redis 6, Valkey or newer is needed"
             ) from None
         raise
+    if not isinstance(told, dict):
+        raise RedisAnswerError(Failure.REFUSED, f"what answers at {link.node} is no Redis")
     if login.db:
         await link.ask("SELECT", login.db)
     role: bytes = told.get(b"role", b"sentinel")  # Sentinels say nothing of a role.

@@ -24,6 +24,7 @@ RETRY_S = 0.1
 # A failover may leave the old primary reachable: who is the primary is asked again and again.
 LOOK_AGAIN_S = 1.0
 TICK_S = 0.005  # How late a budget's end may be noticed.
+BROKEN_RETRY_S = 1.0
 
 
 class Follower(Protocol):
@@ -137,6 +138,11 @@ class RedisNodes:
                 except (OSError, TimeoutError, RedisAnswerError) as error:
                     self._tell_disconnected(error)
                     await asyncio.sleep(RETRY_S)
+                except Exception as error:
+                    # Whatever answers there, and whatever is wrong here: it will be tried again.
+                    log.exception("looking for Redis broke")
+                    self._tell_disconnected(error)
+                    await asyncio.sleep(BROKEN_RETRY_S)
         finally:
             links = [*self._links.values(), *filter(None, [self._guide])]
             self._links.clear()  # Their ends are no news.
