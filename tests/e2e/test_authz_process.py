@@ -71,24 +71,6 @@ async def test_it_decides_on_tcp_and_unix_socket_and_ends_in_order(
         assert "Traceback" not in authz.log_text()
 
 
-async def test_a_killed_process_is_replaced_on_the_same_addresses(
-    model: ReadModel, redis_url: str
-) -> None:
-    assert model.redis.ping()
-    with running(redis_url) as (authz, client):
-        await ready(client)
-        authz.kill()
-        assert authz.socket.exists()
-
-        authz.log_path.write_text("")
-        authz.start()
-
-        again = Client(f"unix:{authz.socket}")
-        await ready(again)
-        assert again.reason() == "allowed"
-        again.channel.close()
-
-
 def command(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "aforo_authz", *arguments],
