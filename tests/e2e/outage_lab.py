@@ -23,13 +23,13 @@ from tests.authz_samples import make_credential, make_policy, make_quota
 from tests.e2e.authz_lab import REDIS_TIMEOUT_MS, Authz, metadata_of
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.name
-BUDGET_S = REDIS_TIMEOUT_MS / 1000
 # That a call ends at all is asked of every single one; how soon, of the middle of many.
 HANG_S = 10.0
 NOISE_S = 0.15
 SOON_S = 30.0
 PAUSE_S = 0.02  # Between two calls of one caller: an outage is no test of load.
 NEWCOMERS = 200
+COUNTED_UNITS = 1_000_000
 
 KNOWN, COUNTED, PAUSED, STRANGER, NEWCOMER = "known", "counted", "paused", "stranger", "newcomer"
 # What each caller hears while all is well, …
@@ -52,7 +52,19 @@ class Answer:
     reason: str  # Or the name of the gRPC error.
     stale: bool
     seconds: float
-    headers: dict[str, str]
+    headers: dict[str, str]  # Of the client's response, if the call passed.
+
+    @property
+    def is_unavailable(self) -> bool:
+        return self.reason == UNAVAILABLE
+
+    @property
+    def is_counted(self) -> bool:
+        return "ratelimit" in self.headers
+
+    @property
+    def remaining_units(self) -> int:
+        return int(self.headers["ratelimit"].split(";r=")[1].split(";")[0])
 
 
 def key_of(kind: str) -> str:
@@ -63,7 +75,9 @@ def fill(model: ReadModel) -> None:
     """Write what the traffic needs, as a pass of sync does: the mark comes last."""
     for policy in (
         make_policy(tenant_id=KNOWN),
-        make_policy(make_quota(limit_units=10**6, window=WindowKind.MONTH), tenant_id=COUNTED),
+        make_policy(
+            make_quota(limit_units=COUNTED_UNITS, window=WindowKind.MONTH), tenant_id=COUNTED
+        ),
         make_policy(tenant_id=PAUSED, state=SubscriptionState.PAUSED),
     ):
         model.put_policy(policy)
@@ -75,7 +89,17 @@ def fill(model: ReadModel) -> None:
 
 
 def complete_sync(model: ReadModel) -> None:
-    model.complete_sync(at_micros=time.time_ns() // 1000)
+    model.complete_sync(at_micros=now_micros())
+
+
+def now_micros() -> int:
+    return time.time_ns() // 1000
+
+
+def counter_of(model: ReadModel, tenant_id: str) -> int:
+    """Return what Redis' counter of a tenant's quota says."""
+    keys = model.redis.scan_iter(f"aforo:quota:*{tenant_id}*")
+    return sum(int(model.redis.get(key) or 0) for key in keys)
 
 
 class Caller:
@@ -110,9 +134,10 @@ class Caller:
 class Traffic:
     """Callers of every kind, calling on; all that they heard."""
 
-    def __init__(self, authz: Authz, caller: Caller) -> None:
+    def __init__(self, authz: Authz, caller: Caller, *, budget_s: float) -> None:
         self.authz = authz
         self.caller = caller
+        self.budget_s = budget_s
         self.heard: dict[str, list[Answer]] = {kind: [] for kind in WELL}
 
     async def call(self, kind: str, keys: Iterable[str]) -> None:
@@ -120,11 +145,14 @@ class Traffic:
             self.heard[kind].append(await self.caller.ask(key))
             await asyncio.sleep(PAUSE_S)
 
-    async def until(self, kind: str, probe: Callable[[Answer], bool]) -> None:
-        """Wait for an answer to a call that was made from now on."""
+    async def until(self, kind: str, probe: Callable[[Answer], bool]) -> Answer:
+        """Wait for an answer to a call that was made from now on; return the first that is so."""
         seen = len(self.heard[kind]) + 1  # The next may have begun already.
         async with asyncio.timeout(SOON_S):
-            while not any(map(probe, self.heard[kind][seen:])):  # noqa: ASYNC110 - they go on
+            while True:
+                for answer in self.heard[kind][seen:]:
+                    if probe(answer):
+                        return answer
                 await asyncio.sleep(PAUSE_S / 2)
 
     async def until_stale(self) -> None:
@@ -142,11 +170,16 @@ class Traffic:
         lines = [line for line in page.splitlines() if line.startswith(f"aforo_authz_{name}")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
+    async def until_metric(self, name: str, value: float) -> None:
+        async with asyncio.timeout(SOON_S):
+            while await self.metric(name) != value:  # noqa: ASYNC110 - nothing to wait on
+                await asyncio.sleep(PAUSE_S)
+
     def assert_none_was_wronged(self) -> None:
         for kind, answers in self.heard.items():
             may_hear = {WELL[kind], UNAVAILABLE} if kind in FORGOTTEN else {WELL[kind]}
             assert {answer.reason for answer in answers} <= may_hear, kind
-            assert statistics.median(a.seconds for a in answers) < BUDGET_S + NOISE_S, kind
+            assert statistics.median(a.seconds for a in answers) < self.budget_s + NOISE_S, kind
 
 
 @contextlib.asynccontextmanager
@@ -158,14 +191,16 @@ async def calling(authz: Authz) -> AsyncIterator[Caller]:
 
 
 @contextlib.asynccontextmanager
-async def traffic(redis_url: str, **settings: str) -> AsyncIterator[Traffic]:
+async def traffic(
+    redis_url: str, *, budget_ms: int = REDIS_TIMEOUT_MS, **settings: str
+) -> AsyncIterator[Traffic]:
     """Run a process and let all kinds of callers call; in the end, nobody was wronged."""
-    authz = Authz(redis_url, **settings)
+    authz = Authz(redis_url, AFORO_AUTHZ_REDIS_TIMEOUT_MS=str(budget_ms), **settings)
     await asyncio.to_thread(authz.start)  # A proxy may live in this loop.
     try:
         async with calling(authz) as caller:
             await caller.hears("nobody's", WELL[STRANGER])
-            flow = Traffic(authz, caller)
+            flow = Traffic(authz, caller, budget_s=budget_ms / 1000)
             newcomers = (f"newcomer-{n}" for n in itertools.cycle(range(NEWCOMERS)))
             keys = {kind: itertools.repeat(key_of(kind)) for kind in WELL} | {NEWCOMER: newcomers}
             async with asyncio.TaskGroup() as group:
