@@ -22,7 +22,7 @@ import structlog
 from aforo_authz import read_model
 from aforo_authz.domain.access import Known
 from aforo_authz.domain.features import Rules
-from aforo_authz.lookup import LOOKUP, LOOKUP_SHA
+from aforo_authz.lookup import get, whole_caller
 from aforo_authz.policies import PoliciesUnavailableError, Presented
 from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes
@@ -206,23 +206,25 @@ class NearCache:
             whole_callers: With a credential read its tenant's values as well, where that can be
                 had in the same round trip.
         """
-        ask = self._question if whole_callers and not self._nodes.several else _get
-        # Before and after: between two looks that both find the mark, absent means absent.
-        asked = [_get(read_model.SYNC_KEY), *map(ask, keys), _get(read_model.SYNC_KEY)]
         self._reads += 1
         started_s = time.perf_counter()
         try:
-            before, *values, after = await self._nodes.ask_all(asked, budget_s=READ_S_MAX)
-            for answer in (before, after):
-                if isinstance(answer, RedisAnswerError):
-                    raise answer
-            if any(isinstance(v, RedisAnswerError) and v.is_unknown_script for v in values):
+            answers = await self._ask(keys, whole_callers=whole_callers)
+            if any(isinstance(a, RedisAnswerError) and a.is_unknown_script for a in answers):
                 self._taught = False
-                values = [await self._nodes.ask(k, *_get(k), budget_s=READ_S_MAX) for k in keys]
+                answers = await self._ask(keys, whole_callers=whole_callers)
+            before, *values, after = answers
+            failed = [answer for answer in (before, after) if isinstance(answer, RedisAnswerError)]
+            if not failed:
+                self._set_complete(before is not None and self._is_trusted(after))
+                for key, value in zip(keys, values, strict=True):
+                    if isinstance(value, RedisAnswerError) and not value.is_of_the_value:
+                        failed.append(value)
+                    else:
+                        self._take(key, value)
+            if failed:
+                raise failed[0]
             self._observe("read", time.perf_counter() - started_s, None)
-            self._set_complete(before is not None and self._is_trusted(after))
-            for key, value in zip(keys, values, strict=True):
-                self._take(key, value)
         except RedisAnswerError as error:
             self._observe("read", time.perf_counter() - started_s, error.failure)
             raise
@@ -231,12 +233,12 @@ class NearCache:
             if not self._reads:
                 self._heard.clear()
 
-    def _question(self, key: str) -> tuple[str | int, ...]:
-        if not read_model.is_credential(key):
-            return _get(key)
-        if self._taught:
-            return ("EVALSHA", LOOKUP_SHA, 1, key)
-        return ("EVAL", LOOKUP, 1, key)  # This also teaches it the script.
+    async def _ask(self, keys: list[str], *, whole_callers: bool) -> list[Any]:
+        whole = whole_callers and not self._nodes.several
+        asked = [whole_caller(k, taught=self._taught) if whole else get(k) for k in keys]
+        # Before and after: between two looks that both find the mark, absent means absent.
+        look = get(read_model.SYNC_KEY)
+        return await self._nodes.ask_all([look, *asked, look], budget_s=READ_S_MAX)
 
     def _take(self, key: str, value: Any) -> None:  # noqa: ANN401 - whatever Redis answered
         """Put a value into the cache, and what came with it."""
@@ -391,7 +393,3 @@ class NearCache:
             )
         else:
             log.info("the cache follows Redis", entries=len(self.remembered.entries))
-
-
-def _get(key: str) -> tuple[str | int, ...]:
-    return ("GET", key)

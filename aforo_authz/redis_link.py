@@ -43,6 +43,11 @@ class RedisAnswerError(Exception):
         self.failure = failure
 
     @property
+    def is_of_the_value(self) -> bool:
+        """Is it the value under the key that is wrong, whenever it is asked for?"""
+        return "WRONGTYPE" in str(self)
+
+    @property
     def is_unknown_script(self) -> bool:
         """Was a script asked for by its hash that this Redis has never seen, or has forgotten?"""
         return str(self).startswith("NOSCRIPT")
@@ -72,7 +77,7 @@ class Link(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
         self._pending: deque[tuple[Answer, bytes]] = deque()
         self._outgoing: list[bytes] = []
-        self._heard_s = self._loop.time()
+        self._heard_s = self._beat_s = self._loop.time()
         self._heartbeat: asyncio.TimerHandle | None = None
 
     def send(self, command: bytes, answer: Answer) -> None:
@@ -156,7 +161,12 @@ class Link(asyncio.Protocol):
             self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
 
     def _beat(self) -> None:
-        silent_s = self._loop.time() - self._heard_s
+        now_s = self._loop.time()
+        if now_s - self._beat_s > 2 * HEARTBEAT_S:
+            # It was this process that was held up: whether Redis is silent is still to be seen.
+            self._heard_s = now_s - HEARTBEAT_S
+        self._beat_s = now_s
+        silent_s = now_s - self._heard_s
         if silent_s > SILENCE_S_MAX:
             log.warning("Redis fell silent: connection dropped", node=str(self.node))
             self._transport.abort()
@@ -214,6 +224,8 @@ async def _log_in(link: Link, login: Login) -> str:
                 error.failure, "the server is too old: Redis 6, Valkey or newer is needed"
             ) from None
         raise
+    if not isinstance(told, dict):
+        raise RedisAnswerError(Failure.REFUSED, f"what answers at {link.node} is no Redis")
     if login.db:
         await link.ask("SELECT", login.db)
     role: bytes = told.get(b"role", b"sentinel")  # Sentinels say nothing of a role.

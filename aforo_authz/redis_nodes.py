@@ -24,6 +24,8 @@ RETRY_S = 0.1
 # A failover may leave the old primary reachable: who is the primary is asked again and again.
 LOOK_AGAIN_S = 1.0
 TICK_S = 0.005  # How late a budget's end may be noticed.
+HELD_UP_S = 2 * TICK_S  # Noticed later than that: this process was stopped, or had no CPU.
+BROKEN_RETRY_S = 1.0
 
 
 class Follower(Protocol):
@@ -67,6 +69,7 @@ class RedisNodes:
         self._guide: Link | None = None  # To a Sentinel, or a node that knows the cluster.
         self._unsettled = asyncio.Event()
         self._deadlines: deque[tuple[float, Answer]] = deque()
+        self._held_up = False  # Was it this process that kept answers waiting?
 
     async def wait_connected(self) -> None:
         while not self.connected:  # noqa: ASYNC110 - for commands that begin and end, not for serving
@@ -137,6 +140,11 @@ class RedisNodes:
                 except (OSError, TimeoutError, RedisAnswerError) as error:
                     self._tell_disconnected(error)
                     await asyncio.sleep(RETRY_S)
+                except Exception as error:
+                    # Whatever answers there, and whatever is wrong here: it will be tried again.
+                    log.exception("looking for Redis broke")
+                    self._tell_disconnected(error)
+                    await asyncio.sleep(BROKEN_RETRY_S)
         finally:
             self.connected = False
             links = [*self._links.values(), *filter(None, [self._guide])]
@@ -269,11 +277,17 @@ class RedisNodes:
         now_s = loop.time()
         waiting = [(end_s, answer) for end_s, answer in self._deadlines if not answer.done()]
         self._deadlines.clear()
+        held_up = False
         for end_s, answer in waiting:
-            if end_s <= now_s:
-                fail(answer, Failure.TIMEOUT, "Redis did not answer in time")
-            else:
+            if end_s > now_s:
                 self._deadlines.append((end_s, answer))
+            elif end_s < now_s - HELD_UP_S and not self._held_up:
+                # Nobody looked for so long: what Redis said meanwhile is read first.
+                held_up = True
+                self._deadlines.append((end_s, answer))
+            else:
+                fail(answer, Failure.TIMEOUT, "Redis did not answer in time")
+        self._held_up = held_up
         if self._deadlines:
             loop.call_later(TICK_S, self._expire)
 

@@ -28,7 +28,9 @@ class Node(Program):
         folder = home / f"{name}-{self.port}"
         folder.mkdir()
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
-        command += ["--save", "", "--appendonly", "no", "--protected-mode", "no", *arguments]
+        command += ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
+        # A primary waits for more replicas before it fills one: 5 s, if it is not told.
+        command += ["--repl-diskless-sync-delay", "0", *arguments]
         super().__init__(
             f"{name}-{self.port}",
             command,

@@ -1,8 +1,10 @@
 """Writes the read model of aforo_authz into Redis, as sync and consume do."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import redis
+import redis.cluster
 
 from aforo_authz import read_model
 from aforo_authz.check import sha256_hex
@@ -25,7 +27,7 @@ class ReadModel:
     """A synchronous client, so that a test controls what is written when."""
 
     def __init__(self, url: str) -> None:
-        self.redis: redis.Redis = redis.Redis.from_url(url)
+        self.redis: redis.Redis = _client(url)
 
     def close(self) -> None:
         self.redis.close()
@@ -107,6 +109,13 @@ class ReadModel:
         """What sync does at the end of a pass."""
         state = policy_pb2.SyncState(tenants=1, completed_at_micros=at_micros)
         self.redis.set(read_model.SYNC_KEY, state.SerializeToString())
+
+
+def _client(url: str) -> Any:  # noqa: ANN401 - the two kinds of client have no type in common
+    scheme, _, hosts = url.partition("://")
+    if scheme == "redis-cluster":
+        return redis.cluster.RedisCluster.from_url(f"redis://{hosts.partition(',')[0]}")
+    return redis.Redis.from_url(url)
 
 
 def _quota(quota: Quota) -> policy_pb2.Quota:

@@ -156,6 +156,19 @@ def test_links_between_documents_lead_somewhere(page: Path) -> None:
         assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
 
 
+@pytest.mark.parametrize("page", markdown_pages(), ids=str)
+def test_tests_that_documents_name_exist(page: Path) -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / page).read_text()))
+    there = {
+        node.name
+        for path in (sources("tests") if named else [])
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+    assert named <= there
+
+
 def test_decision_records_are_numbered_without_gaps_and_fit_on_a_page() -> None:
     records = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
     numbers = [int(record.name[:4]) for record in records]

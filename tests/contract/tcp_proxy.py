@@ -1,4 +1,4 @@
-"""Stands between a client and a server, and can hold answers back or cut the line."""
+"""Stands between a client and a server: can hold answers back, lose them, or cut the line."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,8 @@ class TcpProxy:
         self.port = 0
         self.requests = 0  # Reads of what clients sent; what is written at once is read at once.
         self.cut = False
+        self.swallowing = False
+        self.answer_delay_s = 0.0  # How much later than the server spoke its words arrive.
 
     def hold_answers(self) -> None:
         """Keep what the server says on the connections that exist, in order, until `let_go`."""
@@ -33,8 +35,16 @@ class TcpProxy:
         for pipe in self._pipes:
             pipe.cancel()
 
+    def swallow(self) -> None:
+        """Lose every byte, of new connections as well, and end none, until `mend_lines`."""
+        self.swallowing = True
+
     def mend_lines(self) -> None:
-        self.cut = False
+        if self.swallowing:
+            # What was lost would have been sent again, or the connection given up: it has gaps.
+            for pipe in self._pipes:
+                pipe.cancel()
+        self.cut = self.swallowing = False
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["TcpProxy"]:
@@ -51,7 +61,11 @@ class TcpProxy:
         if self.cut:
             writer.close()
             return
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        try:
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        except OSError:
+            writer.close()
+            return
         gate = asyncio.Event()
         gate.set()
         self._gates.add(gate)
@@ -66,11 +80,20 @@ class TcpProxy:
         sink: asyncio.StreamWriter,
         gates: Iterable[asyncio.Event],
     ) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = 0.0
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await source.read(65_536):
                 self.requests += not gates
                 for gate in gates:
                     await gate.wait()
-                sink.write(data)
-                await sink.drain()
+                if self.swallowing:
+                    continue
+                if gates and (self.answer_delay_s or loop.time() < due_s):
+                    # Never two at the same time: what was said first arrives first.
+                    due_s = max(due_s + 1e-6, loop.time() + self.answer_delay_s)
+                    loop.call_at(due_s, sink.write, data)
+                else:
+                    sink.write(data)
+                    await sink.drain()
         sink.close()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -402,6 +403,32 @@ async def test_keys_that_nobody_knows_disturb_nothing(model: ReadModel, cache: N
 
     await becomes(cache, lambda k: k.policy is not None and k.policy.state == "paused")
     assert not cache.stale
+
+
+async def test_what_redis_refused_to_tell_is_asked_for_again(
+    model: ReadModel, cache: NearCache
+) -> None:
+    """As a cluster that is down in part refuses some keys, and an operator's mistake does."""
+    before = await find(cache)
+    port = model.redis.get_connection_kwargs()["port"]
+    model.redis.acl_setuser("sync", enabled=True, nopass=True, keys=["*"], commands=["+@all"])
+    writer = ReadModel(f"redis://sync:@127.0.0.1:{port}/0")
+    let_read = partial(writer.redis.acl_setuser, "default", enabled=True, reset_keys=True)
+    try:
+        let_read(keys=["aforo:v1:sync"])
+        writer.put_policy(make_policy(state=SubscriptionState.PAUSED))
+
+        assert await becomes(cache, lambda k: k.stale) == replace(before, stale=True)
+        with pytest.raises(PoliciesUnavailableError):
+            await find(cache, "another")
+    finally:
+        let_read(keys=["*"])
+    found = await becomes(cache, lambda k: not k.stale)
+    assert found.policy is not None
+    assert found.policy.state == "paused"
+    assert cache.counts.unreadable == 0
+    writer.close()
+    model.redis.acl_deluser("sync")
 
 
 # Redis emptied

@@ -315,6 +315,23 @@ async def test_a_redis_that_forgot_the_script_is_taught_it_again(
     assert sorted(s.used_units for (s,) in answers) == list(range(2, callers + 2))
 
 
+async def test_teaching_a_slow_redis_the_script_costs_no_second_budget(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    client.script_flush()
+    async with (
+        TcpProxy(redis_server.port).serving() as proxy,
+        redis_quotas(proxy.port) as quotas,
+    ):
+        proxy.answer_delay_s = 0.35  # Twice that is more than the budget.
+        with pytest.raises(QuotasUnavailableError):
+            await quotas.reserve("acme", (wish(),), 0.5)
+        proxy.answer_delay_s = 0.0
+
+        (standing,) = await reserve(quotas)
+        assert standing.used_units == 2  # What came too late was counted all the same.
+
+
 async def test_a_restarted_redis_counts_on_without_a_restart_of_ours() -> None:
     with RedisServer() as server:
         async with redis_quotas(server.port) as quotas:

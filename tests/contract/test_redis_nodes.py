@@ -113,6 +113,28 @@ async def test_tls_is_spoken_to_who_can_prove_its_name_and_to_nobody_else(
         assert "CERTIFICATE_VERIFY_FAILED" in await why_refused(f"{url}{stranger}")
 
 
+@pytest.mark.parametrize("answer", [b"+OK\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+async def test_what_is_no_redis_is_left_for_a_redis_that_comes(answer: bytes) -> None:
+    async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(answer)
+        writer.close()
+
+    stranger = await asyncio.start_server(answering, "127.0.0.1", 0)
+    port = stranger.sockets[0].getsockname()[1]
+    nodes = RedisNodes(parse_redis_url(f"redis://127.0.0.1:{port}"), prefix=read_model.PREFIX)
+    running = asyncio.ensure_future(nodes.run())
+    try:
+        await eventually(lambda: nodes.last_error is not None, within_s=SOON_S)
+        stranger.close()
+
+        with RedisServer(port=port):
+            assert await ask(nodes, "SET", "k", "1") == b"OK"
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_without_a_connection_an_answer_is_an_error_at_once() -> None:
     nodes = RedisNodes(parse_redis_url(f"redis://127.0.0.1:{free_port()}"), prefix=None)
     with pytest.raises(RedisAnswerError) as raised:
@@ -136,6 +158,16 @@ async def test_sentinels_lead_to_the_primary_and_to_the_next_one() -> None:
             assert heard.story == ["connected", "disconnected", "connected"]
             with servers.replica.client() as replica:
                 assert replica.get("k") == b"before"
+
+
+@pytest.mark.parametrize(
+    "key", ["aforo:v1:{acme}:policy", "a{b}{c}", "{}x", "a{b", "a}b{c}", "{a}{", "", "ä{ö}"]
+)
+def test_a_key_is_in_the_slot_where_the_servers_look_for_it(
+    cluster: ClusterServers, key: str
+) -> None:
+    with cluster.primaries[0].client() as client:
+        assert client.execute_command("CLUSTER", "KEYSLOT", key) == slot_of(key)
 
 
 async def test_every_primary_of_a_cluster_is_asked_and_heard(cluster: ClusterServers) -> None:

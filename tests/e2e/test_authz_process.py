@@ -7,31 +7,25 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
-from aforo_authz.domain.access import Level
 from lab.servers import ROOT, RedisServer, eventually
 from tests.authz_redis import ReadModel
-from tests.authz_samples import make_credential, make_margin
+from tests.authz_samples import make_credential
 from tests.e2e.authz_lab import (
     KEY,
-    REDIS_TIMEOUT_MS,
-    TENANT_HEADERS,
     Client,
     fill,
-    metadata_of,
     ready,
     running,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-REDIS_TIMEOUT_S = REDIS_TIMEOUT_MS / 1000
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -69,24 +63,6 @@ async def test_it_decides_on_tcp_and_unix_socket_and_ends_in_order(
         assert not authz.socket.exists()
         assert [line["event"] for line in authz.logged()][-1] == "draining"
         assert "Traceback" not in authz.log_text()
-
-
-async def test_a_killed_process_is_replaced_on_the_same_addresses(
-    model: ReadModel, redis_url: str
-) -> None:
-    assert model.redis.ping()
-    with running(redis_url) as (authz, client):
-        await ready(client)
-        authz.kill()
-        assert authz.socket.exists()
-
-        authz.log_path.write_text("")
-        authz.start()
-
-        again = Client(f"unix:{authz.socket}")
-        await ready(again)
-        assert again.reason() == "allowed"
-        again.channel.close()
 
 
 def command(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -193,78 +169,6 @@ async def test_without_redis_at_the_start_it_waits_and_then_serves() -> None:
             assert client.reason({"x-api-key": "unknown"}) == "unknown_credential"
             assert b"200 OK" in authz.page("/readyz")
             model.close()
-
-
-async def test_redis_killed_and_restarted() -> None:
-    with RedisServer() as server, running(server.url) as (authz, client):
-        model = fill(server.url)
-        model.put_credential("other", make_credential(tenant_id="globex"))
-        await ready(client)
-        assert client.reason() == "allowed"
-        server.kill()
-
-        after = client.check()
-        assert metadata_of(after)["reason"] == "allowed"
-        await eventually(lambda: metadata_of(client.check()).get("stale") == "true")
-        assert client.reason({"x-api-key": "other"}) == UNAVAILABLE.name
-        assert client.serving  # What is known serves: Envoy must not turn away from us.
-
-        server.start()
-        assert client.reason() == "allowed"
-        model = fill(server.url)
-        await eventually(lambda: "stale" not in metadata_of(client.check()))
-        assert client.reason({"x-api-key": "other"}) == "unknown_credential"
-        assert client.reason() == "allowed"
-        assert authz.running
-        assert "Traceback" not in authz.log_text()
-        model.close()
-
-
-async def test_redis_frozen_costs_the_budget_and_no_more() -> None:
-    with RedisServer() as server, running(server.url) as (authz, client):
-        model = fill(server.url)
-        await ready(client)
-        client.check()
-        server.freeze()
-
-        for headers, reason in ((TENANT_HEADERS, "allowed"), ({"x-api-key": "?"}, "UNAVAILABLE")):
-            started_s = time.monotonic()
-            assert client.reason(headers) == reason
-            # The budget, and room for two noisy cores; a client's timeout would be 1 s.
-            assert REDIS_TIMEOUT_S <= time.monotonic() - started_s < REDIS_TIMEOUT_S + 0.4
-        assert metadata_of(client.check())["stale"] == "true"
-        server.thaw()
-
-        await eventually(lambda: "stale" not in metadata_of(client.check()))
-        await eventually(lambda: client.reason({"x-api-key": "?"}) == "unknown_credential")
-        assert "Traceback" not in authz.log_text()
-        model.close()
-
-
-async def test_redis_emptied_lets_known_tenants_go_on(model: ReadModel, redis_url: str) -> None:
-    model.put_margin("acme", make_margin(Level.THROTTLE, period_end_micros=None))
-    with running(redis_url, AFORO_AUTHZ_STALE_MAX_S="1000000000") as (_, client):
-        await ready(client)
-        assert client.reason() == "margin_throttle"
-
-        model.redis.flushall()
-
-        await eventually(lambda: metadata_of(client.check()).get("stale") == "true")
-        assert client.reason() == "margin_throttle"
-        assert client.reason({"x-api-key": "unknown"}) == UNAVAILABLE.name
-        fill(redis_url).close()
-        await eventually(lambda: "stale" not in metadata_of(client.check()))
-        assert client.reason({"x-api-key": "unknown"}) == "unknown_credential"
-
-
-async def test_a_revoked_key_is_refused_within_a_second(model: ReadModel, redis_url: str) -> None:
-    with running(redis_url) as (_, client):
-        await ready(client)
-        assert client.reason() == "allowed"
-
-        model.put_credential(KEY, make_credential(revoked=True))
-
-        await eventually(lambda: client.reason() == "credential_revoked", within_s=1.0)
 
 
 async def test_a_hard_quota_lets_exactly_as_many_pass(redis_url: str) -> None:
