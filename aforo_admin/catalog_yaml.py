@@ -3,6 +3,7 @@
 from pathlib import Path as FilePath
 
 from aforo_admin.catalog_yaml_tenants import (
+    limit_of,
     read_costs,
     read_tenant,
     read_thresholds,
@@ -135,7 +136,7 @@ def _plan(plan_id: str, fields: Fields, currency: str) -> Plan:
         allowance_nanos=fields.may("allowance", amount_nanos(currency), None),
         cadence=fields.may("cadence", read_cadence, Cadence.MONTH),
         features=fields.texts("features", required=True) or (),
-        quotas=tuple(_quota(each) for each in fields.each("quotas")),
+        quotas=tuple(_quota(each, currency) for each in fields.each("quotas")),
         thresholds=read_thresholds(fields.section("thresholds")),
         shadow=fields.may("shadow", flag, default=False),
         stale_margin_blocks=fields.may("stale_margin_blocks", flag, default=False),
@@ -144,11 +145,12 @@ def _plan(plan_id: str, fields: Fields, currency: str) -> Plan:
     return plan
 
 
-def _quota(fields: Fields) -> Quota:
+def _quota(fields: Fields, currency: str) -> Quota:
+    meter = fields.need("meter", text, "")
     quota = Quota(
         quota_id=fields.need("id", text, ""),
-        meter=fields.need("meter", text, ""),
-        limit_units=fields.need("limit", units, 0),
+        meter=meter,
+        limit_units=fields.need("limit", limit_of(meter, currency), 0),
         window=fields.need("window", read_window, WindowKind.DAY),
         features=fields.texts("features") or (),
         soft=fields.may("soft", flag, default=False),

@@ -1,9 +1,11 @@
 """The tenants' part of the written catalog → the domain's. docs/catalog.md describes it."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from aforo_admin.domain.catalog import (
+    COGS,
     CostPrice,
     Credential,
     Deal,
@@ -127,18 +129,27 @@ def _deal(fields: Fields, currency: str) -> Deal:
         committed_fee_nanos=fields.may("committed_fee", amount_nanos(currency), None),
         allowance_nanos=fields.may("allowance", amount_nanos(currency), None),
         add_features=fields.texts("add_features") or (),
-        quotas=tuple(_quota_change(each) for each in fields.each("quotas")),
+        quotas=tuple(_quota_change(each, currency) for each in fields.each("quotas")),
         thresholds=read_thresholds(fields.section("thresholds")),
     )
     fields.close()
     return deal
 
 
-def _quota_change(fields: Fields) -> QuotaChange:
-    limit_units = fields.may("limit", _units_or_unlimited, None)
+def limit_of(meter: str, currency: str) -> Callable[[str], int]:
+    """Return a reader of a quota's limit: an amount of money in nanos, else whole units."""
+    return amount_nanos(currency) if meter == COGS else units
+
+
+def _quota_change(fields: Fields, currency: str) -> QuotaChange:
+    meter = fields.may("meter", text, None)
+    read_limit = limit_of(meter or "", currency)
+    limit_units = fields.may(
+        "limit", lambda given: UNLIMITED if given == UNLIMITED else read_limit(given), None
+    )
     change = QuotaChange(
         quota_id=fields.need("id", text, ""),
-        meter=fields.may("meter", text, None),
+        meter=meter,
         limit_units=limit_units if isinstance(limit_units, int) else None,
         unlimited=limit_units == UNLIMITED,
         window=fields.may("window", read_window, None),
@@ -147,10 +158,6 @@ def _quota_change(fields: Fields) -> QuotaChange:
     )
     fields.close()
     return change
-
-
-def _units_or_unlimited(given: str) -> int | str:
-    return UNLIMITED if given == UNLIMITED else units(given)
 
 
 def _margin_override(tenant: Fields) -> MarginOverride | None:

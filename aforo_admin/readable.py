@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from aforo_admin.domain.catalog import COGS
 from aforo_admin.domain.problems import NANOS_PER_UNIT, percent
 from aforo_proto.contract_pb2 import ModelMatch, PriceEntry, PriceList
 from aforo_proto.margin_pb2 import QuotaUsage
@@ -59,7 +60,7 @@ def _members(members: Iterable[Message], name: str, currency: str) -> Iterator[t
             order.append(f"{'|'.join(member.methods) or 'any'} {member.path_template}")
             yield f"{name}[{order[-1]}]", _route_text(member)
         elif isinstance(member, Quota):
-            yield f"{name}[{member.quota_id}]", _quota_text(member)
+            yield f"{name}[{member.quota_id}]", _quota_text(member, currency)
         elif isinstance(member, QuotaUsage):
             since = instant_text(member.window_start_micros)
             yield f"{name}[{member.quota_id}]", f"{member.used_units:,} since {since}"
@@ -84,11 +85,14 @@ def _route_text(rule: RouteRule) -> str:
     return f"needs {', '.join(rule.features) or 'no feature'}{weight}"
 
 
-def _quota_text(quota: Quota) -> str:
+def _quota_text(quota: Quota, currency: str) -> str:
     window = _enum_text(Quota.DESCRIPTOR.fields_by_name["window"].enum_type, quota.window)
     of_features = f" of {', '.join(quota.features)}" if quota.features else ""
     kind = "soft" if quota.soft else "hard"
-    return f"{quota.limit_units:,} {quota.meter}{of_features} a {window}, {kind}"
+    limit = f"{quota.limit_units:,}"
+    if quota.meter == COGS:
+        limit = money(quota.limit_units, currency)
+    return f"{limit} {quota.meter}{of_features} a {window}, {kind}"
 
 
 def _plain_name(name: str) -> str:

@@ -279,16 +279,22 @@ def _told_to_caller(facts: _Facts, decision_id: str) -> dict[str, str]:
 
 
 def _quota_headers(decision: Decision, now_micros: int) -> dict[str, str]:
-    """Return what the caller is told of its quotas: of the tightest one, and of soft ones."""
+    """Return what the caller is told of its quotas: of the tightest one, and of soft ones.
+
+    Of quotas of money no figure is told.
+    """
     standings = decision.standings
-    tightest = standings[0] if len(standings) == 1 else min(standings, key=_room)
-    quota, window = tightest.quota, tightest.window
-    remaining = min(tightest.remaining_units, FIELD_INTEGER_MAX)
-    limit = min(quota.limit_units, FIELD_INTEGER_MAX)
-    headers = {
-        "ratelimit": f'"{quota.quota_id}";r={remaining};t={tightest.seconds_left(now_micros)}',
-        "ratelimit-policy": f'"{quota.quota_id}";q={limit};w={window.end_s - window.start_s}',
-    }
+    headers = {}
+    countable = [each for each in standings if not each.quota.is_of_money]
+    if countable:
+        tightest = countable[0] if len(countable) == 1 else min(countable, key=_room)
+        quota, window = tightest.quota, tightest.window
+        remaining = min(tightest.remaining_units, FIELD_INTEGER_MAX)
+        limit = min(quota.limit_units, FIELD_INTEGER_MAX)
+        headers = {
+            "ratelimit": f'"{quota.quota_id}";r={remaining};t={tightest.seconds_left(now_micros)}',
+            "ratelimit-policy": f'"{quota.quota_id}";q={limit};w={window.end_s - window.start_s}',
+        }
     over_soft = [s.quota.quota_id for s in standings if s.exceeded and s.quota.soft]
     if over_soft:
         headers["x-aforo-quota-exceeded"] = ",".join(over_soft)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.periods import PeriodMicros
-from aforo_meter.domain.rating import MICROS_PER_UNIT
+from aforo_meter.domain.quotas import COGS
+from aforo_meter.domain.rating import MICROS_PER_UNIT, amount_nanos
 from aforo_meter.ledger import Standing, UsageQuery
 
 IN_FORCE = (
@@ -14,14 +15,19 @@ IN_FORCE = (
     " assessed_at_micros FROM margin_state WHERE tenant_id = ? AND in_force = 1"
 )
 # Units and micros apart: a month of bytes in 10^-6 units would not fit into 64 bits.
+IN_WINDOW = " AND hour_start_micros >= ? AND hour_start_micros < ?"
+IN_PERIOD = (
+    " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
+    " AND subscription_id = ? AND period_start_micros = ?"
+)
 USED = (
     f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT}),"  # noqa: S608 - a constant
     f" SUM(quantity_micros % {MICROS_PER_UNIT}) FROM charge WHERE tenant_id = ? AND meter = ?"
 )
-USED_IN_WINDOW = f"{USED} AND hour_start_micros >= ? AND hour_start_micros < ? GROUP BY feature"
-USED_IN_PERIOD = (
-    f"{USED} AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
-    " AND subscription_id = ? AND period_start_micros = ? GROUP BY feature"
+# Rows, since each is rounded by itself: their sum is what the margin counts too.
+SPENT = (
+    "SELECT feature, quantity_micros, price_nanos, per_units FROM charge JOIN price"
+    " USING (price_id) WHERE tenant_id = ?"
 )
 
 
@@ -58,14 +64,26 @@ def read_standing(
 def _used_units(
     sql: sqlite3.Connection, tenant_id: str, subscription_id: str, query: UsageQuery
 ) -> int:
-    window = (query.window.start_micros, query.window.end_micros)
-    values: tuple[object, ...] = (tenant_id, query.meter, *window)
+    where = IN_PERIOD if query.billing else IN_WINDOW
+    window: tuple[object, ...] = (query.window.start_micros, query.window.end_micros)
     if query.billing:
-        values = (*values, subscription_id, query.window.start_micros)
-    total_micros = 0
-    for feature, units, micros in sql.execute(
-        USED_IN_PERIOD if query.billing else USED_IN_WINDOW, values
-    ):
-        if not query.features or not query.features.isdisjoint(feature.split(",")):
-            total_micros += units * MICROS_PER_UNIT + micros
+        window = (*window, subscription_id, query.window.start_micros)
+    if query.meter == COGS:
+        return sum(
+            amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
+            for feature, quantity_micros, price_nanos, per_units in sql.execute(
+                SPENT + where, (tenant_id, *window)
+            )
+            if _counts(query, feature)
+        )
+    rows = sql.execute(f"{USED}{where} GROUP BY feature", (tenant_id, query.meter, *window))
+    total_micros: int = sum(
+        units * MICROS_PER_UNIT + micros
+        for feature, units, micros in rows
+        if _counts(query, feature)
+    )
     return total_micros // MICROS_PER_UNIT
+
+
+def _counts(query: UsageQuery, feature: str) -> bool:
+    return not query.features or not query.features.isdisjoint(feature.split(","))

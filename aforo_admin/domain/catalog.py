@@ -21,6 +21,10 @@ CACHE_CREATION_TOKENS: Final = "llm.cache_creation_tokens"
 OUTPUT_TOKENS: Final = "llm.output_tokens"
 REASONING_TOKENS: Final = "llm.reasoning_tokens"
 
+# What usage has cost us, as a quota's meter: in nanos of the catalog's currency. Nothing is priced
+# by it, and no caller is told a figure of it.
+COGS: Final = "money.cogs"
+
 METERS: Final = (
     API_CALLS,
     "bytes.request",
@@ -31,6 +35,8 @@ METERS: Final = (
     OUTPUT_TOKENS,
     REASONING_TOKENS,
 )
+
+QUOTA_METERS: Final = (*METERS, COGS)
 
 # Whose price holds for a kind of token that a model has no own price for.
 PRICE_FALLBACKS: Final[Mapping[str, str]] = {
@@ -96,7 +102,7 @@ class Route:
 class Quota:
     quota_id: str
     meter: str
-    limit_units: int
+    limit_units: int  # Of money.cogs: nanos.
     window: WindowKind
     features: tuple[str, ...] = ()  # Counts calls that need one of these; empty: all calls.
     soft: bool = False  # Over the limit the call passes, with a header.

@@ -6,7 +6,6 @@ from typing import Final
 
 from aforo_admin.domain.catalog import (
     BUILT_IN_CURRENCY,
-    METERS,
     Catalog,
     Plan,
     Quota,
@@ -22,12 +21,12 @@ from aforo_admin.domain.problems import (
     check_costs,
     check_id,
     check_known,
+    check_quota_meter,
     check_text,
     check_thresholds,
     check_unique_ids,
     check_units,
     place_of,
-    unknown,
 )
 from aforo_authz.domain.features import TemplateError, pattern_of
 
@@ -157,8 +156,7 @@ def _plan(plan: Plan, features: frozenset[str], defaults: Thresholds) -> Iterato
 def _quotas(path: Path, quotas: Sequence[Quota], features: frozenset[str]) -> Iterator[Problem]:
     for index, quota in enumerate(quotas):
         yield from check_id((*path, index, "id"), quota.quota_id)
-        if quota.meter not in METERS:
-            yield unknown((*path, index, "meter"), quota.meter, kind="meter", known=METERS)
+        yield from check_quota_meter((*path, index), quota.meter, quota.window)
         yield from check_units((*path, index, "limit"), quota.limit_units, least=0)
         yield from check_known(
             (*path, index, "features"), quota.features, kind="feature", known=features

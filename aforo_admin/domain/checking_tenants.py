@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from aforo_admin.domain.catalog import (
-    METERS,
+    COGS,
     Catalog,
     Credential,
     Deal,
@@ -21,6 +21,7 @@ from aforo_admin.domain.problems import (
     check_costs,
     check_id,
     check_known,
+    check_quota_meter,
     check_text,
     check_thresholds,
     check_unique_ids,
@@ -159,17 +160,24 @@ def _deal_fee(path: Path, deal: Deal, plan: Plan | None) -> Iterator[Problem]:
 def _quota_changes(
     path: Path, deal: Deal, plan: Plan | None, features: frozenset[str]
 ) -> Iterator[Problem]:
-    known = {quota.quota_id for quota in plan.quotas} if plan is not None else set()
+    meters = {quota.quota_id: quota.meter for quota in plan.quotas} if plan is not None else {}
+    known = set(meters)
+    of_money = {quota_id for quota_id, meter in meters.items() if meter == COGS}
     for index, change in enumerate(deal.quotas):
         here = (*path, index)
         yield from check_id((*here, "id"), change.quota_id)
-        if change.meter is not None and change.meter not in METERS:
-            yield unknown((*here, "meter"), change.meter, kind="meter", known=METERS)
+        if change.meter is not None:
+            yield from check_quota_meter(here, change.meter, change.window)
         if change.limit_units is not None:
             yield from check_units((*here, "limit"), change.limit_units, least=0)
         yield from check_known(
             (*here, "features"), change.features or (), kind="feature", known=features
         )
+        if change.meter is None and change.limit_units is not None and change.quota_id in of_money:
+            yield Problem(
+                path=(*here, "limit"),
+                message=f"is an amount here: say meter: {COGS} as well",
+            )
         if plan is not None and change.quota_id not in known:
             yield from _new_quota(here, change, plan, known)
     yield from check_unique_ids(path, [change.quota_id for change in deal.quotas])

@@ -8,11 +8,14 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from aforo_admin.domain.catalog import (
+    COGS,
     METERS,
+    QUOTA_METERS,
     CostPrice,
     ThresholdChanges,
     Thresholds,
 )
+from aforo_authz.domain.quotas import WindowKind
 
 Path = tuple[str | int, ...]
 T = TypeVar("T")
@@ -119,6 +122,17 @@ def check_amount(path: Path, nanos: int | None) -> Iterator[Problem]:
 def check_units(path: Path, units: int, *, least: int) -> Iterator[Problem]:
     if not least <= units <= INT64_MAX:
         yield Problem(path=path, message=f"must be a whole number of at least {least}")
+
+
+def check_quota_meter(path: Path, meter: str, window: WindowKind | None) -> Iterator[Problem]:
+    if meter not in QUOTA_METERS:
+        yield unknown((*path, "meter"), meter, kind="meter", known=QUOTA_METERS)
+    if meter == COGS and window is WindowKind.MINUTE:
+        yield Problem(
+            path=(*path, "window"),
+            message="what usage costs is known by the hour: write hour, day, month or "
+            "billing_period",
+        )
 
 
 def check_thresholds(path: Path, base: Thresholds, changes: ThresholdChanges) -> Iterator[Problem]:

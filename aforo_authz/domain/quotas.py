@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 SECOND_MICROS = 1_000_000
+MONEY_METERS = "money."  # Begins the meters whose figures are money, in nanos.
 
 
 class WindowKind(StrEnum):
@@ -30,6 +31,11 @@ class Quota:
     window: WindowKind
     features: frozenset[str] = frozenset()  # Counts calls that need one of these; empty: all.
     soft: bool = False  # Over the limit the call passes, with a header.
+
+    @property
+    def is_of_money(self) -> bool:
+        """Are its figures not for callers?"""
+        return self.meter.startswith(MONEY_METERS)
 
     def counts(self, features: Collection[str]) -> bool:
         return not self.features or not self.features.isdisjoint(features)

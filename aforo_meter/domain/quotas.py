@@ -15,6 +15,9 @@ class WindowKind(StrEnum):
     BILLING_PERIOD = "billing_period"
 
 
+# A quota's meter that nothing measures: what usage has cost, in nanos of the prices' currency.
+COGS: Final = "money.cogs"
+
 _FIXED_MICROS: Final = {WindowKind.HOUR: HOUR_MICROS, WindowKind.DAY: 24 * HOUR_MICROS}
 
 

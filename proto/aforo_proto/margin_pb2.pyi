@@ -83,7 +83,7 @@ class QuotaUsage(message.Message):
     window_start_micros: builtins.int
     """Unix time, UTC. A figure for another window says nothing."""
     used_units: builtins.int
-    """Whole units of the quota's meter, rounded down."""
+    """Whole units of the quota's meter, rounded down; of "money.cogs" nanos."""
     def __init__(
         self,
         *,

@@ -197,7 +197,7 @@ class Quota(message.Message):
     quota_id: builtins.str
     """unique in the policy, [a-z0-9._-]{1,64}"""
     meter: builtins.str
-    """"api.calls" is reserved before the call; others count afterwards"""
+    """"api.calls" is reserved before the call; others count afterwards."""
     limit_units: builtins.int
     """>= 0"""
     window: Window.ValueType
@@ -205,7 +205,9 @@ class Quota(message.Message):
     """over the limit the call passes, with a header"""
     @builtins.property
     def features(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """counts calls that need one of these; empty: all calls"""
+        """"money.cogs" counts nanos, which no caller is told.
+        counts calls that need one of these; empty: all calls
+        """
 
     def __init__(
         self,

@@ -424,6 +424,23 @@ async def test_the_use_of_a_quota_is_told_by_hours(ledger: Ledger) -> None:
     assert await used_units(ledger, asks(hour, meter="other")) == 0
 
 
+async def test_what_usage_has_cost_is_a_quota_too_to_the_nano(ledger: Ledger) -> None:
+    """3 × $1 and 5 tokens at $1 for 3 units, rounded to $1.666666667, make $4.666666667."""
+    third = replace(price("p2", meter="llm.output_tokens"), per_units=3)
+    events = [
+        used("e1", 3, features=("chat",)),
+        used("e2", 5, features=("api",), meter="llm.output_tokens", prices=(third,)),
+        used("late", 1, at_micros=NOW - HOUR_MICROS),
+        used("unpriced", 7, meter="bytes.response"),
+    ]
+    await ledger.apply(batch(events, watches=watched(watch())))
+    hour = PeriodMicros(NOW, NOW + HOUR_MICROS)
+
+    assert await used_units(ledger, asks(hour, meter="money.cogs")) == 4_666_666_667
+    assert await used_units(ledger, asks(hour, "chat", meter="money.cogs")) == 3_000_000_000
+    assert await used_units(ledger, asks(PERIOD, meter="money.cogs", billing=True)) == 5_666_666_667
+
+
 async def test_the_use_of_a_quota_is_told_by_features(ledger: Ledger) -> None:
     events = [
         used("e1", 1, features=("chat",)),

@@ -149,6 +149,23 @@ async def test_a_quota_that_is_metered_afterwards_follows_the_consumers_figures(
         await eventually(lambda: client.reason() == "allowed")
 
 
+async def test_a_quota_on_cost_refuses_and_tells_no_figure(
+    model: ReadModel, redis_url: str
+) -> None:
+    model.put_policy(make_policy(make_quota("cost", meter="money.cogs", limit_units=987_654_321)))
+    day_s = model.redis.time()[0] // 86_400 * 86_400
+    with running(redis_url, **FRESH) as (_, client):
+        await ready(client)
+        assert client.reason() == "allowed"
+        used = {"cost": (day_s, 987_654_321)}
+        model.put_margin("acme", make_margin(period_end_micros=None, used=used))
+
+        await eventually(lambda: client.reason() == "quota_exceeded")
+        denied = client.check().denied_response
+        assert "retry-after" in {one.header.key for one in denied.headers}
+        assert "98765" not in str(denied)
+
+
 # Identity
 
 

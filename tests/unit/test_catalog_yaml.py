@@ -69,6 +69,18 @@ def read(text: str) -> Catalog:
     return read_text(text.encode(), name="c.yaml")
 
 
+def test_a_quota_of_money_has_an_amount_as_its_limit() -> None:
+    catalog = read(
+        with_tenant(
+            "deals: [{id: d, from: 2026-02-01, quotas: ["
+            "{id: calls, meter: money.cogs, limit: 7.5}]}]"
+        ).replace("meter: api.calls, limit: 5", "meter: money.cogs, limit: 2.50 USD")
+    )
+
+    assert catalog.plans["pro"].quotas[0].limit_units == 2_500_000_000
+    assert catalog.tenants["acme"].deals[0].quotas[0].limit_units == 7_500_000_000
+
+
 def test_the_example_is_a_good_catalog() -> None:
     catalog = read_file(EXAMPLE)
 
@@ -411,7 +423,28 @@ SINGLE_FAULTS = [
         changed("meter: api.calls, limit", "meter: calls, limit"),
         'c.yaml:12: plans.pro.quotas[0].meter: no meter "calls"; did you mean "api.calls"? meters '
         "are: api.calls, bytes.request, bytes.response, llm.cache_creation_tokens, "
-        "llm.cached_input_tokens, llm.input_tokens, llm.output_tokens, llm.reasoning_tokens",
+        "llm.cached_input_tokens, llm.input_tokens, llm.output_tokens, llm.reasoning_tokens, "
+        "money.cogs",
+    ),
+    case(
+        "limit of money that is no amount",
+        changed("meter: api.calls, limit: 5", "meter: money.cogs, limit: 5k"),
+        'c.yaml:12: plans.pro.quotas[0].limit: "5k" is no amount: write digits and a point, like '
+        "2000, 2_000.50 or 2000 USD",
+    ),
+    case(
+        "deal that changes a limit of money without saying so",
+        with_tenant("deals: [{id: d, from: 2026-02-01, quotas: [{id: calls, limit: 5}]}]").replace(
+            "meter: api.calls", "meter: money.cogs"
+        ),
+        "c.yaml:18: tenants.acme.deals[0].quotas[0].limit: is an amount here: say meter: "
+        "money.cogs as well",
+    ),
+    case(
+        "quota of money by the minute",
+        changed("api.calls, limit: 5, window: day", "money.cogs, limit: 5, window: minute"),
+        "c.yaml:12: plans.pro.quotas[0].window: what usage costs is known by the hour: write "
+        "hour, day, month or billing_period",
     ),
     case(
         "feature listed twice",
@@ -466,7 +499,7 @@ SINGLE_FAULTS = [
         with_tenant("deals: [{id: d, from: 2026-02-01, quotas: [{id: calls, meter: cal}]}]"),
         'c.yaml:18: tenants.acme.deals[0].quotas[0].meter: no meter "cal"; meters are: api.calls, '
         "bytes.request, bytes.response, llm.cache_creation_tokens, llm.cached_input_tokens, "
-        "llm.input_tokens, llm.output_tokens, llm.reasoning_tokens",
+        "llm.input_tokens, llm.output_tokens, llm.reasoning_tokens, money.cogs",
     ),
     case(
         "unlimited quota that the plan has not",

@@ -552,10 +552,16 @@ async def test_nothing_that_clients_choose_is_remembered() -> None:
 
 
 def standing(
-    quota_id: str = "calls", *, limit: int, used: int, soft: bool = False, exceeded: bool = False
+    quota_id: str = "calls",
+    *,
+    limit: int,
+    used: int,
+    soft: bool = False,
+    exceeded: bool = False,
+    meter: str = "api.calls",
 ) -> Standing:
     return Standing(
-        quota=make_quota(quota_id, limit_units=limit, soft=soft),
+        quota=make_quota(quota_id, meter=meter, limit_units=limit, soft=soft),
         window=Window(start_s=NOW // 1_000_000 - 30, end_s=NOW // 1_000_000 + 30),
         used_units=used,
         exceeded=exceeded,
@@ -593,6 +599,17 @@ def test_a_quota_that_refuses_is_told_of_before_a_fuller_one() -> None:
     refusing = standing("refusing", limit=10, used=8, exceeded=True)
 
     assert rate_headers(fuller, refusing)["ratelimit"].startswith('"refusing"')
+
+
+def test_no_figure_of_a_quota_of_money_is_told() -> None:
+    calls = standing("calls", limit=1000, used=1)
+    spent = standing("spent", limit=9_876_543_210, used=9_876_543_209, meter="money.cogs")
+
+    assert rate_headers(calls, spent)["ratelimit"] == '"calls";r=999;t=30'
+    assert rate_headers(spent) == {
+        name: value for name, value in rate_headers().items() if not name.startswith("ratelimit")
+    }
+    assert "98765" not in str(rate_headers(calls, spent))
 
 
 def test_without_quotas_there_is_no_rate_limit() -> None:
