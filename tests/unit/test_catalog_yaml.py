@@ -435,7 +435,7 @@ SINGLE_FAULTS = [
     case(
         "deal that changes a limit of money without saying so",
         with_tenant("deals: [{id: d, from: 2026-02-01, quotas: [{id: calls, limit: 5}]}]").replace(
-            "meter: api.calls", "meter: money.cogs"
+            "meter: api.calls, limit", "meter: money.cogs, limit"
         ),
         "c.yaml:18: tenants.acme.deals[0].quotas[0].limit: is an amount here: say meter: "
         "money.cogs as well",
