@@ -14,6 +14,7 @@ from ngh2 import (
     Configuration,
     Connection,
     ConnectionClosed,
+    ConnectionStateError,
     DataReceived,
     DenialOfServiceError,
     ErrorCode,
@@ -348,8 +349,9 @@ class Http2Connection(asyncio.Protocol):
             if framed is not None:
                 http2.send_data(stream_id, framed)
                 http2.send_trailers(stream_id, TRAILERS_OK)
-        except StreamUnavailableError:
-            # The client gave up. Its reset came in the same read, so we have not seen it yet.
+        except (StreamUnavailableError, ConnectionStateError):
+            # The client gave up, or left. Its reset, or its GOAWAY, came in the same read, so we
+            # have not seen it yet.
             log.debug("an answer came too late", stream=stream_id)
 
     def _flush(self) -> None:
