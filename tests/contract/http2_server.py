@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +24,7 @@ from aforo_authz.log import configure_logging
 from aforo_authz.server import TcpAddress
 from aforo_authz.server_ngh2 import Ngh2Server
 
-ECHO, LATER, HANG, REFUSED = "/t.S/Echo", "/t.S/Later", "/t.S/Hang", "/t.S/Refused"
+ECHO, LATER, HANG = "/t.S/Echo", "/t.S/Later", "/t.S/Hang"
 
 
 class Http2Process:
@@ -73,6 +72,10 @@ class Http2Process:
         self._log.close()
 
 
+def echo(message: bytes, _budget_s: float | None) -> bytes:
+    return message
+
+
 async def later(message: bytes, _budget_s: float | None) -> bytes:
     await asyncio.sleep(0)
     return message
@@ -84,13 +87,7 @@ async def hang(message: bytes, _budget_s: float | None) -> bytes:
 
 
 async def serve(limits: Limits) -> None:
-    refused: Counter[str] = Counter()
-
-    async def refusals(_message: bytes, _budget_s: float | None) -> bytes:
-        return json.dumps(refused).encode()
-
-    methods = {ECHO: lambda message, _: message, LATER: later, HANG: hang, REFUSED: refusals}
-    server = Ngh2Server(methods, limits=limits, refused=lambda kind: refused.update((kind,)))
+    server = Ngh2Server({ECHO: echo, LATER: later, HANG: hang}, limits=limits)
     (address,) = await server.start([TcpAddress("127.0.0.1", 0)])
     assert isinstance(address, TcpAddress)
     sys.stdout.write(f"{address.port}\n")
