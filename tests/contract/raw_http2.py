@@ -70,8 +70,12 @@ class Seen:
         return "nothing"
 
 
-def after(server: Http2Process, sent: bytes, *, greet: bool = True, pieces: int = 1) -> Seen:
+def after(
+    server: Http2Process, sent: bytes, *, then: bytes = b"", greet: bool = True, pieces: int = 1
+) -> Seen:
     """Send bytes; return what came until the server closed, or had dealt with all of them.
+
+    `then` is sent when what came before it is dealt with.
 
     An acknowledged ping shows that what was sent before it was read, a second one that the answers
     are out: acknowledgements overtake other frames. A call on the same connection comes last.
@@ -81,8 +85,8 @@ def after(server: Http2Process, sent: bytes, *, greet: bool = True, pieces: int 
     heard, last = ping(PROBE, flags=ACK), grpc_message(b"last")
     with server.connect() as connection:
         _send(connection, sent, pieces)
-        for awaited, times, then in (
-            (heard, 1, ping(PROBE)),
+        for awaited, times, next_sent in (
+            (heard, 1, then + ping(PROBE)),
             (heard, 2, grpc_call(LAST_STREAM, ECHO, b"last")),
             (last, 1, b""),
         ):
@@ -91,7 +95,7 @@ def after(server: Http2Process, sent: bytes, *, greet: bool = True, pieces: int 
                 if not part:
                     return Seen.of(received, ended=True)
                 received += part
-            _send(connection, then)
+            _send(connection, next_sent)
     return Seen.of(received, ended=False)
 
 
