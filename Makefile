@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fix clean
+.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fuzz fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,6 +54,9 @@ bench: $(STAMP) ## measure through a real Envoy (needs h2load); figures in build
 
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
 	$(BIN)/python -m bench.authz $(BENCH_ARGS)
+
+fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
+	$(BIN)/python -m tests.fuzz search --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ_ARGS)
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,6 @@ connection, and nothing else.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, cast
 from urllib.parse import quote
@@ -15,7 +14,9 @@ from ngh2 import (
     Configuration,
     Connection,
     ConnectionClosed,
+    ConnectionStateError,
     DataReceived,
+    DenialOfServiceError,
     ErrorCode,
     Header,
     NGH2Error,
@@ -45,6 +46,8 @@ HEADERS_MAX = 128
 CONNECTION_WINDOW = 16 << 20
 WRITE_BUFFER_BYTES_MAX = 8 << 20  # A peer that reads no answers is cut off.
 LINGER_S = 5.0  # How long a closed connection may take to send what is queued.
+# An error code makes it whole. For all that it says, any stream may have been processed.
+GOAWAY = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff"
 # How long a client may take to learn that it should go: what it sent meanwhile is still served.
 NOTICE_S = 0.1
 
@@ -106,6 +109,7 @@ class Http2Connection(asyncio.Protocol):
         self._owner = owner
         self._streams: dict[int, _Stream] = {}
         self._buffered_bytes = 0
+        self._control_frames = 0  # In this second.
         self._flush_due = False
         self._greeted = False  # Has the client sent its SETTINGS?
         self._retiring = False
@@ -156,7 +160,10 @@ class Http2Connection(asyncio.Protocol):
 
     def sweep(self) -> None:
         """End what takes too long: a handshake, a message, a silence. Called once a second."""
+        if self._transport.is_closing():
+            return
         now_s, limits = self._owner.now_s, self._owner.limits
+        self._control_frames = 0
         if not self._greeted and now_s - self._made_s > limits.handshake_s_max:
             self._refuse("handshake_time")
             self._flush()
@@ -164,8 +171,13 @@ class Http2Connection(asyncio.Protocol):
         for stream_id, stream in list(self._streams.items()):
             if stream.task is None and now_s - stream.began_s > limits.request_s_max:
                 self._cut_short(stream_id, "request_time")
-        if self.idle and now_s - self._heard_s > limits.idle_s_max and not self._retiring:
-            self._retire()
+        if self.idle and now_s - self._heard_s > limits.idle_s_max:
+            if self._retiring:
+                # libnghttp2 waits for the rest of what the client began and left: half a header
+                # block, a body that nobody reads, a window that stays shut.
+                self.close()
+            else:
+                self._retire()
         self._flush()
 
     def announce_end(self) -> None:
@@ -205,9 +217,10 @@ class Http2Connection(asyncio.Protocol):
         self._http2.terminate_connection(ErrorCode.ENHANCE_YOUR_CALM)
 
     def _break_off(self, error: NGH2Error) -> None:
-        with contextlib.suppress(NGH2Error):
-            # What libnghttp2 has queued is the GOAWAY that names the error.
-            self._transport.write(self._http2.data_to_send())
+        # An error that is raised leaves libnghttp2 without a voice, at the end of a whole frame.
+        costly = isinstance(error, DenialOfServiceError)
+        code = ErrorCode.ENHANCE_YOUR_CALM if costly else ErrorCode.PROTOCOL_ERROR
+        self._transport.write(GOAWAY + code.to_bytes(4))
         self.close()
         self._owner.refused("broken_http2")
         log.warning("a client broke HTTP/2: connection closed", error=str(error))
@@ -223,10 +236,18 @@ class Http2Connection(asyncio.Protocol):
             self._forget(cast("StreamClosed | StreamReset", event).stream_id)
         elif kind is TrailersReceived:
             self._collect(cast("TrailersReceived", event).stream_id, b"", end=True)
-        elif kind is SettingsReceived:
-            self._greeted = True
         elif kind is ConnectionClosed:
             self.close()
+        else:
+            self._on_control(kind)
+
+    def _on_control(self, kind: type) -> None:
+        """Take note of what is no part of a call: settings, pings, windows."""
+        if kind is SettingsReceived:
+            self._greeted = True
+        self._control_frames += 1
+        if self._control_frames == self._owner.limits.control_frames_per_s_max + 1:
+            self._refuse("control_frames")
 
     def _begin(self, event: RequestReceived) -> None:
         path, kind, budget_s = b"", b"", None
@@ -328,8 +349,9 @@ class Http2Connection(asyncio.Protocol):
             if framed is not None:
                 http2.send_data(stream_id, framed)
                 http2.send_trailers(stream_id, TRAILERS_OK)
-        except StreamUnavailableError:
-            # The client gave up. Its reset came in the same read, so we have not seen it yet.
+        except (StreamUnavailableError, ConnectionStateError):
+            # The client gave up, or left. Its reset, or its GOAWAY, came in the same read, so we
+            # have not seen it yet.
             log.debug("an answer came too late", stream=stream_id)
 
     def _flush(self) -> None:

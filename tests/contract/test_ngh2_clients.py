@@ -9,6 +9,7 @@ import pytest
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
+    GoAwayFrame,
     PingFrame,
     RstStreamFrame,
     SettingsFrame,
@@ -161,6 +162,26 @@ async def test_a_reset_that_arrives_with_its_request_costs_that_call_alone(
     assert (await client.answer(second)).message == b"next"
     assert (await client.call(ECHO, b"later")).message == b"later"
     assert first not in client.ended
+
+
+@pytest.mark.parametrize("path", [ECHO, LATER, HANG, "/t.S/Unknown"])
+async def test_a_client_that_leaves_in_the_moment_of_its_call_has_broken_nothing(
+    world: World, path: str
+) -> None:
+    """Call, reset and GOAWAY may be read together: then there is nobody left to answer."""
+    refused: list[str] = []
+    world.server.refused = refused.append
+    client = await world.client()
+    await client.call(ECHO)
+    stream_id, *request = client.request(path, framed(b"x"))
+    leaving = GoAwayFrame(0)
+    client.send(*request, RstStreamFrame(stream_id, error_code=CANCEL), leaving)
+
+    await client.read_to_the_end()
+
+    assert not client.goaways
+    assert not refused
+    assert await world_is_responsive(world) == b"other"
 
 
 async def test_a_reset_ends_the_work_for_it(world: World) -> None:
