@@ -19,6 +19,7 @@ from ngh2 import (
     ErrorCode,
     Header,
     NGH2Error,
+    PingAcknowledged,
     RequestReceived,
     Role,
     Setting,
@@ -45,8 +46,8 @@ HEADERS_MAX = 128
 CONNECTION_WINDOW = 16 << 20
 WRITE_BUFFER_BYTES_MAX = 8 << 20  # A peer that reads no answers is cut off.
 LINGER_S = 5.0  # How long a closed connection may take to send what is queued.
-# How long a client may take to learn that it should go: what it sent meanwhile is still served.
-NOTICE_S = 0.1
+# How long a client may take to say that it knows: what it sent meanwhile is still served.
+NOTICE_S_MAX = 1.0
 
 CONTENT_TYPE = b"application/grpc"
 HEADERS = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
@@ -66,6 +67,7 @@ class Owner(Protocol):
     now_s: float  # The loop's time, as of the last second: exact enough for limits in seconds.
     refused: Callable[[str], None]  # Counts what goes beyond a limit, by kind.
     closed: Callable[[], None]  # Told of each connection's end.
+    draining: bool  # Are connections that are made now asked to begin nothing?
 
 
 def configuration_of(limits: Limits) -> Configuration:
@@ -109,6 +111,7 @@ class Http2Connection(asyncio.Protocol):
         self._flush_due = False
         self._greeted = False  # Has the client sent its SETTINGS?
         self._retiring = False
+        self._informed = False  # Does the client know that it should begin nothing new?
         self._made_s = self._heard_s = owner.now_s
         self._cut_off: asyncio.TimerHandle | None = None
 
@@ -124,6 +127,9 @@ class Http2Connection(asyncio.Protocol):
         self._owner.connections.add(self)
         if crowded:
             self._refuse("connections")
+        elif self._owner.draining:
+            # It was waiting to be accepted when we stopped: its first calls are served.
+            self.announce_end()
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's
@@ -154,6 +160,11 @@ class Http2Connection(asyncio.Protocol):
     def idle(self) -> bool:
         return not self._streams
 
+    @property
+    def informed(self) -> bool:
+        """Has all arrived that the client began before it knew of the end?"""
+        return self._informed or self._transport.is_closing()
+
     def sweep(self) -> None:
         """End what takes too long: a handshake, a message, a silence. Called once a second."""
         now_s, limits = self._owner.now_s, self._owner.limits
@@ -169,9 +180,13 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def announce_end(self) -> None:
-        """Ask the client to begin nothing new. What crosses this notice is still served."""
+        """Ask the client to begin nothing new. What crosses this notice is still served.
+
+        A ping goes with it: with its answer, all that the client began before has arrived.
+        """
         if not self._transport.is_closing():
             self._http2.send_shutdown_notice()
+            self._http2.ping()
             self._flush()
 
     def go_away(self) -> None:
@@ -192,7 +207,7 @@ class Http2Connection(asyncio.Protocol):
         self._retiring = True
         self._owner.refused("idle")
         self.announce_end()
-        asyncio.get_running_loop().call_later(NOTICE_S, self.go_away)
+        asyncio.get_running_loop().call_later(NOTICE_S_MAX, self.go_away)
 
     def _cut_short(self, stream_id: int, kind: str) -> None:
         """End a call whose message is not complete, and all that libnghttp2 keeps of it."""
@@ -225,6 +240,8 @@ class Http2Connection(asyncio.Protocol):
             self._collect(cast("TrailersReceived", event).stream_id, b"", end=True)
         elif kind is SettingsReceived:
             self._greeted = True
+        elif kind is PingAcknowledged:
+            self._informed = True  # We ping for nothing else.
         elif kind is ConnectionClosed:
             self.close()
 

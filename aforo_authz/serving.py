@@ -21,7 +21,7 @@ from aforo_authz.policies_redis import NearCache
 from aforo_authz.quotas_redis import RedisQuotas
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.redis_url import parse_redis_url
-from aforo_authz.server import Methods, Server, guarded, stop_signal
+from aforo_authz.server import Methods, Server, guarded, stop_signal, wait_until
 from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings
 from aforo_authz.tally import Tally
@@ -31,6 +31,7 @@ from aforo_authz.tls import Tls
 log = structlog.get_logger("aforo_authz")
 
 GARBAGE_S = 0.1
+FIRST_LOAD_S_MAX = 1.0  # How long to wait for Redis before we listen all the same.
 
 
 async def serve(settings: Settings, channel: socket.socket | None = None) -> None:
@@ -73,15 +74,24 @@ async def serve(settings: Settings, channel: socket.socket | None = None) -> Non
         await stack.enter_async_context(
             metrics_http.serve(settings.metrics_listen, counts.exposed, is_ready=healthy.is_serving)
         )
-        addresses = await server.start(settings.addresses if channel is None else [])
-        if channel is not None:
-            assert isinstance(server, Ngh2Server), "the settings say so"
-            handover.receive(server, channel, stop)
+        addresses = await server.bind(settings.addresses if channel is None else [])
         for work in (cache.run(), writer.run(), _collect_young_garbage()):
             stack.callback(asyncio.get_running_loop().create_task(work).cancel)
-        log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
+        if channel is None:
+            # Who listens is asked, whether Envoy has noticed our absence or not. To take over we
+            # wait as long as it takes: who serves now knows what Redis said, even if it is silent.
+            wait_s = None if settings.take_over else FIRST_LOAD_S_MAX
+            await wait_until(lambda: cache.ready or stop.is_set(), wait_s)
+        else:
+            assert isinstance(server, Ngh2Server), "the settings say so"
+            handover.receive(server, channel, stop)
+        if not stop.is_set():
+            await server.begin()
+            healthy.listening = True
+            log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
         await stop.wait()
-        healthy.draining = True
+        # A successor at the same address serves: nobody shall look for another one.
+        healthy.draining = not settings.take_over
         log.info("draining")
         # Whoever asks for our health looks elsewhere before anything is closed.
         await asyncio.sleep(settings.drain_notice_s)
@@ -126,7 +136,13 @@ def _server(settings: Settings, methods: Methods, counts: Metrics) -> Server:
         from aforo_authz.server_grpcio import GrpcioServer  # noqa: PLC0415
 
         return GrpcioServer(methods, limits=settings.limits, tls=tls)
-    return Ngh2Server(methods, limits=settings.limits, tls=tls, refused=counts.count_refused)
+    return Ngh2Server(
+        methods,
+        limits=settings.limits,
+        tls=tls,
+        refused=counts.count_refused,
+        take_over=settings.take_over,
+    )
 
 
 async def _collect_young_garbage() -> None:
