@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fix clean
+.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz restarts fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,6 +54,10 @@ bench: $(STAMP) ## measure through a real Envoy; figures in build/bench/
 
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
 	$(BIN)/python -m bench.authz $(BENCH_ARGS)
+
+RESTARTS ?= 20
+restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
+	AFORO_TEST_RESTARTS=$(RESTARTS) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .
