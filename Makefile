@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fuzz fix clean
+.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fuzz restarts fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -57,6 +57,10 @@ bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and wi
 
 fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 	$(BIN)/python -m tests.fuzz search --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ_ARGS)
+
+RESTARTS ?= 20
+restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
+	AFORO_TEST_RESTARTS=$(RESTARTS) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

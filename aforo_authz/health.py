@@ -13,15 +13,16 @@ NOT_SERVING = b"\x08\x02"
 
 
 class Health:
-    """Serving once the read model is loaded, until draining begins."""
+    """Serving once the read model is loaded and somebody can ask us, until draining begins."""
 
     def __init__(self, is_ready: Callable[[], bool]) -> None:
         self._is_ready = is_ready
+        self.listening = False
         self.draining = False
 
     @property
     def serving(self) -> bool:
-        return self._is_ready() and not self.draining
+        return self.listening and self._is_ready() and not self.draining
 
     async def is_serving(self) -> bool:
         return self.serving

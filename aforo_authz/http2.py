@@ -20,6 +20,7 @@ from ngh2 import (
     ErrorCode,
     Header,
     NGH2Error,
+    PingAcknowledged,
     RequestReceived,
     Role,
     Setting,
@@ -30,9 +31,9 @@ from ngh2 import (
     TrailersReceived,
 )
 
+from aforo_authz.grpc_framing import PREFIX_BYTES, framed, parse_timeout_s, unframed
 from aforo_authz.limits import Limits
 from aforo_authz.server import (
-    INTERNAL,
     OK,
     RESOURCE_EXHAUSTED,
     UNIMPLEMENTED,
@@ -48,16 +49,13 @@ WRITE_BUFFER_BYTES_MAX = 8 << 20  # A peer that reads no answers is cut off.
 LINGER_S = 5.0  # How long a closed connection may take to send what is queued.
 # An error code makes it whole. For all that it says, any stream may have been processed.
 GOAWAY = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff"
-# How long a client may take to learn that it should go: what it sent meanwhile is still served.
-NOTICE_S = 0.1
+# How long a client may take to say that it knows: what it sent meanwhile is still served.
+NOTICE_S_MAX = 1.0
 
 CONTENT_TYPE = b"application/grpc"
 HEADERS = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
 TRAILERS_OK = ((b"grpc-status", b"0"),)
 NOT_GRPC = ((b":status", b"415"),)
-PREFIX_BYTES = 5  # gRPC: one byte "compressed?", four bytes of length.
-TIMEOUT_CHARS_MAX = 9  # At most eight digits and a unit.
-TIMEOUT_UNITS_S = {b"H": 3600, b"M": 60, b"S": 1, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
 class Owner(Protocol):
@@ -69,6 +67,7 @@ class Owner(Protocol):
     now_s: float  # The loop's time, as of the last second: exact enough for limits in seconds.
     refused: Callable[[str], None]  # Counts what goes beyond a limit, by kind.
     closed: Callable[[], None]  # Told of each connection's end.
+    draining: bool  # Are connections that are made now asked to begin nothing?
 
 
 def configuration_of(limits: Limits) -> Configuration:
@@ -113,6 +112,7 @@ class Http2Connection(asyncio.Protocol):
         self._flush_due = False
         self._greeted = False  # Has the client sent its SETTINGS?
         self._retiring = False
+        self._informed = False  # Does the client know that it should begin nothing new?
         self._made_s = self._heard_s = owner.now_s
         self._cut_off: asyncio.TimerHandle | None = None
 
@@ -124,10 +124,11 @@ class Http2Connection(asyncio.Protocol):
         self._http2 = Connection(Role.SERVER, configuration_of(limits))
         self._http2.initiate_connection(settings_of(limits))
         self._http2.set_local_window_size(CONNECTION_WINDOW)
-        crowded = len(self._owner.connections) >= limits.connections_max
+        self._crowded = len(self._owner.connections) >= limits.connections_max
         self._owner.connections.add(self)
-        if crowded:
-            self._refuse("connections")
+        if self._owner.draining:
+            # It was waiting to be accepted when we stopped: its first calls are served.
+            self.announce_end()
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's
@@ -158,14 +159,19 @@ class Http2Connection(asyncio.Protocol):
     def idle(self) -> bool:
         return not self._streams
 
+    @property
+    def informed(self) -> bool:
+        """Has all arrived that the client began before it knew of the end?"""
+        return self._informed or self._transport.is_closing()
+
     def sweep(self) -> None:
         """End what takes too long: a handshake, a message, a silence. Called once a second."""
         if self._transport.is_closing():
             return
         now_s, limits = self._owner.now_s, self._owner.limits
         self._control_frames = 0
-        if not self._greeted and now_s - self._made_s > limits.handshake_s_max:
-            self._refuse("handshake_time")
+        if not self._greeted and (self._crowded or now_s - self._made_s > limits.handshake_s_max):
+            self._refuse("connections" if self._crowded else "handshake_time")
             self._flush()
             return
         for stream_id, stream in list(self._streams.items()):
@@ -181,9 +187,13 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def announce_end(self) -> None:
-        """Ask the client to begin nothing new. What crosses this notice is still served."""
+        """Ask the client to begin nothing new. What crosses this notice is still served.
+
+        A ping goes with it: with its answer, all that the client began before has arrived.
+        """
         if not self._transport.is_closing():
             self._http2.send_shutdown_notice()
+            self._http2.ping()
             self._flush()
 
     def go_away(self) -> None:
@@ -204,7 +214,7 @@ class Http2Connection(asyncio.Protocol):
         self._retiring = True
         self._owner.refused("idle")
         self.announce_end()
-        asyncio.get_running_loop().call_later(NOTICE_S, self.go_away)
+        asyncio.get_running_loop().call_later(NOTICE_S_MAX, self.go_away)
 
     def _cut_short(self, stream_id: int, kind: str) -> None:
         """End a call whose message is not complete, and all that libnghttp2 keeps of it."""
@@ -244,7 +254,12 @@ class Http2Connection(asyncio.Protocol):
     def _on_control(self, kind: type) -> None:
         """Take note of what is no part of a call: settings, pings, windows."""
         if kind is SettingsReceived:
+            if self._crowded and not self._greeted:
+                # Not before it has spoken: what arrives at a closed socket takes our word along.
+                self._refuse("connections")
             self._greeted = True
+        elif kind is PingAcknowledged:
+            self._informed = True  # We ping for nothing else.
         self._control_frames += 1
         if self._control_frames == self._owner.limits.control_frames_per_s_max + 1:
             self._refuse("control_frames")
@@ -317,7 +332,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _succeed(self, stream_id: int, message: bytes) -> None:
         if self._take(stream_id) is not None:
-            self._respond(stream_id, HEADERS, b"\0" + len(message).to_bytes(4) + message)
+            self._respond(stream_id, HEADERS, framed(message))
 
     def _fail(self, stream_id: int, code: int, message: str) -> None:
         assert code != OK
@@ -373,27 +388,3 @@ def _cancel(stream: _Stream) -> None:
     if stream.task is not None:
         # Not at once: a task that was never begun would leave coroutines that nobody awaits.
         asyncio.get_running_loop().call_soon(stream.task.cancel)
-
-
-def unframed(body: bytes | bytearray) -> bytes:
-    """Return the one message of a unary call.
-
-    Raises:
-        RpcError: Not exactly one whole, uncompressed message.
-    """
-    if len(body) < PREFIX_BYTES:
-        raise RpcError(INTERNAL, "a unary call needs one message")
-    if body[0] != 0:
-        raise RpcError(UNIMPLEMENTED, "compressed messages are not supported")
-    if int.from_bytes(body[1:PREFIX_BYTES]) != len(body) - PREFIX_BYTES:
-        raise RpcError(INTERNAL, "the message's length is not what its prefix says")
-    return bytes(body[PREFIX_BYTES:])
-
-
-def parse_timeout_s(value: bytes) -> float | None:
-    """Parse `grpc-timeout`; what cannot be read is no timeout."""
-    if len(value) > TIMEOUT_CHARS_MAX:
-        return None
-    unit = TIMEOUT_UNITS_S.get(value[-1:])
-    digits = value[:-1]
-    return int(digits) * unit if unit is not None and digits.isdigit() else None

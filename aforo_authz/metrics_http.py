@@ -45,7 +45,7 @@ async def serve(
         writer.close()
 
     try:
-        listener = bound_socket(address)
+        listener = bound_socket(address)  # It listens when it is served.
         if isinstance(address, UnixAddress):
             server = await asyncio.start_unix_server(answer, sock=listener, limit=REQUEST_BYTES_MAX)
         else:

@@ -81,11 +81,19 @@ class Server(Protocol):
     """A transport that serves `Methods` until it is drained."""
 
     async def start(self, addresses: list[Address]) -> list[Address]:
-        """Listen; return the addresses, with the ports that were chosen for port 0.
+        """Bind and begin."""
+        ...
+
+    async def bind(self, addresses: list[Address]) -> list[Address]:
+        """Make the addresses ours; return them, with the ports that were chosen for port 0.
 
         Raises:
             AddressError: One of them is in use or can't be bound.
         """
+        ...
+
+    async def begin(self) -> None:
+        """Serve on them."""
         ...
 
     async def drain(self, grace_s: float) -> None:
@@ -110,8 +118,8 @@ def parse_address(text: str) -> Address:
     return TcpAddress(host.strip("[]"), int(port))
 
 
-def bound_socket(address: Address, *, backlog: int = 1024) -> socket.socket:
-    """Return a listening socket.
+def bound_socket(address: Address) -> socket.socket:
+    """Return a socket that is bound, and does not listen yet.
 
     A UNIX socket that nobody listens on is what a killed process left behind: it is replaced.
 
@@ -120,9 +128,8 @@ def bound_socket(address: Address, *, backlog: int = 1024) -> socket.socket:
     """
     try:
         if isinstance(address, UnixAddress):
-            return _unix_socket(address.path, backlog)
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return socket.create_server((address.host, address.port), family=family, backlog=backlog)
+            return _unix_socket(address.path)
+        return _tcp_socket(address)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         remedy = "make its folder" if missing else "stop what uses it"
@@ -137,15 +144,29 @@ def plain(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _unix_socket(path: Path, backlog: int) -> socket.socket:
+def _tcp_socket(address: TcpAddress) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address.host, address.port))
+        listener.setblocking(False)  # noqa: FBT003 - the library's
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _unix_socket(path: Path) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.stat().st_mode) and not _somebody_listens(path):
+        if stat.S_ISSOCK(path.stat().st_mode) and not somebody_listens(path):
             path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with owner_and_group_only():
             listener.bind(str(path))
-        listener.listen(backlog)
         listener.setblocking(False)  # noqa: FBT003 - the library's
     except OSError:
         listener.close()
@@ -166,7 +187,7 @@ def owner_and_group_only() -> Iterator[None]:
         os.umask(mask)
 
 
-def _somebody_listens(path: Path) -> bool:
+def somebody_listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
         try:
@@ -241,9 +262,9 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
-async def wait_idle(is_idle: Callable[[], bool], grace_s: float) -> None:
-    """Wait until nothing is in flight, at most `grace_s`."""
+async def wait_until(is_so: Callable[[], bool], s_max: float | None = None) -> None:
+    """Wait until something is so, at most `s_max`."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(grace_s):
-            while not is_idle():  # noqa: ASYNC110 - once per life of the process
+        async with asyncio.timeout(s_max):
+            while not is_so():  # noqa: ASYNC110 - a few times in the life of a process
                 await asyncio.sleep(0.01)

@@ -65,6 +65,12 @@ class GrpcioServer:
         self._server.add_generic_rpc_handlers(_handlers(methods, hear))
 
     async def start(self, addresses: list[Address]) -> list[Address]:
+        """Bind and begin."""
+        bound = await self.bind(addresses)
+        await self.begin()
+        return bound
+
+    async def bind(self, addresses: list[Address]) -> list[Address]:
         for address in addresses:
             # Binding it ourselves first gives the same errors, and clears away a dead socket.
             bound_socket(address).close()
@@ -76,8 +82,10 @@ class GrpcioServer:
                 raise AddressError(f"cannot listen on {address}: {error}") from error
             chosen = address if isinstance(address, UnixAddress) else TcpAddress(address.host, port)
             self._bound.append((chosen, identity_of(chosen)))
-        await self._server.start()
         return [address for address, _ in self._bound]
+
+    async def begin(self) -> None:
+        await self._server.start()
 
     def _add_port(self, address: Address) -> int:
         if self._tls is None or isinstance(address, UnixAddress):

@@ -4,34 +4,22 @@ Owns sockets and connections; streams and framing are `http2.py`'s.
 """
 
 import asyncio
-import errno
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
-from aforo_authz.http2 import NOTICE_S, Http2Connection, Owner
+from aforo_authz.http2 import NOTICE_S_MAX, Http2Connection, Owner
 from aforo_authz.limits import Limits
-from aforo_authz.server import (
-    Address,
-    Method,
-    Methods,
-    TcpAddress,
-    bound_socket,
-    guarded,
-    identity_of,
-    unlink_socket,
-    wait_idle,
-)
+from aforo_authz.listener import Listener, listeners
+from aforo_authz.server import Address, Method, Methods, guarded, wait_until
 from aforo_authz.tls import Tls
 
 log = structlog.get_logger(__name__)
 
 SWEEP_S = 1.0
 TLS_LOOK_S = 10.0  # How often certificates are looked at for a change.
-OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-OUT_OF_FILES_PAUSE_S = 0.5
 
 
 class Ngh2Server:
@@ -43,6 +31,7 @@ class Ngh2Server:
         tls: For TCP addresses.
         refused: Told of everything that goes beyond a limit, by kind.
         connection: Makes what speaks on each connection.
+        take_over: Replace whoever listens on a UNIX socket of ours.
     """
 
     def __init__(
@@ -53,6 +42,7 @@ class Ngh2Server:
         tls: Tls | None = None,
         refused: Callable[[str], None] = lambda _kind: None,
         connection: Callable[[Owner], Http2Connection] = Http2Connection,
+        take_over: bool = False,
     ) -> None:
         self.methods: Mapping[bytes, Method] = {
             path.encode(): guarded(method) for path, method in methods.items()
@@ -62,66 +52,65 @@ class Ngh2Server:
         self.refused = refused
         self.closed: Callable[[], None] = lambda: None  # Told of each connection's end.
         self.now_s = 0.0
+        self.draining = False
         self._tls = tls
         self._connection = connection
-        self._listeners: list[socket.socket] = []
-        self._bound: list[tuple[Address, tuple[int, int] | None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._take_over = take_over
+        self._listeners: list[Listener] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opening: set[asyncio.Task[None]] = set()
 
     async def start(self, addresses: list[Address]) -> list[Address]:
-        self.now_s = asyncio.get_running_loop().time()
-        self._begin(self._sweep())
+        """Bind and begin."""
+        bound = await self.bind(addresses)
+        await self.begin()
+        return bound
+
+    async def bind(self, addresses: list[Address]) -> list[Address]:
+        bound = listeners(addresses, self, take_over=self._take_over)
+        self._listeners += bound
+        return [listener.address for listener in bound]
+
+    async def begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.now_s = loop.time()
+        self._tasks.append(loop.create_task(self._sweep()))
         if self._tls is not None:
-            self._begin(self._follow_certificates(self._tls))
-        for address in addresses:
-            listener = bound_socket(address)
-            listener.setblocking(False)  # noqa: FBT003 - the library's
-            if isinstance(address, TcpAddress):
-                address = TcpAddress(address.host, listener.getsockname()[1])  # noqa: PLW2901
-            self._listeners.append(listener)
-            self._bound.append((address, identity_of(address)))
-            self._begin(self._accept(listener, secured=isinstance(address, TcpAddress)))
-        return [address for address, _ in self._bound]
+            self._tasks.append(loop.create_task(self._follow_certificates(self._tls)))
+        for listener in self._listeners:
+            listener.begin()
 
     def adopt(self, connection: socket.socket, *, secured: bool) -> None:
         """Serve a connection that was accepted here, or elsewhere and handed over."""
-        self._begin(self._open(connection, self._tls if secured else None))
+        work = self._open(connection, self._tls if secured else None)
+        task = asyncio.get_running_loop().create_task(work)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def out_of_files(self) -> None:
+        self.refused("open_files")
 
     async def drain(self, grace_s: float) -> None:
-        for task in list(self._tasks):
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + grace_s
+        for task in self._tasks:
             task.cancel()
-        for listener in self._listeners:
-            listener.close()
+        self.draining = True
         for connection in list(self.connections):
             connection.announce_end()
-        notice_s = min(NOTICE_S, grace_s)
-        await asyncio.sleep(notice_s)
+        while self._listeners:
+            self._listeners.pop().end()
+        await wait_until(self._all_informed, min(NOTICE_S_MAX, grace_s))
         for connection in list(self.connections):
             connection.go_away()
-        await wait_idle(lambda: all(c.idle for c in self.connections), grace_s - notice_s)
+        await wait_until(lambda: all(c.idle for c in self.connections), ends_s - loop.time())
+        for task in self._opening:
+            task.cancel()
         for connection in list(self.connections):
             connection.close()
-        for address, identity in self._bound:
-            unlink_socket(address, identity)
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, listener: socket.socket, *, secured: bool) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                if error.errno in OUT_OF_FILES:
-                    self.refused("open_files")
-                    log.error("cannot accept: raise the limit of open files", error=str(error))
-                    await asyncio.sleep(OUT_OF_FILES_PAUSE_S)
-                # Anything else is the one connection's: its client left before it was accepted.
-                continue
-            self.adopt(connection, secured=secured)
+    def _all_informed(self) -> bool:
+        return not self._opening and all(c.informed for c in self.connections)
 
     async def _open(self, connection: socket.socket, tls: Tls | None) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the library's

@@ -6,6 +6,7 @@ import functools
 import gc
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -28,7 +29,7 @@ from aforo_authz.quotas import Quotas
 from aforo_authz.quotas_redis import RedisQuotas
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.redis_url import parse_redis_url
-from aforo_authz.server import Methods, Server, guarded, stop_signal
+from aforo_authz.server import Methods, Server, guarded, stop_signal, wait_until
 from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings
 from aforo_authz.spans_http2 import SpannedHttp2Connection
@@ -43,6 +44,20 @@ log = structlog.get_logger("aforo_authz")
 
 GARBAGE_S = 0.1
 AGAIN_S = 1.0
+FIRST_LOAD_S_MAX = 1.0  # How long to wait for Redis before we listen all the same.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What one process is made of, put together and not yet begun."""
+
+    counts: Metrics
+    cache: NearCache
+    writer: TallyWriter
+    decision_log: DecisionLog
+    healthy: Health
+    server: Server
+    spans: "Spans | None"
 
 
 async def serve(
@@ -60,6 +75,34 @@ async def serve(
         AddressError: An address can't be listened on.
         TlsError: TLS can't be served with the files.
     """
+    parts = _assembled(settings, otlp)
+    stop = stop_signal()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            metrics_http.serve(
+                settings.metrics_listen, parts.counts.exposed, is_ready=parts.healthy.is_serving
+            )
+        )
+        addresses = await parts.server.bind(settings.addresses if channel is None else [])
+        for work in (parts.cache.run, parts.writer.run, _collect_young_garbage):
+            stack.callback(asyncio.get_running_loop().create_task(kept_up(work)).cancel)
+        if channel is None:
+            # Who listens is asked, whether Envoy has noticed our absence or not. To take over we
+            # wait as long as it takes: who serves now knows what Redis said, even if it is silent.
+            wait_s = None if settings.take_over else FIRST_LOAD_S_MAX
+            await wait_until(lambda: parts.cache.ready or stop.is_set(), wait_s)
+        else:
+            assert isinstance(parts.server, Ngh2Server), "the settings say so"
+            handover.receive(parts.server, channel, stop)
+        if not stop.is_set():
+            await parts.server.begin()
+            parts.healthy.listening = True
+            log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
+        await stop.wait()
+        await _drain(parts, settings)
+
+
+def _assembled(settings: Settings, otlp: Otlp | None) -> _Parts:
     counts = Metrics()
     nodes = RedisNodes(parse_redis_url(settings.redis_url), prefix=read_model.PREFIX)
     cache = NearCache(
@@ -69,7 +112,6 @@ async def serve(
         observe=counts.observe_redis,
     )
     tally = Tally()
-    writer = TallyWriter(tally, nodes, observe=counts.observe_redis)
     decision_log = DecisionLog(
         sample_ratio=settings.log_sample_ratio,
         refusals_per_s_max=settings.log_refusals_per_s_max,
@@ -90,29 +132,29 @@ async def serve(
     check = counts.counting_failures(guarded(authorization.check))
     if spans is not None:
         check = spans.of_checks(check)
-    server = _server(settings, {PATH: check, HEALTH_PATH: healthy.check}, counts, spans)
-    stop = stop_signal()
-    async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(
-            metrics_http.serve(settings.metrics_listen, counts.exposed, is_ready=healthy.is_serving)
-        )
-        addresses = await server.start(settings.addresses if channel is None else [])
-        if channel is not None:
-            assert isinstance(server, Ngh2Server), "the settings say so"
-            handover.receive(server, channel, stop)
-        for work in (cache.run, writer.run, _collect_young_garbage):
-            stack.callback(asyncio.get_running_loop().create_task(kept_up(work)).cancel)
-        log.info("serving", addresses=[str(a) for a in addresses], transport=settings.transport)
-        await stop.wait()
-        healthy.draining = True
-        log.info("draining")
-        # Whoever asks for our health looks elsewhere before anything is closed.
-        await asyncio.sleep(settings.drain_notice_s)
-        await server.drain(settings.drain_s)
-        await writer.flush()
-        decision_log.tell_left_out()
-        if spans is not None:
-            await spans.end()
+    methods = {PATH: check, HEALTH_PATH: healthy.check}
+    return _Parts(
+        counts=counts,
+        cache=cache,
+        writer=TallyWriter(tally, nodes, observe=counts.observe_redis),
+        decision_log=decision_log,
+        healthy=healthy,
+        server=_server(settings, methods, counts, spans),
+        spans=spans,
+    )
+
+
+async def _drain(parts: _Parts, settings: Settings) -> None:
+    # A successor at the same address serves: nobody shall look for another one.
+    parts.healthy.draining = not settings.take_over
+    log.info("draining")
+    # Whoever asks for our health looks elsewhere before anything is closed.
+    await asyncio.sleep(settings.drain_notice_s)
+    await parts.server.drain(settings.drain_s)
+    await parts.writer.flush()
+    parts.decision_log.tell_left_out()
+    if parts.spans is not None:
+        await parts.spans.end()
 
 
 def _authorization(
@@ -171,6 +213,7 @@ def _server(settings: Settings, methods: Methods, counts: Metrics, spans: "Spans
         tls=tls,
         refused=counts.count_refused,
         connection=connection,
+        take_over=settings.take_over,
     )
 
 

@@ -18,7 +18,7 @@ from aforo_authz.denials import DENIALS, Denial
 from aforo_authz.domain.access import Reason
 from aforo_authz.limits import Limits
 from aforo_authz.redis_url import RedisUrlError, parse_redis_url
-from aforo_authz.server import Address, AddressError, parse_address
+from aforo_authz.server import Address, AddressError, UnixAddress, parse_address
 from aforo_authz.tls import TlsFiles
 
 PREFIX = "AFORO_AUTHZ_"
@@ -115,6 +115,10 @@ class Settings(BaseSettings):
     """Processes on the same addresses. The parent deals connections out: Envoy should have at least
     as many (one a thread of its own)."""
 
+    take_over: bool = False
+    """Replace whoever listens on our UNIX sockets, once we are ready to decide: then end the old
+    process, and no call has gone undecided. Without it a second process does not start."""
+
     drain_notice_s: float = Field(default=0.0, ge=0.0, le=600.0)
     """After SIGTERM: how long to serve on while saying NOT_SERVING, so that health checks notice.
     Longer than Envoy's interval times its threshold where there are several replicas."""
@@ -178,6 +182,19 @@ class Settings(BaseSettings):
     def _workers_need_ngh2(self) -> Self:
         if self.workers > 1 and self.transport != "ngh2":
             raise ValueError("WORKERS: several need TRANSPORT=ngh2")
+        return self
+
+    @model_validator(mode="after")
+    def _taking_over_needs_sockets_and_no_notice(self) -> Self:
+        if not self.take_over:
+            return self
+        if self.transport != "ngh2":
+            raise ValueError("TAKE_OVER: needs TRANSPORT=ngh2")
+        if not all(isinstance(address, UnixAddress) for address in self.addresses):
+            raise ValueError("TAKE_OVER: needs UNIX sockets only in LISTEN")
+        if self.drain_notice_s:
+            # Who asks for our health has a successor at the same address, not another address.
+            raise ValueError("TAKE_OVER and DRAIN_NOTICE_S: set one")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +19,17 @@ import structlog
 
 from aforo_authz import handover, metrics_http
 from aforo_authz.http2 import LINGER_S
+from aforo_authz.listener import Listener, listeners
 from aforo_authz.metrics_workers import WorkersMetrics
-from aforo_authz.server import (
-    Address,
-    TcpAddress,
-    bound_socket,
-    identity_of,
-    stop_signal,
-    unlink_socket,
-)
+from aforo_authz.server import AddressError, stop_signal, wait_until
+from aforo_authz.serving import FIRST_LOAD_S_MAX
 from aforo_authz.settings import Settings
 
 log = structlog.get_logger("aforo_authz")
 
 RESTART_S, RESTART_S_MAX = 0.1, 5.0  # Pauses before a worker is started again, doubled each time.
+READY_LOOK_S = 0.05  # How often the parent that takes over asks whether its workers are ready.
+WORKERS_START_S_MAX = 5.0
 STEADY_S = 30.0  # Who lived so long begins with the short pause again.
 
 
@@ -61,6 +59,9 @@ class Workers:
             Worker(number, self._home / f"worker-{number}.sock")
             for number in range(settings.workers)
         ]
+        self._metrics = WorkersMetrics([worker.metrics_path for worker in self._workers])
+        self._listeners: list[Listener] = []
+        self._listening = False
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
@@ -70,31 +71,70 @@ class Workers:
             AddressError: An address can't be listened on.
         """
         self._stop = stop_signal()
-        metrics = WorkersMetrics([worker.metrics_path for worker in self._workers])
-        listeners = [(address, bound_socket(address)) for address in self._settings.addresses]
-        bound = [(address, identity_of(address)) for address, _ in listeners]
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(
                 metrics_http.serve(
-                    self._settings.metrics_listen, metrics.exposed, is_ready=metrics.all_ready
+                    self._settings.metrics_listen, self._metrics.exposed, is_ready=self._is_ready
                 )
             )
-            async with asyncio.TaskGroup() as tasks:
+            # Before there are workers: an address may not be had.
+            self._listeners = listeners(
+                self._settings.addresses, self, take_over=self._settings.take_over
+            )
+            async with _one_error(), asyncio.TaskGroup() as tasks:
                 keepers = [tasks.create_task(self._keep(worker)) for worker in self._workers]
-                accepting = [
-                    tasks.create_task(self._accept(address, listener))
-                    for address, listener in listeners
-                ]
-                log.info("serving", addresses=[str(a) for a, _ in bound], workers=len(keepers))
+                await wait_until(self._is_staffed)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._first_load_s_max):
+                        await self._workers_ready()
+                if not self._stop.is_set():
+                    self._begin()
                 await self._stop.wait()
-                for task in accepting:
-                    task.cancel()
-                for (_, listener), (address, identity) in zip(listeners, bound, strict=True):
-                    listener.close()
-                    unlink_socket(address, identity)
+                for listener in self._listeners:
+                    listener.end()
                 await self._end()
                 for task in keepers:
                     task.cancel()
+
+    def _begin(self) -> None:
+        for listener in self._listeners:
+            listener.begin()
+        self._listening = True
+        addresses = [str(listener.address) for listener in self._listeners]
+        log.info("serving", addresses=addresses, workers=len(self._workers))
+
+    def adopt(self, connection: socket.socket, *, secured: bool) -> None:
+        """Give a connection to the worker that has the fewest."""
+        with connection:
+            for worker in sorted(self._workers, key=lambda w: (w.connections, w.dealt)):
+                if worker.channel is not None and handover.give(
+                    worker.channel, connection, secured=secured
+                ):
+                    worker.connections += 1
+                    worker.dealt += 1
+                    return
+        log.error("a connection was refused: no worker is running")
+
+    def out_of_files(self) -> None:
+        """The log says it; the workers' metrics are their own."""
+
+    async def _is_ready(self) -> bool:
+        return self._listening and await self._metrics.all_ready()
+
+    @property
+    def _first_load_s_max(self) -> float | None:
+        """As for a single process, and time for workers to start."""
+        return None if self._settings.take_over else WORKERS_START_S_MAX + FIRST_LOAD_S_MAX
+
+    def _is_staffed(self) -> bool:
+        return self._stop.is_set() or all(worker.channel for worker in self._workers)
+
+    async def _workers_ready(self) -> None:
+        """Wait until all workers are ready, or we are to stop."""
+        ready = False
+        while not (ready or self._stop.is_set()):
+            await asyncio.sleep(READY_LOOK_S)
+            ready = await self._metrics.all_ready()
 
     async def _keep(self, worker: Worker) -> None:
         """Have the worker run, as long as we are to serve."""
@@ -147,31 +187,6 @@ class Workers:
             worker.channel.close()
             worker.channel = None
 
-    async def _accept(self, address: Address, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        listener.setblocking(False)  # noqa: FBT003 - the library's
-        secured = isinstance(address, TcpAddress)
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                log.error("a connection was not accepted", error=str(error))
-                await asyncio.sleep(RESTART_S)
-                continue
-            with connection:
-                self._deal(connection, secured=secured)
-
-    def _deal(self, connection: socket.socket, *, secured: bool) -> None:
-        """Give a connection to the worker that has the fewest."""
-        for worker in sorted(self._workers, key=lambda w: (w.connections, w.dealt)):
-            if worker.channel is not None and handover.give(
-                worker.channel, connection, secured=secured
-            ):
-                worker.connections += 1
-                worker.dealt += 1
-                return
-        log.error("a connection was refused: no worker is running")
-
     async def _end(self) -> None:
         """Let all workers drain; whoever takes too long is ended."""
         running = [w.process for w in self._workers if w.process and w.process.returncode is None]
@@ -189,3 +204,15 @@ class Workers:
         for worker in self._workers:
             worker.metrics_path.unlink(missing_ok=True)
         self._home.rmdir()
+
+
+@contextlib.asynccontextmanager
+async def _one_error() -> AsyncIterator[None]:
+    """Turn a group of errors that says that an address can't be had into just that."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        for error in group.exceptions:
+            if isinstance(error, AddressError):
+                raise error from None
+        raise

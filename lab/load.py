@@ -44,7 +44,7 @@ class LoadGenerator:
     Args:
         port: Where to send.
         rate_per_s: Requests a second.
-        duration_s: For how long, warm-up included.
+        duration_s: For how long, warm-up included; `stop` ends it earlier.
         request: The bytes of the n-th request, head and body.
         connections: At least as many as are under way at once; else requests queue here, and
             their waiting counts.
@@ -96,6 +96,13 @@ class LoadGenerator:
             for transport in transports:
                 transport.abort()
         return self.result
+
+    def stop(self) -> None:
+        """Start no more requests: `run` returns when those under way are answered."""
+        self._pending -= self._count - self._sent
+        self._count = self._sent
+        if self._pending == 0:
+            self._done.set()
 
     def _tick(self, timer: int) -> None:
         """Start all that is due: more than one where a tick came late."""

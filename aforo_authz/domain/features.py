@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 ONE_SEGMENT = re.compile(r"\{[^*{}]*\}")
-PATH_CHARS_MAX = 8192  # A longer path matches no rule; Envoy's own limit is 60 KiB of headers.
+# A longer path is refused, whatever the default: it would cost more to read than it is worth, and
+# must not escape a rule by its length. Envoy's own limit is 60 KiB of headers.
+PATH_CHARS_MAX = 8192
 
 
 class TemplateError(ValueError):
@@ -19,6 +21,9 @@ class Needs:
     features: tuple[str, ...] = ()  # Sorted; all of them are needed.
     weight_units: int = 1
     known: bool = True
+
+
+REFUSED = Needs(known=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +59,23 @@ class Rules:
             path: As Envoy reports it, with its query; Envoy has normalised dots and slashes.
         """
         position = self.position_of(method=method, path=path)
-        return self._default if position is None else self._compiled[position][2]
+        if position is not None:
+            return self._compiled[position][2]
+        return REFUSED if _is_too_long(path) else self._default
 
     def position_of(self, *, method: str, path: str) -> int | None:
         """Return the place of the rule that matches, from 0; None if none does."""
+        if _is_too_long(path):
+            return None
         plain = plain_path(path)
-        if len(plain) <= PATH_CHARS_MAX:
-            for position, (methods, pattern, _) in enumerate(self._compiled):
-                if (not methods or method in methods) and pattern.fullmatch(plain):
-                    return position
+        for position, (methods, pattern, _) in enumerate(self._compiled):
+            if (not methods or method in methods) and pattern.fullmatch(plain):
+                return position
         return None
+
+
+def _is_too_long(path: str) -> bool:
+    return len(path) > PATH_CHARS_MAX and len(path.partition("?")[0]) > PATH_CHARS_MAX
 
 
 def plain_path(path: str) -> str:

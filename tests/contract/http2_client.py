@@ -160,8 +160,10 @@ class Http2Client:
             self.send(SettingsFrame(0, flags=["ACK"]))
         elif isinstance(frame, GoAwayFrame):
             self.goaways.append(frame)
-        elif isinstance(frame, PingFrame):
+        elif isinstance(frame, PingFrame) and "ACK" in frame.flags:
             self.pongs += 1
+        elif isinstance(frame, PingFrame):
+            self.send(PingFrame(0, frame.opaque_data, flags=["ACK"]))
         elif isinstance(frame, RstStreamFrame):
             self.answers[frame.stream_id].reset = frame.error_code
             self.ended.add(frame.stream_id)

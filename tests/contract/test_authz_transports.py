@@ -83,6 +83,7 @@ MakeServer = Callable[[], Server]
 @pytest.fixture(params=["ngh2", "grpcio"])
 def make_server(request: pytest.FixtureRequest) -> MakeServer:
     health = Health(lambda: True)
+    health.listening = True
     methods = {**METHODS, HEALTH: health.check}
     return lambda: Ngh2Server(methods) if request.param == "ngh2" else GrpcioServer(methods)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from aforo_authz.server import (
     RESOURCE_EXHAUSTED,
     UNIMPLEMENTED,
     Address,
+    AddressError,
     TcpAddress,
     UnixAddress,
 )
 from aforo_authz.server_ngh2 import Ngh2Server
-from tests.contract.http2_client import Http2Client, framed, grpc_headers
+from tests.contract.http2_client import PREFACE, Http2Client, framed, grpc_headers
 
 pytestmark = [
     pytest.mark.contract,
@@ -444,6 +446,80 @@ async def test_a_call_that_crosses_the_first_goaway_is_still_answered(world: Wor
     world.release.set()
     await client.answer(hanging)
     await draining
+
+
+async def test_the_last_goaway_waits_for_a_client_that_is_slow_to_read_the_first(
+    world: World,
+) -> None:
+    client = await world.client()
+    await client.call(ECHO)
+    draining = asyncio.ensure_future(world.server.drain(5.0))
+    await asyncio.sleep(0.3)
+
+    # It reads only now that we want to end; what it begins before is answered.
+    assert (await client.call(ECHO, b"unaware")).message == b"unaware"
+    await client.read_to_the_end()
+    await draining
+    assert len(client.goaways) == 2
+
+
+async def test_a_connection_that_waits_to_be_accepted_when_draining_begins_is_served(
+    world: World, tmp_path: Path
+) -> None:
+    path = UnixAddress(tmp_path / "a.sock")
+    await world.server.start([path])
+    # Without a turn of the loop, in which it would be accepted.
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path.path))
+        connection.setblocking(False)  # noqa: FBT003 - the library's
+        draining = asyncio.ensure_future(world.server.drain(5.0))
+        client = Http2Client(*await asyncio.open_unix_connection(sock=connection))
+        world.clients.append(client)
+        client.send(PREFACE, SettingsFrame(0))
+
+        assert (await client.call(ECHO, b"waited")).message == b"waited"
+        await client.read_to_the_end()
+        await draining
+        await client.close()
+
+
+async def test_who_takes_over_a_socket_replaces_it_and_leaves_it_to_the_next(
+    world: World, tmp_path: Path
+) -> None:
+    path = UnixAddress(tmp_path / "a.sock")
+    await world.server.start([path])
+    successor = Ngh2Server({ECHO: lambda message, _: b"new " + message}, take_over=True)
+
+    await successor.bind([path])
+    old = await Http2Client.connect(path)
+    assert (await old.call(ECHO, b"x")).message == b"x"
+    await successor.begin()
+    new = await Http2Client.connect(path)
+    assert (await new.call(ECHO, b"x")).message == b"new x"
+    assert (await old.call(ECHO, b"x")).message == b"x"
+    await old.close()
+    await new.close()
+
+    # Neither takes a file away that a successor may have written.
+    await world.server.drain(0.1)
+    await successor.drain(0.1)
+    assert names_in(tmp_path) == ["a.sock"]
+
+
+async def test_a_file_that_is_no_socket_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary")
+    server = Ngh2Server({}, take_over=True)
+
+    with pytest.raises(AddressError, match=r"notes\.txt: it is no socket; remove it"):
+        await server.bind([UnixAddress(tmp_path / "fine.sock"), UnixAddress(path)])
+
+    assert path.read_text() == "dear diary"
+    assert names_in(tmp_path) == ["notes.txt"]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 async def test_draining_waits_no_longer_than_it_was_told(world: World) -> None:

@@ -8,12 +8,14 @@ from aforo_authz.health import NOT_SERVING, SERVING, Health
 from aforo_authz.server import AddressError, TcpAddress, UnixAddress, parse_address
 
 
-def test_health_says_no_before_the_read_model_is_loaded_and_while_draining() -> None:
+def test_health_says_no_before_the_read_model_is_loaded_and_we_listen_and_while_draining() -> None:
     ready = False
     health = Health(lambda: ready)
 
     assert health.check(b"", None) == NOT_SERVING
     ready = True
+    assert health.check(b"", None) == NOT_SERVING
+    health.listening = True
     assert health.check(b"", None) == SERVING
     health.draining = True
     assert health.check(b"", None) == NOT_SERVING

@@ -174,3 +174,22 @@ def test_the_owners_words_for_a_refusal_replace_the_default_ones(
     assert (denial.status, denial.title) == (403, "Enough")
     assert denial.code == DENIALS[Reason.QUOTA_EXCEEDED].code
     assert settings.denial_of(Reason.UNAUTHENTICATED) == DENIALS[Reason.UNAUTHENTICATED]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"AFORO_AUTHZ_LISTEN": "127.0.0.1:9001"}, "needs UNIX sockets only in LISTEN"),
+        ({"AFORO_AUTHZ_LISTEN": "unix:/a, 127.0.0.1:9001"}, "needs UNIX sockets only in LISTEN"),
+        ({"AFORO_AUTHZ_TRANSPORT": "grpcio"}, "needs TRANSPORT=ngh2"),
+        ({"AFORO_AUTHZ_DRAIN_NOTICE_S": "3"}, "set one"),
+    ],
+)
+def test_taking_over_goes_with_unix_sockets_and_without_a_notice(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str
+) -> None:
+    good = {"AFORO_AUTHZ_LISTEN": "unix:/run/a.sock", "AFORO_AUTHZ_TAKE_OVER": "true"}
+    assert loaded(monkeypatch, **good).take_over
+
+    with pytest.raises(SettingsError, match=f"AFORO_AUTHZ_TAKE_OVER.*{words}"):
+        loaded(monkeypatch, **(good | variables))

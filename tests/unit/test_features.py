@@ -123,11 +123,15 @@ def test_a_rule_says_how_heavy_a_call_is() -> None:
     assert rules.needs_of(method="GET", path="/a").weight_units == 5
 
 
-def test_a_path_of_absurd_length_is_named_by_no_rule() -> None:
-    long = "/" + "a" * PATH_CHARS_MAX
+@pytest.mark.parametrize("filling", ["a", ";", "/"])
+def test_a_path_of_absurd_length_is_refused_even_where_the_default_allows(filling: str) -> None:
+    long = "/" + filling * PATH_CHARS_MAX
+    rules = Rules([rule("/dear/**", "f")], default_allows=True)
 
-    assert needed(long, rule("/**", "f")) is None
-    assert needed(long[:-1], rule("/**", "f")) == ("f",)
+    assert not rules.needs_of(method="GET", path=long).known
+    assert rules.needs_of(method="GET", path=long[:-1]).known
+    assert rules.needs_of(method="GET", path=f"/dear?{long}").features == ("f",)
+    assert rules.position_of(method="GET", path="/dear" + long) is None
 
 
 segments = st.text(st.characters(blacklist_characters="/;?#", min_codepoint=33), min_size=1).filter(
