@@ -23,7 +23,7 @@ from aforo_authz.domain.access import PASSING, CredentialKind, Decision, Outcome
 from aforo_authz.domain.features import Needs, Rules, sorted_unique
 from aforo_authz.domain.quotas import Standing
 from aforo_authz.policies import Presented
-from aforo_authz.wire import response_headers_added
+from aforo_authz.wire import metadata_added, response_headers_added, upstream_headers_added
 
 OK, PERMISSION_DENIED = 0, 7  # google.rpc.Code
 OWN_PREFIX = "x-aforo-"
@@ -251,9 +251,19 @@ _ID_PLACE = "THE DECISION'S ID GOES IN HERE ."
 def _allowed_around_id(facts: _Facts) -> tuple[bytes, ...]:
     """Return the answer that lets a call pass, in pieces: the decision's id goes between them.
 
-    Building it costs several times what the decision does, and all but the id is the same for
-    most calls of a tenant. Nothing in the facts is the client's choice: nobody can fill this cache.
+    All but the id is the same for most calls of a tenant, and all but the tenant for most tenants
+    of a plan. Nothing in the facts is the client's choice: nobody can fill this cache.
     """
+    of_anybody = _allowed_anybody_around_id(facts._replace(tenant_id="", subscription_id=""))
+    headers = _said(_names_of_tenant(facts))
+    metadata = _said({"tenant": facts.tenant_id, "subscription": facts.subscription_id})
+    of_tenant = upstream_headers_added(headers.items()) + metadata_added(metadata.items())
+    return (*of_anybody[:-1], of_anybody[-1] + of_tenant)
+
+
+@functools.lru_cache(maxsize=4096)
+def _allowed_anybody_around_id(facts: _Facts) -> tuple[bytes, ...]:
+    """Return the same without what is said of the tenant; building it costs several decisions."""
     passed = OkHttpResponse(
         headers=_options(_told_to_upstream(facts, _ID_PLACE)),
         response_headers_to_add=_options(_told_to_caller(facts, _ID_PLACE)),
@@ -321,8 +331,7 @@ def _told_when_refused(decision: Decision, denial: Denial) -> dict[str, str]:
 
 def _told_to_upstream(facts: _Facts, decision_id: str) -> dict[str, str]:
     headers = {
-        "x-aforo-tenant": facts.tenant_id,
-        "x-aforo-subscription": facts.subscription_id,
+        **_names_of_tenant(facts),
         "x-aforo-features": ",".join(facts.features),
         "x-aforo-decision": facts.outcome.value,
         "x-aforo-decision-id": decision_id,
@@ -330,7 +339,11 @@ def _told_to_upstream(facts: _Facts, decision_id: str) -> dict[str, str]:
         "x-aforo-stale": "true" if facts.stale else "",
     }
     # A header that we don't set must not be the client's either: see `headers_to_remove`.
-    return {name: value for name, value in headers.items() if value}
+    return _said(headers)
+
+
+def _names_of_tenant(facts: _Facts) -> dict[str, str]:
+    return {"x-aforo-tenant": facts.tenant_id, "x-aforo-subscription": facts.subscription_id}
 
 
 def _metadata(facts: _Facts, decision_id: str) -> Struct:
@@ -348,7 +361,11 @@ def _metadata(facts: _Facts, decision_id: str) -> Struct:
         "stale": "true" if facts.stale else "",
         "catalog_version": facts.catalog_version,
     }
-    return Struct(fields={k: Value(string_value=v) for k, v in values.items() if v})
+    return Struct(fields={k: Value(string_value=v) for k, v in _said(values).items()})
+
+
+def _said(texts: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if text}
 
 
 def _options(headers: Mapping[str, str]) -> Iterable[HeaderValueOption]:

@@ -5,32 +5,17 @@ Only where one server holds every key: in a cluster a script may read no keys bu
 
 import hashlib
 
-from aforo_authz.read_model import is_credential
-
-# KEYS: a credential. Answers {credential, policy, margin}; the latter two only if there is a
-# credential. tenant_id is the first field of its message: tag 0x0a, a length below 128, the text.
+# KEYS: a credential. Answers {sync's mark, credential, policy, margin}; the latter two only if
+# there is a credential. All are of one moment: where the mark is there, what is absent is absent.
+# tenant_id is the first field of its message: tag 0x0a, a length below 128, the text.
 LOOKUP = """
+local mark = redis.call('GET', 'aforo:v1:sync')
 local credential = redis.call('GET', KEYS[1])
 if not credential or credential:byte(1) ~= 10 or credential:byte(2) > 127 then
-  return {credential}
+  return {mark, credential}
 end
 local prefix = 'aforo:v1:{' .. credential:sub(3, 2 + credential:byte(2)) .. '}:'
-return {credential, redis.call('GET', prefix .. 'policy'), redis.call('GET', prefix .. 'margin')}
+local policy, margin = redis.call('GET', prefix .. 'policy'), redis.call('GET', prefix .. 'margin')
+return {mark, credential, policy, margin}
 """
 LOOKUP_SHA = hashlib.sha1(LOOKUP.encode(), usedforsecurity=False).hexdigest()
-
-
-def get(key: str) -> tuple[str | int, ...]:
-    return ("GET", key)
-
-
-def whole_caller(key: str, *, taught: bool) -> tuple[str | int, ...]:
-    """Return what asks for a key and, if it is a credential, for its tenant's values as well.
-
-    Args:
-        key: Any of the read model.
-        taught: Does Redis know the script? If not, asking teaches it.
-    """
-    if not is_credential(key):
-        return get(key)
-    return ("EVALSHA", LOOKUP_SHA, 1, key) if taught else ("EVAL", LOOKUP, 1, key)

@@ -12,6 +12,8 @@ known, a margin holds until another one is there. It ends by itself with its per
 """
 
 import asyncio
+import contextlib
+import functools
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -22,9 +24,10 @@ import structlog
 from aforo_authz import read_model
 from aforo_authz.domain.access import Known
 from aforo_authz.domain.features import Rules
-from aforo_authz.lookup import get, whole_caller
+from aforo_authz.lookup import LOOKUP, LOOKUP_SHA
 from aforo_authz.policies import PoliciesUnavailableError, Presented
-from aforo_authz.redis_link import Failure, RedisAnswerError
+from aforo_authz.readings import Reading, Readings
+from aforo_authz.redis_link import Failure, RedisAnswerError, Told
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.remembered import Remembered
 
@@ -33,7 +36,6 @@ log = structlog.get_logger(__name__)
 RETRY_S = 0.1
 READ_S_MAX = 1.0  # A read is shared; those who wait for it give up earlier, by their own budgets.
 ALWAYS_WATCHED = (read_model.ROUTES_KEY, read_model.SYNC_KEY)
-HEARD_MAX = 10_000  # More than that is as good as everything.
 RELOAD_KEYS_MAX = 100  # Keys in one read: decoding them keeps the loop busy for 2 ms.
 
 
@@ -73,16 +75,9 @@ class NearCache:
         self.remembered = Remembered(
             entries_max=entries_max, bytes_max=bytes_max, strangers_max=strangers_max
         )
-        self._loading: dict[str, asyncio.Future[RedisAnswerError | None]] = {}
-        self._next_reading: asyncio.Future[RedisAnswerError | None] = asyncio.Future()
-        self._wanted: set[str] = set()  # to be read in the next turn of the loop
+        self._readings = Readings(nodes)
         self._changed: set[str] = set()  # told of by Redis, not read again yet
-        self._outdated: set[str] = set()  # changed while they were being loaded
-        self._reads = 0  # Under way.
-        self._heard: set[str] = set()  # Changed while any read was under way.
-        self._taught = False  # Does Redis know the script of whole callers?
         self._wake = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._readers: set[asyncio.Task[None]] = set()
         self._current = False  # Was all that Redis told of read again?
         self._complete = False  # Was aforo:v1:sync there at the last look?
@@ -109,7 +104,8 @@ class NearCache:
             self.counts.hits += 1
             return known
         self.counts.misses += 1
-        return self._load_and_find(presented, known, budget_s)
+        # Begun here, not by the coroutine: so the question leaves in this turn of the loop.
+        return self._find_when_read(presented, known, self._readings_of(known), budget_s)
 
     async def run(self) -> None:
         """Keep the cache equal to Redis until cancelled. Errors end in another attempt."""
@@ -117,148 +113,151 @@ class NearCache:
             tasks.create_task(self._nodes.run())
             tasks.create_task(self._reload_changed())
 
-    async def _load_and_find(
-        self, presented: Presented, missing: list[str], budget_s: float
+    async def _find_when_read(
+        self, presented: Presented, missing: list[str], readings: list[Reading], budget_s: float
     ) -> Known:
-        try:
-            async with asyncio.timeout(budget_s):
-                # Three steps at most: credential, then policy and margin, then the partition.
-                while True:
-                    await self._load(missing)
-                    known = self.remembered.find(presented, stale=self.stale)
-                    if isinstance(known, Known):
-                        break
-                    missing = known
-        except TimeoutError as error:
-            raise PoliciesUnavailableError(
-                f"Redis did not answer in {budget_s * 1000:.0f} ms and nothing is remembered"
-            ) from error
-        except RedisAnswerError as error:
-            raise PoliciesUnavailableError(f"{error}; nothing is remembered") from error
-        except read_model.UnreadableValueError as error:
-            raise PoliciesUnavailableError(str(error)) from error
+        now_s = asyncio.get_running_loop().time
+        ends_s = now_s() + budget_s
+        # Three steps at most: credential, then policy and margin, then the partition.
+        while True:
+            for reading in readings:
+                try:
+                    await self._readings.wait(reading, ends_s - now_s())
+                except RedisAnswerError as error:
+                    raise _unavailable(error) from error
+                if reading.failure is not None:
+                    raise _unavailable(reading.failure)
+                for key in reading.unread:
+                    if key in missing:
+                        raise self._why_missing(key)
+            known = self.remembered.find(presented, stale=self.stale)
+            if isinstance(known, Known):
+                break
+            missing, readings = known, self._readings_of(known)
         if known.credential is None:
             # While nobody tells of changes, one created now would go unnoticed.
             self.remembered.put_stranger(presented, lasting=not self.stale)
         return known
 
-    async def _load(self, keys: Iterable[str]) -> None:
-        """Read keys into the cache; one read per key, however many wait for it."""
-        for reading in {self._reading_of(key) for key in keys}:
-            # Shielded: others may wait for the same.
-            failure = await asyncio.shield(reading)
-            if failure is not None and not all(key in self.remembered for key in keys):
-                raise failure
-        for key in keys:
-            if key not in self.remembered:
-                raise self._why_missing(key)
+    def _readings_of(self, keys: list[str]) -> list[Reading]:
+        """Return the readings that bring these keys; begin one of those that nobody reads yet."""
+        readings = self._readings.of(keys)
+        begun = self._readings.begin(keys)
+        if begun.keys:
+            readings.append(begun)
+            if read_model.is_credential(keys[0]) and not self._nodes.several:
+                self._look_up(begun, "EVALSHA", LOOKUP_SHA)
+            else:
+                self._read_later(begun)
+        return readings
 
-    def _reading_of(self, key: str) -> "asyncio.Future[RedisAnswerError | None]":
-        """Return what ends when a key has been read: with None, or with why it could not be."""
-        reading = self._loading.get(key)
-        if reading is None:
-            if not self._wanted:
-                loop = asyncio.get_running_loop()
-                self._next_reading = loop.create_future()
-                # The end of this turn of the loop: what else arrived in it comes along.
-                loop.call_soon(self._start_reading)
-            self._wanted.add(key)
-            reading = self._loading[key] = self._next_reading
-        return reading
+    def _end(self, reading: Reading, failure: RedisAnswerError | None, started_s: float) -> None:
+        failed = None if failure is None else failure.failure
+        self._observe("read", time.perf_counter() - started_s, failed)
+        self.on_changed(self._readings.end(reading, failure))
 
-    def _start_reading(self) -> None:
-        keys, self._wanted = self._wanted, set()
-        work = self._read_wanted(sorted(keys), self._next_reading)
-        task = asyncio.get_running_loop().create_task(work)
+    def _look_up(self, reading: Reading, command: str, script: str) -> None:
+        """Read all of a caller by one script: only where one server has every key."""
+        (key,) = reading.keys
+        told = Told(functools.partial(self._on_caller, reading, time.perf_counter()))
+        self._nodes.send(key, (command, script, 1, key), told, budget_s=READ_S_MAX)
+
+    def _on_caller(self, reading: Reading, started_s: float, answer: Any) -> None:  # noqa: ANN401 - Redis'
+        """Take what Redis answered of a caller, before anything that it says afterwards."""
+        failure: RedisAnswerError | None = None
+        try:
+            if not isinstance(answer, RedisAnswerError):
+                self._take_caller(reading, *answer)
+            elif answer.is_unknown_script:
+                self._look_up(reading, "EVAL", LOOKUP)  # This also teaches it the script.
+                return
+            elif answer.failure is Failure.REFUSED:
+                self._read_later(reading)  # One by one, to see which of them is no good.
+                return
+            else:
+                failure = answer
+        except Exception:
+            # A wrong turn of ours must not cost the connection that told us.
+            log.exception("the cache broke")
+        self._end(reading, failure, started_s)
+
+    def _take_caller(
+        self, reading: Reading, mark: bytes | None, credential: bytes | None, *others: bytes | None
+    ) -> None:
+        self._set_complete(mark is not None)
+        (key,) = reading.keys
+        reading.unread = [] if self._take(key, credential) else [key]
+        taken = self.remembered.entries.get(key)
+        if others and taken is not None:
+            policy, margin = others
+            for other, value in (
+                (read_model.policy_key(taken.tenant_id), policy),
+                (read_model.margin_key(taken.tenant_id), margin),
+            ):
+                if other not in self.remembered:
+                    self._take(other, value)
+
+    def _read_later(self, reading: Reading) -> None:
+        async def read() -> None:
+            with contextlib.suppress(RedisAnswerError):  # Who waits is told.
+                await self._read(reading)
+
+        task = asyncio.get_running_loop().create_task(read())
         self._readers.add(task)
         task.add_done_callback(self._readers.discard)
 
-    async def _read_wanted(
-        self, keys: list[str], reading: "asyncio.Future[RedisAnswerError | None]"
-    ) -> None:
-        failure: RedisAnswerError | None = None
-        try:
-            await self._read(keys, whole_callers=True)
-        except RedisAnswerError as error:
-            failure = error
-        finally:
-            for key in keys:
-                del self._loading[key]
-            reading.set_result(failure)
-            again = self._outdated.intersection(keys)
-            if again:
-                self._outdated -= again
-                self.on_changed(list(again))
-
-    def _why_missing(self, key: str) -> Exception:
+    def _why_missing(self, key: str) -> PoliciesUnavailableError:
         if self._complete:
-            return read_model.UnreadableValueError(key, "it is damaged or of a newer version")
+            why = read_model.UnreadableValueError(key, "it is damaged or of a newer version")
+            return PoliciesUnavailableError(str(why))
         return PoliciesUnavailableError(
             f"{read_model.SYNC_KEY} is not in Redis: the read model is empty or being filled;"
             " is aforo-admin sync running?"
         )
 
-    async def _read(self, keys: list[str], *, whole_callers: bool = False) -> None:
+    async def _read(self, reading: Reading) -> None:
         """Read keys from Redis and put what can be understood into the cache.
 
-        Args:
-            keys: Any of the read model.
-            whole_callers: With a credential read its tenant's values as well, where that can be
-                had in the same round trip.
+        Raises:
+            RedisAnswerError: Redis could not be asked.
         """
-        self._reads += 1
+        # Before and after: between two looks that both find the mark, absent means absent.
+        asked = [("GET", k) for k in (read_model.SYNC_KEY, *reading.keys, read_model.SYNC_KEY)]
+        failure: RedisAnswerError | None = None
         started_s = time.perf_counter()
         try:
-            answers = await self._ask(keys, whole_callers=whole_callers)
-            if any(isinstance(a, RedisAnswerError) and a.is_unknown_script for a in answers):
-                self._taught = False
-                answers = await self._ask(keys, whole_callers=whole_callers)
-            before, *values, after = answers
-            failed = [answer for answer in (before, after) if isinstance(answer, RedisAnswerError)]
-            if not failed:
-                self._set_complete(before is not None and self._is_trusted(after))
-                for key, value in zip(keys, values, strict=True):
-                    if isinstance(value, RedisAnswerError) and not value.is_of_the_value:
-                        failed.append(value)
-                    else:
-                        self._take(key, value)
-            if failed:
-                raise failed[0]
-            self._observe("read", time.perf_counter() - started_s, None)
+            before, *values, after = await self._nodes.ask_all(asked, budget_s=READ_S_MAX)
+            for answer in (before, after):
+                if isinstance(answer, RedisAnswerError):
+                    raise answer
+            self._set_complete(before is not None and self._is_trusted(after))
+            reading.unread = self._take_all(zip(reading.keys, values, strict=True))
         except RedisAnswerError as error:
-            self._observe("read", time.perf_counter() - started_s, error.failure)
+            failure = error
             raise
         finally:
-            self._reads -= 1
-            if not self._reads:
-                self._heard.clear()
+            self._end(reading, failure, started_s)
 
-    async def _ask(self, keys: list[str], *, whole_callers: bool) -> list[Any]:
-        whole = whole_callers and not self._nodes.several
-        asked = [whole_caller(k, taught=self._taught) if whole else get(k) for k in keys]
-        # Before and after: between two looks that both find the mark, absent means absent.
-        look = get(read_model.SYNC_KEY)
-        return await self._nodes.ask_all([look, *asked, look], budget_s=READ_S_MAX)
+    def _take_all(self, pairs: Iterable[tuple[str, Any]]) -> list[str]:
+        """Put values into the cache; return the keys of which nothing is remembered.
 
-    def _take(self, key: str, value: Any) -> None:  # noqa: ANN401 - whatever Redis answered
-        """Put a value into the cache, and what came with it."""
-        if isinstance(value, list):  # A whole caller.
-            self._taught = True
-            value, *others = value
-            self._take(key, value)
-            credential = self.remembered.entries.get(key)
-            if not others or credential is None:
-                return
-            tenant_id = credential.tenant_id
-            known = (read_model.policy_key(tenant_id), read_model.margin_key(tenant_id))
-            for other, its_value in zip(known, others, strict=True):
-                if other not in self.remembered:
-                    self._take(other, its_value)
-                    if other in self._heard or len(self._heard) >= HEARD_MAX:
-                        self.on_changed([other])  # Since this was read.
-            return
+        Raises:
+            RedisAnswerError: Redis refused to tell some of them. The others are taken.
+        """
+        unread, refused = [], None
+        for key, value in pairs:
+            if isinstance(value, RedisAnswerError) and not value.is_of_the_value:
+                refused = refused or value
+            elif not self._take(key, value):
+                unread.append(key)
+        if refused is not None:
+            raise refused
+        return unread
+
+    def _take(self, key: str, value: Any) -> bool:  # noqa: ANN401 - whatever Redis answered
+        """Put a value into the cache, if it can be understood; say if anything is remembered."""
         if value is None and not self._is_absent(key):
-            return
+            return key in self.remembered
         try:
             if isinstance(value, RedisAnswerError):
                 raise read_model.UnreadableValueError(key, str(value))  # noqa: TRY301
@@ -267,6 +266,8 @@ class NearCache:
             # The last value that could be read goes on serving.
             self.counts.unreadable += 1
             log.error("unreadable value in Redis", error=str(error))
+            return key in self.remembered
+        return True
 
     def _is_absent(self, key: str) -> bool:
         """Does a value that isn't there mean that there is none?"""
@@ -292,10 +293,11 @@ class NearCache:
             self._doubted_micros = self.synced_micros
 
     def _set_complete(self, complete: bool) -> None:  # noqa: FBT001 - its name says it
-        appeared = complete and not self._complete
+        if complete == self._complete:
+            return
         self._complete = complete
-        self._was_complete = self._was_complete or complete
-        if appeared:
+        if complete:
+            self._was_complete = True
             self._suspect_all()  # What was kept meanwhile may have changed or gone.
         self._tell_state()
 
@@ -313,13 +315,10 @@ class NearCache:
         if keys is None:
             self._doubt_absence()
             self._suspect_all()
-        if self._reads and keys is not None and len(self._heard) < HEARD_MAX:
-            self._heard.update(keys)
         for key in keys or ():
             self.remembered.forget_stranger(key)
-            if key in self._loading:
-                # The read under way may be older than the change: another one follows it.
-                self._outdated.add(key)
+            if key in self._readings:
+                self._readings.outdate(key)  # Read again when that is over.
             elif key in self.remembered or key in ALWAYS_WATCHED:
                 self._changed.add(key)
         if self._changed:
@@ -332,12 +331,11 @@ class NearCache:
     def _suspect_all(self) -> None:
         """Read again what is known: all of it may have changed, unnoticed."""
         self._changed.update(self.remembered, ALWAYS_WATCHED)
-        self._outdated.update(self._loading)
+        self._readings.outdate_all()
         self.remembered.strangers.clear()
         self._wake.set()
 
     def on_disconnected(self, error: Exception | None) -> None:
-        self._taught = False
         self._doubt_absence()
         self.remembered.strangers.clear()
         self._tell_state(error)
@@ -358,22 +356,22 @@ class NearCache:
 
     async def _reload(self) -> None:
         """Read again what has changed. What can't be read stays marked as changed."""
-        async with self._reloading:  # One at a time: else an older answer could come last.
-            self._wake.clear()
-            while self._changed:
-                batch = min(len(self._changed), RELOAD_KEYS_MAX)
-                keys = [self._changed.pop() for _ in range(batch)]
-                try:
-                    await self._read(keys)
-                except BaseException:
-                    self._changed.update(keys)
-                    self._wake.set()
-                    self._current = False
-                    self.remembered.strangers.clear()
-                    raise
-                self.counts.reloads += len(keys)
-            self._current = True
-            self._tell_state()
+        self._wake.clear()
+        while self._changed:
+            batch = min(len(self._changed), RELOAD_KEYS_MAX)
+            keys = [self._changed.pop() for _ in range(batch)]
+            try:
+                # What is being read already was asked for after it had changed.
+                await self._read(self._readings.begin(keys))
+            except BaseException:
+                self._changed.update(keys)
+                self._wake.set()
+                self._current = False
+                self.remembered.strangers.clear()
+                raise
+            self.counts.reloads += len(keys)
+        self._current = True
+        self._tell_state()
 
     def _tell_state(self, error: Exception | None = None) -> None:
         """Log when the state changes, and only then."""
@@ -393,3 +391,7 @@ class NearCache:
             )
         else:
             log.info("the cache follows Redis", entries=len(self.remembered.entries))
+
+
+def _unavailable(error: RedisAnswerError) -> PoliciesUnavailableError:
+    return PoliciesUnavailableError(f"{error}; nothing is remembered")

@@ -27,6 +27,34 @@ _NOT_ENOUGH = object()
 Answer = asyncio.Future[Any]
 
 
+class Told:
+    """Takes an answer as a future does, but hands it on at once: not a turn of the loop later.
+
+    So what is told sees answers and news in the order in which Redis sent them.
+
+    Args:
+        tell: Called with Redis' answer, or with a RedisAnswerError. Must not raise.
+    """
+
+    __slots__ = ("_done", "_tell")
+
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        self._tell = tell
+        self._done = False
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, answer: Any) -> None:  # noqa: ANN401 - any answer of Redis
+        self._done = True
+        self._tell(answer)
+
+    set_exception = set_result
+
+
+Receiver = Answer | Told
+
+
 class Failure(StrEnum):
     """Why Redis could not be asked."""
 
@@ -59,7 +87,7 @@ class Listener(Protocol):
     def on_changed(self, keys: list[str] | None) -> None:
         """Redis says that these keys were written; None: any may have been."""
 
-    def on_redirect(self, error: str, command: bytes, answer: Answer) -> None:
+    def on_redirect(self, error: str, command: bytes, answer: Receiver) -> None:
         """The key is elsewhere (MOVED, ASK): ask there, and settle the answer."""
 
     def on_lost(self, link: "Link") -> None:
@@ -75,12 +103,12 @@ class Link(asyncio.Protocol):
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
-        self._pending: deque[tuple[Answer, bytes]] = deque()
+        self._pending: deque[tuple[Receiver, bytes]] = deque()
         self._outgoing: list[bytes] = []
         self._heard_s = self._beat_s = self._loop.time()
         self._heartbeat: asyncio.TimerHandle | None = None
 
-    def send(self, command: bytes, answer: Answer) -> None:
+    def send(self, command: bytes, answer: Receiver) -> None:
         """Send a command at the end of this turn of the loop; `answer` will be settled."""
         if not self.open:
             fail(answer, Failure.LOST, "no connection to Redis")
@@ -237,7 +265,7 @@ def packed(command: tuple[str | bytes | int, ...]) -> bytes:
     return written
 
 
-def fail(answer: Answer, failure: Failure, message: str) -> None:
+def fail(answer: Receiver, failure: Failure, message: str) -> None:
     """Settle an answer with an error, unless somebody else has settled it."""
     if not answer.done():
         answer.set_exception(RedisAnswerError(failure, message))

@@ -14,7 +14,16 @@ from typing import Any, Protocol
 
 import structlog
 
-from aforo_authz.redis_link import Answer, Failure, Link, RedisAnswerError, connect, fail, packed
+from aforo_authz.redis_link import (
+    Answer,
+    Failure,
+    Link,
+    Receiver,
+    RedisAnswerError,
+    connect,
+    fail,
+    packed,
+)
 from aforo_authz.redis_url import Kind, Node, Target, TcpNode
 
 log = structlog.get_logger(__name__)
@@ -68,7 +77,7 @@ class RedisNodes:
         self._by_slot: list[Link | None] = [None] * SLOTS
         self._guide: Link | None = None  # To a Sentinel, or a node that knows the cluster.
         self._unsettled = asyncio.Event()
-        self._deadlines: deque[tuple[float, Answer]] = deque()
+        self._deadlines: deque[tuple[float, Receiver]] = deque()
         self._held_up = False  # Was it this process that kept answers waiting?
 
     async def wait_connected(self) -> None:
@@ -87,17 +96,27 @@ class RedisNodes:
             A future of Redis' answer, or of a RedisAnswerError: at the latest when the budget is
             spent. Then the command may have been carried out, or not.
         """
-        loop = asyncio.get_running_loop()
-        answer: Answer = loop.create_future()
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self.send(key, command, answer, budget_s=budget_s)
+        return answer
+
+    def send(
+        self, key: str, command: tuple[str | bytes | int, ...], answer: Receiver, *, budget_s: float
+    ) -> None:
+        """Do what `ask` does, with an answer that is there already."""
         link = self._only or self._by_slot[slot_of(key)]
         if link is None:
             fail(answer, Failure.LOST, "no connection to Redis")
-            return answer
+            return
+        self.limit(answer, budget_s)
+        link.send(packed(command), answer)
+
+    def limit(self, answer: Receiver, budget_s: float) -> None:
+        """Let an answer fail once a budget is spent, unless it is settled by then."""
+        loop = asyncio.get_running_loop()
         if not self._deadlines:
             loop.call_later(TICK_S, self._expire)
         self._deadlines.append((loop.time() + budget_s, answer))
-        link.send(packed(command), answer)
-        return answer
 
     async def ask_all(
         self, questions: Sequence[tuple[str | int, ...]], *, budget_s: float
@@ -161,7 +180,7 @@ class RedisNodes:
             self._tell_disconnected(ConnectionError(f"the connection to {link.node} was lost"))
             self._unsettled.set()
 
-    def on_redirect(self, error: str, command: bytes, answer: Answer) -> None:
+    def on_redirect(self, error: str, command: bytes, answer: Receiver) -> None:
         kind, _, address = error.split(" ")
         host, _, port = address.rpartition(":")
         link = self._links.get(TcpNode(host, int(port)))

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from aforo_authz import read_model
 from aforo_authz.domain.access import Credential, Known, Margin, Policy
@@ -10,7 +10,16 @@ from aforo_authz.lru import MISSING, Lru
 from aforo_authz.policies import STRANGER, Presented, same_kind
 
 COMPOSED_MAX = 4096
-_NOTHING = (-1, STRANGER)
+# Who is found composed is not marked as used again. So that those who call often are not forgotten
+# for it, all are composed anew long before so many others were put that it would be their turn.
+ENTRIES_PER_COMPOSED = 8
+
+
+class _Composed(NamedTuple):
+    """What is known of a caller, and what that was put together from."""
+
+    known: Known
+    sources: tuple[tuple[str, Any], ...]  # (key, value)
 
 
 class Remembered:
@@ -27,9 +36,8 @@ class Remembered:
             entries_max=entries_max, bytes_max=bytes_max, bytes_of=read_model.bytes_of
         )
         self.strangers = Lru(entries_max=strangers_max)  # By hash of the credential.
-        # By hash of the credential: what was put together, and when, in changes.
-        self._composed: OrderedDict[str, tuple[int, Known]] = OrderedDict()
-        self._changes = 0
+        self._composed: OrderedDict[str, _Composed] = OrderedDict()  # By the same.
+        self._composed_max = min(COMPOSED_MAX, max(1, entries_max // ENTRIES_PER_COMPOSED))
 
     def __contains__(self, key: str) -> bool:
         return key in self.entries
@@ -40,30 +48,27 @@ class Remembered:
     def find(self, presented: Presented, *, stale: bool) -> Known | list[str]:
         """Return what is known, or the keys that have to be read before it can be told.
 
-        As long as no value changes it is the same object: what was decided on it holds on.
+        As long as no value of the caller's changes it is the same object: what was decided on it
+        holds on.
         """
         digest = presented.sha256_hex
-        changes, known = self._composed.get(digest, _NOTHING)
-        if (
-            changes == self._changes
-            and known.stale is stale
-            and same_kind(known.credential, presented)
-        ):
-            return known
+        composed = self._composed.get(digest)
+        if composed is not None:
+            known, sources = composed
+            get = self.entries.get
+            for key, value in sources:
+                if get(key, MISSING) is not value:  # Changed, or forgotten and followed no more.
+                    break
+            else:
+                if known.stale is stale and same_kind(known.credential, presented):
+                    return known
         if digest in self.strangers:
             return STRANGER
-        composed = self._compose(presented, stale=stale)
-        if isinstance(composed, Known) and composed.credential is not None:
-            if len(self._composed) >= COMPOSED_MAX:
-                self._composed.popitem(last=False)
-            self._composed[digest] = (self._changes, composed)
-        return composed
+        return self._compose(presented, stale=stale)
 
     def put(self, key: str, value: Any) -> None:  # noqa: ANN401 - one memory for every kind
         if value is not None:
             self.forget_stranger(key)
-        # Whatever it is, everything is put together anew: simple, and calls outnumber changes.
-        self._changes += 1
         self.entries.put(key, value)
 
     def put_stranger(self, presented: Presented, *, lasting: bool) -> None:
@@ -81,14 +86,14 @@ class Remembered:
             self.strangers.discard(key.removeprefix(prefix))
 
     def _compose(self, presented: Presented, *, stale: bool) -> Known | list[str]:
-        get, touch = self.entries.get, self.entries.touch
+        get = self.entries.get
         cred_key = read_model.credential_key(presented.sha256_hex)
         found = get(cred_key, MISSING)
         if found is MISSING:
             return [cred_key]
-        touch(cred_key)
         credential: Credential | None = same_kind(found, presented)
         if credential is None:
+            self.entries.touch(cred_key)
             return STRANGER
         policy_key = read_model.policy_key(credential.tenant_id)
         margin_key = read_model.margin_key(credential.tenant_id)
@@ -96,16 +101,19 @@ class Remembered:
         margin: Margin | None = get(margin_key, MISSING)
         if policy is MISSING or margin is MISSING:
             return [policy_key, margin_key]
-        touch(policy_key)
-        touch(margin_key)
-        if margin is None:
-            return Known(presented=True, credential=credential, policy=policy, stale=stale)
-        consumed_key = read_model.consumed_key(margin.partition)
-        confirmed_micros = get(consumed_key, MISSING)
-        if confirmed_micros is MISSING:
-            return [consumed_key]
-        touch(consumed_key)
-        return Known(
+        sources: tuple[tuple[str, Any], ...] = (
+            (cred_key, credential),
+            (policy_key, policy),
+            (margin_key, margin),
+        )
+        confirmed_micros: int | None = None
+        if margin is not None:
+            consumed_key = read_model.consumed_key(margin.partition)
+            confirmed_micros = get(consumed_key, MISSING)
+            if confirmed_micros is MISSING:
+                return [consumed_key]
+            sources += ((consumed_key, confirmed_micros),)
+        known = Known(
             presented=True,
             credential=credential,
             policy=policy,
@@ -113,3 +121,12 @@ class Remembered:
             margin_confirmed_micros=confirmed_micros or 0,
             stale=stale,
         )
+        self._keep(presented.sha256_hex, _Composed(known, sources))
+        return known
+
+    def _keep(self, digest: str, composed: _Composed) -> None:
+        for key, _ in composed.sources:
+            self.entries.touch(key)
+        if len(self._composed) >= self._composed_max and digest not in self._composed:
+            self._composed.popitem(last=False)
+        self._composed[digest] = composed

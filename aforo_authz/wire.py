@@ -1,35 +1,56 @@
-"""The part of Envoy's answer that changes with every call of a quota, encoded by hand.
+"""The parts of Envoy's answer that are made anew for many calls, encoded by hand.
 
-Building it with the messages' own classes takes 7 µs, as much as the whole decision; this takes 1.
-The layout is that of CheckResponse.ok_response.response_headers_to_add; a test reads it back with
-those classes.
+What a quota says changes with every call, what is said of the tenant with every tenant. Building
+either with the messages' own classes takes as long as the whole decision or longer; this takes a
+few microseconds. Protobuf merges messages that are written one behind the other: append these to an
+answer. The layout is that of CheckResponse; a test reads it back with the messages' own classes.
 """
 
 from collections.abc import Iterable
 
 # Protobuf: a field's number and type (2: bytes with their length before them) in one byte.
 _OK_RESPONSE = b"\x1a"  # CheckResponse.ok_response = 3
+_HEADERS = b"\x12"  # OkHttpResponse.headers = 2
 _RESPONSE_HEADERS_TO_ADD = b"\x32"  # OkHttpResponse.response_headers_to_add = 6
 _HEADER = b"\x0a"  # HeaderValueOption.header = 1
-_KEY = b"\x0a"  # HeaderValue.key = 1
-_VALUE = b"\x12"  # HeaderValue.value = 2
+_DYNAMIC_METADATA = b"\x22"  # CheckResponse.dynamic_metadata = 4
+_FIELDS = b"\x0a"  # Struct.fields = 1, a map
+_STRING_VALUE = b"\x1a"  # Value.string_value = 3
+_KEY = b"\x0a"  # HeaderValue.key = 1, and that of an entry of a map
+_VALUE = b"\x12"  # HeaderValue.value = 2, likewise
 # HeaderValueOption.append_action = 3, a number: OVERWRITE_IF_EXISTS_OR_ADD.
 _OVERWRITE = b"\x18\x02"
 
 
 def response_headers_added(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return a CheckResponse that adds headers to the client's response, and nothing else.
+    """Return a CheckResponse that adds headers to the client's response, and nothing else."""
+    return _ok_response(_RESPONSE_HEADERS_TO_ADD, headers)
 
-    Protobuf merges messages that are written one behind the other: append it to an answer.
-    """
+
+def upstream_headers_added(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return a CheckResponse that adds headers to the request, and nothing else."""
+    return _ok_response(_HEADERS, headers)
+
+
+def metadata_added(texts: Iterable[tuple[str, str]]) -> bytes:
+    """Return a CheckResponse with texts in its dynamic metadata, and nothing else."""
+    fields: list[bytes] = []
+    for name, text in texts:
+        entry = _field(_KEY, name.encode()) + _field(_VALUE, _field(_STRING_VALUE, text.encode()))
+        fields.append(_field(_FIELDS, entry))
+    return _field(_DYNAMIC_METADATA, b"".join(fields))
+
+
+def _ok_response(place: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
     options: list[bytes] = []
     for name, value in headers:
-        key, text = name.encode(), value.encode()
-        header = b"".join((_KEY, _length(key), key, _VALUE, _length(text), text))
-        option = b"".join((_HEADER, _length(header), header, _OVERWRITE))
-        options += (_RESPONSE_HEADERS_TO_ADD, _length(option), option)
-    ok_response = b"".join(options)
-    return b"".join((_OK_RESPONSE, _length(ok_response), ok_response))
+        header = _field(_KEY, name.encode()) + _field(_VALUE, value.encode())
+        options.append(_field(place, _field(_HEADER, header) + _OVERWRITE))
+    return _field(_OK_RESPONSE, b"".join(options))
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    return b"".join((tag, _length(content), content))
 
 
 def _length(data: bytes) -> bytes:

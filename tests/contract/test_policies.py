@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -289,8 +289,8 @@ async def test_a_key_is_read_once_however_many_wait_for_it(
     found = await asyncio.gather(*(find(cache) for _ in range(100)))
 
     assert all(each == found[0] for each in found)
-    # Credential, policy and margin in one round trip, with the mark on either side.
-    assert model.redis.info("commandstats")["cmdstat_get"]["calls"] == 1 + 3 + 1
+    # Sync's mark, credential, policy and margin, all by one script.
+    assert model.redis.info("commandstats")["cmdstat_get"]["calls"] == 4
 
 
 async def test_a_redis_that_forgot_the_script_of_whole_callers_is_taught_it_again(
@@ -354,20 +354,20 @@ async def test_the_least_recently_used_are_forgotten_first(model: ReadModel) -> 
 # Bad values
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda client: client.set("aforo:v1:{acme}:policy", b"\xff\xff\xff"),
-        lambda client: client.set("aforo:v1:{acme}:policy", b""),
-        lambda client: client.set("aforo:v1:{acme}:policy", b"\x20\x63"),
-        lambda client: client.eval(
-            "redis.call('DEL', KEYS[1]) return redis.call('HSET', KEYS[1], 'a', 'b')",
-            1,
-            "aforo:v1:{acme}:policy",
-        ),
-    ],
-    ids=["garbage", "empty", "state of the future", "another type"],
-)
+DAMAGES: list[Callable[[Any], object]] = [
+    lambda client: client.set("aforo:v1:{acme}:policy", b"\xff\xff\xff"),
+    lambda client: client.set("aforo:v1:{acme}:policy", b""),
+    lambda client: client.set("aforo:v1:{acme}:policy", b"\x20\x63"),
+    lambda client: client.eval(
+        "redis.call('DEL', KEYS[1]) return redis.call('HSET', KEYS[1], 'a', 'b')",
+        1,
+        "aforo:v1:{acme}:policy",
+    ),
+]
+DAMAGE_IDS = ["garbage", "empty", "state of the future", "another type"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=DAMAGE_IDS)
 async def test_what_cannot_be_read_leaves_the_last_value_and_stops_nothing(
     model: ReadModel, cache: NearCache, damage: Callable[[object], object]
 ) -> None:
@@ -384,10 +384,11 @@ async def test_what_cannot_be_read_leaves_the_last_value_and_stops_nothing(
     assert not cache.stale
 
 
+@pytest.mark.parametrize("damage", DAMAGES, ids=DAMAGE_IDS)
 async def test_a_value_that_was_never_readable_is_an_outage_of_that_tenant(
-    model: ReadModel, cache: NearCache
+    model: ReadModel, cache: NearCache, damage: Callable[[object], object]
 ) -> None:
-    model.redis.set("aforo:v1:{acme}:policy", b"\xff\xff\xff")
+    damage(model.redis)
 
     with pytest.raises(PoliciesUnavailableError, match=r"cannot read aforo:v1:\{acme\}:policy"):
         await find(cache)
@@ -600,6 +601,31 @@ async def test_a_change_during_a_read_is_not_lost(model: ReadModel, proxy: TcpPr
         await becomes(cache, lambda k: k.credential is not None, "new")
 
 
+async def test_a_change_of_what_is_forgotten_during_its_reload_is_not_lost(
+    model: ReadModel, proxy: TcpProxy
+) -> None:
+    async with near_cache(model, through=proxy.port, entries_max=10) as cache:
+        await find(cache)
+        hear = cache.on_changed
+
+        def hear_and_hold(keys: list[str] | None) -> None:
+            proxy.hold_answers()
+            hear(keys)
+
+        cache.on_changed = hear_and_hold  # type: ignore[method-assign]
+        before = reads_of(model)
+        model.put_policy(make_policy(state=SubscriptionState.PAUSED))
+        await eventually(lambda: reads_of(model) >= before + 3, within_s=SOON_S)
+        for number in range(10):
+            cache.remembered.put(f"aforo:v1:{{other-{number}}}:policy", None)
+        model.put_policy(make_policy(state=SubscriptionState.EXPIRED))
+        await asyncio.sleep(0.05)  # Time for the news to get behind the answer that is held.
+        cache.on_changed = hear  # type: ignore[method-assign]
+        proxy.let_go()
+
+        await becomes(cache, lambda k: k.policy is not None and k.policy.state == "expired")
+
+
 async def test_a_read_ends_with_its_connection_and_not_with_its_budget(
     model: ReadModel, proxy: TcpProxy
 ) -> None:
@@ -619,6 +645,24 @@ async def test_a_read_ends_with_its_connection_and_not_with_its_budget(
         assert found.credential.revoked
 
 
+async def test_who_gives_up_leaves_the_reading_to_the_others(
+    model: ReadModel, proxy: TcpProxy
+) -> None:
+    async with near_cache(model, through=proxy.port) as cache:
+        proxy.hold_answers()
+        patient = asyncio.ensure_future(find(cache))
+        gone = asyncio.ensure_future(find(cache))
+        await answered_a_look_up(model)
+        gone.cancel()
+        with pytest.raises(PoliciesUnavailableError, match="did not answer in time"):
+            await cache.find(presented(KEY), 0.02)  # type: ignore[misc]
+        assert not patient.done()
+        proxy.let_go()
+
+        assert (await patient).credential == make_credential()
+        assert cache.counts.misses == 3
+
+
 async def answered_a_look_up(model: ReadModel) -> None:
     """Wait until Redis has answered another read, held back or not."""
     before = reads_of(model)
@@ -629,8 +673,17 @@ def reads_of(model: ReadModel) -> int:
     return int(model.redis.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"])
 
 
-async def test_in_the_end_the_cache_equals_redis(model: ReadModel, cache: NearCache) -> None:
-    """Readers all the time, a writer all the time; afterwards what was written last is known."""
+@pytest.mark.parametrize("entries_max", [1000, 100, 30])
+async def test_in_the_end_the_cache_equals_redis(model: ReadModel, entries_max: int) -> None:
+    """Readers all the time, a writer all the time; afterwards what was written last is known.
+
+    Also where there is no room for all, so that what changes may have been forgotten meanwhile.
+    """
+    async with near_cache(model, entries_max=entries_max) as cache:
+        await read_and_write(model, cache)
+
+
+async def read_and_write(model: ReadModel, cache: NearCache) -> None:
     reading = True
 
     async def read() -> None:
