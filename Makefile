@@ -57,7 +57,7 @@ bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and wi
 
 RESTARTS ?= 20
 restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
-	AFORO_TEST_RESTARTS=$(RESTARTS) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
+	AFORO_TEST_RESTARTS=$(RESTARTS) AFORO_TEST_PATIENT=$(PATIENT) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .
