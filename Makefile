@@ -60,7 +60,7 @@ fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 
 RESTARTS ?= 20
 restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
-	AFORO_TEST_RESTARTS=$(RESTARTS) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
+	AFORO_TEST_RESTARTS=$(RESTARTS) AFORO_TEST_PATIENT=$(PATIENT) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -99,6 +99,12 @@ class Gateway:
         pairs = [line.removeprefix(prefix).split(": ") for line in lines if line.startswith(prefix)]
         return {name: int(value) for name, value in pairs}
 
+    def timeouts(self) -> int:
+        """Return how many checks took longer than Envoy waits."""
+        name = "cluster.aforo_authz.upstream_rq_timeout"
+        lines = self.admin(f"/stats?filter=^{name}$").splitlines()
+        return sum(int(line.split(": ")[1]) for line in lines if line.startswith(name))
+
     def admin(self, path: str) -> str:
         """Return a page of Envoy's own."""
         request = f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
