@@ -114,6 +114,7 @@ class Upkeep:
             lag = max(0, end - one.next_offset)
             metrics.LAG.labels(str(topic_partition.partition)).set(lag)
             settled_micros = asked_micros if lag == 0 else min(asked_micros, one.settled_micros)
+            one.confirmed_micros = settled_micros
             is_behind = one.is_new or self._publisher.is_behind(topic_partition.partition)
             if settled_micros and not is_behind:
                 progress[topic_partition.partition] = settled_micros
