@@ -138,6 +138,8 @@ class Kind(NamedTuple):
 
 
 class Sum(NamedTuple):
+    """What calls of one kind used of one meter; there is one of each."""
+
     kind: Kind
     meter: str
     quantity_micros: int
@@ -165,8 +167,8 @@ class Estimate:
 def estimates(basis: Basis, calls: int) -> Iterator[Estimate]:
     """Reckon what lost calls used: the average of those that arrived, times their number.
 
-    Each sum is rounded once, half to even, and then spread. Tokens are spread over as many
-    estimates as there were calls, since a price may depend on the size of one request.
+    Each meter's sum is rounded once, half to even, and then shared out to the last micro. Tokens
+    are spread over as many estimates as there were calls: a price may depend on a request's size.
 
     Args:
         basis: Of the same tenant and features. Without a call in it nothing can be reckoned.
@@ -175,26 +177,36 @@ def estimates(basis: Basis, calls: int) -> Iterator[Estimate]:
     if basis.calls == 0 or calls == 0:
         return
     kinds = _by_kind(basis.sums)
-    shares = shared(calls, [sum(q for q, _ in of.get(API_CALLS, ())) for of in kinds.values()])
-    for share, (kind, meters) in zip(shares, kinds.items(), strict=True):
-        sums = {
-            meter: _rounded(sum(q for q, _ in parts) * calls, basis.calls)
-            for meter, parts in meters.items()
-        }
-        sized = any(meter.startswith(SIZED_METERS) for meter in sums)
-        pieces = max(1, share) if sized else 1
-        spread = {meter: shared(sum_, [1] * pieces) for meter, sum_ in sums.items()}
-        stands_for = shared(share, [1] * pieces)
-        weight_units = _weight(meters.get(API_CALLS, ()))
+    stand_for = shared(
+        calls, [of[API_CALLS].quantity_micros if API_CALLS in of else 0 for of in kinds.values()]
+    )
+    amounts = _amounts(kinds, calls, basis.calls)
+    for number, (kind, meters) in enumerate(kinds.items()):
+        sized = any(meter.startswith(SIZED_METERS) for meter in meters)
+        pieces = max(1, stand_for[number]) if sized else 1
+        spread = {meter: shared(amounts[meter][number], [1] * pieces) for meter in meters}
+        parts = shared(stand_for[number], [1] * pieces)
+        weight_units = _weight(meters.get(API_CALLS))
         for piece in range(pieces):
             yield Estimate(
                 kind=kind,
-                stands_for=stands_for[piece],
+                stands_for=parts[piece],
                 weight_units=weight_units,
                 measures=tuple(
-                    Measured(meter, parts[piece]) for meter, parts in spread.items() if parts[piece]
+                    Measured(meter, some[piece]) for meter, some in spread.items() if some[piece]
                 ),
             )
+
+
+def _amounts(
+    kinds: Mapping[Kind, Mapping[str, Sum]], calls: int, arrived: int
+) -> dict[str, list[int]]:
+    """Return what is taken for the lost calls, by meter and kind."""
+    amounts = {}
+    for meter in {meter for meters in kinds.values() for meter in meters}:
+        used = [of[meter].quantity_micros if meter in of else 0 for of in kinds.values()]
+        amounts[meter] = shared(_rounded(sum(used) * calls, arrived), used)
+    return amounts
 
 
 def shared(amount: int, weights: Sequence[int]) -> list[int]:
@@ -213,20 +225,17 @@ def shared(amount: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
-def _by_kind(sums: Iterable[Sum]) -> Mapping[Kind, Mapping[str, Sequence[tuple[int, int]]]]:
-    found: dict[Kind, dict[str, list[tuple[int, int]]]] = {}
-    for kind, meter, quantity_micros, extra_micros in sorted(sums):
-        parts = found.setdefault(kind, {}).setdefault(meter, [])
-        parts.append((quantity_micros, extra_micros))
+def _by_kind(sums: Iterable[Sum]) -> Mapping[Kind, Mapping[str, Sum]]:
+    found: dict[Kind, dict[str, Sum]] = {}
+    for one in sorted(sums):
+        found.setdefault(one.kind, {})[one.meter] = one
     return found
 
 
-def _weight(calls: Iterable[tuple[int, int]]) -> int:
-    quantity_micros = extra_micros = 0
-    for quantity, extra in calls:
-        quantity_micros += quantity
-        extra_micros += extra
-    return 1 + _rounded(extra_micros, quantity_micros) if quantity_micros else 1
+def _weight(calls: Sum | None) -> int:
+    if calls is None or calls.quantity_micros == 0:
+        return 1
+    return 1 + _rounded(calls.extra_micros, calls.quantity_micros)
 
 
 def _rounded(dividend: int, divisor: int) -> int:

@@ -89,7 +89,11 @@ def test_an_event_that_says_no_more_than_before_is_read_as_before() -> None:
 
 def test_what_an_event_of_the_gateway_says_is_read() -> None:
     dimensions = Dimensions(
-        tool="search", agent="helper", session="s1", product="MCP_SERVER", execution_status=4
+        tool="search",
+        agent="helper",
+        session="s1",
+        product="MCP_SERVER",
+        execution_status=usage_pb2.EXECUTION_STATUS_ERROR,
     )
     usage = usage_of(
         event(
