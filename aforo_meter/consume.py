@@ -345,6 +345,7 @@ class Consumption:
         metrics.DUPLICATES.inc(written.duplicates)
         log_transitions(written.transitions)
         self._upkeep.note(batch.watches)
+        metrics.LATE.inc(sum(one.usage.late for one in readable))
         for one in readable:
             if one.usage.tenant_id in batch.watches:
                 self._publisher.mark(

@@ -39,7 +39,8 @@ class Decisions:
     def __init__(self, redis: Redis, completeness: Completeness) -> None:
         self._redis = redis
         self._completeness = completeness
-        self._known: dict[tuple[int, str], Mapping[bytes, bytes]] = {}
+        self._known: dict[tuple[int, str], Mapping[bytes, bytes]] = {}  # Of fresh hours.
+        self._digests: dict[tuple[int, str], int] = {}  # Of all: an hour that is over stays alike.
         self._looks = 0
 
     async def keep(self, *, now_micros: int) -> int:
@@ -59,19 +60,24 @@ class Decisions:
             for name in names:
                 grown += await self._keep_process(hour_s, name.decode(errors="replace"))
         self._looks += 1
-        self._known = {key: known for key, known in self._known.items() if key[0] >= hours[-1]}
+        fresh_s, oldest_s = this_hour_s - HOUR_S * HOURS_FRESH, this_hour_s - HOUR_S * HOURS_KEPT
+        self._known = {key: known for key, known in self._known.items() if key[0] >= fresh_s}
+        self._digests = {key: seen for key, seen in self._digests.items() if key[0] >= oldest_s}
         return grown
 
     async def _keep_process(self, hour_s: int, process: str) -> int:
         totals = self._redis.hscan_iter(decisions_key(hour_s, process), count=SCAN_COUNT)
         found: dict[bytes, bytes] = {field: value async for field, value in totals}
+        digest = hash(frozenset(found.items()))
+        if self._digests.get((hour_s, process)) == digest:
+            return 0
         known = self._known.get((hour_s, process), {})
         grown = {field: value for field, value in found.items() if known.get(field) != value}
         rows = list(_rows(hour_s, process, grown))
         for start in range(0, len(rows), ROWS_MAX):
             await self._completeness.keep_decided(rows[start : start + ROWS_MAX])
-        if grown:
-            self._known[hour_s, process] = {**known, **grown}
+        self._known[hour_s, process] = {**known, **grown}
+        self._digests[hour_s, process] = digest
         return len(rows)
 
 

@@ -222,7 +222,7 @@ class ConsumeSettings(BaseSettings):
     decisions_poll_ms: int = Field(default=5000, ge=100)
     """How often to keep what authz has counted, to be compared with what was logged."""
 
-    completeness_poll_ms: int = Field(default=30_000, ge=100)
+    completeness_poll_ms: int = Field(default=60_000, ge=100)
     """How often to compare, and to end sessions that are silent."""
 
     completeness_grace_s: int = Field(default=900, ge=0)

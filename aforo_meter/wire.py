@@ -76,6 +76,7 @@ def usage_of(value: bytes | None) -> Usage:
         execution_status=STATUSES.get(dimensions.execution_status, UNKNOWN_STATUS),
         weight_units=event.weight_units or 1,
         from_gateway=from_gateway,
+        late=event.late,
         call=_call_of(event),
         logged=_logged_of(event, outcome, ",".join(features))
         if from_gateway

@@ -68,6 +68,7 @@ class Usage:
     execution_status: str = ""
     weight_units: int = 1  # What the call counts on api.calls quotas.
     from_gateway: bool = False
+    late: bool = False  # Older than a day when it arrived.
     call: ToldAgain | None = None
     logged: LoggedKey | None = None
     logged_calls: int = 1  # Of an estimate: how many it stands for.
