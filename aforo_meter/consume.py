@@ -48,6 +48,7 @@ from aforo_meter.waits import Waits
 
 RETRY_S: Final = 0.2
 HEARTBEAT_S: Final = 1.0
+CANCEL_AGAIN_S: Final = 0.2
 PRUNE_S: Final = 5.0
 STOP_S_MAX: Final = 2.0  # For each of the last things that are said to Redis and to Kafka.
 REDIS_TIMEOUT_S: Final = 2.0
@@ -167,9 +168,13 @@ class Consumption:
             task.result()
 
     async def _close(self, work: Sequence[asyncio.Task[None]]) -> None:
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        left = set(work)
+        while left:
+            # Said again until it is heard: redis-py can lose a cancellation that comes as one of
+            # its own time-outs ends.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S_MAX):
                 await self._publisher.flush()
