@@ -28,6 +28,7 @@ from aforo_authz.wire import metadata_added, response_headers_added, upstream_he
 OK, PERMISSION_DENIED = 0, 7  # google.rpc.Code
 OWN_PREFIX = "x-aforo-"
 UNAUTHORIZED = 401  # HTTP
+HOUR_S, HOUR_MICROS = 3600, 3_600_000_000
 FIELD_INTEGER_MAX = 999_999_999_999_999  # RFC 9651: integers of structured fields.
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
 
@@ -165,6 +166,8 @@ class _Facts(NamedTuple):
     stale: bool
     provider: str
     features: tuple[str, ...]
+    hour_s: int  # Unix time: under which the decision is counted (tally.py).
+    weight_units: int
     tenant_id: str  # Empty where the caller is unknown, as are the next three.
     subscription_id: str = ""
     plan_id: str = ""
@@ -175,20 +178,29 @@ class _Facts(NamedTuple):
         return PASSING.get(self.reason, Outcome.BLOCK)
 
 
-def _facts_of(decision: Decision, call: Call) -> _Facts:
+def _facts_of(decision: Decision, call: Call, now_micros: int) -> _Facts:
     # By position: by name it takes twice as long, and one is made for every call.
-    credential, policy = decision.credential, decision.policy
+    credential, policy, needs = decision.credential, decision.policy, decision.needs
+    hour_s = now_micros // HOUR_MICROS * HOUR_S
     if policy is None:
-        tenant_id = credential.tenant_id if credential is not None else ""
         return _Facts(
-            decision.reason, None, decision.stale, call.provider, decision.needs.features, tenant_id
+            decision.reason,
+            None,
+            decision.stale,
+            call.provider,
+            needs.features,
+            hour_s,
+            needs.weight_units,
+            credential.tenant_id if credential is not None else "",
         )
     return _Facts(
         decision.reason,
         decision.shadow_reason,
         decision.stale,
         call.provider,
-        decision.needs.features,
+        needs.features,
+        hour_s,
+        needs.weight_units,
         policy.tenant_id,
         policy.subscription_id,
         policy.plan_id,
@@ -215,7 +227,7 @@ def to_check_response(
     """
     quota_headers = _quota_headers(decision, now_micros) if decision.standings else {}
     if decision.reason not in PASSING:
-        facts = _facts_of(decision, call)
+        facts = _facts_of(decision, call, now_micros)
         denial = denials[decision.reason]
         headers = _told_to_caller(facts, decision_id) | quota_headers
         denied = DeniedHttpResponse(
@@ -230,12 +242,13 @@ def to_check_response(
         )
         refused: bytes = response.SerializeToString()
         return refused
-    answer = decision_id.encode().join(_allowed_around_id(_facts_of(decision, call)))
+    facts = _facts_of(decision, call, now_micros)
+    answer = decision_id.encode().join(_allowed_around_id(facts))
     # Protobuf merges messages that are written one behind the other: these are added.
     if quota_headers:
         answer += response_headers_added(quota_headers.items())
     if call.spoofed_headers:
-        ours = _told_to_upstream(_facts_of(decision, call), decision_id)
+        ours = _told_to_upstream(facts, decision_id)
         theirs = [name for name in call.spoofed_headers if name not in ours]
         ok_response = OkHttpResponse(headers_to_remove=theirs)
         answer += CheckResponse(ok_response=ok_response).SerializeToString()
@@ -360,6 +373,8 @@ def _metadata(facts: _Facts, decision_id: str) -> Struct:
         "shadow_reason": facts.shadow_reason.value if facts.shadow_reason else "",
         "stale": "true" if facts.stale else "",
         "catalog_version": facts.catalog_version,
+        "hour": str(facts.hour_s),
+        "weight": str(facts.weight_units) if facts.weight_units != 1 else "",
     }
     return Struct(fields={k: Value(string_value=v) for k, v in _said(values).items()})
 

@@ -81,9 +81,14 @@ def counter_key(tenant_id: str, quota_id: str, window_start_s: int) -> str:
     return f"aforo:quota:v1:{{{tenant_id}}}:{quota_id}:{window_start_s}"
 
 
+def processes_key(hour_s: int) -> str:
+    """Return the key of a set: who counted decisions in an hour. Nobody has to search for them."""
+    return f"aforo:decisions:v1:{hour_s}"
+
+
 def decisions_key(hour_s: int, instance: str) -> str:
     """Return the key of one process's decisions in an hour: a hash of totals."""
-    return f"aforo:decisions:v1:{hour_s}:{instance}"
+    return f"{processes_key(hour_s)}:{instance}"
 
 
 def decisions_field(tenant_id: str, outcome: str, features: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from aforo_authz.read_model import decisions_field, decisions_key
+from aforo_authz.read_model import decisions_field, decisions_key, processes_key
 from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.tally import Tally, Total
@@ -66,7 +66,8 @@ class TallyWriter:
             pairs += (decisions_field(tenant_id, outcome, features), decisions)
         asked: list[tuple[str | int, ...]] = []
         for hour_s, pairs in by_hour.items():
-            key = decisions_key(hour_s, self._tally.instance)
+            key, names = decisions_key(hour_s, self._tally.instance), processes_key(hour_s)
+            asked += (("SADD", names, self._tally.instance), ("EXPIREAT", names, hour_s + KEPT_S))
             asked += (("HSET", key, *pairs), ("EXPIREAT", key, hour_s + KEPT_S))
         failure: RedisAnswerError | None = None
         try:

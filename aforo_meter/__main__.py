@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from aforo_meter import process, settings
+from aforo_meter import commands_ledger, process, settings
 from aforo_meter.listen import ListenError
 
 OK: Final = 0
@@ -18,6 +18,7 @@ examples:
   aforo-meter topics --bootstrap kafka:9092 --partitions 12
   aforo-meter migrate --ledger-url sqlite:////var/lib/aforo/ledger.db
   AFORO_METER_SHIP_KAFKA_BOOTSTRAP=kafka:9092 aforo-meter ship
+  aforo-meter completeness --ledger-url sqlite:////var/lib/aforo/ledger.db --check
   aforo-meter check-config deliver
 
 Processes are set up by environment variables; `aforo-meter check-config` prints all of them.
@@ -70,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         help="a name, repeatable (default: aforo.usage.v1 and aforo.usage.dlq.v1)",
     )
     topics.set_defaults(run=_topics)
+
+    commands_ledger.add(commands)
 
     check = commands.add_parser("check-config", help="print the settings in force")
     check.add_argument("process", nargs="?", choices=list(settings.ALL), help="default: all")

@@ -1,15 +1,18 @@
-"""A change of level → the message that is left in the outbox, exactly as it will be sent."""
+"""What is left in the outbox, exactly as it will be sent: a change of level, an incomplete log."""
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from aforo_meter.domain.completeness import Score
 from aforo_meter.domain.margin import Level
-from aforo_meter.domain.periods import datetime_of
+from aforo_meter.domain.periods import HOUR_MICROS, datetime_of
 from aforo_meter.ledger import Transition
 
 LEVEL_CHANGED: Final = "margin.level_changed"
+COMPLETENESS_LOW: Final = "completeness.low"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +29,40 @@ def alert_of(transition: Transition) -> Alert:
     )
 
 
+def completeness_alert(score: Score, *, threshold_bp: int, now_micros: int) -> Alert:
+    """Return the message of a tenant's hour of which too little was logged: always the same id."""
+    data = {
+        "tenant": score.tenant_id,
+        "hour_start": _rfc3339(score.hour_start_micros),
+        "hour_end": _rfc3339(score.hour_start_micros + HOUR_MICROS),
+        "decided": score.decided,
+        "logged": score.logged,
+        "missing": score.missing,
+        "score_bp": score.score_bp,
+        "threshold_bp": threshold_bp,
+        "as_of": _rfc3339(now_micros),
+    }
+    return Alert(
+        message_id=_id_of((COMPLETENESS_LOW, score.tenant_id, score.hour_start_micros)),
+        kind=COMPLETENESS_LOW,
+        payload=_json(COMPLETENESS_LOW, now_micros, data),
+    )
+
+
 def _message_id(transition: Transition) -> str:
     watch = transition.watch
     parts = (watch.tenant_id, watch.subscription_id, watch.period.start_micros, transition.seq)
+    return _id_of(parts)
+
+
+def _id_of(parts: Sequence[str | int]) -> str:
     # As JSON, so that no two lists of ids read alike.
     return "msg_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _json(kind: str, at_micros: int, data: Mapping[str, object]) -> str:
+    message = {"type": kind, "timestamp": _rfc3339(at_micros), "data": data}
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 
 def _payload(transition: Transition) -> str:
@@ -53,12 +85,7 @@ def _payload(transition: Transition) -> str:
         "thresholds": asdict(watch.thresholds),
         "as_of": _rfc3339(transition.at_micros),
     }
-    message = {
-        "type": LEVEL_CHANGED,
-        "timestamp": _rfc3339(transition.at_micros),
-        "data": data,
-    }
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return _json(LEVEL_CHANGED, transition.at_micros, data)
 
 
 def _name(level: Level) -> str:

@@ -13,7 +13,7 @@ from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.rating import Rated, Usage, rate
 from aforo_meter.domain.revenue import revenue_nanos
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
-from aforo_meter.ledger import Batch, Ledger, Partition, Watch
+from aforo_meter.ledger import Batch, Ledger, Partition, Retention, Watch
 from aforo_meter.wire import UnreadableEventError, usage_of
 
 AHEAD_MICROS_MAX: Final = 86_400_000_000  # A source whose clock is a day ahead is broken.
@@ -61,9 +61,12 @@ def read(records: Iterable[Any]) -> tuple[list[Readable], list[Refused]]:
 class Rater:
     """Rates usage by what is known of contracts and prices."""
 
-    def __init__(self, contracts: Contracts, ledger: Ledger) -> None:
+    def __init__(
+        self, contracts: Contracts, ledger: Ledger, retention: Retention | None = None
+    ) -> None:
         self._contracts = contracts
         self._ledger = ledger
+        self._retention = retention or Retention()
         self._refused_prices: set[str] = set()
         self._told_currencies: set[tuple[str, str, str]] = set()
 
@@ -110,6 +113,7 @@ class Rater:
             watches=self.watches({tenant_id for tenant_id, _ in named}),
             currency=self.currency,
             now_micros=now_micros(),
+            retention=self._retention,
         )
 
     def watches(self, tenant_ids: Iterable[str]) -> Mapping[str, Watch]:

@@ -20,7 +20,8 @@ from redis.exceptions import RedisError
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
-from aforo_meter.batches import Rater, Readable, Refused, read
+from aforo_meter.batches import Rater, Readable, Refused, now_micros, read
+from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
 from aforo_meter.dead_letters import DeadLetters
@@ -32,18 +33,22 @@ from aforo_meter.ledger import (
     Partition,
     PartitionLostError,
     PriceConflictError,
+    Retention,
     TooLargeError,
 )
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.partitions import LostRecordsError, Owned, Partitions
 from aforo_meter.publish import Publisher
+from aforo_meter.reconciliation import Reconciliation, Rules
+from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.settings import ConsumeSettings, variable
 from aforo_meter.transitions import log_transitions
 from aforo_meter.upkeep import Upkeep
+from aforo_meter.waits import Waits
 
 RETRY_S: Final = 0.2
-SAY_AGAIN_S: Final = 30.0  # What is still away is said again.
 HEARTBEAT_S: Final = 1.0
+CANCEL_AGAIN_S: Final = 0.2
 PRUNE_S: Final = 5.0
 STOP_S_MAX: Final = 2.0  # For each of the last things that are said to Redis and to Kafka.
 REDIS_TIMEOUT_S: Final = 2.0
@@ -94,40 +99,17 @@ async def run(settings: ConsumeSettings) -> int:
     return 0
 
 
-class Waits:
-    """Says once, and then now and again, that something is away; and that it is back."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._since_s: float | None = None
-        self._said_s = 0.0
-
-    def failed(self, error: BaseException) -> None:
-        now_s = time.monotonic()
-        metrics.WAITING.labels(self._what).set(1)
-        if self._since_s is None:
-            self._since_s = now_s
-        elif now_s - self._said_s < SAY_AGAIN_S:
-            return
-        self._said_s = now_s
-        log.warning("waiting", what=self._what, error=f"{type(error).__name__}: {error}")
-
-    def worked(self) -> None:
-        if self._since_s is not None:
-            metrics.WAITING.labels(self._what).set(0)
-            waited_s = round(time.monotonic() - self._since_s, 1)
-            log.info("going on", what=self._what, waited_s=waited_s)
-            self._since_s = None
-
-
 class Consumption:
     """One process's consumption: its parts and the tasks that run them."""
 
-    def __init__(self, settings: ConsumeSettings, redis: Redis, ledger: Ledger) -> None:
+    def __init__(self, settings: ConsumeSettings, redis: Redis, ledger: SqlLedger) -> None:
         self._settings = settings
-        self._ledger = ledger
+        self._ledger: Ledger = ledger
         self._contracts = Contracts(redis)
-        self._rater = Rater(self._contracts, ledger)
+        retention = Retention(
+            gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
+        )
+        self._rater = Rater(self._contracts, ledger, retention)
         self._publisher = Publisher(redis, ledger, self._contracts)
         self._partitions = Partitions(
             ledger,
@@ -136,6 +118,14 @@ class Consumption:
         )
         self._upkeep = Upkeep(
             ledger, self._contracts, self._rater, self._partitions, self._publisher
+        )
+        self._reconciliation = Reconciliation(
+            redis,
+            SqlCompleteness(ledger),
+            SqlSessions(ledger),
+            _rules(settings),
+            settled_until=self._partitions.settled_until,
+            now_micros=now_micros,
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
         self._consumer: Any = None  # aiokafka ships no types.
@@ -152,15 +142,20 @@ class Consumption:
         Raises:
             LostRecordsError: Kafka no longer has what the ledger needs next.
         """
+        settings, reconciliation = self._settings, self._reconciliation
+        compare_s = settings.completeness_poll_ms / 1000
         work = [
             asyncio.create_task(self._consume(stop), name="consume"),
             asyncio.create_task(self._publisher.run(), name="publish"),
             *(
                 asyncio.create_task(self._repeat(what, work, every_s=every_s), name=what)
                 for what, work, every_s in (
-                    ("contracts", self._upkeep.look, self._settings.contract_poll_ms / 1000),
+                    ("contracts", self._upkeep.look, settings.contract_poll_ms / 1000),
                     ("progress", self._heartbeat, HEARTBEAT_S),
                     ("pruning", self._upkeep.prune, PRUNE_S),
+                    ("decisions", reconciliation.keep, settings.decisions_poll_ms / 1000),
+                    ("completeness", reconciliation.judge, compare_s),
+                    ("sessions", reconciliation.tidy, compare_s),
                 )
             ),
         ]
@@ -173,9 +168,13 @@ class Consumption:
             task.result()
 
     async def _close(self, work: Sequence[asyncio.Task[None]]) -> None:
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        left = set(work)
+        while left:
+            # Said again until it is heard: redis-py can lose a cancellation that comes as one of
+            # its own time-outs ends.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S_MAX):
                 await self._publisher.flush()
@@ -351,6 +350,7 @@ class Consumption:
         metrics.DUPLICATES.inc(written.duplicates)
         log_transitions(written.transitions)
         self._upkeep.note(batch.watches)
+        metrics.LATE.inc(sum(one.usage.late for one in readable))
         for one in readable:
             if one.usage.tenant_id in batch.watches:
                 self._publisher.mark(
@@ -358,6 +358,16 @@ class Consumption:
                     owned.partition.number,
                     oldest_micros=one.usage.occurred_at_micros,
                 )
+
+
+def _rules(settings: ConsumeSettings) -> Rules:
+    return Rules(
+        grace_micros=settings.completeness_grace_s * 1_000_000,
+        threshold_bp=settings.completeness_threshold_bp,
+        keep_days=settings.completeness_days,
+        idle_micros=settings.session_idle_s * 1_000_000,
+        session_days=settings.session_days,
+    )
 
 
 class TopicMissingError(KafkaError):

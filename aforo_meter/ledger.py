@@ -77,6 +77,14 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long the ledger remembers what it has seen, so that nothing counts twice."""
+
+    gateway_days: int = 35
+    ingest_days: int = 91  # Clients may send what is 90 days old.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Records of one partition, rated; written in one transaction."""
 
@@ -87,6 +95,7 @@ class Batch:
     watches: Mapping[str, Watch]  # By tenant id; who has no contract has none.
     currency: str  # Of the prices.
     now_micros: int
+    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,5 +213,5 @@ class Ledger(Protocol):
     ) -> PeriodMicros | None:
         """Return the period of a former subscription that an instant is in, if it has charges."""
 
-    async def prune_seen(self, *, before_hour_micros: int, rows_max: int) -> int:
-        """Forget the ids of events seen before an hour; return how many."""
+    async def prune(self, *, now_micros: int, rows_max: int) -> int:
+        """Forget ids of events and parts of calls that were kept long enough; return how many."""

@@ -14,15 +14,17 @@ IN_FORCE = (
     " level, revenue_nanos, allowance_nanos, currency, catalog_version, price_book_version,"
     " assessed_at_micros FROM margin_state WHERE tenant_id = ? AND in_force = 1"
 )
-# Units and micros apart: a month of bytes in 10^-6 units would not fit into 64 bits.
 IN_WINDOW = " AND hour_start_micros >= ? AND hour_start_micros < ?"
 IN_PERIOD = (
     " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
     " AND subscription_id = ? AND period_start_micros = ?"
 )
+# With what weights add to it, as authz counts. Units and micros apart: a month of bytes in 10^-6
+# units would not fit into 64 bits.
 USED = (
-    f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT}),"  # noqa: S608 - a constant
-    f" SUM(quantity_micros % {MICROS_PER_UNIT}) FROM charge WHERE tenant_id = ? AND meter = ?"
+    f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT} + extra_micros / {MICROS_PER_UNIT}),"  # noqa: S608
+    f" SUM(quantity_micros % {MICROS_PER_UNIT} + extra_micros % {MICROS_PER_UNIT})"
+    " FROM charge WHERE tenant_id = ? AND meter = ?"
 )
 # Rows, since each is rounded by itself: their sum is what the margin counts too.
 SPENT = (

@@ -26,7 +26,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-SCHEMA_VERSION: Final = "0001"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0002"  # The last of aforo_meter/migrations/versions.
 BUSY_TIMEOUT_MS: Final = 5000
 
 T = TypeVar("T")
@@ -51,10 +51,16 @@ PERIOD_COVERING = (
     "SELECT period_start_micros, period_end_micros FROM margin_state WHERE tenant_id = ?"
     " AND subscription_id = ? AND period_start_micros <= ? AND period_end_micros > ?"
 )
+OLD_CALLS: Final = (
+    "SELECT tenant_id, decision_id FROM call WHERE keep_until_micros < ?"
+    " ORDER BY keep_until_micros, tenant_id, decision_id LIMIT ?"
+)
 PRUNE_SEEN = (
     "DELETE FROM seen_event WHERE (tenant_id, event_id) IN"
-    " (SELECT tenant_id, event_id FROM seen_event WHERE seen_hour_micros < ? LIMIT ?)"
+    " (SELECT tenant_id, event_id FROM seen_event WHERE keep_until_micros < ? LIMIT ?)"
 )
+PRUNE_PARTS = f"DELETE FROM call_part WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
+PRUNE_CALLS = f"DELETE FROM call WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
 
 
 class SqlLedger:
@@ -90,7 +96,7 @@ class SqlLedger:
             raise LedgerError(f"there is no ledger at {self._path}; {self._advice}")
         self._writer = await _in(self._write_thread, self._connect)
         self._reader = await _in(self._read_thread, self._connect)
-        version = await self._read(_schema_version)
+        version = await self.read(_schema_version)
         if version != SCHEMA_VERSION:
             raise LedgerError(
                 f"the ledger at {self._path} has schema {version or '(none)'}, and this version"
@@ -124,11 +130,11 @@ class SqlLedger:
         return connection
 
     async def next_offset(self, partition: Partition) -> int | None:
-        row = await self._read(lambda sql: sql.execute(POSITION, partition).fetchone())
+        row = await self.read(lambda sql: sql.execute(POSITION, partition).fetchone())
         return None if row is None else int(row[0])
 
     async def set_offset(self, partition: Partition, next_offset: int) -> None:
-        await self._write(lambda sql: sql.execute(SET_POSITION, (*partition, next_offset)))
+        await self.write(lambda sql: sql.execute(SET_POSITION, (*partition, next_offset)))
 
     async def apply(self, batch: Batch) -> Written:
         def work(sql: sqlite3.Connection) -> Writing:
@@ -141,7 +147,7 @@ class SqlLedger:
                     f" {batch.first_offset}: another consumer has it"
                 )
             writing = Writing(sql, self._prices, batch.currency, now_micros=batch.now_micros)
-            writing.post(batch.rated)
+            writing.post(batch.rated, batch.retention)
             writing.assess(batch.watches)
             return writing
 
@@ -171,16 +177,16 @@ class SqlLedger:
         return await self._written(work)
 
     async def unpriced(self, tenant_id: str) -> Sequence[ChargeKey]:
-        rows = await self._read(lambda sql: sql.execute(UNPRICED_ROWS, (tenant_id,)).fetchall())
+        rows = await self.read(lambda sql: sql.execute(UNPRICED_ROWS, (tenant_id,)).fetchall())
         return [ChargeKey._make(row) for row in rows]
 
     async def unpriced_rows(self) -> int:
         query = "SELECT COUNT(*) FROM charge WHERE price_id = ''"
-        (count,) = await self._read(lambda sql: sql.execute(query).fetchone())
+        (count,) = await self.read(lambda sql: sql.execute(query).fetchone())
         return int(count)
 
     async def tenants(self) -> Sequence[str]:
-        return await self._read(lambda sql: [row[0] for row in sql.execute(TENANTS)])
+        return await self.read(lambda sql: [row[0] for row in sql.execute(TENANTS)])
 
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]
@@ -189,28 +195,36 @@ class SqlLedger:
             found = ((name, read_standing(sql, name, asked)) for name, asked in queries.items())
             return {name: standing for name, standing in found if standing is not None}
 
-        return await self._read(work)
+        return await self.read(work)
 
     async def period_covering(
         self, tenant_id: str, subscription_id: str, at_micros: int
     ) -> PeriodMicros | None:
         values = (tenant_id, subscription_id, at_micros, at_micros)
-        row = await self._read(lambda sql: sql.execute(PERIOD_COVERING, values).fetchone())
+        row = await self.read(lambda sql: sql.execute(PERIOD_COVERING, values).fetchone())
         return None if row is None else PeriodMicros(*row)
 
-    async def prune_seen(self, *, before_hour_micros: int, rows_max: int) -> int:
-        values = (before_hour_micros, rows_max)
-        return await self._write(lambda sql: sql.execute(PRUNE_SEEN, values).rowcount)
+    async def prune(self, *, now_micros: int, rows_max: int) -> int:
+        values = (now_micros, rows_max)
+
+        def work(sql: sqlite3.Connection) -> int:
+            sql.execute(PRUNE_PARTS, values)
+            calls = sql.execute(PRUNE_CALLS, values).rowcount
+            return max(calls, sql.execute(PRUNE_SEEN, values).rowcount)
+
+        return await self.write(work)
 
     async def _written(self, work: Callable[[sqlite3.Connection], Writing]) -> Written:
-        writing = await self._write(work)
+        writing = await self.write(work)
         self._prices.update(writing.new_prices)  # They are committed now.
         return writing.written()
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do some work in a transaction that may write: for the ports beside this one."""
         return await _in(self._write_thread, lambda: _transact(self._writer, "IMMEDIATE", work))
 
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do some work that sees all as of one instant, and holds up no commit."""
         return await _in(self._read_thread, lambda: _transact(self._reader, "DEFERRED", work))
 
 

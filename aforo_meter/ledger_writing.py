@@ -3,16 +3,38 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import alert_of
 from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
-from aforo_meter.domain.rating import UNPRICED, ChargeKey, Rated, amount_nanos, sums
-from aforo_meter.ledger import PriceConflictError, TooLargeError, Transition, Watch, Written
+from aforo_meter.domain.rating import (
+    OTHER_TOOL,
+    TOOLS_MAX,
+    UNPRICED,
+    ChargeKey,
+    InterventionKey,
+    LoggedKey,
+    Rated,
+    amount_nanos,
+    extras,
+    sums,
+)
+from aforo_meter.ledger import (
+    PriceConflictError,
+    Retention,
+    TooLargeError,
+    Transition,
+    Watch,
+    Written,
+)
+from aforo_meter.ledger_calls import CallsWriting, move_parts
+from aforo_meter.ledger_sessions import write_sightings
 
 INT64_MAX: Final = 2**63 - 1
+DAY_MICROS: Final = 24 * HOUR_MICROS
 
 
 def columns(key: type[NamedTuple]) -> str:
@@ -26,16 +48,27 @@ def _marks(count: int) -> str:
 # Statements are put together from names of columns alone.
 CHARGE_COLUMNS: Final = columns(ChargeKey)
 CHARGE_EQUALS: Final = " AND ".join(f"{name} = ?" for name in ChargeKey._fields)
-SEEN = "INSERT INTO seen_event (tenant_id, event_id, seen_hour_micros) VALUES (?, ?, ?)"
+SEEN = "INSERT INTO seen_event (tenant_id, event_id, keep_until_micros) VALUES (?, ?, ?)"
 SEEN += " ON CONFLICT (tenant_id, event_id) DO NOTHING"
-ROW_QUANTITY = f"SELECT quantity_micros FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
-ADD_TO_ROW = (
-    f"INSERT INTO charge ({CHARGE_COLUMNS}, quantity_micros)"  # noqa: S608
-    f" VALUES ({_marks(len(ChargeKey._fields) + 1)}) ON CONFLICT (tenant_id, meter,"
+ROW = f"SELECT quantity_micros, extra_micros FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
+SET_ROW = (
+    f"INSERT INTO charge ({CHARGE_COLUMNS}, quantity_micros, extra_micros)"  # noqa: S608
+    f" VALUES ({_marks(len(ChargeKey._fields) + 2)}) ON CONFLICT (tenant_id, meter,"
     " hour_start_micros, subscription_id, period_start_micros, feature, provider, model, price_id,"
-    " input_tokens) DO UPDATE SET quantity_micros = excluded.quantity_micros"
+    " input_tokens, tool, execution_status) DO UPDATE SET"
+    " quantity_micros = excluded.quantity_micros, extra_micros = excluded.extra_micros"
 )
-TAKE_ROW = f"DELETE FROM charge WHERE {CHARGE_EQUALS} RETURNING quantity_micros"  # noqa: S608
+DROP_ROW = f"DELETE FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
+TAKE_ROW = f"{DROP_ROW} RETURNING quantity_micros, extra_micros"
+TOOLS = (
+    "SELECT DISTINCT tool FROM charge WHERE tenant_id = ? AND hour_start_micros = ?"
+    " AND tool <> '' AND tool <> ?"
+)
+LOG = (
+    "INSERT INTO logged (hour_start_micros, tenant_id, feature, outcome, calls)"
+    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (hour_start_micros, tenant_id, feature, outcome)"
+    " DO UPDATE SET calls = logged.calls + excluded.calls"
+)
 INTERVENE = (
     "INSERT INTO intervention (tenant_id, hour_start_micros, outcome, reason, count)"
     " VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant_id, hour_start_micros, outcome, reason)"
@@ -126,19 +159,71 @@ class Writing:
             rows_repriced=self._repriced,
         )
 
-    def post(self, rated: Sequence[Rated]) -> None:
+    def post(self, rated: Sequence[Rated], retention: Retention) -> None:
         """Add what the ledger has not seen yet."""
-        new = [one for one in rated if self._first_seen(one)]
+        hour_micros = self._now_micros - self._now_micros % HOUR_MICROS
+        gateway_until = hour_micros + retention.gateway_days * DAY_MICROS
+        ingest_until = hour_micros + retention.ingest_days * DAY_MICROS
+        new = [
+            one
+            for one in rated
+            if self._first_seen(one, gateway_until if one.usage.from_gateway else ingest_until)
+        ]
         self._duplicates += len(rated) - len(new)
         self._learn(price for one in new for price in one.prices)
         for one in new:
             period = PeriodKey(one.tenant_id, one.subscription_id, one.period.start_micros)
             self._ends[period] = one.period.end_micros
-        for key, quantity_micros in sums(new).items():
-            self._add(key, quantity_micros)
-        interventions = Counter(one.intervention for one in new if one.intervention is not None)
-        self._sql.executemany(INTERVENE, [(*key, count) for key, count in interventions.items()])
+        calls = CallsWriting(self._sql, keep_until_micros=max(gateway_until, ingest_until))
+        self._add_up(self._with_bounded_tools(new), calls)
+        write_sightings(self._sql, new)
         self._write_totals()
+
+    def _add_up(self, new: Sequence[Rated], calls: CallsWriting) -> None:
+        plain = [one for one in new if one.usage.call is None]
+        quantities, more = sums(plain), extras(plain)
+        interventions: Counter[InterventionKey] = Counter()
+        logged: Counter[LoggedKey] = Counter()
+        for one in new:
+            is_end = is_logged = True
+            if one.usage.call is not None:
+                changes, is_end, is_logged = calls.tell(one)
+                for key, change in changes.items():
+                    quantities[key] += change.quantity_micros
+                    more[key] += change.extra_micros
+            if one.intervention is not None and is_end:
+                interventions[one.intervention] += 1
+            if one.usage.logged is not None and is_logged:
+                logged[one.usage.logged] += one.usage.logged_calls
+        for key, quantity_micros in quantities.items():
+            self._add(key, quantity_micros, more[key])
+        calls.write()
+        self._sql.executemany(INTERVENE, [(*key, count) for key, count in interventions.items()])
+        self._sql.executemany(LOG, [(*key, count) for key, count in logged.items()])
+
+    def _with_bounded_tools(self, new: Sequence[Rated]) -> Sequence[Rated]:
+        """Count what names one tool too many in its hour under one name for all of them.
+
+        Which ones have a name of their own follows from the ledger's rows, so that no restart and
+        no split into batches changes it.
+        """
+        known: dict[tuple[str, int], set[str]] = {}
+        bounded = []
+        for one in new:
+            if not one.usage.tool or not one.charges:
+                bounded.append(one)
+                continue
+            hour = (one.tenant_id, one.charges[0][0].hour_start_micros)
+            if hour not in known:
+                known[hour] = {tool for (tool,) in self._sql.execute(TOOLS, (*hour, OTHER_TOOL))}
+            tools = known[hour]
+            if one.usage.tool in tools or len(tools) < TOOLS_MAX:
+                tools.add(one.usage.tool)
+                bounded.append(one)
+            else:
+                charges = tuple((key._replace(tool=OTHER_TOOL), q) for key, q in one.charges)
+                bounded.append(replace(one, charges=charges))
+        return bounded
 
     def reprice(self, moves: Iterable[tuple[ChargeKey, PriceEntry]]) -> None:
         """Move unpriced rows to their price. A row that is gone by now is left alone."""
@@ -150,7 +235,8 @@ class Writing:
                 continue
             self._repriced += 1
             self._unpriced[_period_of(key)] -= 1
-            self._add(key._replace(price_id=price.price_id, input_tokens=0), row[0])
+            self._add(key._replace(price_id=price.price_id, input_tokens=0), *row)
+            move_parts(self._sql, key, price_id=price.price_id)
         self._write_totals()
 
     def assess(self, watches: Mapping[str, Watch]) -> None:
@@ -158,9 +244,8 @@ class Writing:
         for watch in watches.values():
             self._assess(watch)
 
-    def _first_seen(self, rated: Rated) -> bool:
-        hour_micros = self._now_micros - self._now_micros % HOUR_MICROS
-        inserted = self._sql.execute(SEEN, (rated.tenant_id, rated.event_id, hour_micros))
+    def _first_seen(self, rated: Rated, keep_until_micros: int) -> bool:
+        inserted = self._sql.execute(SEEN, (rated.tenant_id, rated.event_id, keep_until_micros))
         return inserted.rowcount == 1
 
     def _learn(self, prices: Iterable[PriceEntry]) -> None:
@@ -195,17 +280,24 @@ class Writing:
                 known = self.new_prices[price_id] = Figures._make(row)
         return known
 
-    def _add(self, key: ChargeKey, quantity_micros: int) -> None:
-        """Add to a row, and what that changes to the period's totals."""
-        row = self._sql.execute(ROW_QUANTITY, key).fetchone()
-        before = row[0] if row is not None else 0
-        after = before + quantity_micros
-        if after > INT64_MAX:
+    def _add(self, key: ChargeKey, quantity_micros: int, extra_micros: int) -> None:
+        """Add to a row, or take off it what was counted too much, and change the period's totals.
+
+        A row that nothing is left of goes: it has no price to wait for.
+        """
+        row = self._sql.execute(ROW, key).fetchone()
+        before, extra_before = row or (0, 0)
+        after, extra_after = before + quantity_micros, extra_before + extra_micros
+        if max(after, extra_after) > INT64_MAX:
             raise TooLargeError(key.tenant_id, meter=key.meter)
-        self._sql.execute(ADD_TO_ROW, (*key, after))
+        assert min(after, extra_after) >= 0, "no more is taken off than a call has in the row"
+        if after:
+            self._sql.execute(SET_ROW, (*key, after, extra_after))
+        elif row is not None:
+            self._sql.execute(DROP_ROW, key)
         period = _period_of(key)
         if key.price_id == UNPRICED:
-            self._unpriced[period] += row is None
+            self._unpriced[period] += bool(after) - (row is not None)
             self._cogs[period] += 0  # The period is to exist all the same.
             return
         price = self._figures(key.price_id)

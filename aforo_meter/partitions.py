@@ -51,6 +51,8 @@ class Owned:
     partition: Partition
     next_offset: int
     settled_micros: int = 0  # All records up to this append time are in the ledger.
+    # Everything up to this time is known to be in the ledger, by Kafka's word; as of the heartbeat.
+    confirmed_micros: int = 0
     # Its tenants' contracts, prices and margins were not looked at since it came to us.
     is_new: bool = True
     is_revoked: bool = False
@@ -104,6 +106,11 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
         # As Kafka's own clients place a key: see the default partitioner.
         number = (murmur2(tenant_id.encode()) & 0x7FFFFFFF) % self._count
         return next((o for o in self._owned.values() if o.partition.number == number), None)
+
+    def settled_until(self, tenant_id: str) -> int | None:
+        """Return until when a tenant's usage is in the ledger; None: its partition isn't ours."""
+        owned = self.of_tenant(tenant_id)
+        return None if owned is None else owned.confirmed_micros
 
     def end_of(self, owned: Owned) -> int | None:
         """Return the end that Kafka named with the last records, or None if it did not yet."""
@@ -169,6 +176,7 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
             self._owned[partition] = Owned(partition, next_offset)
         else:
             known.next_offset, known.is_new, known.is_displaced = next_offset, True, False
+            known.settled_micros = known.confirmed_micros = 0
         log.info("partition taken", partition=partition.number, next_offset=next_offset)
 
     async def _start_of(self, topic_partition: TopicPartition) -> int:

@@ -213,6 +213,33 @@ class ConsumeSettings(BaseSettings):
     """Go on at the earliest record where Kafka no longer has the one that the ledger needs next.
     Usage in between stays unbilled, so it is for one start, not for good."""
 
+    gateway_ids_days: int = Field(default=35, ge=1)
+    """How long the ledger knows ids of events from gateways: later repeats would count again."""
+
+    ingest_ids_days: int = Field(default=91, ge=91)
+    """The same of events from elsewhere. Clients may send what is 90 days old."""
+
+    decisions_poll_ms: int = Field(default=5000, ge=100)
+    """How often to keep what authz has counted, to be compared with what was logged."""
+
+    completeness_poll_ms: int = Field(default=60_000, ge=100)
+    """How often to compare, and to end sessions that are silent."""
+
+    completeness_grace_s: int = Field(default=900, ge=0)
+    """How long after its end an hour is open still: long streams are logged when they end."""
+
+    completeness_threshold_bp: int = Field(default=9900, ge=0, le=10_000)
+    """Tell the tenants' owner of hours of which less was logged, in hundredths of a percent."""
+
+    completeness_days: int = Field(default=91, ge=4)
+    """How long to keep what was decided and logged."""
+
+    session_idle_s: int = Field(default=1800, ge=1)
+    """A session of which nothing was heard for so long has ended."""
+
+    session_days: int = Field(default=91, ge=1)
+    """How long to keep sessions that have ended."""
+
     metrics_listen: MetricsListen = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""
 

@@ -28,8 +28,6 @@ from aforo_meter.transitions import log_transitions
 ASSESS_TENANTS_MAX: Final = 200  # In one transaction.
 REPRICE_ROWS_MAX: Final = 1000
 OFFSETS_TIMEOUT_S: Final = 1.0
-SEEN_DAYS: Final = 35
-DAY_MICROS: Final = 86_400_000_000
 PRUNE_EVERY_S: Final = 3600.0
 PRUNE_ROWS_MAX: Final = 5000
 
@@ -116,13 +114,14 @@ class Upkeep:
             lag = max(0, end - one.next_offset)
             metrics.LAG.labels(str(topic_partition.partition)).set(lag)
             settled_micros = asked_micros if lag == 0 else min(asked_micros, one.settled_micros)
+            one.confirmed_micros = settled_micros
             is_behind = one.is_new or self._publisher.is_behind(topic_partition.partition)
             if settled_micros and not is_behind:
                 progress[topic_partition.partition] = settled_micros
         self._rebuild(await self._publisher.heartbeat(progress))
 
     async def prune(self) -> None:
-        """Forget events that were seen long ago, once an hour, a few at a time.
+        """Forget events that were kept long enough, once an hour, a few at a time.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
@@ -130,8 +129,7 @@ class Upkeep:
         metrics.UNPRICED.set(await self._ledger.unpriced_rows())
         if time.monotonic() - self._pruned_at_s < PRUNE_EVERY_S:
             return
-        before = now_micros() - SEEN_DAYS * DAY_MICROS
-        pruned = await self._ledger.prune_seen(before_hour_micros=before, rows_max=PRUNE_ROWS_MAX)
+        pruned = await self._ledger.prune(now_micros=now_micros(), rows_max=PRUNE_ROWS_MAX)
         if pruned < PRUNE_ROWS_MAX:
             self._pruned_at_s = time.monotonic()
 

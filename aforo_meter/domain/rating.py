@@ -7,12 +7,21 @@ from typing import Final, NamedTuple
 
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceEntry, Prices
-from aforo_meter.domain.usage import LLM_CACHE_CREATION, LLM_CACHED_INPUT, LLM_INPUT, Outcome
+from aforo_meter.domain.sessions import Sighting
+from aforo_meter.domain.usage import (
+    API_CALLS,
+    LLM_CACHE_CREATION,
+    LLM_CACHED_INPUT,
+    LLM_INPUT,
+    Outcome,
+)
 
 MICROS_PER_UNIT: Final = 1_000_000
 UNPRICED: Final = ""  # The price id of usage that no price covers yet.
 LLM_METERS: Final = "llm."  # Whose prices can depend on the size of the request.
 TIER_TOKENS: Final = 1000  # How finely that size is kept while usage waits for a price.
+TOOLS_MAX: Final = 200  # Of one tenant in one hour: callers choose the names.
+OTHER_TOOL: Final = "(other)"  # All further ones.
 SHADOW: Final = "shadow"  # The outcome of what would have been refused or marked.
 
 INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION})
@@ -21,6 +30,23 @@ INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION
 class Measured(NamedTuple):
     meter: str
     quantity_micros: int  # 10^-6 units, >= 0.
+
+
+class ToldAgain(NamedTuple):
+    """Marks an event of a call of which others tell too: see calls.py."""
+
+    decision_id: str
+    interim: bool
+    estimated: bool
+
+
+class LoggedKey(NamedTuple):
+    """Which decisions a logged call is counted with: as authz told them."""
+
+    hour_start_micros: int
+    tenant_id: str
+    feature: str
+    outcome: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +64,15 @@ class Usage:
     provider: str
     model: str
     measures: tuple[Measured, ...]
+    tool: str = ""
+    execution_status: str = ""
+    weight_units: int = 1  # What the call counts on api.calls quotas.
+    from_gateway: bool = False
+    late: bool = False  # Older than a day when it arrived.
+    call: ToldAgain | None = None
+    logged: LoggedKey | None = None
+    logged_calls: int = 1  # Of an estimate: how many it stands for.
+    sighting: Sighting | None = None
 
     @property
     def hour_start_micros(self) -> int:
@@ -63,6 +98,8 @@ class ChargeKey(NamedTuple):
     model: str
     price_id: str  # UNPRICED where no price covers it.
     input_tokens: int  # Of unpriced tokens: the size of their requests, see `size_kept`. Else 0.
+    tool: str = ""
+    execution_status: str = ""  # What became of the work; "" is not told.
 
 
 class InterventionKey(NamedTuple):
@@ -83,6 +120,7 @@ class Rated:
     charges: tuple[tuple[ChargeKey, int], ...]  # Quantities in 10^-6 units.
     prices: tuple[PriceEntry, ...]
     intervention: InterventionKey | None
+    usage: Usage  # What was rated, for what depends on no price.
 
 
 def rate(
@@ -108,7 +146,8 @@ def rate(
     input_tokens = usage.input_tokens
     feature, hour_start_micros = ",".join(usage.features), usage.hour_start_micros
     for meter, quantity_micros in usage.measures:
-        if quantity_micros == 0:
+        # Of a call that is told again a zero says something: it may replace an estimate.
+        if quantity_micros == 0 and usage.call is None:
             continue
         entry = prices.price_of(
             meter,
@@ -132,6 +171,8 @@ def rate(
             model=usage.model,
             price_id=entry.price_id if entry is not None else UNPRICED,
             input_tokens=size_kept(meter, input_tokens) if entry is None else 0,
+            tool=usage.tool,
+            execution_status=usage.execution_status,
         )
         charges.append((key, quantity_micros))
     return Rated(
@@ -142,6 +183,7 @@ def rate(
         charges=tuple(charges),
         prices=tuple(used),
         intervention=_intervention_of(usage),
+        usage=usage,
     )
 
 
@@ -172,6 +214,8 @@ def size_kept(meter: str, input_tokens: int) -> int:
 
 
 def _intervention_of(usage: Usage) -> InterventionKey | None:
+    if usage.call is not None and usage.call.interim:
+        return None  # Its end tells of it.
     outcome, reason = usage.outcome.value, usage.reason
     if usage.shadow_reason:
         outcome, reason = SHADOW, usage.shadow_reason
@@ -186,6 +230,18 @@ def sums(rated: Iterable[Rated]) -> Counter[ChargeKey]:
     for one in rated:
         for key, quantity_micros in one.charges:
             totals[key] += quantity_micros
+    return totals
+
+
+def extras(rated: Iterable[Rated]) -> Counter[ChargeKey]:
+    """Add up what weights add on quotas of api.calls: nothing for most calls."""
+    totals: Counter[ChargeKey] = Counter()
+    for one in rated:
+        weight_units = one.usage.weight_units
+        if weight_units > 1:
+            for key, quantity_micros in one.charges:
+                if key.meter == API_CALLS:
+                    totals[key] += quantity_micros * (weight_units - 1)
     return totals
 
 

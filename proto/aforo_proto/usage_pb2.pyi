@@ -35,8 +35,8 @@ class _OutcomeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueT
     """Envoy let it pass without an answer from us; tenant_id is empty"""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
-    """What happened at the gateway. Kafka, topic aforo.usage.v1, key = tenant_id: one tenant is one
-    partition, in order. Written by: ship (and ingest). Read by: consume.
+    """What was used, at the gateway or elsewhere. Kafka, topic aforo.usage.v1, key = tenant_id: one
+    tenant is one partition, in order. Written by: ship, ingest, import, completeness. Read by: consume.
     """
 
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
@@ -47,6 +47,68 @@ OUTCOME_BLOCK: Outcome.ValueType  # 3
 """refused by us: an intervention, never usage"""
 OUTCOME_NOT_DECIDED: Outcome.ValueType  # 4
 """Envoy let it pass without an answer from us; tenant_id is empty"""
+
+class _ExecutionStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExecutionStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ExecutionStatus.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    EXECUTION_STATUS_UNSPECIFIED: _ExecutionStatus.ValueType  # 0
+    """not told"""
+    EXECUTION_STATUS_SUCCESS: _ExecutionStatus.ValueType  # 1
+    EXECUTION_STATUS_PARTIAL: _ExecutionStatus.ValueType  # 2
+    EXECUTION_STATUS_TIMEOUT: _ExecutionStatus.ValueType  # 3
+    EXECUTION_STATUS_ERROR: _ExecutionStatus.ValueType  # 4
+    EXECUTION_STATUS_VALIDATION_FAILED: _ExecutionStatus.ValueType  # 5
+    EXECUTION_STATUS_FAILED: _ExecutionStatus.ValueType  # 6
+    EXECUTION_STATUS_FAILURE: _ExecutionStatus.ValueType  # 7
+    EXECUTION_STATUS_CANCELLED: _ExecutionStatus.ValueType  # 8
+    EXECUTION_STATUS_PENDING: _ExecutionStatus.ValueType  # 9
+    EXECUTION_STATUS_BLOCKED: _ExecutionStatus.ValueType  # 10
+    EXECUTION_STATUS_HITL_REQUIRED: _ExecutionStatus.ValueType  # 11
+    """waits for a person"""
+
+class ExecutionStatus(_ExecutionStatus, metaclass=_ExecutionStatusEnumTypeWrapper):
+    """What became of the work itself, whoever says so: status codes at the gateway, clients of ingest."""
+
+EXECUTION_STATUS_UNSPECIFIED: ExecutionStatus.ValueType  # 0
+"""not told"""
+EXECUTION_STATUS_SUCCESS: ExecutionStatus.ValueType  # 1
+EXECUTION_STATUS_PARTIAL: ExecutionStatus.ValueType  # 2
+EXECUTION_STATUS_TIMEOUT: ExecutionStatus.ValueType  # 3
+EXECUTION_STATUS_ERROR: ExecutionStatus.ValueType  # 4
+EXECUTION_STATUS_VALIDATION_FAILED: ExecutionStatus.ValueType  # 5
+EXECUTION_STATUS_FAILED: ExecutionStatus.ValueType  # 6
+EXECUTION_STATUS_FAILURE: ExecutionStatus.ValueType  # 7
+EXECUTION_STATUS_CANCELLED: ExecutionStatus.ValueType  # 8
+EXECUTION_STATUS_PENDING: ExecutionStatus.ValueType  # 9
+EXECUTION_STATUS_BLOCKED: ExecutionStatus.ValueType  # 10
+EXECUTION_STATUS_HITL_REQUIRED: ExecutionStatus.ValueType  # 11
+"""waits for a person"""
+
+class _SessionBoundary:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionBoundaryEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_SessionBoundary.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    SESSION_BOUNDARY_UNSPECIFIED: _SessionBoundary.ValueType  # 0
+    """a step within it"""
+    SESSION_BOUNDARY_START: _SessionBoundary.ValueType  # 1
+    SESSION_BOUNDARY_HEARTBEAT: _SessionBoundary.ValueType  # 2
+    """it lives; never billed"""
+    SESSION_BOUNDARY_END: _SessionBoundary.ValueType  # 3
+
+class SessionBoundary(_SessionBoundary, metaclass=_SessionBoundaryEnumTypeWrapper):
+    """What an event says of the session that it belongs to (Dimensions.session)."""
+
+SESSION_BOUNDARY_UNSPECIFIED: SessionBoundary.ValueType  # 0
+"""a step within it"""
+SESSION_BOUNDARY_START: SessionBoundary.ValueType  # 1
+SESSION_BOUNDARY_HEARTBEAT: SessionBoundary.ValueType  # 2
+"""it lives; never billed"""
+SESSION_BOUNDARY_END: SessionBoundary.ValueType  # 3
 
 @typing.final
 class Measure(message.Message):
@@ -78,7 +140,9 @@ class Measure(message.Message):
 
 @typing.final
 class Dimensions(message.Message):
-    """What is known of the call. Bounded by ship: at most 128 characters each, 512 for route."""
+    """What is known of the call. Bounded by who writes it: at most 128 characters each, 512 for route
+    and path.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -90,6 +154,9 @@ class Dimensions(message.Message):
     TOOL_FIELD_NUMBER: builtins.int
     AGENT_FIELD_NUMBER: builtins.int
     SESSION_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    EXECUTION_STATUS_FIELD_NUMBER: builtins.int
+    PRODUCT_FIELD_NUMBER: builtins.int
     provider: builtins.str
     """"openai", "anthropic", "google", or what the route says"""
     model: builtins.str
@@ -101,8 +168,15 @@ class Dimensions(message.Message):
     status: builtins.int
     """HTTP status sent to the client; 0 if none was"""
     tool: builtins.str
+    """of an MCP tools/call, or of an agent's step"""
     agent: builtins.str
     session: builtins.str
+    """of an MCP server or an agent"""
+    path: builtins.str
+    """a template: "/v1/users/:id", never a raw path"""
+    execution_status: ExecutionStatus.ValueType
+    product: builtins.str
+    """product type of the ingest contract: "API", "AI_AGENT", "MCP_SERVER", …"""
     def __init__(
         self,
         *,
@@ -114,10 +188,13 @@ class Dimensions(message.Message):
         tool: builtins.str = ...,
         agent: builtins.str = ...,
         session: builtins.str = ...,
+        path: builtins.str = ...,
+        execution_status: ExecutionStatus.ValueType = ...,
+        product: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "method", b"method", "model", b"model", "provider", b"provider", "route", b"route", "session", b"session", "status", b"status", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "execution_status", b"execution_status", "method", b"method", "model", b"model", "path", b"path", "product", b"product", "provider", b"provider", "route", b"route", "session", b"session", "status", b"status", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,10 +218,18 @@ class UsageEvent(message.Message):
     ESTIMATED_FIELD_NUMBER: builtins.int
     ABORTED_FIELD_NUMBER: builtins.int
     SHADOW_REASON_FIELD_NUMBER: builtins.int
+    INTERIM_FIELD_NUMBER: builtins.int
+    CONTINUED_FIELD_NUMBER: builtins.int
+    DECIDED_HOUR_S_FIELD_NUMBER: builtins.int
+    WEIGHT_UNITS_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    SESSION_BOUNDARY_FIELD_NUMBER: builtins.int
+    METADATA_JSON_FIELD_NUMBER: builtins.int
+    RECEIVED_AT_MICROS_FIELD_NUMBER: builtins.int
     event_id: builtins.str
     """made by us, never by a client; unique in the tenant"""
     source: builtins.str
-    """"envoy:<node id>" """
+    """"envoy:<node id>", "ingest", "import:<file>", "completeness" """
     tenant_id: builtins.str
     """from the decision's metadata and from nothing else"""
     subscription_id: builtins.str
@@ -155,11 +240,30 @@ class UsageEvent(message.Message):
     reason: builtins.str
     """Reason of the decision, snake_case"""
     estimated: builtins.bool
-    """some measure is not what the provider reported"""
+    """some measure is not what was reported, but reckoned from it"""
     aborted: builtins.bool
     """the client left before the end"""
     shadow_reason: builtins.str
     """in shadow mode: why it would have been refused"""
+    interim: builtins.bool
+    """A call that goes on: measures are totals since its beginning, and its end has an event of its
+    own. Both have the call's decision_id, by which the ledger takes off what it has counted.
+    """
+    continued: builtins.bool
+    """Something of this call may have been counted before, by interim events or by an estimate: with
+    the decision_id of that. An estimate is replaced by what is told here.
+    """
+    decided_hour_s: builtins.int
+    """Unix time: the hour under which authz counted the decision"""
+    weight_units: builtins.int
+    """what the call counts on api.calls quotas; 0 is read as 1"""
+    late: builtins.bool
+    """older than a day when it arrived"""
+    session_boundary: SessionBoundary.ValueType
+    metadata_json: builtins.str
+    """what a client attached: a JSON object, at most 16 KiB"""
+    received_at_micros: builtins.int
+    """Unix time, UTC: when ship or ingest had it; 0: not told"""
     @builtins.property
     def features(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """needed by the call, sorted"""
@@ -187,16 +291,24 @@ class UsageEvent(message.Message):
         estimated: builtins.bool = ...,
         aborted: builtins.bool = ...,
         shadow_reason: builtins.str = ...,
+        interim: builtins.bool = ...,
+        continued: builtins.bool = ...,
+        decided_hour_s: builtins.int = ...,
+        weight_units: builtins.int = ...,
+        late: builtins.bool = ...,
+        session_boundary: SessionBoundary.ValueType = ...,
+        metadata_json: builtins.str = ...,
+        received_at_micros: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["dimensions", b"dimensions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["aborted", b"aborted", "decision_id", b"decision_id", "dimensions", b"dimensions", "estimated", b"estimated", "event_id", b"event_id", "features", b"features", "measures", b"measures", "occurred_at_micros", b"occurred_at_micros", "outcome", b"outcome", "reason", b"reason", "shadow_reason", b"shadow_reason", "source", b"source", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["aborted", b"aborted", "continued", b"continued", "decided_hour_s", b"decided_hour_s", "decision_id", b"decision_id", "dimensions", b"dimensions", "estimated", b"estimated", "event_id", b"event_id", "features", b"features", "interim", b"interim", "late", b"late", "measures", b"measures", "metadata_json", b"metadata_json", "occurred_at_micros", b"occurred_at_micros", "outcome", b"outcome", "reason", b"reason", "received_at_micros", b"received_at_micros", "session_boundary", b"session_boundary", "shadow_reason", b"shadow_reason", "source", b"source", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "weight_units", b"weight_units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class DeadLetter(message.Message):
-    """What could not be read. Kafka, topic aforo.usage.dlq.v1. Written by: ship, consume."""
+    """What could not be read. Kafka, topic aforo.usage.dlq.v1. Written by: ship, ingest, consume."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -210,7 +322,7 @@ class DeadLetter(message.Message):
     reason: builtins.str
     """what is wrong, in a sentence"""
     stage: builtins.str
-    """"ship" or "consume" """
+    """"ship", "ingest" or "consume": who could not read it"""
     payload: builtins.bytes
     """as received"""
     topic: builtins.str

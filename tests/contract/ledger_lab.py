@@ -49,6 +49,7 @@ def used(  # noqa: PLR0913 - one argument for each thing that a test may vary
     model: str = "",
     features: tuple[str, ...] = ("api",),
     outcome: Outcome = Outcome.ALLOW,
+    **more: Any,  # noqa: ANN401 - of Usage
 ) -> Rated:
     """Return a rated event that used some units of one meter."""
     usage = Usage(
@@ -62,7 +63,7 @@ def used(  # noqa: PLR0913 - one argument for each thing that a test may vary
         shadow_reason="",
         provider="",
         model=model,
-        measures=(Measured(meter, units * UNIT),) if units else (),
+        **({"measures": (Measured(meter, units * UNIT),) if units else ()} | more),
     )
     book = PriceBook(version="1", currency="USD", own=(PriceList(entries=tuple(prices)),))
     return rate(usage, Prices(book), subscription_id=subscription, period=period)

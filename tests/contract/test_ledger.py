@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -44,24 +43,6 @@ from tests.contract.ledger_lab import (
 pytestmark = pytest.mark.contract
 
 NEXT_PERIOD = PeriodMicros(PERIOD.end_micros, PERIOD.end_micros + 31 * 24 * HOUR_MICROS)
-
-
-@pytest.fixture(scope="session")
-def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ledger") / "empty.db"
-    LedgerFile.create(path)
-    return path
-
-
-@pytest.fixture
-def file(empty_ledger: Path, tmp_path: Path) -> LedgerFile:
-    return LedgerFile(Path(shutil.copy(empty_ledger, tmp_path / "ledger.db")))
-
-
-@pytest.fixture(params=["sqlite"])
-async def ledger(file: LedgerFile) -> AsyncIterator[Ledger]:
-    async with SqlLedger(file.url, busy_timeout_ms=200) as opened:
-        yield opened
 
 
 async def test_a_partition_that_was_never_consumed_has_no_position(ledger: Ledger) -> None:
@@ -489,14 +470,28 @@ async def test_the_ledger_knows_the_periods_of_a_former_subscription(ledger: Led
     assert await ledger.period_covering("acme", "sub-2", START) is None
 
 
-async def test_events_seen_long_ago_are_forgotten_a_few_at_a_time(ledger: Ledger) -> None:
+@pytest.mark.parametrize(("from_gateway", "days"), [(True, 35), (False, 91)])
+async def test_ids_are_kept_for_as_long_as_their_source_may_repeat_them(
+    ledger: Ledger, *, from_gateway: bool, days: int
+) -> None:
+    one = used("e1", from_gateway=from_gateway)
+    await ledger.apply(batch([one], now_micros=NOW))
+    kept_until = NOW + days * 24 * HOUR_MICROS
+
+    assert await ledger.prune(now_micros=kept_until, rows_max=10) == 0
+    assert (await ledger.apply(batch([one], at=1))).duplicates == 1
+    assert await ledger.prune(now_micros=kept_until + 1, rows_max=10) == 1
+    assert (await ledger.apply(batch([one], at=2))).duplicates == 0
+
+
+async def test_events_kept_long_enough_are_forgotten_a_few_at_a_time(ledger: Ledger) -> None:
     await ledger.apply(batch([used(f"e{number}") for number in range(5)], now_micros=NOW))
     await ledger.apply(batch([used("new")], at=5, now_micros=NOW + 2 * HOUR_MICROS))
 
-    before = NOW + HOUR_MICROS
-    assert await ledger.prune_seen(before_hour_micros=before, rows_max=3) == 3
-    assert await ledger.prune_seen(before_hour_micros=before, rows_max=3) == 2
-    assert await ledger.prune_seen(before_hour_micros=before, rows_max=3) == 0
+    now = NOW + 91 * 24 * HOUR_MICROS + HOUR_MICROS
+    assert await ledger.prune(now_micros=now, rows_max=3) == 3
+    assert await ledger.prune(now_micros=now, rows_max=3) == 2
+    assert await ledger.prune(now_micros=now, rows_max=3) == 0
     again = await ledger.apply(batch([used("new"), used("e1")], at=6))
     assert again.duplicates == 1
 

@@ -10,6 +10,7 @@ from aforo_meter.__main__ import main
 from aforo_meter.ledger import LedgerError
 from aforo_meter.ledger_sql import SCHEMA_VERSION, SqlLedger
 from aforo_meter.migrate import migrate
+from aforo_meter.migrations.versions import v0001_ledger
 from lab.servers import free_port
 
 pytestmark = pytest.mark.contract
@@ -140,3 +141,30 @@ def test_consume_ends_with_2_without_a_ledger(
 
     assert main(["consume"]) == 2
     assert "aforo-meter migrate" in capsys.readouterr().err
+
+
+def test_a_ledger_of_the_first_version_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as sql, sql:
+        for statement in v0001_ledger.TABLES:
+            sql.execute(statement)
+        sql.execute(v0001_ledger.OUTBOX.format(identity=v0001_ledger.IDENTITY["sqlite"]))
+        sql.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+        sql.execute("INSERT INTO alembic_version VALUES ('0001')")
+        sql.execute(
+            "INSERT INTO charge VALUES ('acme', 's', 1, 2, 'f', 'm', 'openai', 'gpt', '', 7, 42)"
+        )
+        sql.execute("INSERT INTO seen_event VALUES ('acme', 'e1', 3600000000)")
+
+    assert "ALTER TABLE charge RENAME" in migrate(url(path), dry_run=True)
+    assert migrate(url(path), dry_run=False).endswith(f"schema 0001 → {SCHEMA_VERSION}")
+
+    with closing(sqlite3.connect(path)) as sql:
+        assert sql.execute("SELECT * FROM charge").fetchall() == [
+            ("acme", "s", 1, 2, "f", "m", "openai", "gpt", "", 7, "", "", 42, 0)
+        ]
+        # Ids are kept for as long as they were before: 35 days.
+        assert sql.execute("SELECT * FROM seen_event").fetchall() == [
+            ("acme", "e1", 3_600_000_000 + 35 * 86_400_000_000)
+        ]
+    assert {"call", "call_part", "decided", "logged", "session", "charge_unpriced"} <= tables(path)

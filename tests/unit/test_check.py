@@ -317,6 +317,8 @@ async def test_an_allowed_call_tells_caller_upstream_and_access_log() -> None:
         "decision_id": decision_id,
         "provider": "openai",
         "catalog_version": "v7",
+        "hour": "1773576000",
+        "weight": "3",
     }
     assert told(response.ok_response.headers) == {
         "x-aforo-tenant": "acme",

@@ -1,0 +1,126 @@
+"""What was decided and logged, in SQL. What was logged is written with the charges."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from aforo_meter.alerts import Alert
+from aforo_meter.completeness import Decided, ScoreQuery
+from aforo_meter.domain.completeness import (
+    FILLED,
+    PASSED,
+    Basis,
+    Compared,
+    Kind,
+    Score,
+    Sum,
+)
+from aforo_meter.domain.periods import PeriodMicros
+from aforo_meter.ledger_sql import SqlLedger
+
+# Absolute totals: however many consumers read them, and however often, they come to the same.
+KEEP = (
+    "INSERT INTO decided (hour_start_micros, tenant_id, feature, outcome, process, decisions)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (hour_start_micros, tenant_id, feature, outcome, process)"
+    " DO UPDATE SET decisions = excluded.decisions WHERE excluded.decisions > decided.decisions"
+)
+BOTH: Final = (
+    "SELECT tenant_id, feature, hour_start_micros, outcome, decisions AS decided, 0 AS logged"
+    " FROM decided WHERE hour_start_micros >= :start AND hour_start_micros < :end{of_tenant}"
+    " UNION ALL SELECT tenant_id, feature, hour_start_micros, outcome, 0, calls"
+    " FROM logged WHERE hour_start_micros >= :start AND hour_start_micros < :end{of_tenant}"
+)
+# Statements are put together from these constants alone.
+COMPARED: Final = (
+    "SELECT tenant_id, feature, hour_start_micros, outcome, SUM(decided) AS decided,"  # noqa: S608
+    f" SUM(logged) AS logged FROM ({BOTH}) AS beside"
+    " GROUP BY tenant_id, feature, hour_start_micros, outcome"
+)
+OF_ALL = COMPARED.format(of_tenant="")
+OF_TENANT = COMPARED.format(of_tenant=" AND tenant_id = :tenant_id")
+TENANT_HOURS = (
+    "SELECT tenant_id, hour_start_micros, SUM(decided), SUM(logged),"  # noqa: S608
+    " SUM(CASE WHEN decided > logged THEN decided - logged ELSE 0 END)"
+    f" FROM ({OF_ALL}) AS compared WHERE outcome <> '{FILLED}'"
+    " GROUP BY tenant_id, hour_start_micros ORDER BY hour_start_micros, tenant_id"
+)
+CALLS_LET_PASS = (
+    "SELECT COALESCE(SUM(calls), 0) FROM logged WHERE tenant_id = ? AND feature = ?"  # noqa: S608
+    " AND hour_start_micros >= ? AND hour_start_micros < ?"
+    f" AND outcome IN ({', '.join(repr(name) for name in sorted({*PASSED, FILLED}))})"
+)
+SUMS = (
+    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"
+    " FROM charge WHERE tenant_id = ? AND feature = ? AND hour_start_micros >= ?"
+    " AND hour_start_micros < ? GROUP BY subscription_id, provider, model, tool, meter"
+)
+LEAVE = (
+    "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
+    " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING"
+)
+PRUNE = tuple(
+    f"DELETE FROM {table} WHERE ({key}) IN"  # noqa: S608
+    f" (SELECT {key} FROM {table} WHERE hour_start_micros < ? LIMIT ?)"
+    for table, key in (
+        ("decided", "hour_start_micros, tenant_id, feature, outcome, process"),
+        ("logged", "hour_start_micros, tenant_id, feature, outcome"),
+    )
+)
+
+
+class SqlCompleteness:
+    """On the connections of an open ledger."""
+
+    def __init__(self, ledger: SqlLedger) -> None:
+        self._ledger = ledger
+
+    async def keep_decided(self, rows: Iterable[Decided]) -> None:
+        values = list(rows)
+        await self._ledger.write(lambda sql: sql.executemany(KEEP, values))
+
+    async def compared(self, query: ScoreQuery) -> Sequence[Compared]:
+        statement = OF_ALL if query.tenant_id is None else OF_TENANT
+        values = {
+            "start": query.hours.start_micros,
+            "end": query.hours.end_micros,
+            "tenant_id": query.tenant_id,
+        }
+        rows = await self._ledger.read(lambda sql: sql.execute(statement, values).fetchall())
+        return [Compared._make(row) for row in rows]
+
+    async def tenant_hours(self, hours: PeriodMicros) -> Sequence[Score]:
+        values = {"start": hours.start_micros, "end": hours.end_micros}
+        rows = await self._ledger.read(lambda sql: sql.execute(TENANT_HOURS, values).fetchall())
+        return [
+            Score(
+                tenant_id=tenant_id,
+                hour_start_micros=hour_start_micros,
+                decided=decided,
+                logged=logged,
+                missing=missing,
+            )
+            for tenant_id, hour_start_micros, decided, logged, missing in rows
+        ]
+
+    async def basis(self, tenant_id: str, feature: str, hours: PeriodMicros) -> Basis:
+        values = (tenant_id, feature, hours.start_micros, hours.end_micros)
+
+        def work(sql: sqlite3.Connection) -> Basis:
+            (calls,) = sql.execute(CALLS_LET_PASS, values).fetchone()
+            return Basis(
+                calls=calls,
+                sums=[Sum(Kind(*row[:4]), *row[4:]) for row in sql.execute(SUMS, values)],
+            )
+
+        return await self._ledger.read(work)
+
+    async def leave(self, tenant_id: str, alert: Alert, *, now_micros: int) -> bool:
+        values = (alert.message_id, tenant_id, alert.kind, alert.payload, now_micros, now_micros)
+        return await self._ledger.write(lambda sql: sql.execute(LEAVE, values).rowcount == 1)
+
+    async def prune(self, *, before_micros: int, rows_max: int) -> int:
+        values = (before_micros, rows_max)
+        return await self._ledger.write(
+            lambda sql: max(sql.execute(statement, values).rowcount for statement in PRUNE)
+        )

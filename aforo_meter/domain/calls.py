@@ -1,0 +1,147 @@
+"""A call of which more than one event tells: what each of them changes in the ledger. Pure.
+
+Totals so far, the end, an estimate and the true figure may come in any order and from several
+senders. Whatever the order, what is counted in the end is the same (docs/decisions/0015).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from aforo_meter.domain.rating import ChargeKey
+from aforo_meter.domain.usage import API_CALLS
+
+
+class Certainty(IntEnum):
+    """How good a figure is. A better one replaces it."""
+
+    INTERIM = 0  # A total so far.
+    ESTIMATED = 1  # Of the whole call, reckoned.
+    TOLD = 2  # Of the whole call, reported.
+
+
+class Part(NamedTuple):
+    """What is counted of a call in one row."""
+
+    quantity_micros: int
+    extra_micros: int  # What the call's weight adds to it on quotas.
+    certainty: Certainty
+
+
+class Change(NamedTuple):
+    """What a row gains; negative: loses."""
+
+    quantity_micros: int
+    extra_micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What one event says of a call: totals since its beginning, by row."""
+
+    charges: Iterable[tuple[ChargeKey, int]]  # Zeros too: they replace what was counted.
+    interim: bool
+    estimated: bool
+    weight_units: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What the ledger has counted of a call."""
+
+    ended: bool = False  # Something that is not interim was told: totals so far add nothing now.
+    parts: Mapping[ChargeKey, Part] = field(default_factory=dict)
+
+
+NEW: Final = Call()
+
+
+def tell(call: Call, told: Told) -> tuple[Call, dict[ChargeKey, Change]]:
+    """Return the call after an event, and what rows gain or lose by it.
+
+    - A total so far raises what is counted of its meter, never lowers it, and adds nothing once the
+      end is known. It never counts a call.
+    - What is told of the whole call takes the place of totals so far, meter by meter; the larger
+      figure holds.
+    - A true figure takes the place of an estimate, family by family: what is said of one `llm.`
+      meter replaces all that was estimated of `llm.`; bytes, which it may not know, stay. An
+      estimate that comes after the true figure changes nothing.
+    """
+    if told.interim and call.ended:
+        return call, {}
+    parts = dict(call.parts)
+    certainty = _certainty_of(told)
+    for family, charges in _by_family(told).items():
+        known = [key for key in parts if _family(key.meter) == family]
+        before = max((parts[key].certainty for key in known), default=Certainty.INTERIM)
+        if before > certainty:
+            continue
+        if before is Certainty.ESTIMATED and certainty is Certainty.TOLD:
+            for key in known:
+                del parts[key]
+        for key, quantity_micros in charges.items():
+            _raise(parts, key, quantity_micros, certainty=certainty, weight=told.weight_units)
+    return Call(ended=call.ended or not told.interim, parts=parts), _changes(call.parts, parts)
+
+
+def _certainty_of(told: Told) -> Certainty:
+    if told.interim:
+        return Certainty.INTERIM
+    return Certainty.ESTIMATED if told.estimated else Certainty.TOLD
+
+
+def _family(meter: str) -> str:
+    return meter.partition(".")[0]
+
+
+def _by_family(told: Told) -> dict[str, dict[ChargeKey, int]]:
+    found: dict[str, dict[ChargeKey, int]] = {}
+    for key, quantity_micros in told.charges:
+        if told.interim and key.meter == API_CALLS:
+            continue
+        charges = found.setdefault(_family(key.meter), {})
+        charges[key] = charges.get(key, 0) + quantity_micros
+    return found
+
+
+def _raise(
+    parts: dict[ChargeKey, Part],
+    key: ChargeKey,
+    told_micros: int,
+    *,
+    certainty: Certainty,
+    weight: int,
+) -> None:
+    """Bring what is counted of a meter up to what is told."""
+    extra = weight - 1 if key.meter == API_CALLS else 0
+    of_meter = {other: part for other, part in parts.items() if other.meter == key.meter}
+    counted_micros = sum(part.quantity_micros for part in of_meter.values())
+    better = all(part.certainty < certainty for part in of_meter.values())
+    if better:
+        # The end knows the model, the tool and the status; what came before may not have.
+        for other in of_meter:
+            del parts[other]
+        total_micros = max(told_micros, counted_micros)
+        parts[key] = Part(total_micros, total_micros * extra, certainty)
+    elif told_micros > counted_micros:
+        own = parts.get(key, Part(0, 0, certainty))
+        more_micros = told_micros - counted_micros
+        parts[key] = Part(
+            own.quantity_micros + more_micros, own.extra_micros + more_micros * extra, certainty
+        )
+
+
+def _changes(
+    before: Mapping[ChargeKey, Part], after: Mapping[ChargeKey, Part]
+) -> dict[ChargeKey, Change]:
+    none = Part(0, 0, Certainty.INTERIM)
+    changes = {}
+    for key in before.keys() | after.keys():
+        old, new = before.get(key, none), after.get(key, none)
+        change = Change(
+            new.quantity_micros - old.quantity_micros, new.extra_micros - old.extra_micros
+        )
+        if any(change):
+            changes[key] = change
+    return changes

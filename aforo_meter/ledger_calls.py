@@ -1,0 +1,108 @@
+"""Calls of which more than one event tells, within one transaction of the ledger."""
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from aforo_meter.domain.calls import NEW, Call, Certainty, Change, Part, Told, tell
+from aforo_meter.domain.rating import UNPRICED, ChargeKey, Rated
+
+KEY: Final = ", ".join(ChargeKey._fields)
+WIDTH: Final = len(ChargeKey._fields)
+PART_KEY: Final = (
+    "tenant_id, decision_id, meter, hour_start_micros, subscription_id, period_start_micros,"
+    " feature, provider, model, price_id, input_tokens, tool, execution_status"
+)
+CALL = "SELECT ended, logged FROM call WHERE tenant_id = ? AND decision_id = ?"
+SET_CALL = (
+    "INSERT INTO call (tenant_id, decision_id, ended, logged, keep_until_micros)"
+    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant_id, decision_id) DO UPDATE SET"
+    " ended = excluded.ended, logged = excluded.logged,"
+    " keep_until_micros = excluded.keep_until_micros"
+)
+# Statements are put together from names of columns alone.
+PARTS = (
+    f"SELECT {KEY}, quantity_micros, extra_micros, certainty FROM call_part"  # noqa: S608
+    " WHERE tenant_id = ? AND decision_id = ?"
+)
+FORGET_PARTS = "DELETE FROM call_part WHERE tenant_id = ? AND decision_id = ?"
+ADD_PART = (
+    f"INSERT INTO call_part (decision_id, {KEY}, quantity_micros, extra_micros, certainty)"  # noqa: S608
+    f" VALUES ({', '.join('?' * (WIDTH + 4))})"
+)
+# '' as a literal: only then is the index of unpriced parts used.
+IN_UNPRICED_ROW: Final = "price_id = '' AND " + " AND ".join(
+    f"{name} = ?" for name in ChargeKey._fields if name != "price_id"
+)
+MOVE_PARTS = (
+    f"INSERT INTO call_part (decision_id, {KEY}, quantity_micros, extra_micros, certainty)"  # noqa: S608
+    " SELECT decision_id, "
+    + ", ".join("?" if name in {"price_id", "input_tokens"} else name for name in ChargeKey._fields)
+    + f", quantity_micros, extra_micros, certainty FROM call_part WHERE {IN_UNPRICED_ROW}"
+    f" ON CONFLICT ({PART_KEY}) DO UPDATE SET"
+    " quantity_micros = call_part.quantity_micros + excluded.quantity_micros,"
+    " extra_micros = call_part.extra_micros + excluded.extra_micros"
+)
+DROP_MOVED_PARTS = f"DELETE FROM call_part WHERE {IN_UNPRICED_ROW}"  # noqa: S608
+
+
+class Repeated(NamedTuple):
+    """What one event of such a call does."""
+
+    changes: dict[ChargeKey, Change]
+    is_end: bool  # The first that tells of the whole call: interventions count with it.
+    is_logged: bool  # The first that the gateway tells of the whole call.
+
+
+class CallsWriting:
+    """Reads each call once, and writes what became of it at the end of the transaction."""
+
+    def __init__(self, sql: sqlite3.Connection, *, keep_until_micros: int) -> None:
+        self._sql = sql
+        self._keep_until_micros = keep_until_micros
+        self._calls: dict[tuple[str, str], tuple[Call, bool]] = {}
+
+    def tell(self, one: Rated) -> Repeated:
+        usage = one.usage
+        assert usage.call is not None, "only of a call that is told again"
+        name = (one.tenant_id, usage.call.decision_id)
+        before, was_logged = self._calls.get(name) or self._read(name)
+        told = Told(
+            charges=one.charges,
+            interim=usage.call.interim,
+            estimated=usage.call.estimated,
+            weight_units=usage.weight_units,
+        )
+        after, changes = tell(before, told)
+        is_logged = usage.logged is not None and usage.from_gateway and not was_logged
+        self._calls[name] = (after, was_logged or is_logged)
+        return Repeated(changes, is_end=after.ended and not before.ended, is_logged=is_logged)
+
+    def write(self) -> None:
+        for (tenant_id, decision_id), (call, logged) in self._calls.items():
+            name = (tenant_id, decision_id)
+            state = (int(call.ended), int(logged))
+            self._sql.execute(SET_CALL, (*name, *state, self._keep_until_micros))
+            self._sql.execute(FORGET_PARTS, name)
+            self._sql.executemany(
+                ADD_PART, [(decision_id, *key, *part) for key, part in call.parts.items()]
+            )
+
+    def _read(self, name: tuple[str, str]) -> tuple[Call, bool]:
+        row = self._sql.execute(CALL, name).fetchone()
+        if row is None:
+            return NEW, False
+        parts = {
+            ChargeKey._make(values[:WIDTH]): Part(
+                values[WIDTH], values[WIDTH + 1], Certainty(values[WIDTH + 2])
+            )
+            for values in self._sql.execute(PARTS, name)
+        }
+        return Call(ended=bool(row[0]), parts=parts), bool(row[1])
+
+
+def move_parts(sql: sqlite3.Connection, row: ChargeKey, *, price_id: str) -> None:
+    """Let the parts in an unpriced row follow it to its price, or they'd be taken off elsewhere."""
+    assert row.price_id == UNPRICED
+    key = tuple(value for name, value in row._asdict().items() if name != "price_id")
+    sql.execute(MOVE_PARTS, (price_id, 0, *key))
+    sql.execute(DROP_MOVED_PARTS, key)
