@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from aforo_authz.domain.access import PASSING, Decision, Outcome, Reason
 from aforo_authz.redis_link import Failure
-from aforo_authz.server import Method, RpcError
+from aforo_authz.server import UNAVAILABLE, Method, RpcError
 
 DECISION_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 REDIS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -105,16 +105,16 @@ class Metrics(Collector):
         def call(message: bytes, budget_s: float | None) -> bytes | Awaitable[bytes]:
             try:
                 answered = method(message, budget_s)
-            except RpcError as error:
-                self._failed[error.code] += 1
+            except Exception as error:
+                self._failed[_code_of(error)] += 1
                 raise
             return answered if isinstance(answered, bytes) else later(answered)
 
         async def later(answered: Awaitable[bytes]) -> bytes:
             try:
                 return await answered
-            except RpcError as error:
-                self._failed[error.code] += 1
+            except Exception as error:
+                self._failed[_code_of(error)] += 1
                 raise
 
         return call
@@ -205,3 +205,8 @@ class Metrics(Collector):
         for (purpose, failure), count in self._redis_failures.items():
             failures.add_metric([purpose, failure], count)
         yield failures
+
+
+def _code_of(error: Exception) -> int:
+    """Return what the caller is told: what our own code gets wrong is an outage of the call."""
+    return error.code if isinstance(error, RpcError) else UNAVAILABLE

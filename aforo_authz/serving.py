@@ -21,7 +21,7 @@ from aforo_authz.policies_redis import NearCache
 from aforo_authz.quotas_redis import RedisQuotas
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.redis_url import parse_redis_url
-from aforo_authz.server import Methods, Server, guarded, stop_signal
+from aforo_authz.server import Methods, Server, stop_signal
 from aforo_authz.server_ngh2 import Ngh2Server
 from aforo_authz.settings import Settings
 from aforo_authz.tally import Tally
@@ -65,8 +65,7 @@ async def serve(settings: Settings, channel: socket.socket | None = None) -> Non
     observe = _observer(counts, tally, decision_log)
     authorization = _authorization(settings, cache, quotas, observe)
     healthy = Health(lambda: cache.ready)
-    # What our own code gets wrong is counted like an outage: guarded first, then counted.
-    check = counts.counting_failures(guarded(authorization.check))
+    check = counts.counting_failures(authorization.check)
     server = _server(settings, {PATH: check, HEALTH_PATH: healthy.check}, counts)
     stop = stop_signal()
     async with contextlib.AsyncExitStack() as stack:

@@ -30,18 +30,33 @@ def test_a_check_that_fails_at_once_is_counted_by_its_code() -> None:
     )
 
 
-async def test_a_check_that_fails_later_is_counted_too() -> None:
+@pytest.mark.parametrize("error", [RpcError(UNAVAILABLE, "Redis is away"), ValueError("a mistake")])
+async def test_a_check_that_fails_later_is_counted_too(error: Exception) -> None:
     metrics = Metrics()
 
     async def fail(_message: bytes, _budget_s: float | None) -> bytes:
-        raise RpcError(UNAVAILABLE, "Redis is away")
+        raise error
 
     answered = metrics.counting_failures(fail)(b"", None)
     assert isinstance(answered, Awaitable)
-    with pytest.raises(RpcError):
+    with pytest.raises(type(error)):
         await answered
 
     assert exposed(metrics, "aforo_authz_failed_checks_total").endswith(" 1.0")
+
+
+def test_a_check_that_our_own_code_gets_wrong_is_counted_as_the_outage_that_it_is() -> None:
+    metrics = Metrics()
+
+    def fail(_message: bytes, _budget_s: float | None) -> bytes:
+        raise ValueError("a mistake")
+
+    with pytest.raises(ValueError, match="a mistake"):
+        metrics.counting_failures(fail)(b"", None)
+
+    assert exposed(metrics, "aforo_authz_failed_checks_total") == (
+        'aforo_authz_failed_checks_total{code="14"} 1.0'
+    )
 
 
 def test_a_check_that_answers_is_not_counted_as_failed() -> None:
