@@ -159,7 +159,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 class _Facts(NamedTuple):
-    """All that the constant part of an answer depends on: equal facts, equal bytes."""
+    """What an answer says that is the same for many tenants: equal facts, equal bytes."""
 
     reason: Reason
     shadow_reason: Reason | None
@@ -168,9 +168,7 @@ class _Facts(NamedTuple):
     features: tuple[str, ...]
     hour_s: int  # Unix time: under which the decision is counted (tally.py).
     weight_units: int
-    tenant_id: str  # Empty where the caller is unknown, as are the next three.
-    subscription_id: str = ""
-    plan_id: str = ""
+    plan_id: str = ""  # Empty where the caller is unknown, as is the next one.
     catalog_version: str = ""
 
     @property
@@ -179,33 +177,26 @@ class _Facts(NamedTuple):
 
 
 def _facts_of(decision: Decision, call: Call, now_micros: int) -> _Facts:
-    # By position: by name it takes twice as long, and one is made for every call.
-    credential, policy, needs = decision.credential, decision.policy, decision.needs
-    hour_s = now_micros // HOUR_MICROS * HOUR_S
-    if policy is None:
-        return _Facts(
-            decision.reason,
-            None,
-            decision.stale,
-            call.provider,
-            needs.features,
-            hour_s,
-            needs.weight_units,
-            credential.tenant_id if credential is not None else "",
-        )
+    policy, needs = decision.policy, decision.needs
     return _Facts(
         decision.reason,
-        decision.shadow_reason,
+        decision.shadow_reason if policy is not None else None,
         decision.stale,
         call.provider,
         needs.features,
-        hour_s,
+        now_micros // HOUR_MICROS * HOUR_S,
         needs.weight_units,
-        policy.tenant_id,
-        policy.subscription_id,
-        policy.plan_id,
-        policy.catalog_version,
+        policy.plan_id if policy is not None else "",
+        policy.catalog_version if policy is not None else "",
     )
+
+
+def _tenant_of(decision: Decision) -> tuple[str, str]:
+    """Return the ids of tenant and subscription, empty where they are unknown."""
+    policy = decision.policy
+    if policy is not None:
+        return policy.tenant_id, policy.subscription_id
+    return (decision.credential.tenant_id if decision.credential is not None else ""), ""
 
 
 def to_check_response(
@@ -241,14 +232,28 @@ def to_check_response(
             dynamic_metadata=_metadata(facts, decision_id),
         )
         refused: bytes = response.SerializeToString()
-        return refused
-    facts = _facts_of(decision, call, now_micros)
-    answer = decision_id.encode().join(_allowed_around_id(facts))
+        return refused + metadata_added(_metadata_of_tenant(*_tenant_of(decision)))
+    policy, needs = decision.policy, decision.needs
+    assert policy is not None, "nobody passes without one"
+    around_id = _allowed_around_id(
+        decision.reason,
+        decision.shadow_reason,
+        decision.stale,
+        call.provider,
+        needs.features,
+        now_micros // HOUR_MICROS * HOUR_S,
+        needs.weight_units,
+        policy.plan_id,
+        policy.catalog_version,
+    )
+    answer = decision_id.encode().join(around_id)
     # Protobuf merges messages that are written one behind the other: these are added.
+    answer += _told_of_tenant(policy.tenant_id, policy.subscription_id)
     if quota_headers:
         answer += response_headers_added(quota_headers.items())
     if call.spoofed_headers:
-        ours = _told_to_upstream(facts, decision_id)
+        ours = _told_to_upstream(_facts_of(decision, call, now_micros), decision_id)
+        ours |= dict(_headers_of_tenant(*_tenant_of(decision)))
         theirs = [name for name in call.spoofed_headers if name not in ours]
         ok_response = OkHttpResponse(headers_to_remove=theirs)
         answer += CheckResponse(ok_response=ok_response).SerializeToString()
@@ -261,22 +266,16 @@ _ID_PLACE = "THE DECISION'S ID GOES IN HERE ."
 
 
 @functools.lru_cache(maxsize=4096)
-def _allowed_around_id(facts: _Facts) -> tuple[bytes, ...]:
+def _allowed_around_id(*facts: Any) -> tuple[bytes, ...]:  # noqa: ANN401 - those of _Facts
     """Return the answer that lets a call pass, in pieces: the decision's id goes between them.
 
-    All but the id is the same for most calls of a tenant, and all but the tenant for most tenants
-    of a plan. Nothing in the facts is the client's choice: nobody can fill this cache.
+    Building it costs several times what the decision does, and all but the id is the same for most
+    calls of a plan. Nothing in the facts is the client's choice: nobody can fill this cache.
     """
-    of_anybody = _allowed_anybody_around_id(facts._replace(tenant_id="", subscription_id=""))
-    headers = _said(_names_of_tenant(facts))
-    metadata = _said({"tenant": facts.tenant_id, "subscription": facts.subscription_id})
-    of_tenant = upstream_headers_added(headers.items()) + metadata_added(metadata.items())
-    return (*of_anybody[:-1], of_anybody[-1] + of_tenant)
+    return _around_id(_Facts(*facts))
 
 
-@functools.lru_cache(maxsize=4096)
-def _allowed_anybody_around_id(facts: _Facts) -> tuple[bytes, ...]:
-    """Return the same without what is said of the tenant; building it costs several decisions."""
+def _around_id(facts: _Facts) -> tuple[bytes, ...]:
     passed = OkHttpResponse(
         headers=_options(_told_to_upstream(facts, _ID_PLACE)),
         response_headers_to_add=_options(_told_to_caller(facts, _ID_PLACE)),
@@ -287,6 +286,15 @@ def _allowed_anybody_around_id(facts: _Facts) -> tuple[bytes, ...]:
         dynamic_metadata=_metadata(facts, _ID_PLACE),
     )
     return tuple(response.SerializeToString().split(_ID_PLACE.encode()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _told_of_tenant(tenant_id: str, subscription_id: str) -> bytes:
+    """Return what is added to the answer that lets a call of this tenant pass."""
+    headers = _headers_of_tenant(tenant_id, subscription_id)
+    return upstream_headers_added(headers) + metadata_added(
+        _metadata_of_tenant(tenant_id, subscription_id)
+    )
 
 
 def _told_to_caller(facts: _Facts, decision_id: str) -> dict[str, str]:
@@ -344,7 +352,6 @@ def _told_when_refused(decision: Decision, denial: Denial) -> dict[str, str]:
 
 def _told_to_upstream(facts: _Facts, decision_id: str) -> dict[str, str]:
     headers = {
-        **_names_of_tenant(facts),
         "x-aforo-features": ",".join(facts.features),
         "x-aforo-decision": facts.outcome.value,
         "x-aforo-decision-id": decision_id,
@@ -352,18 +359,17 @@ def _told_to_upstream(facts: _Facts, decision_id: str) -> dict[str, str]:
         "x-aforo-stale": "true" if facts.stale else "",
     }
     # A header that we don't set must not be the client's either: see `headers_to_remove`.
-    return _said(headers)
+    return {name: value for name, value in headers.items() if value}
 
 
-def _names_of_tenant(facts: _Facts) -> dict[str, str]:
-    return {"x-aforo-tenant": facts.tenant_id, "x-aforo-subscription": facts.subscription_id}
+def _headers_of_tenant(tenant_id: str, subscription_id: str) -> list[tuple[str, str]]:
+    headers = (("x-aforo-tenant", tenant_id), ("x-aforo-subscription", subscription_id))
+    return [header for header in headers if header[1]]
 
 
 def _metadata(facts: _Facts, decision_id: str) -> Struct:
     """Return what the access log will say of the decision; the contract is proto/README.md."""
     values = {
-        "tenant": facts.tenant_id,
-        "subscription": facts.subscription_id,
         "plan": facts.plan_id,
         "features": ",".join(facts.features),
         "decision": facts.outcome.value,
@@ -376,11 +382,12 @@ def _metadata(facts: _Facts, decision_id: str) -> Struct:
         "hour": str(facts.hour_s),
         "weight": str(facts.weight_units) if facts.weight_units != 1 else "",
     }
-    return Struct(fields={k: Value(string_value=v) for k, v in _said(values).items()})
+    return Struct(fields={k: Value(string_value=v) for k, v in values.items() if v})
 
 
-def _said(texts: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in texts.items() if text}
+def _metadata_of_tenant(tenant_id: str, subscription_id: str) -> list[tuple[str, str]]:
+    values = (("tenant", tenant_id), ("subscription", subscription_id))
+    return [value for value in values if value[1]]
 
 
 def _options(headers: Mapping[str, str]) -> Iterable[HeaderValueOption]:

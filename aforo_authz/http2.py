@@ -316,7 +316,8 @@ class Http2Connection(asyncio.Protocol):
             if isinstance(answered, bytes):
                 self._succeed(stream_id, answered)
             else:
-                stream.task = asyncio.ensure_future(self._answer_later(stream_id, answered))
+                work = self._answer_later(stream_id, answered)
+                stream.task = asyncio.get_running_loop().create_task(work)
 
     async def _answer_later(self, stream_id: int, answered: Awaitable[bytes]) -> None:
         try:

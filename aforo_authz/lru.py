@@ -46,7 +46,8 @@ class Lru:
         return iter(self._entries)
 
     def put(self, key: str, value: Any) -> None:  # noqa: ANN401 - values of every kind
-        self.discard(key)
+        if key in self._entries:
+            self.discard(key)
         self._entries[key] = value
         self.bytes += self._bytes_of(key, value)
         while len(self._entries) > self._entries_max or self.bytes > self._bytes_max:

@@ -121,10 +121,11 @@ class NearCache:
         # Three steps at most: credential, then policy and margin, then the partition.
         while True:
             for reading in readings:
-                try:
-                    await self._readings.wait(reading, ends_s - now_s())
-                except RedisAnswerError as error:
-                    raise _unavailable(error) from error
+                if not reading.over:
+                    try:
+                        await self._readings.wait(reading, ends_s - now_s())
+                    except RedisAnswerError as error:
+                        raise _unavailable(error) from error
                 if reading.failure is not None:
                     raise _unavailable(reading.failure)
                 for key in reading.unread:
@@ -141,9 +142,10 @@ class NearCache:
 
     def _readings_of(self, keys: list[str]) -> list[Reading]:
         """Return the readings that bring these keys; begin one of those that nobody reads yet."""
-        readings = self._readings.of(keys)
-        begun = self._readings.begin(keys)
-        if begun.keys:
+        found = [self._readings.get(key) for key in keys]
+        readings = [reading for reading in found if reading is not None]
+        if len(readings) < len(keys):
+            begun = self._readings.begin(keys)
             readings.append(begun)
             if read_model.is_credential(keys[0]) and not self._nodes.several:
                 self._look_up(begun, "EVALSHA", LOOKUP_SHA)
@@ -154,7 +156,8 @@ class NearCache:
     def _end(self, reading: Reading, failure: RedisAnswerError | None, started_s: float) -> None:
         failed = None if failure is None else failure.failure
         self._observe("read", time.perf_counter() - started_s, failed)
-        self.on_changed(self._readings.end(reading, failure))
+        if changed := self._readings.end(reading, failure):
+            self.on_changed(changed)
 
     def _look_up(self, reading: Reading, command: str, script: str) -> None:
         """Read all of a caller by one script: only where one server has every key."""

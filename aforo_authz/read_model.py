@@ -106,17 +106,18 @@ def decode(key: str, value: bytes | None) -> Any:  # noqa: ANN401 - by the kind 
 
 
 def _decoder_of(key: str) -> Callable[[str, bytes], Any]:
-    exact = {SYNC_KEY: synced_of, ROUTES_KEY: rules_of}.get(key)
-    if exact is not None:
-        return exact
     if key.startswith(_CREDENTIAL_PREFIX):
         return credential_of
-    if key.startswith(_CONSUMED_PREFIX):
-        return consumed_of
     if key.endswith(":policy"):
         return policy_of
-    assert key.endswith(":margin"), f"nobody asks for {key}"
-    return margin_of
+    if key.endswith(":margin"):
+        return margin_of
+    if key.startswith(_CONSUMED_PREFIX):
+        return consumed_of
+    if key == ROUTES_KEY:
+        return rules_of
+    assert key == SYNC_KEY, f"nobody asks for {key}"
+    return synced_of
 
 
 def bytes_of(key: str, value: Any) -> int:  # noqa: ANN401 - by the kind of the key

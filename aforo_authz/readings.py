@@ -31,9 +31,8 @@ class Readings:
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
 
-    def of(self, keys: Iterable[str]) -> list[Reading]:
-        """Return the readings that these keys are in."""
-        return [self._by_key[key] for key in keys if key in self._by_key]
+    def get(self, key: str) -> Reading | None:
+        return self._by_key.get(key)
 
     def begin(self, keys: Iterable[str]) -> Reading:
         """Note that somebody reads these keys, but for those that somebody reads already."""
@@ -42,17 +41,15 @@ class Readings:
             self._by_key[key] = reading
         return reading
 
-    async def wait(self, reading: Reading, budget_s: float) -> None:
-        """Wait until a reading is over, by a future of one's own: who gives up disturbs nobody.
+    def wait(self, reading: Reading, budget_s: float) -> asyncio.Future[None]:
+        """Return what ends with a reading, or fails when the budget is spent.
 
-        Raises:
-            RedisAnswerError: The budget is spent.
+        One for everybody who waits: who gives up disturbs nobody.
         """
-        if not reading.over:
-            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            reading.waiting.append(waiting)
-            self._nodes.limit(waiting, budget_s)
-            await waiting
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reading.waiting.append(waiting)
+        self._nodes.limit(waiting, budget_s)
+        return waiting
 
     def outdate(self, key: str) -> None:
         """Note that a key has changed: the reading under way may be older than that."""
@@ -69,6 +66,6 @@ class Readings:
                 waiting.set_result(None)
         for key in reading.keys:
             del self._by_key[key]
-        again = self._outdated.intersection(reading.keys)
-        self._outdated -= again
-        return list(again)
+        again = [key for key in reading.keys if key in self._outdated]
+        self._outdated.difference_update(again)
+        return again

@@ -14,6 +14,8 @@ COMPOSED_MAX = 4096
 # for it, all are composed anew long before so many others were put that it would be their turn.
 ENTRIES_PER_COMPOSED = 8
 
+_CREDENTIAL_PREFIX = read_model.credential_key("")
+
 
 class _Composed(NamedTuple):
     """What is known of a caller, and what that was put together from."""
@@ -81,9 +83,8 @@ class Remembered:
             self.strangers.put(presented.sha256_hex, None)
 
     def forget_stranger(self, key: str) -> None:
-        prefix = read_model.credential_key("")
-        if key.startswith(prefix):
-            self.strangers.discard(key.removeprefix(prefix))
+        if read_model.is_credential(key):
+            self.strangers.discard(key.removeprefix(_CREDENTIAL_PREFIX))
 
     def _compose(self, presented: Presented, *, stale: bool) -> Known | list[str]:
         get = self.entries.get

@@ -2,10 +2,11 @@
 
 What a quota says changes with every call, what is said of the tenant with every tenant. Building
 either with the messages' own classes takes as long as the whole decision or longer; this takes a
-few microseconds. Protobuf merges messages that are written one behind the other: append these to an
+microsecond. Protobuf merges messages that are written one behind the other: append these to an
 answer. The layout is that of CheckResponse; a test reads it back with the messages' own classes.
 """
 
+import functools
 from collections.abc import Iterable
 
 # Protobuf: a field's number and type (2: bytes with their length before them) in one byte.
@@ -23,47 +24,64 @@ _OVERWRITE = b"\x18\x02"
 
 
 def response_headers_added(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return a CheckResponse that adds headers to the client's response, and nothing else."""
-    return _ok_response(_RESPONSE_HEADERS_TO_ADD, headers)
+    """Return CheckResponses that add headers to the client's response, and nothing else."""
+    return _headers_added(_RESPONSE_HEADERS_TO_ADD, headers)
 
 
 def upstream_headers_added(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return a CheckResponse that adds headers to the request, and nothing else."""
-    return _ok_response(_HEADERS, headers)
+    """Return CheckResponses that add headers to the request, and nothing else."""
+    return _headers_added(_HEADERS, headers)
 
 
 def metadata_added(texts: Iterable[tuple[str, str]]) -> bytes:
-    """Return a CheckResponse with texts in its dynamic metadata, and nothing else."""
-    fields: list[bytes] = []
+    """Return CheckResponses with texts in their dynamic metadata, and nothing else."""
+    parts: list[bytes] = []
     for name, text in texts:
-        entry = _field(_KEY, name.encode()) + _field(_VALUE, _field(_STRING_VALUE, text.encode()))
-        fields.append(_field(_FIELDS, entry))
-    return _field(_DYNAMIC_METADATA, b"".join(fields))
+        value = text.encode()
+        parts += (_before_metadata(name, len(value)), value)
+    return b"".join(parts)
 
 
-def _ok_response(place: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
-    options: list[bytes] = []
-    for name, value in headers:
-        header = _field(_KEY, name.encode()) + _field(_VALUE, value.encode())
-        options.append(_field(place, _field(_HEADER, header) + _OVERWRITE))
-    return _field(_OK_RESPONSE, b"".join(options))
+def _headers_added(place: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
+    parts: list[bytes] = []
+    for name, text in headers:
+        value = text.encode()
+        parts += (_before_header(place, name, len(value)), value, _OVERWRITE)
+    return b"".join(parts)
 
 
-def _field(tag: bytes, content: bytes) -> bytes:
-    return b"".join((tag, _length(content), content))
+# A message for each text: so what stands before it depends on nothing but its name and length, and
+# there are few of both.
 
 
-def _length(data: bytes) -> bytes:
+@functools.lru_cache(maxsize=4096)
+def _before_header(place: bytes, name: str, size: int) -> bytes:
+    key = _text(_KEY, name)
+    value = _VALUE + _length(size)
+    header = _HEADER + _length(len(key) + len(value) + size) + key + value
+    option = place + _length(len(header) + size + len(_OVERWRITE)) + header
+    return _OK_RESPONSE + _length(len(option) + size + len(_OVERWRITE)) + option
+
+
+@functools.lru_cache(maxsize=4096)
+def _before_metadata(name: str, size: int) -> bytes:
+    key = _text(_KEY, name)
+    text = _STRING_VALUE + _length(size)
+    value = _VALUE + _length(len(text) + size) + text
+    entry = _FIELDS + _length(len(key) + len(value) + size) + key + value
+    return _DYNAMIC_METADATA + _length(len(entry) + size) + entry
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    encoded = text.encode()
+    return tag + _length(len(encoded)) + encoded
+
+
+def _length(size: int) -> bytes:
     """Encode a length as a varint: seven bits a byte, the lowest first."""
-    size = len(data)
-    if size < len(_SHORT):
-        return _SHORT[size]
     encoded = bytearray()
     while size > 0x7F:  # noqa: PLR2004 - seven bits
         encoded.append(size & 0x7F | 0x80)
         size >>= 7
     encoded.append(size)
     return bytes(encoded)
-
-
-_SHORT = [bytes((size,)) for size in range(128)]
