@@ -158,12 +158,23 @@ class ShipSettings(BaseSettings):
         "/readyz",
         "/health",
     )
-    """Exact paths, separated by commas, whose calls are no usage."""
+    """Exact paths, separated by commas, whose calls are no usage, unless the catalog has rules."""
 
     unmetered_statuses: Annotated[
         tuple[Annotated[int, Field(ge=100, le=599)], ...], NoDecode, BeforeValidator(_split)
     ] = (401, 403, 429)
-    """Statuses, separated by commas, whose calls are no usage. Reported tokens count anyway."""
+    """Statuses, separated by commas, whose calls are no usage, unless the catalog has rules.
+    Reported tokens count anyway."""
+
+    interim_every_ms: int = Field(default=30_000, ge=1)
+    """How often Envoy tells of calls under way: its access_log_flush_interval, or less."""
+
+    event_bytes_per_token: int = Field(default=0, ge=0)
+    """Bytes of a streamed answer for each token, where the client left before the provider's count.
+    0: as measured for the provider."""
+
+    text_bytes_per_token: int = Field(default=4, ge=1)
+    """Bytes of a request, or of a plain answer, for each token, where nobody counted."""
 
     metrics_listen: MetricsListen = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""

@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from aforo_meter import process
+from aforo_meter.access_log import Reader
 from aforo_meter.access_log_service import (
     DEAD_LETTERS,
     LULL_S,
@@ -20,7 +21,9 @@ from aforo_meter.access_log_service import (
     dead_letter,
 )
 from aforo_meter.buffer import Buffer, Record
-from aforo_meter.domain.usage import MeteringRules
+from aforo_meter.domain.metering import Applied, Metering, built_in_rules
+from aforo_meter.domain.tokens import Estimates
+from aforo_meter.event_reading import EventReader
 from aforo_meter.kafka import Connection, KafkaWriter
 from aforo_meter.listen import ListenError, UnixAddress, claim, parse_addresses, restrict
 from aforo_meter.settings import ShipSettings, variable
@@ -43,14 +46,7 @@ async def run(settings: ShipSettings) -> int:
     HELD.set_function(lambda: buffer.held)
     HELD_BYTES.set_function(lambda: buffer.held_bytes)
     topics = Topics(usage=settings.kafka_topic, dead_letters=settings.dead_letter_topic)
-    service = AccessLogService(
-        buffer,
-        topics,
-        MeteringRules(
-            unmetered_paths=frozenset(settings.unmetered_paths),
-            unmetered_statuses=frozenset(settings.unmetered_statuses),
-        ),
-    )
+    service = AccessLogService(buffer, topics, Reader(event_reader(settings)))
     writer = KafkaWriter(
         Connection(
             bootstrap=settings.kafka_bootstrap,
@@ -74,6 +70,24 @@ async def run(settings: ShipSettings) -> int:
         await asyncio.wait({stopping, writing}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         return await _drain(service, server, buffer, writing, drain_s=settings.drain_s)
+
+
+def event_reader(settings: ShipSettings, metering: Metering | None = None) -> EventReader:
+    """Return what reads entries by the catalog's rules, or by the built-in ones without them."""
+    rules = metering or Metering(
+        rules=built_in_rules(
+            unmetered_paths=frozenset(settings.unmetered_paths),
+            unmetered_statuses=frozenset(settings.unmetered_statuses),
+        )
+    )
+    return EventReader(
+        Applied(rules),
+        estimates=Estimates(
+            event_bytes_per_token=settings.event_bytes_per_token,
+            text_bytes_per_token=settings.text_bytes_per_token,
+        ),
+        continued_after_ms=settings.interim_every_ms,
+    )
 
 
 async def _drain(

@@ -7,7 +7,13 @@ from typing import Final, NamedTuple
 
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceEntry, Prices
-from aforo_meter.domain.usage import LLM_CACHE_CREATION, LLM_CACHED_INPUT, LLM_INPUT, Outcome
+from aforo_meter.domain.usage import (
+    LLM_CACHE_CREATION,
+    LLM_CACHED_INPUT,
+    LLM_INPUT,
+    LLM_TOOL,
+    Outcome,
+)
 
 MICROS_PER_UNIT: Final = 1_000_000
 UNPRICED: Final = ""  # The price id of usage that no price covers yet.
@@ -15,7 +21,7 @@ LLM_METERS: Final = "llm."  # Whose prices can depend on the size of the request
 TIER_TOKENS: Final = 1000  # How finely that size is kept while usage waits for a price.
 SHADOW: Final = "shadow"  # The outcome of what would have been refused or marked.
 
-INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION})
+INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION, LLM_TOOL})
 
 
 class Measured(NamedTuple):

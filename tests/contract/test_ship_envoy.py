@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aforo_proto.usage_pb2 import (
+    EXECUTION_STATUS_CANCELLED,
     OUTCOME_ALLOW,
     OUTCOME_BLOCK,
     OUTCOME_NOT_DECIDED,
@@ -226,26 +227,36 @@ async def test_a_client_that_leaves_a_stream_pays_for_its_call_and_is_noted(
         (event,) = await lab.ship.arrived(1)
 
     assert event.aborted
+    assert event.dimensions.execution_status == EXECUTION_STATUS_CANCELLED
     assert measures_of(event)["api.calls"] == 1
     assert measures_of(event)["bytes.response"] > 0
-    assert not tokens_of(event)
+    assert not tokens_of(event), "no route says that this is a model: nothing is estimated"
 
 
-async def test_entries_about_a_call_under_way_are_not_added_up(kafka_server: KafkaServer) -> None:
+async def test_a_call_under_way_is_told_of_before_it_ends(kafka_server: KafkaServer) -> None:
     def periodic(document: dict[str, Any]) -> None:
         options = {"access_log_flush_interval": "0.1s", "flush_access_log_on_new_request": True}
         manager_of(document)["access_log_options"] = options
 
     slow = {**body_of(model="gpt-4o", stream=True), "x_lab_gap_ms": 100, "x_lab_words": 10}
-    async with gateway_lab(kafka_server.bootstrap, edit=periodic) as lab:
+    async with gateway_lab(kafka_server.bootstrap, edit=periodic, INTERIM_EVERY_MS="100") as lab:
         answer = await lab.client.post("/v1/chat/completions", slow)
-        events = await lab.ship.arrived(1)
-        ignored = lab.ship.metric('aforo_ship_entries_total{as="ignored_DownstreamPeriodic"}')
+        await eventually(lambda: any(not event.interim for event in lab.ship.events))
+        events = sorted(lab.ship.events, key=lambda event: event.interim)
+        counted = lab.ship.metric('aforo_ship_entries_total{as="interim"}')
 
-    (event,) = events
-    assert ignored > 2
-    assert measures_of(event)["bytes.response"] == len(answer.body)
-    assert tokens_of(event) == OPENAI
+    end, *under_way = events
+    assert counted == len(under_way) > 2
+    assert all(event.interim for event in under_way)
+    assert {event.decision_id for event in events} == {"d" * 32}
+    assert len({event.event_id for event in events}) == len(events)
+    assert all(set(measures_of(one)) <= {"bytes.request", "bytes.response"} for one in under_way)
+    sizes = sorted(measures_of(one).get("bytes.response", 0) for one in under_way)
+    assert 0 <= sizes[0] < sizes[-1] <= len(answer.body), "totals so far, not differences"
+    assert end.continued
+    assert measures_of(end)["api.calls"] == 1
+    assert measures_of(end)["bytes.response"] == len(answer.body)
+    assert tokens_of(end) == OPENAI
 
 
 async def test_envoys_keepalive_does_not_cost_the_stream(kafka_server: KafkaServer) -> None:
