@@ -10,6 +10,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
@@ -71,6 +72,10 @@ def _redis_url(text: str) -> str:
             " password must be percent-encoded"
         ) from None
     return text
+
+
+def _optional_redis_url(text: str) -> str:
+    return _redis_url(text) if text else text
 
 
 def ledger_url(text: str) -> str:
@@ -165,6 +170,15 @@ class ShipSettings(BaseSettings):
     ] = (401, 403, 429)
     """Statuses, separated by commas, whose calls are no usage, unless the catalog has rules.
     Reported tokens count anyway."""
+
+    redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
+    """The read model, for the catalog's metering rules. Empty: the built-in ones hold."""
+
+    rules_poll_ms: int = Field(default=1000, ge=10)
+    """How often to look for changed metering rules."""
+
+    rules_file: Path | None = None
+    """Where the last known metering rules are kept for a start without Redis. Empty: nowhere."""
 
     interim_every_ms: int = Field(default=30_000, ge=1)
     """How often Envoy tells of calls under way: its access_log_flush_interval, or less."""
