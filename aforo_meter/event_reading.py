@@ -33,7 +33,7 @@ from aforo_meter.domain.usage import (
 from aforo_meter.mcp_metadata import CALL_TOOL, INITIALIZE, SESSION_HEADER, McpCall, McpReader
 from aforo_meter.plans import METHODS, Facts, Plan, plan_of
 from aforo_meter.recent import Recent
-from aforo_proto import usage_pb2
+from aforo_proto import llm_pb2, usage_pb2
 from aforo_proto.access_log_pb2 import Common, Entry, Metadata, Request, Response
 
 DECISION_NAMESPACE: Final = "envoy.filters.http.ext_authz"
@@ -280,9 +280,14 @@ class EventReader:
         # Where no upstream was chosen, nothing was asked of a model.
         if not is_llm_call or not entry.common.upstream_cluster:
             return LlmCall()
-        provider, model, input_tokens = plan.provider, "", None
+        provider = shape = plan.provider
+        model, input_tokens = "", None
         if info is not None:
-            provider = provider or llm_metadata.PROVIDERS.get(info.input_llm_protocol, "")
+            protocol = info.input_llm_protocol
+            shape = llm_metadata.PROVIDERS.get(protocol, shape)
+            provider = provider or shape
+            if protocol == llm_pb2.TokenUsage.OPENAI_RESPONSES:
+                shape = llm_metadata.RESPONSES_SHAPE
             model = info.model
             if info.HasField("estimated_input_tokens"):
                 input_tokens = min(info.estimated_input_tokens.value, UNITS_MAX)
@@ -290,7 +295,7 @@ class EventReader:
             provider=provider,
             model=model or llm_metadata.requested_model(entry.common.metadata),
             tokens=estimated_tokens(
-                provider=provider,
+                shape=shape,
                 streamed=streamed,
                 request_bytes=entry.request.request_body_bytes,
                 response_bytes=entry.response.response_body_bytes,

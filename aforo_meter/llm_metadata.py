@@ -34,6 +34,7 @@ PROVIDERS: Final[Mapping[int, str]] = {
     llm_pb2.TokenUsage.ANTHROPIC_MESSAGES: "anthropic",
     llm_pb2.TokenUsage.GEMINI_GENERATE_CONTENT: "google",
 }
+RESPONSES_SHAPE: Final = "openai.responses"  # Of events; the other protocols' are the provider's.
 USAGE_NAMES: Final = (
     *("input_tokens", "cached_tokens", "cache_creation_tokens", "tool_tokens"),
     *("cache_read_input_tokens", "cache_creation_input_tokens", "tool_use_prompt_tokens"),

@@ -41,6 +41,7 @@ OUTCOMES: Final = {
     Outcome.NOT_DECIDED: usage_pb2.OUTCOME_NOT_DECIDED,
 }
 REFUSED_DETAILS: Final = frozenset({"ext_authz_denied", "ext_authz_error", "ext_authz_invalid"})
+SWITCHING_PROTOCOLS: Final = 101
 HOUR_DIGITS_MAX: Final = 12
 WEIGHT_DIGITS_MAX: Final = 12
 
@@ -99,10 +100,13 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
     # The flag too: a client that leaves may change the details, and the status says nothing, since
     # a gRPC call is refused with 200.
     refused = details in REFUSED_DETAILS or flags.unauthorized
-    aborted = flags.aborted or details.startswith("downstream_remote_disconnect")
+    status = envoy_values.status(facts.status)
+    # A WebSocket ends by its client's leaving; that is no abort.
+    aborted = status != SWITCHING_PROTOCOLS and (
+        flags.aborted or details.startswith("downstream_remote_disconnect")
+    )
     outcome = outcome_of(decision, refused_at_gate=refused)
     method = METHODS.get(facts.method, "")
-    status = envoy_values.status(facts.status)
     executed = execution_status(
         status=status,
         grpc_status=envoy_values.readable(facts.grpc_status).strip(),

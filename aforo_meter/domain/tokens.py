@@ -21,11 +21,17 @@ from aforo_meter.domain.usage import (
     counted,
 )
 
-# Bytes of an answer for each token in it: of events, their envelope included, and of plain JSON.
-# Measured with lab/llm_shapes.py (tests/unit/test_tokens.py repeats it), where a word of the answer
-# is one event and counts as one token, as it does with the providers.
-EVENT_BYTES_PER_TOKEN: Final[Mapping[str, int]] = {"openai": 180, "anthropic": 120, "google": 200}
-EVENT_BYTES_PER_TOKEN_ELSE: Final = 180
+# Bytes of a streamed answer for each token in it, envelopes of events included, by its shape.
+# Measured with lab/llm_shapes.py over answers of a thousand words, each an event and taken for one
+# token (tests/unit/test_tokens.py repeats it). A provider that puts several tokens into an event is
+# estimated too low, never too high.
+EVENT_BYTES_PER_TOKEN: Final[Mapping[str, int]] = {
+    "openai": 205,  # Chat completions.
+    "openai.responses": 127,
+    "anthropic": 120,
+    "google": 329,
+}
+EVENT_BYTES_PER_TOKEN_ELSE: Final = 205
 # Of text, which is what requests and plain answers hold: OpenAI's own rule of thumb for English
 # (help.openai.com, "What are tokens and how to count them?"); Envoy's request_info takes the same.
 TEXT_BYTES_PER_TOKEN: Final = 4
@@ -150,7 +156,7 @@ def from_names(numbers: Mapping[str, int]) -> ReportedTokens:
 
 def estimated_tokens(
     *,
-    provider: str,
+    shape: str,
     streamed: bool,
     request_bytes: int,
     response_bytes: int,
@@ -160,7 +166,7 @@ def estimated_tokens(
     """Return what a call probably used whose answer did not come to its end.
 
     Args:
-        provider: Whose events they are.
+        shape: Whose events they are, as EVENT_BYTES_PER_TOKEN names them.
         streamed: The answer came as events, not as one JSON text.
         request_bytes: Of the body; most of it is the prompt.
         response_bytes: Of the body, as far as it went.
@@ -172,6 +178,6 @@ def estimated_tokens(
         input_tokens = -(-request_bytes // per_token)
     if streamed:
         per_token = estimates.event_bytes_per_token or EVENT_BYTES_PER_TOKEN.get(
-            provider, EVENT_BYTES_PER_TOKEN_ELSE
+            shape, EVENT_BYTES_PER_TOKEN_ELSE
         )
     return ReportedTokens(input_tokens=input_tokens, output_tokens=-(-response_bytes // per_token))

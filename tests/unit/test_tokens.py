@@ -1,5 +1,8 @@
 """Tokens in one kind each, however a provider counts them: by table and by law."""
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +17,9 @@ from aforo_meter.domain.tokens import (
     split_tokens,
 )
 from aforo_meter.domain.usage import UNITS_MAX, UsageError
+from lab import llm_shapes
 
+WORDS = ("Margins ", "are ", "what ", "is ", "left ", "when ", "the ", "work ", "is ", "paid. ")
 KINDS = ("input", "cached_input", "cache_creation", "tool", "output", "reasoning")
 
 
@@ -136,23 +141,24 @@ def test_a_name_says_what_its_count_includes(
 
 
 @pytest.mark.parametrize(
-    ("provider", "streamed", "response_bytes", "input_tokens", "expected"),
+    ("shape", "streamed", "response_bytes", "input_tokens", "expected"),
     [
-        ("openai", True, 1801, None, (30, 11)),
-        ("somebody", True, 1800, None, (30, 10)),
+        ("openai", True, 2051, None, (30, 11)),
+        ("openai.responses", True, 1270, None, (30, 10)),
+        ("somebody", True, 2050, None, (30, 10)),
         ("openai", False, 401, None, (30, 101)),
         ("openai", True, 0, 43, (43, 0)),
     ],
 )
 def test_what_was_not_counted_is_estimated_from_bytes(
-    provider: str,
+    shape: str,
     streamed: bool,  # noqa: FBT001 - pytest names it.
     response_bytes: int,
     input_tokens: int | None,
     expected: tuple[int, int],
 ) -> None:
     reported = estimated_tokens(
-        provider=provider,
+        shape=shape,
         streamed=streamed,
         request_bytes=120,
         response_bytes=response_bytes,
@@ -165,7 +171,7 @@ def test_what_was_not_counted_is_estimated_from_bytes(
 
 def test_the_owner_may_know_better_how_long_a_token_is() -> None:
     reported = estimated_tokens(
-        provider="openai",
+        shape="openai",
         streamed=True,
         request_bytes=100,
         response_bytes=1000,
@@ -176,5 +182,24 @@ def test_the_owner_may_know_better_how_long_a_token_is() -> None:
     assert (reported.input_tokens, reported.output_tokens) == (20, 4)
 
 
-def test_providers_have_figures_of_their_own() -> None:
-    assert set(EVENT_BYTES_PER_TOKEN) == {"openai", "anthropic", "google"}
+@pytest.mark.parametrize(
+    ("shape", "events_of"),
+    [
+        ("openai", lambda answer: llm_shapes.chat_events(answer, include_usage=True)),
+        ("openai.responses", llm_shapes.responses_events),
+        ("anthropic", llm_shapes.messages_events),
+        ("google", llm_shapes.gemini_events),
+    ],
+)
+def test_the_figures_are_those_of_the_providers_shapes(
+    shape: str, events_of: Callable[[llm_shapes.Answer], tuple[bytes, ...]]
+) -> None:
+    answer = llm_shapes.Answer(
+        call_id="chatcmpl-lab00000001",
+        model="gpt-4o-2024-08-06",
+        words=tuple(itertools.islice(itertools.cycle(WORDS), 1000)),
+        usage=llm_shapes.Usage(input=1000, output=1000),
+    )
+    measured = sum(len(event) for event in events_of(answer)) / 1000
+
+    assert measured == pytest.approx(EVENT_BYTES_PER_TOKEN[shape], rel=0.02)
