@@ -24,14 +24,13 @@ from aforo_meter.domain.usage import (
     MCP_TOOL_CALLS,
     METER_NAME,
     MICROS_PER_UNIT,
-    TEXT_CHARACTERS_MAX,
     UNITS_MAX,
     UsageError,
     clip,
     quantity_micros,
 )
 from aforo_meter.mcp_metadata import CALL_TOOL, INITIALIZE, SESSION_HEADER, McpCall, McpReader
-from aforo_meter.plans import METHODS, Facts, Plan, plan_of
+from aforo_meter.plans import METHODS, Facts, Plan, id_of, plan_of
 from aforo_meter.recent import Recent
 from aforo_proto import llm_pb2, usage_pb2
 from aforo_proto.access_log_pb2 import Common, Entry, Metadata, Request, Response
@@ -53,6 +52,9 @@ FINISHED: Final = frozenset({NOT_SET, END})
 UUID: Final = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 YEAR_10000_S: Final = 253_402_300_800
 PATH_BYTES_KEPT_MAX: Final = 512
+# What upstreams write and plans are remembered by: Envoy's own words, and statuses, are shorter.
+DETAILS_BYTES_MAX: Final = 256
+GRPC_STATUS_BYTES_MAX: Final = 16
 # Requests of the protocol that have no body to know them by: to listen, and to end a session.
 SESSION_METHODS: Final = frozenset({"GET", "DELETE"})
 OK_STATUSES: Final = range(200, 300)
@@ -173,8 +175,6 @@ class EventReader:
         common, request, response = entry.common, entry.request, entry.response
         said = _decision(common.metadata)
         return Facts(
-            tenant=said.get("tenant"),
-            subscription=said.get("subscription"),
             features=said.get("features"),
             decision=said.get("decision"),
             reason=said.get("reason"),
@@ -185,10 +185,10 @@ class EventReader:
             route=common.route_name,
             method=request.request_method,
             status=response.response_code,
-            details=response.response_code_details,
+            details=response.response_code_details[:DETAILS_BYTES_MAX],
             flags=common.response_flags,
             preflight=any(name in request.request_headers for name in PREFLIGHT_HEADERS),
-            grpc_status=_grpc_status(response),
+            grpc_status=_grpc_status(response)[:GRPC_STATUS_BYTES_MAX],
             fits=self.view(request).fits,
         )
 
@@ -204,10 +204,10 @@ class EventReader:
         event.occurred_at_micros = _start_micros(common.start_time)
         if event.outcome == usage_pb2.OUTCOME_NOT_DECIDED:
             return
-        decision_id = envoy_values.text(_decision(common.metadata).get("decision_id"))
-        if len(decision_id) > TEXT_CHARACTERS_MAX:
-            raise UsageError(f"the decision's decision_id is {len(decision_id)} characters long")
-        event.decision_id = decision_id
+        said = _decision(common.metadata)
+        event.tenant_id = id_of("tenant", said.get("tenant"))
+        event.subscription_id = id_of("subscription", said.get("subscription"))
+        event.decision_id = id_of("decision_id", said.get("decision_id"))
 
     def _interim(self, entry: Entry, plan: Plan, event: usage_pb2.UsageEvent) -> Read | Ignored:
         """Return what a call under way has moved so far; its end has an event of its own."""

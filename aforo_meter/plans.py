@@ -1,6 +1,7 @@
-"""What is the same for most calls (who, where, what came of it) → what their events have in common.
+"""What is the same for many calls (where, by which rules, what came of it) → what events share.
 
-A plan is worked out once for equal facts and kept; what is a call's own is read for each.
+A plan is worked out once for equal facts and kept. Who called is no part of it: there may be more
+tenants than plans worth keeping.
 """
 
 from collections.abc import Mapping
@@ -49,8 +50,6 @@ WEIGHT_DIGITS_MAX: Final = 12
 class Facts(NamedTuple):
     """As they stand in the entry, undecoded: what is only compared need not be understood."""
 
-    tenant: bytes | None
-    subscription: bytes | None
     features: bytes | None
     decision: bytes | None
     reason: bytes | None
@@ -82,7 +81,6 @@ class Plan:
     counts: tuple[tuple[str, str], ...]  # What is worth counting about each.
     # For the way that builds no objects. `quick` is False where it can't be taken.
     quick: bool
-    key: bytes
     prefix: bytes = field(repr=False)  # `shared`, and the measures that are the same for each.
     request_code: MeasureCode | None
     response_code: MeasureCode | None
@@ -152,13 +150,7 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
 
 
 def _attribute(event: usage_pb2.UsageEvent, facts: Facts, *, passed_in_shadow: bool) -> None:
-    """Put in whose call it was, as the decision said.
-
-    Raises:
-        UsageError: An id is longer than any that the catalog allows. Cut, it would be another's.
-    """
-    event.tenant_id = _id("tenant", facts.tenant)
-    event.subscription_id = _id("subscription", facts.subscription)
+    """Put in what the decision said, but for whose call it was."""
     event.reason = clip(envoy_values.text(facts.reason))
     event.shadow_reason = clip(envoy_values.text(facts.shadow_reason))
     if passed_in_shadow and not event.shadow_reason:
@@ -169,7 +161,12 @@ def _attribute(event: usage_pb2.UsageEvent, facts: Facts, *, passed_in_shadow: b
     event.weight_units = _number(facts.weight, digits_max=WEIGHT_DIGITS_MAX)
 
 
-def _id(name: str, raw: bytes | None) -> str:
+def id_of(name: str, raw: bytes | None) -> str:
+    """Return an id that the decision said; "" where it said none.
+
+    Raises:
+        UsageError: It is longer than any that the catalog allows. Cut, it would be another's.
+    """
     found = envoy_values.text(raw)
     if len(found) > TEXT_CHARACTERS_MAX:
         raise UsageError(f"the decision's {name} is {len(found)} characters long")
@@ -216,7 +213,6 @@ def _compiled(
         provider=provider,
         counts=tuple(counts),
         quick=quick and not aborted,
-        key=shared.tenant_id.encode(),
         prefix=shared.SerializeToString() + always.SerializeToString(),
         request_code=codes.get(Quantity.REQUEST_BYTES),
         response_code=codes.get(Quantity.RESPONSE_BYTES),

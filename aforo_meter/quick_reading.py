@@ -40,8 +40,10 @@ from aforo_meter.event_encoding import (
 )
 from aforo_meter.event_reading import (
     DECISION_NAMESPACE,
+    DETAILS_BYTES_MAX,
     END,
     GRPC_STATUS,
+    GRPC_STATUS_BYTES_MAX,
     METRIC_HEADER,
     PATH_BYTES_KEPT_MAX,
     PREFLIGHT_HEADERS,
@@ -51,7 +53,7 @@ from aforo_meter.event_reading import (
     YEAR_10000_S,
     EventReader,
 )
-from aforo_meter.plans import Facts, Plan
+from aforo_meter.plans import Facts, Plan, id_of
 from aforo_meter.recent import Recent
 from aforo_proto import llm_pb2, usage_pb2
 from aforo_proto.access_log_pb2 import Common, Entry, Metadata, Request, Response, TokenNumbers
@@ -64,6 +66,8 @@ TYPE_URL: Final = f"type.googleapis.com/{llm_metadata.TOKENS_TYPE}".encode()
 ONE_SECOND_MS: Final = 1000
 MODEL_BYTES_KEPT_MAX: Final = 256
 DETAILS_BYTES_KEPT_MAX: Final = 64
+NOBODY: Final = (b"", b"")
+TENANTS_MAX: Final = 16_384  # In each generation; some 300 bytes each.
 CONTENT_TYPE: Final = "content-type"
 NO_DETAILS: Final = (b"", b"")
 ALL_ZERO: Final = (0, 0, 0, 0)
@@ -83,6 +87,7 @@ reasoning_code: Final = measure_code(LLM_REASONING)
 
 new_event: Final = tuple.__new__  # Half the time of calling the class.
 Quick = Callable[[Entry], Event | None]
+Who = tuple[bytes, bytes]
 Details = tuple[int, int, int, int]  # Cached, cache creation, tools; reasoning.
 
 
@@ -92,6 +97,7 @@ class QuickReader:
     def __init__(self, events: EventReader) -> None:
         self._events = events
         self._plans: Recent[tuple[object, ...], Plan] = Recent(1024)
+        self._tenants: Recent[tuple[bytes | None, bytes | None], Who] = Recent(TENANTS_MAX)
         self._paths: Recent[tuple[int, bytes], tuple[tuple[bool, ...], bytes]] = Recent()
         self._models: Recent[tuple[str, int, bytes], bytes] = Recent(1024)
         self._details: Recent[tuple[bytes, bytes], Details] = Recent(1024)
@@ -117,7 +123,8 @@ class QuickReader:
             metadata = common.metadata
             said = _said(metadata)
             grpc_status = _plain_response(response)
-            if said is None or grpc_status is None:
+            details = response.response_code_details
+            if said is None or grpc_status is None or len(details) > DETAILS_BYTES_MAX:
                 return None
             headers = request.request_headers
             preflight = False
@@ -127,8 +134,6 @@ class QuickReader:
                 preflight = PREFLIGHT_HEADERS[0] in headers or PREFLIGHT_HEADERS[1] in headers
             fits, path = self._path(request)
             facts = (
-                said("tenant"),
-                said("subscription"),
                 said("features"),
                 said("decision"),
                 said("reason"),
@@ -139,7 +144,7 @@ class QuickReader:
                 common.route_name,
                 request.request_method,
                 response.response_code,
-                response.response_code_details,
+                details,
                 common.response_flags,
                 preflight,
                 grpc_status,
@@ -148,15 +153,17 @@ class QuickReader:
             plan = plans.young.get(facts) or plans.get(facts) or self._new_plan(facts)
             if plan is None or not plan.quick:
                 return None
+            who = self._who(said("tenant"), said("subscription")) if plan.decided else NOBODY
             called = self._call(common, plan, said("decision_id"))
             tokens = self._tokens(metadata, plan)
             moved = _bytes_moved(request, response, plan)
-            if called is None or tokens is None or moved is None:
+            if who is None or called is None or tokens is None or moved is None:
                 return None
             for pair in plan.counts:
                 counts[pair] += 1
-            value = b"".join((plan.prefix, UUID_ID, uid.lower(), called, path, moved, tokens, end))
-            return new_event(Event, (plan.key, value))
+            key, tenant = who
+            event = (plan.prefix, tenant, UUID_ID, uid.lower(), called, path, moved, tokens, end)
+            return new_event(Event, (key, b"".join(event)))
 
         return read
 
@@ -167,6 +174,23 @@ class QuickReader:
             return None
         self._plans.put(facts, plan)
         return plan
+
+    def _who(self, tenant: bytes | None, subscription: bytes | None) -> Who | None:
+        """Return the event's key, and whose it is as a part of the event."""
+        raw = (tenant, subscription)
+        known = self._tenants.young.get(raw) or self._tenants.get(raw)
+        if known is not None:
+            return known
+        try:
+            event = usage_pb2.UsageEvent(
+                tenant_id=id_of("tenant", tenant),
+                subscription_id=id_of("subscription", subscription),
+            )
+        except UsageError:
+            return None
+        found = event.tenant_id.encode(), event.SerializeToString()
+        self._tenants.put(raw, found)
+        return found
 
     def _path(self, request: Request) -> tuple[tuple[bool, ...], bytes]:
         """Return which rules fit the path, and its template as a part of the event."""
@@ -292,7 +316,7 @@ def _said(metadata: Metadata) -> Said | None:
 
 
 def _plain_response(response: Response) -> bytes | None:
-    """Return the status of gRPC, b"" where there is none; None where the upstream reports."""
+    """Return the status of gRPC, b"" where there is none; None where it is no usual answer."""
     grpc_status = b""
     headers = response.response_headers
     if len(headers) > 1 or (len(headers) and CONTENT_TYPE not in headers):
@@ -300,7 +324,9 @@ def _plain_response(response: Response) -> bytes | None:
             return None
         grpc_status = headers.get(GRPC_STATUS, b"")
     trailers = response.response_trailers
-    return trailers.get(GRPC_STATUS, grpc_status) if len(trailers) else grpc_status
+    if len(trailers):
+        grpc_status = trailers.get(GRPC_STATUS, grpc_status)
+    return grpc_status if len(grpc_status) <= GRPC_STATUS_BYTES_MAX else None
 
 
 def _bytes_moved(request: Request, response: Response, plan: Plan) -> bytes | None:

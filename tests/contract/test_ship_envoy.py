@@ -73,6 +73,91 @@ async def test_tokens_arrive_as_each_provider_counts_them(kafka_server: KafkaSer
             assert not event.estimated
 
 
+def rule(key: str, *path: str, number: bool = True) -> dict[str, Any]:
+    """Return a rule of `json_to_metadata` that notes a field of the answer in our namespace."""
+    return {
+        "selectors": [{"key": name} for name in path],
+        "on_present": {
+            "metadata_namespace": "aforo.usage",
+            "key": key,
+            "type": "NUMBER" if number else "STRING",
+        },
+    }
+
+
+IN_BODIES = [
+    rule("model", "model", number=False),
+    rule("input_tokens", "usage", "prompt_tokens"),
+    rule("cached_tokens", "usage", "prompt_tokens_details", "cached_tokens"),
+    rule("output_tokens", "usage", "completion_tokens"),
+    rule("reasoning_tokens", "usage", "completion_tokens_details", "reasoning_tokens"),
+    rule("input_tokens", "usage", "input_tokens"),
+    rule("cache_read_input_tokens", "usage", "cache_read_input_tokens"),
+    rule("cache_creation_input_tokens", "usage", "cache_creation_input_tokens"),
+    rule("output_tokens", "usage", "output_tokens"),
+]
+IN_ANTHROPICS_FIRST_EVENT = [
+    rule("model", "message", "model", number=False),
+    *(
+        rule(key, "message", "usage", key)
+        for key in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    ),
+]
+
+
+def without_the_token_filter(document: dict[str, Any]) -> None:
+    """Read tokens as builds do that have no `ai_protocol_manager`, such as Istio's."""
+    extensions = "type.googleapis.com/envoy.extensions."
+    filters = manager_of(document)["http_filters"]
+    (host,) = manager_of(document)["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        route.pop("typed_per_filter_config", None)
+    parser = {
+        "name": "envoy.content_parsers.json",
+        "typed_config": {
+            "@type": f"{extensions}content_parsers.json.v3.JsonContentParser",
+            "rules": [{"rule": one} for one in [*IN_BODIES, *IN_ANTHROPICS_FIRST_EVENT]],
+        },
+    }
+    filters[-2:-1] = [
+        {
+            "name": "envoy.filters.http.sse_to_metadata",
+            "typed_config": {
+                "@type": f"{extensions}filters.http.sse_to_metadata.v3.SseToMetadata",
+                "response_rules": {"max_event_size": 1048576, "content_parser": parser},
+            },
+        },
+        {
+            "name": "envoy.filters.http.json_to_metadata",
+            "typed_config": {
+                "@type": f"{extensions}filters.http.json_to_metadata.v3.JsonToMetadata",
+                "response_rules": {
+                    "allow_content_types": ["application/json"],
+                    "rules": IN_BODIES,
+                },
+            },
+        },
+    ]
+
+
+async def test_tokens_are_the_same_without_envoys_token_filter(kafka_server: KafkaServer) -> None:
+    calls = {
+        "/v1/chat/completions": ("gpt-4o", OPENAI),
+        "/v1/messages": ("claude-sonnet-4-5", ANTHROPIC),
+    }
+    async with gateway_lab(kafka_server.bootstrap, edit=without_the_token_filter) as lab:
+        for path, (model, _) in calls.items():
+            for stream in (False, True):
+                answer = await lab.client.post(path, body_of(model=model, stream=stream))
+                assert answer.status == 200
+        events = await lab.ship.arrived(4)
+
+    for path, (model, tokens) in calls.items():
+        own = [event for event in events if event.dimensions.path == path]
+        assert [tokens_of(event) for event in own] == [tokens, tokens], "JSON and streamed"
+        assert all(event.dimensions.model.startswith(model) for event in own)
+
+
 async def test_a_call_is_attributed_and_measured(kafka_server: KafkaServer) -> None:
     async with gateway_lab(kafka_server.bootstrap) as lab:
         answer = await lab.client.send(
