@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aforo_meter import envoy_values, llm_metadata, mcp_metadata
+from aforo_meter.domain import paths
 from aforo_meter.domain.metering import Applied, PathView, Quantity
 from aforo_meter.domain.tokens import (
     EVENT_BYTES_PER_TOKEN,
@@ -120,6 +121,7 @@ class EventReader:
         self._mcp = McpReader()
         self._plans: Recent[Facts, Plan] = Recent(1024)
         self._paths: Recent[tuple[int, bytes], PathView] = Recent()
+        self._templates: Recent[tuple[str, str], PathView] = Recent()
 
     def read(self, entry: Entry, *, source: str, received_micros: int) -> Read | Ignored:
         """Return the event of an entry.
@@ -164,11 +166,21 @@ class EventReader:
         key = (request.request_method, request.path)
         found = self._paths.get(key)
         if found is None:
-            found = self.rules.view(
-                method=METHODS.get(key[0], ""), path=envoy_values.readable(key[1])
-            )
+            found = self._new_view(METHODS.get(key[0], ""), envoy_values.readable(key[1]))
             if len(key[1]) <= PATH_BYTES_KEPT_MAX:
                 self._paths.put(key, found)
+        return found
+
+    def _new_view(self, method: str, path: str) -> PathView:
+        if not self.rules.by_template or ";" in path:
+            return self.rules.view(method=method, path=path)
+        template = paths.template_of(path.partition("?")[0].partition("#")[0])
+        if not template or template.endswith(paths.REST):  # Cut, or none: the path itself must do.
+            return self.rules.view(method=method, path=path)
+        found = self._templates.get((method, template))
+        if found is None:
+            found = self.rules.view(method=method, path=template)
+            self._templates.put((method, template), found)
         return found
 
     def facts_of(self, entry: Entry) -> Facts:

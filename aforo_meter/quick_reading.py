@@ -99,6 +99,7 @@ class QuickReader:
         self._plans: Recent[tuple[object, ...], Plan] = Recent(1024)
         self._tenants: Recent[tuple[bytes | None, bytes | None], Who] = Recent(TENANTS_MAX)
         self._paths: Recent[tuple[int, bytes], tuple[tuple[bool, ...], bytes]] = Recent()
+        self._templates: Recent[str, bytes] = Recent()
         self._models: Recent[tuple[str, int, bytes], bytes] = Recent(1024)
         self._details: Recent[tuple[bytes, bytes], Details] = Recent(1024)
 
@@ -198,8 +199,12 @@ class QuickReader:
         found = self._paths.young.get(key) or self._paths.get(key)
         if found is None:
             view = self._events.view(request)
-            dimensions = usage_pb2.Dimensions(path=view.template)
-            found = view.fits, DIMENSIONS + delimited(dimensions.SerializeToString())
+            part = self._templates.get(view.template)
+            if part is None:
+                dimensions = usage_pb2.Dimensions(path=view.template)
+                part = DIMENSIONS + delimited(dimensions.SerializeToString())
+                self._templates.put(view.template, part)
+            found = view.fits, part
             if len(key[1]) <= PATH_BYTES_KEPT_MAX:
                 self._paths.put(key, found)
         return found

@@ -70,7 +70,12 @@ async def run(settings: ShipSettings) -> int:
     )
     async with follow_rules(settings, reader), health, _serve(service, settings) as server:
         writing = asyncio.create_task(writer.run())
-        log.info("shipping", listen=settings.listen, kafka=settings.kafka_bootstrap)
+        log.info(
+            "shipping",
+            listen=settings.listen,
+            kafka=settings.kafka_bootstrap,
+            rules="of the catalog" if settings.redis_url else "built in",
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, writing}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -100,7 +105,6 @@ def _built_in(settings: ShipSettings) -> tuple[Rule, ...]:
 async def follow_rules(settings: ShipSettings, reader: Reader) -> AsyncIterator[None]:
     """Let the reader follow the catalog's rules, if it is said where to find them."""
     if not settings.redis_url:
-        log.info("the built-in metering rules hold", setting=variable(ShipSettings, "redis_url"))
         yield
         return
     timeout_s = max(1.0, settings.rules_poll_ms / 1000)

@@ -176,6 +176,14 @@ class Applied:
             if rule.path_template and not rule.exclude
         ]
         self._templates = paths.Templates([*metering.routes, *named])
+        # Whether the rules see no difference between a path and its template, so that what is known
+        # of one user's path is known of all users': not so where a rule names an id.
+        literals = [
+            *(rule.path_template for rule in metering.rules),
+            *(route.path_template for route in metering.routes),
+            *(path for rule in metering.rules for path in rule.paths),
+        ]
+        self.by_template = all(paths.names_no_id(literal) for literal in literals)
 
     def view(self, *, method: str, path: str) -> PathView:
         """Return what the rules see of a path, which arrives raw, with its query."""

@@ -61,6 +61,12 @@ def template_of(plain: str) -> str:
     return template
 
 
+def names_no_id(path: str) -> bool:
+    """Return whether a template, or a path, has no segment that `template_of` would leave out."""
+    kept = [part for part in path.split("/") if not _VARIABLE.fullmatch(part) and part != REST]
+    return template_of("/" + "/".join(kept)) == "/" + "/".join(kept)
+
+
 def pattern_of(template: str) -> re.Pattern[str]:
     """Compile a template of the catalog, which has checked it.
 

@@ -112,6 +112,22 @@ def test_what_would_change_is_told_by_name() -> None:
     assert "- ingest key old (cccccccc…)" in lines
 
 
+def test_a_changed_rule_and_key_are_shown_as_people_write_them() -> None:
+    before = build(read_text(GOOD.encode(), name="c.yaml"), NOW)
+    text = GOOD.replace("quantity: 2.5", "quantity: 3").replace(', "quotas:read"]', "]")
+    after = build(read_text(text.encode(), name="c.yaml"), NOW)
+    held = {**before.basis, **before.credentials}
+    wanted = {**after.basis, **after.credentials}
+    stale = {key: held[key] for key in wanted if held[key] != wanted[key]}
+    lines = report(after, Differences(stale=stale, gone={})).lines
+
+    assert (
+        "    metering.rules[batch]: POST, /b/{id}: 2.5 api.calls → POST, /b/{id}: 3 api.calls"
+        in (lines)
+    )
+    assert any(line.startswith("    ingest.scopes: ") for line in lines)
+
+
 def case(name: str, old: str, new: str, expected: str) -> object:
     assert old in GOOD, old
     return pytest.param(GOOD.replace(old, new, 1), expected, id=name)

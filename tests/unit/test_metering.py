@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aforo_meter.domain.metering import (
     Applied,
@@ -16,6 +18,7 @@ from aforo_meter.domain.metering import (
     statuses_of,
     why_no_usage,
 )
+from aforo_meter.domain.paths import template_of
 
 BUILT_IN = built_in_rules(
     unmetered_paths=frozenset({"/healthz"}), unmetered_statuses=frozenset({401, 403, 429})
@@ -149,6 +152,35 @@ def test_a_rule_names_the_paths_that_it_is_for() -> None:
 
     assert template("/v1/users/jane") == "/v1/users/{user}"
     assert template("/v1/users/42/avatar") == "/v1/users/:id/avatar"
+
+
+@pytest.mark.parametrize(
+    ("rule", "by_template"),
+    [
+        ({"path_template": "/v1/users/{user}/**"}, True),
+        ({"paths": frozenset({"/healthz"})}, True),
+        ({"path_template": "/v1/users/42"}, False),
+        ({"paths": frozenset({"/v1/users/42"})}, False),
+    ],
+)
+@given(
+    segments=st.lists(
+        st.sampled_from(["v1", "users", "42", "43", "healthz", "deadbeef00", ""]), max_size=5
+    )
+)
+def test_what_is_known_of_a_template_is_known_of_its_paths(
+    rule: dict[str, Any],
+    by_template: bool,  # noqa: FBT001 - pytest names it.
+    segments: list[str],
+) -> None:
+    applied = Applied(Metering(rules=(Rule(rule_id="r", meter="m", **rule),)))
+    path = "/" + "/".join(segments)
+
+    assert applied.by_template is by_template
+    if by_template:
+        assert applied.view(method="GET", path=path) == applied.view(
+            method="GET", path=template_of(path)
+        )
 
 
 def test_an_upstream_may_call_a_meter_by_its_other_names() -> None:
