@@ -4,8 +4,8 @@ Who called comes from the decision's metadata and from nothing else. One entry b
 one unreadable piece, or is of a kind that is not metered; nothing in it can raise.
 
 There are two ways to the same event. `EventReader.read` (event_reading.py) is the whole of it, and
-`QuickReader` (quick_reading.py) does what most entries need in a fifth of the time, and hands over
-what it does not know. `tests/unit/test_quick_reading.py` holds them against each other.
+`QuickReader` (quick_reading.py) does what most entries need in a quarter of the time, and hands
+over what it does not know. `tests/unit/test_quick_reading.py` holds them against each other.
 """
 
 import contextlib
