@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fuzz restarts fix clean
+.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz fuzz restarts fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,6 +28,9 @@ demo-once: $(STAMP) ## play the whole story unattended and check every step of i
 
 test: $(STAMP) ## unit, contract and end-to-end tests, on real servers
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+sweep: $(STAMP) ## every kind of call through a real Envoy: expected events beside received ones
+	$(BIN)/python -m pytest -q -s tests/contract/test_sweep.py
 
 check: lint types proto-check spelling test ## all that CI checks
 

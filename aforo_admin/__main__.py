@@ -41,6 +41,7 @@ EXAMPLES: Final = """examples:
   aforo-admin diff catalog.yaml                what would change in Redis?
   AFORO_ADMIN_CATALOG=catalog.yaml AFORO_ADMIN_REDIS_URL=redis://127.0.0.1:6379/0 aforo-admin sync
   aforo-admin mint --tenant acme --id production --expires 2027-12-31
+  aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP
   printf %s "$KEY" | aforo-admin hash
   aforo-admin show acme
 
@@ -87,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("mint", help="make an API key; it is shown once")
     command.add_argument("--tenant", metavar="ID", default=PLACEHOLDER, help="whom it identifies")
     command.add_argument("--id", metavar="NAME", default="main", help="its public name")
+    command.add_argument(
+        "--ingest", metavar="NAME", help="a key of your own programs, to report usage with"
+    )
     command.add_argument("--expires", metavar="WHEN", help="a date, like 2027-12-31 (UTC)")
     command.set_defaults(run=_mint)
 
@@ -182,9 +186,12 @@ async def _compared(chosen: settings.RedisSettings, model: ReadModel) -> Differe
 
 def _mint(options: argparse.Namespace) -> int:
     complaints = []
-    for name, given in (("--tenant", options.tenant), ("--id", options.id)):
-        if (name, given) != ("--tenant", PLACEHOLDER):
+    named = [("--tenant", options.tenant), ("--id", options.id), ("--ingest", options.ingest)]
+    for name, given in named:
+        if (name, given) != ("--tenant", PLACEHOLDER) and given is not None:
             complaints += [f"{name}: {problem.message}" for problem in check_id((), given)]
+    if options.ingest is not None and options.tenant != PLACEHOLDER:
+        complaints.append("--ingest: such a key is no tenant's; leave out --tenant")
     expires_at = None
     try:
         expires_at = instant(options.expires) if options.expires else None
@@ -193,12 +200,16 @@ def _mint(options: argparse.Namespace) -> int:
     if complaints:
         return _complain("\n".join(complaints), MISUSED)
     key = mint.mint_key()
-    lines = mint.catalog_lines(
-        tenant_id=options.tenant,
-        credential_id=options.id,
-        sha256=mint.sha256_of_key(key),
-        expires_at=expires_at,
-    )
+    sha256 = mint.sha256_of_key(key)
+    if options.ingest is not None:
+        lines = mint.ingest_lines(key_id=options.ingest, sha256=sha256, expires_at=expires_at)
+    else:
+        lines = mint.catalog_lines(
+            tenant_id=options.tenant,
+            credential_id=options.id,
+            sha256=sha256,
+            expires_at=expires_at,
+        )
     _print(f"{key}\n\n{lines}")
     _complain("above is the key, shown only now, and what to add to the catalog", OK)
     return OK

@@ -2,6 +2,7 @@
 
 from pathlib import Path as FilePath
 
+from aforo_admin.catalog_yaml_metering import read_ingest_key, read_meter, read_rule
 from aforo_admin.catalog_yaml_tenants import (
     limit_of,
     read_costs,
@@ -93,6 +94,9 @@ def _catalog(fields: Fields) -> Catalog:
         },
         costs=read_costs(fields, "costs", currency=currency),
         built_in_costs=fields.may("built_in_costs", flag, default=True),
+        meters=tuple(read_meter(each) for each in fields.each("meters")),
+        metering=tuple(read_rule(each) for each in fields.each("metering")),
+        ingest_keys=tuple(read_ingest_key(each) for each in fields.each("ingest_keys")),
     )
     fields.close()
     return catalog
@@ -163,7 +167,9 @@ def _not_yet_told(found: list[Problem], told: list[Problem]) -> list[Problem]:
     """Leave out what only follows from a fault that is told already: blank values break rules."""
     places = {problem.path for problem in told}
     above = {path[:length] for path in places for length in range(len(path))}
-    doubtful = {kind for kind in ("plan", "feature") if _lost_names(kind, places)}
+    doubtful = {
+        kind for kind in ("plan", "feature", "meter", "tenant") if _lost_names(kind, places)
+    }
     return [
         problem
         for problem in found
@@ -175,8 +181,10 @@ def _not_yet_told(found: list[Problem], told: list[Problem]) -> list[Problem]:
 
 def _lost_names(kind: str, places: set[Path]) -> bool:
     """Say whether definitions could not be read, so that names may only seem to be unknown."""
-    if kind == "plan":
-        return ("plans",) in places
+    if kind in {"plan", "tenant"}:
+        return (f"{kind}s",) in places
+    if kind == "meter":
+        return any(path[:1] == ("meters",) and path[2:] in {(), ("id",)} for path in places)
     return any(path[:1] == ("features",) and path[2:] in {(), ("id",)} for path in places)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from aforo_admin.catalog_yaml_metering import revoked
 from aforo_admin.domain.catalog import (
     COGS,
     CostPrice,
@@ -108,17 +109,11 @@ def _credential(fields: Fields) -> Credential:
         credential_id=fields.need("id", text, ""),
         kind=kind,
         identity=identity.lower() if kind is CredentialKind.API_KEY else identity,
-        revoked=fields.may("status", _revoked, default=False),
+        revoked=fields.may("status", revoked, default=False),
         expires_at=fields.may("expires_at", instant, None),
     )
     fields.close()
     return credential
-
-
-def _revoked(given: str) -> bool:
-    if given not in {"active", "revoked"}:
-        raise ValueError(f'"{given[:64]}" is neither active nor revoked')
-    return given == "revoked"
 
 
 def _deal(fields: Fields, currency: str) -> Deal:

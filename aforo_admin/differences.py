@@ -9,6 +9,8 @@ from google.protobuf.message import DecodeError, Message
 
 from aforo_admin.read_model import (
     CREDENTIAL_PREFIX,
+    INGEST_PREFIX,
+    METERING_KEY,
     PREFIX,
     PRICEBOOK_KEY,
     ROUTES_KEY,
@@ -18,6 +20,7 @@ from aforo_admin.read_model import (
 from aforo_admin.readable import fields_of, money
 from aforo_admin.sync import Differences
 from aforo_proto.contract_pb2 import Contract, PriceBook
+from aforo_proto.metering_pb2 import IngestKey, Metering
 from aforo_proto.policy_pb2 import Credential, Policy, Routes
 
 FIELDS_SHOWN_MAX: Final = 40  # Of one subject.
@@ -61,7 +64,7 @@ def report(model: ReadModel, differences: Differences) -> Report:
     for key, held in differences.gone.items():
         found = tenant_of(key)
         if found is None:
-            told.note("-", _credential_text(key, held), [])
+            told.note("-", _holder_text(key, held), [])
         else:
             gone_tenants.add(found[0])
     for tenant_id in sorted(gone_tenants):
@@ -86,7 +89,8 @@ def _subject(key: bytes) -> str:
     found = tenant_of(key)
     if found is not None:
         return f"tenant {found[0]}"
-    return {ROUTES_KEY: "routes", PRICEBOOK_KEY: "price book"}.get(key, key.decode())
+    named = {ROUTES_KEY: "routes", PRICEBOOK_KEY: "price book", METERING_KEY: "metering"}
+    return named.get(key, key.decode())
 
 
 def _tell_stale(
@@ -95,8 +99,8 @@ def _tell_stale(
     missing: list[bytes] = []
     changes: list[str] = []
     for key, old in held.items():
-        if key.startswith(CREDENTIAL_PREFIX):
-            subject = _credential_text(key, model.credentials[key])
+        if key in model.credentials:
+            subject = _holder_text(key, model.credentials[key])
         new = model.basis[key] if key in model.basis else model.credentials[key]
         if old is None:
             missing.append(key)
@@ -137,7 +141,13 @@ def _kind_of(key: bytes) -> type[Message]:
         return Credential
     if key == PRICEBOOK_KEY:
         return PriceBook
-    return {"policy": Policy, "contract": Contract, "routes": Routes}[_name_of(key)]
+    return {
+        "policy": Policy,
+        "contract": Contract,
+        "routes": Routes,
+        "metering": Metering,
+        "ingest": IngestKey,
+    }[_name_of(key)]
 
 
 def _name_of(key: bytes) -> str:
@@ -152,6 +162,19 @@ def _contract_text(keys: list[bytes], model: ReadModel) -> str:
     contract = Contract.FromString(model.basis[key])
     fee = money(contract.committed_fee_nanos, contract.currency)
     return f": plan {contract.plan_id}, {fee} a {fields_of(contract)['cadence']}"
+
+
+def _holder_text(key: bytes, value: bytes | None) -> str:
+    return (_ingest_text if key.startswith(INGEST_PREFIX) else _credential_text)(key, value)
+
+
+def _ingest_text(key: bytes, value: bytes | None) -> str:
+    shown = key.removeprefix(INGEST_PREFIX)[:HASH_CHARS_SHOWN].decode(errors="replace")
+    try:
+        held = IngestKey.FromString(value or b"")
+    except DecodeError:
+        held = IngestKey()
+    return f"ingest key {held.key_id or '?'} ({shown}…)"
 
 
 def _credential_text(key: bytes, value: bytes | None) -> str:

@@ -52,9 +52,15 @@ def advice(given: str, *, kind: str, choices: Iterable[str]) -> str:
     """Return what to add to a complaint about an unknown name: a near miss, and what there is."""
     names = list(choices)
     if not names:
-        return f"; there are no {kind}s"
+        return f"; there are no {_plural(kind)}"
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     meant = f'; did you mean "{near[0]}"?' if near else ";"
     if len(names) > CHOICES_SHOWN_MAX:
-        return f"{meant} there are {len(names)} {kind}s"
-    return f"{meant} {kind}s are: {', '.join(names)}"
+        return f"{meant} there are {len(names)} {_plural(kind)}"
+    return f"{meant} {_plural(kind)} are: {', '.join(names)}"
+
+
+def _plural(kind: str) -> str:
+    if kind.endswith("y"):
+        return f"{kind[:-1]}ies"
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"

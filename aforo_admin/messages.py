@@ -12,6 +12,7 @@ from aforo_admin.domain import entitling
 from aforo_admin.domain.entitling import micros
 from aforo_admin.domain.problems import day
 from aforo_authz.domain import access, quotas
+from aforo_meter.domain.metering import Quantity
 from aforo_proto.contract_pb2 import (
     Cadence,
     Contract,
@@ -22,6 +23,15 @@ from aforo_proto.contract_pb2 import (
     Thresholds,
 )
 from aforo_proto.margin_pb2 import Level
+from aforo_proto.metering_pb2 import (
+    QUANTITY_SOURCE_UNSPECIFIED,
+    IngestKey,
+    IngestScope,
+    Meter,
+    Metering,
+    MeteringRule,
+    QuantitySource,
+)
 from aforo_proto.policy_pb2 import (
     CREDENTIAL_STATUS_ACTIVE,
     CREDENTIAL_STATUS_REVOKED,
@@ -130,6 +140,50 @@ def routes(given: said.Catalog) -> Routes:
             for route in given.routes
         ],
         default_rule=DEFAULT_RULE_ALLOW if given.default_allows else DEFAULT_RULE_DENY,
+    )
+
+
+def metering(given: said.Catalog) -> Metering:
+    return Metering(
+        rules=[_metering_rule(rule) for rule in given.metering],
+        meters=[
+            Meter(meter=each.meter, title=each.title, unit=each.unit, aliases=each.aliases)
+            for each in given.meters
+        ],
+    )
+
+
+def _metering_rule(rule: said.MeteringRule) -> MeteringRule:
+    return MeteringRule(
+        rule_id=rule.rule_id,
+        methods=rule.methods,
+        path_template=rule.path_template,
+        routes=rule.routes,
+        features=rule.features,
+        status_ranges=rule.statuses,
+        execution_statuses=rule.execution_statuses,
+        exclude=rule.exclude,
+        meter=rule.meter,
+        quantity=QUANTITY_SOURCE_UNSPECIFIED
+        if rule.exclude
+        else QuantitySource.Value(f"QUANTITY_SOURCE_{rule.quantity.name}"),
+        quantity_micros=rule.quantity_micros
+        if rule.quantity is Quantity.ONE and not rule.exclude
+        else 0,
+    )
+
+
+def ingest_key(given: said.IngestKey) -> IngestKey:
+    return IngestKey(
+        key_id=given.key_id,
+        installation=given.installation,
+        scopes=[
+            IngestScope.Value(f"INGEST_SCOPE_{scope.replace(':', '_').upper()}")
+            for scope in given.scopes
+        ],
+        revoked=given.revoked,
+        expires_at_micros=micros(given.expires_at) if given.expires_at else 0,
+        tenants=given.tenants,
     )
 
 

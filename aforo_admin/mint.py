@@ -39,6 +39,19 @@ def catalog_lines(
     return "\n".join(lines)
 
 
+def ingest_lines(*, key_id: str, sha256: str, expires_at: datetime | None = None) -> str:
+    """Return the lines of an ingest key, as they stand in the catalog."""
+    lines = [
+        "ingest_keys:",
+        f"  - id: {_word(key_id)}",
+        f'    sha256: "{sha256}"',
+        '    scopes: ["usage:ingest"]',
+    ]
+    if expires_at is not None:
+        lines.append(f"    expires_at: {day(expires_at)}")
+    return "\n".join(lines)
+
+
 def _word(given: str) -> str:
     """Quote an id that YAML would read as something else: 1e3, null, 2026."""
     return given if given[:1].isalpha() and given not in _YAML_WORDS else json.dumps(given)

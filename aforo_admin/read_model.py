@@ -11,10 +11,15 @@ from aforo_admin import messages
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.entitling import entitle
 from aforo_proto.contract_pb2 import Contract
+from aforo_proto.metering_pb2 import IngestKey, Metering
 from aforo_proto.policy_pb2 import Credential, Policy, Routes
 
 PREFIX: Final = b"aforo:v1:"
 CREDENTIAL_PREFIX: Final = b"aforo:v1:cred:"
+INGEST_PREFIX: Final = b"aforo:v1:ingest:"
+# Of whoever shows something: sync writes them after, and removes them before, what they lead to.
+KEY_HOLDERS: Final = (CREDENTIAL_PREFIX, INGEST_PREFIX)
+METERING_KEY: Final = b"aforo:v1:metering"
 ROUTES_KEY: Final = b"aforo:v1:routes"
 PRICEBOOK_KEY: Final = b"aforo:v1:pricebook"
 SYNC_KEY: Final = b"aforo:v1:sync"
@@ -35,8 +40,8 @@ class ReadModel:
 
     version: str  # Of the content: the passing of time alone does not change it.
     tenants: frozenset[str]
-    basis: Mapping[bytes, bytes]  # Routes, prices, contracts, policies.
-    credentials: Mapping[bytes, bytes]
+    basis: Mapping[bytes, bytes]  # Routes, prices, metering, contracts, policies.
+    credentials: Mapping[bytes, bytes]  # Of tenants, and ingest keys.
     holds_until: datetime  # From then on some value is another. Exclusive.
 
     @property
@@ -54,8 +59,12 @@ def build(catalog: Catalog, now: datetime) -> ReadModel:
     basis: dict[bytes, bytes] = {
         ROUTES_KEY: encoded(messages.routes(catalog)),
         PRICEBOOK_KEY: encoded(messages.price_book(catalog)),
+        METERING_KEY: encoded(messages.metering(catalog)),
     }
-    credentials: dict[bytes, bytes] = {}
+    credentials: dict[bytes, bytes] = {
+        INGEST_PREFIX + key.sha256.encode(): encoded(messages.ingest_key(key))
+        for key in catalog.ingest_keys
+    }
     periods: dict[bytes, bytes] = {}
     holds_until = FOREVER
     for tenant_id, tenant in sorted(catalog.tenants.items()):
@@ -95,7 +104,7 @@ def is_ours_to_remove(key: bytes, model: ReadModel) -> bool:
 
     Other writers' keys stay, and so does what this version does not know.
     """
-    if key.startswith(CREDENTIAL_PREFIX):
+    if key.startswith(KEY_HOLDERS):
         return True
     found = tenant_of(key)
     if found is None:
@@ -129,6 +138,8 @@ def _stamped(
         b"contract": encoded(Contract(catalog_version=version)),
         b"cred": encoded(Credential(catalog_version=version)),
         b"routes": encoded(Routes(catalog_version=version)),
+        b"metering": encoded(Metering(catalog_version=version)),
+        b"ingest": encoded(IngestKey(catalog_version=version)),
         b"pricebook": b"",  # It has a version of its own.
     }
     return {

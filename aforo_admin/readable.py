@@ -10,8 +10,10 @@ from google.protobuf.message import Message
 
 from aforo_admin.domain.catalog import COGS
 from aforo_admin.domain.problems import NANOS_PER_UNIT, percent
+from aforo_meter.domain.usage import MICROS_PER_UNIT
 from aforo_proto.contract_pb2 import ModelMatch, PriceEntry, PriceList
 from aforo_proto.margin_pb2 import QuotaUsage
+from aforo_proto.metering_pb2 import Meter, MeteringRule, QuantitySource
 from aforo_proto.policy_pb2 import Quota, RouteRule
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,7 +41,8 @@ def _flat(message: Message, prefix: str, currency: str) -> Iterator[tuple[str, s
         name = prefix + _plain_name(field.name)
         if field.message_type is None:
             many = field.is_repeated
-            yield name, (", ".join(value) or "none") if many else _text(field, value, currency)
+            parts = [_text(field, each, currency) for each in (value if many else [value])]
+            yield name, ", ".join(parts) or "none"
         elif field.is_repeated:
             yield from _members(value, name, currency)
         elif message.HasField(field.name):
@@ -56,9 +59,12 @@ def _members(members: Iterable[Message], name: str, currency: str) -> Iterator[t
                 yield f"{who}.match", _match_text(member.match)
             for entry in member.entries:
                 yield f"{name}[{entry.price_id}]", _price_text(entry, currency)
-        elif isinstance(member, RouteRule):
-            order.append(f"{'|'.join(member.methods) or 'any'} {member.path_template}")
-            yield f"{name}[{order[-1]}]", _route_text(member)
+        elif isinstance(member, RouteRule | MeteringRule):
+            label, text = _rule_text(member)
+            order.append(label)
+            yield f"{name}[{label}]", text
+        elif isinstance(member, Meter):
+            yield f"{name}[{member.meter}]", ", also ".join([member.title, *member.aliases])
         elif isinstance(member, Quota):
             yield f"{name}[{member.quota_id}]", _quota_text(member, currency)
         elif isinstance(member, QuotaUsage):
@@ -78,6 +84,32 @@ def _price_text(entry: PriceEntry, currency: str) -> str:
     if entry.day_from_s != entry.day_to_s:
         text += f", from second {entry.day_from_s} to {entry.day_to_s} of the day (UTC)"
     return f"{text} ({entry.source})"
+
+
+def _rule_text(rule: RouteRule | MeteringRule) -> tuple[str, str]:
+    """Return what a rule is called, and what it says."""
+    if isinstance(rule, MeteringRule):
+        return rule.rule_id, _metering_text(rule)
+    return f"{'|'.join(rule.methods) or 'any'} {rule.path_template}", _route_text(rule)
+
+
+def _metering_text(rule: MeteringRule) -> str:
+    wanted = [
+        *rule.methods,
+        *([rule.path_template] if rule.path_template else []),
+        *(f"route {route}" for route in rule.routes),
+        *(f"feature {feature}" for feature in rule.features),
+        *(f"status {status}" for status in rule.status_ranges),
+        *rule.execution_statuses,
+    ]
+    calls = ", ".join(wanted) or "every call"
+    if rule.exclude:
+        return f"{calls}: no usage"
+    if rule.quantity_micros:
+        quantity = f"{rule.quantity_micros / MICROS_PER_UNIT:g}"
+    else:
+        quantity = QuantitySource.Name(rule.quantity).removeprefix("QUANTITY_SOURCE_").lower()
+    return f"{calls}: {quantity} {rule.meter}"
 
 
 def _route_text(rule: RouteRule) -> str:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from aforo_admin.domain.entitling import micros
 from aforo_admin.read_model import (
-    CREDENTIAL_PREFIX,
+    KEY_HOLDERS,
     PREFIX,
     SYNC_KEY,
     ReadModel,
@@ -70,7 +70,7 @@ async def apply(redis: Redis, model: ReadModel, differences: Differences) -> Non
             await redis.mset({key: part[key] for key in keys})
     for of_credentials in (True, False):
         for keys in _chunks(
-            key for key in differences.gone if key.startswith(CREDENTIAL_PREFIX) is of_credentials
+            key for key in differences.gone if key.startswith(KEY_HOLDERS) is of_credentials
         ):
             await redis.unlink(*keys)
 

@@ -45,6 +45,11 @@ def summary(catalog: Catalog, now: datetime) -> str:
         f"plans, {len(catalog.tenants)} tenants, {credentials} credentials, {len(catalog.costs)} "
         f"own cost prices{beside}"
     )
+    if catalog.meters or catalog.metering or catalog.ingest_keys:
+        lines.append(
+            f"{len(catalog.meters)} own meters, {len(catalog.metering)} metering rules, "
+            f"{len(catalog.ingest_keys)} ingest keys"
+        )
     return "\n".join(lines)
 
 

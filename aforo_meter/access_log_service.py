@@ -4,6 +4,7 @@ from __future__ import annotations  # grpc-stubs has generics that grpc has not.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -16,7 +17,6 @@ from prometheus_client import Counter, Gauge
 
 from aforo_meter import access_log
 from aforo_meter.buffer import Buffer, Record
-from aforo_meter.domain.usage import MeteringRules
 from aforo_proto import usage_pb2
 
 # A stream that is quiet for this long while we drain is closed. What Envoy sends until it hears of
@@ -33,6 +33,11 @@ ENTRIES = Counter("aforo_ship_entries_total", "Access-log entries, by what becam
 EVENTS = Counter("aforo_ship_events_total", "Usage events, by outcome of the call.", ["outcome"])
 UNMETERED = Counter("aforo_ship_unmetered_total", "Events of calls that are no usage.", ["why"])
 TOKENS_CUT = Counter("aforo_ship_tokens_cut_total", "Calls whose token details exceed the totals.")
+ESTIMATED = Counter("aforo_ship_estimated_total", "Calls whose tokens are estimated.")
+REPORTED_IGNORED = Counter(
+    "aforo_ship_reported_ignored_total",
+    "Answers whose X-Aforo-Metric and X-Aforo-Quantity name no meter or no quantity.",
+)
 DEAD_LETTERS = Counter("aforo_ship_dead_letters_total", "Dead letters, by kind.", ["kind"])
 STREAMS = Gauge("aforo_ship_streams", "Streams that Envoys have open.")
 
@@ -66,10 +71,10 @@ class AccessLogService:
     deserializers it would end the stream.
     """
 
-    def __init__(self, buffer: Buffer, topics: Topics, rules: MeteringRules) -> None:
+    def __init__(self, buffer: Buffer, topics: Topics, reader: access_log.Reader) -> None:
         self._buffer = buffer
         self._topics = topics
-        self._rules = rules
+        self._reader = reader
         self._draining = asyncio.Event()
         self._close_at_s = 0.0  # On the loop's clock; meaningful while draining.
 
@@ -91,7 +96,7 @@ class AccessLogService:
         )
 
     async def _stream(self, _: object, context: Context) -> bytes:
-        reader = access_log.StreamReader(self._rules)
+        reader = access_log.StreamReader(self._reader)
         draining = asyncio.ensure_future(self._draining.wait())
         with STREAMS.track_inprogress():
             try:
@@ -123,38 +128,18 @@ class AccessLogService:
             return False
         if read.cancelled() or read.exception() is not None or read.result() is END:
             return False
-        records = [self._record(one) for one in reader.read(read.result())]
-        self._buffer.add([record for record in records if record is not None])
+        self._buffer.add([self._record(one) for one in reader.read(read.result())])
+        count(reader.counts)
+        reader.counts.clear()
         return True
 
-    def _record(self, reading: access_log.Reading) -> Record | None:
-        match reading:
-            case access_log.Metered(event=event):
-                ENTRIES.labels("event").inc()
-                EVENTS.labels(usage_pb2.Outcome.Name(event.outcome)).inc()
-                if reading.unmetered is not None:
-                    UNMETERED.labels(reading.unmetered).inc()
-                if reading.tokens_cut:
-                    TOKENS_CUT.inc()
-                    log.warning(
-                        "token details exceed their total; the total holds",
-                        event_id=event.event_id,
-                        provider=event.dimensions.provider,
-                        model=event.dimensions.model,
-                    )
-                return Record(
-                    topic=self._topics.usage,
-                    key=event.tenant_id.encode(),
-                    value=event.SerializeToString(),
-                )
-            case access_log.Unreadable(reason=reason, payload=payload):
-                ENTRIES.labels("dead_letter").inc()
-                DEAD_LETTERS.labels("unreadable").inc()
-                log.warning("an entry became a dead letter", reason=reason, bytes=len(payload))
-                return dead_letter(self._topics, reason=reason, payload=payload)
-            case access_log.Ignored(kind=kind):
-                ENTRIES.labels(f"ignored_{kind}").inc()
-                return None
+    def _record(self, reading: access_log.Reading) -> Record:
+        if isinstance(reading, access_log.Event):
+            return Record(topic=self._topics.usage, key=reading.key, value=reading.value)
+        log.warning(
+            "an entry became a dead letter", reason=reading.reason, bytes=len(reading.payload)
+        )
+        return dead_letter(self._topics, reason=reading.reason, payload=reading.payload)
 
     async def _health(self, request: bytes, context: Context) -> bytes:
         try:
@@ -165,3 +150,29 @@ class AccessLogService:
         if asked not in {"", access_log.SERVICE}:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {asked!r}")
         return SERVING if self.serving else NOT_SERVING
+
+
+def count(counts: Mapping[tuple[str, str], int]) -> None:
+    """Add to the metrics what a reader counted."""
+    for (what, which), times in counts.items():
+        match what:
+            case "event":
+                ENTRIES.labels("event").inc(times)
+                EVENTS.labels(which).inc(times)
+            case "interim":
+                ENTRIES.labels("interim").inc(times)
+            case "ignored":
+                ENTRIES.labels(f"ignored_{which}").inc(times)
+            case "dead_letter":
+                ENTRIES.labels("dead_letter").inc(times)
+                DEAD_LETTERS.labels(which).inc(times)
+            case "unmetered":
+                UNMETERED.labels(which).inc(times)
+            case "estimated":
+                ESTIMATED.inc(times)
+            case "tokens_cut":
+                TOKENS_CUT.inc(times)
+                log.warning("token details exceed their total; the total holds", calls=times)
+            case "reported_ignored":
+                REPORTED_IGNORED.inc(times)
+                log.warning("X-Aforo-Metric or X-Aforo-Quantity can't be read", calls=times)

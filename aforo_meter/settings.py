@@ -10,6 +10,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
@@ -71,6 +72,10 @@ def _redis_url(text: str) -> str:
             " password must be percent-encoded"
         ) from None
     return text
+
+
+def _optional_redis_url(text: str) -> str:
+    return _redis_url(text) if text else text
 
 
 def ledger_url(text: str) -> str:
@@ -158,12 +163,32 @@ class ShipSettings(BaseSettings):
         "/readyz",
         "/health",
     )
-    """Exact paths, separated by commas, whose calls are no usage."""
+    """Exact paths, separated by commas, whose calls are no usage, unless the catalog has rules."""
 
     unmetered_statuses: Annotated[
         tuple[Annotated[int, Field(ge=100, le=599)], ...], NoDecode, BeforeValidator(_split)
     ] = (401, 403, 429)
-    """Statuses, separated by commas, whose calls are no usage. Reported tokens count anyway."""
+    """Statuses, separated by commas, whose calls are no usage, unless the catalog has rules.
+    Reported tokens count anyway."""
+
+    redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
+    """The read model, for the catalog's metering rules. Empty: the built-in ones hold."""
+
+    rules_poll_ms: int = Field(default=1000, ge=10)
+    """How often to look for changed metering rules."""
+
+    rules_file: Path | None = None
+    """Where the last known metering rules are kept for a start without Redis. Empty: nowhere."""
+
+    interim_every_ms: int = Field(default=30_000, ge=1)
+    """How often Envoy tells of calls under way: its access_log_flush_interval, or less."""
+
+    event_bytes_per_token: int = Field(default=0, ge=0)
+    """Bytes of a streamed answer for each token, where the client left before the provider's count.
+    0: as measured for the provider."""
+
+    text_bytes_per_token: int = Field(default=4, ge=1)
+    """Bytes of a request, or of a plain answer, for each token, where nobody counted."""
 
     metrics_listen: MetricsListen = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""

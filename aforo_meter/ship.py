@@ -9,8 +9,12 @@ from collections.abc import AsyncIterator
 import grpc.aio
 import structlog
 from prometheus_client import Counter, Gauge
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from aforo_meter import process
+from aforo_meter.access_log import Reader
 from aforo_meter.access_log_service import (
     DEAD_LETTERS,
     LULL_S,
@@ -20,9 +24,12 @@ from aforo_meter.access_log_service import (
     dead_letter,
 )
 from aforo_meter.buffer import Buffer, Record
-from aforo_meter.domain.usage import MeteringRules
+from aforo_meter.domain.metering import Applied, Metering, Rule, built_in_rules
+from aforo_meter.domain.tokens import Estimates
+from aforo_meter.event_reading import EventReader
 from aforo_meter.kafka import Connection, KafkaWriter
 from aforo_meter.listen import ListenError, UnixAddress, claim, parse_addresses, restrict
+from aforo_meter.metering_rules import RulesFollower
 from aforo_meter.settings import ShipSettings, variable
 
 LOST = Counter("aforo_ship_lost_total", "Records that neither topic took, or left after a drain.")
@@ -43,14 +50,8 @@ async def run(settings: ShipSettings) -> int:
     HELD.set_function(lambda: buffer.held)
     HELD_BYTES.set_function(lambda: buffer.held_bytes)
     topics = Topics(usage=settings.kafka_topic, dead_letters=settings.dead_letter_topic)
-    service = AccessLogService(
-        buffer,
-        topics,
-        MeteringRules(
-            unmetered_paths=frozenset(settings.unmetered_paths),
-            unmetered_statuses=frozenset(settings.unmetered_statuses),
-        ),
-    )
+    reader = Reader(event_reader(settings))
+    service = AccessLogService(buffer, topics, reader)
     writer = KafkaWriter(
         Connection(
             bootstrap=settings.kafka_bootstrap,
@@ -67,13 +68,67 @@ async def run(settings: ShipSettings) -> int:
         setting=variable(ShipSettings, "metrics_listen"),
         ready=lambda: service.serving and buffer.has_room,
     )
-    async with health, _serve(service, settings) as server:
+    async with follow_rules(settings, reader), health, _serve(service, settings) as server:
         writing = asyncio.create_task(writer.run())
-        log.info("shipping", listen=settings.listen, kafka=settings.kafka_bootstrap)
+        log.info(
+            "shipping",
+            listen=settings.listen,
+            kafka=settings.kafka_bootstrap,
+            rules="of the catalog" if settings.redis_url else "built in",
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, writing}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         return await _drain(service, server, buffer, writing, drain_s=settings.drain_s)
+
+
+def event_reader(settings: ShipSettings, metering: Metering | None = None) -> EventReader:
+    """Return what reads entries by these rules, or by the built-in ones."""
+    return EventReader(
+        Applied(metering or Metering(rules=_built_in(settings))),
+        estimates=Estimates(
+            event_bytes_per_token=settings.event_bytes_per_token,
+            text_bytes_per_token=settings.text_bytes_per_token,
+        ),
+        continued_after_ms=settings.interim_every_ms,
+    )
+
+
+def _built_in(settings: ShipSettings) -> tuple[Rule, ...]:
+    return built_in_rules(
+        unmetered_paths=frozenset(settings.unmetered_paths),
+        unmetered_statuses=frozenset(settings.unmetered_statuses),
+    )
+
+
+@contextlib.asynccontextmanager
+async def follow_rules(settings: ShipSettings, reader: Reader) -> AsyncIterator[None]:
+    """Let the reader follow the catalog's rules, if it is said where to find them."""
+    if not settings.redis_url:
+        yield
+        return
+    timeout_s = max(1.0, settings.rules_poll_ms / 1000)
+    redis = Redis.from_url(
+        settings.redis_url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),  # The next look is the next try.
+    )
+    follower = RulesFollower(
+        redis,
+        built_in=_built_in(settings),
+        changed=lambda metering: reader.follow(event_reader(settings, metering)),
+        poll_s=settings.rules_poll_ms / 1000,
+        kept_in=settings.rules_file,
+    )
+    await follower.start()
+    following = asyncio.create_task(follower.run())
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+        await redis.aclose()
 
 
 async def _drain(

@@ -27,6 +27,7 @@ METERS = {
     "cached": "llm.cached_input_tokens",
     "cache_creation": "llm.cache_creation_tokens",
     "output": "llm.output_tokens",
+    "tool": "llm.tool_tokens",
     "reasoning": "llm.reasoning_tokens",
 }
 NANOS = Decimal(1_000_000_000)
@@ -38,6 +39,7 @@ THOUSAND_TOKENS = {
     "cached": Usage(input_tokens=1000, cache_read_tokens=1000),
     "cache_creation": Usage(input_tokens=1000, cache_write_tokens=1000),
     "output": Usage(output_tokens=1000),
+    "tool": Usage(input_tokens=1000),
     "reasoning": Usage(output_tokens=1000),
 }
 

@@ -51,6 +51,8 @@ class Reply:
     delay_s: float = 0.0  # Before the head.
     gap_s: float = 0.0  # Between the pieces.
     on_written: Callable[[], None] | None = None  # After the last byte, and only then.
+    # With status 101: what comes after goes in here, and what it returns goes back.
+    then: Callable[[bytes], bytes] | None = None
 
 
 Handler = Callable[[Request], Reply]
@@ -92,6 +94,7 @@ class _Connection(asyncio.Protocol):
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._answering: asyncio.Task[None] | None = None
+        self._upgraded: Callable[[bytes], bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
@@ -109,6 +112,9 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._upgraded is not None:
+            self._write(self._upgraded(data))
+            return
         self._received += data
         self._advance()
 
@@ -131,6 +137,7 @@ class _Connection(asyncio.Protocol):
         if request.method != "HEAD":
             pieces += [reply.body] if reply.pieces is None else [*map(chunk, reply.pieces), LAST]
         self._transport.writelines(pieces)
+        self._upgraded = reply.then
         self._finish(request, reply)
 
     async def _answer_slowly(self, request: Request, reply: Reply) -> None:

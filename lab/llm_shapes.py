@@ -1,6 +1,7 @@
 """What language-model providers answer, in their own shapes. Pure: no clock, no network.
 
-OpenAI's Chat Completions and Responses, Anthropic's Messages; as JSON and as server-sent events.
+OpenAI's Chat Completions and Responses, Anthropic's Messages, Google's Gemini; as JSON and as
+server-sent events.
 Token counts are given, never guessed, so that a test knows the truth.
 """
 
@@ -33,10 +34,11 @@ class Usage:
     cache_creation: int = 0
     output: int = 0  # Without reasoning.
     reasoning: int = 0
+    tool: int = 0  # Of the input: what the provider's own tools added.
 
     @property
     def input_total(self) -> int:
-        return self.input + self.cached + self.cache_creation
+        return self.input + self.cached + self.cache_creation + self.tool
 
     @property
     def output_total(self) -> int:
@@ -60,7 +62,7 @@ class Answer:
 def openai_usage(usage: Usage) -> Usage:
     """Return the usage as OpenAI can tell it: it has no count of cache creation."""
     return Usage(
-        input=usage.input + usage.cache_creation,
+        input=usage.input + usage.cache_creation + usage.tool,
         cached=usage.cached,
         output=usage.output,
         reasoning=usage.reasoning,
@@ -70,10 +72,21 @@ def openai_usage(usage: Usage) -> Usage:
 def anthropic_usage(usage: Usage) -> Usage:
     """Return the usage as Anthropic can tell it: thinking is output like any other."""
     return Usage(
-        input=usage.input,
+        input=usage.input + usage.tool,
         cached=usage.cached,
         cache_creation=usage.cache_creation,
         output=usage.output_total,
+    )
+
+
+def gemini_usage(usage: Usage) -> Usage:
+    """Return the usage as Gemini can tell it: it has no count of cache creation."""
+    return Usage(
+        input=usage.input + usage.cache_creation,
+        cached=usage.cached,
+        output=usage.output,
+        reasoning=usage.reasoning,
+        tool=usage.tool,
     )
 
 
@@ -225,3 +238,40 @@ def messages_events(answer: Answer) -> tuple[bytes, ...]:
         {"type": "message_stop"},
     ]
     return tuple(event(body, name=body["type"]) for body in bodies)
+
+
+# --- Google, Gemini -------------------------------------------------------------------------
+
+
+def gemini_json(answer: Answer) -> dict[str, Any]:
+    return _gemini_piece(answer, answer.text, ended=True)
+
+
+def gemini_events(answer: Answer) -> tuple[bytes, ...]:
+    """Return the stream's events: each tells the usage so far, the last one all of it."""
+    last = len(answer.words) - 1
+    return tuple(
+        event(_gemini_piece(answer, word, ended=number == last))
+        for number, word in enumerate(answer.words)
+    )
+
+
+def _gemini_piece(answer: Answer, text: str, *, ended: bool) -> dict[str, Any]:
+    content = {"parts": [{"text": text}], "role": "model"}
+    usage = answer.usage
+    told = {
+        # With the cached ones, without those of tools; thoughts stand beside the candidates.
+        "promptTokenCount": usage.input + usage.cached,
+        "cachedContentTokenCount": usage.cached,
+        "candidatesTokenCount": usage.output if ended else 1,
+        "thoughtsTokenCount": usage.reasoning,
+        "toolUsePromptTokenCount": usage.tool,
+        "totalTokenCount": usage.input_total + (usage.output if ended else 1) + usage.reasoning,
+    }
+    candidate = {"content": content, "index": 0, **({"finishReason": "STOP"} if ended else {})}
+    return {
+        "candidates": [candidate],
+        "usageMetadata": told,
+        "modelVersion": answer.model,
+        "responseId": answer.call_id,
+    }

@@ -1,16 +1,19 @@
 """A stand-in for a language model's API that knows to the token what it served.
 
-It answers as OpenAI and Anthropic do, and keeps a tally to compare the ledger with. What a
+It answers as OpenAI, Anthropic and Gemini do, and keeps a tally to compare the ledger with. What a
 call uses is told by the call: `"x_lab_usage": {"input": 100, "cached": 40, "output": 20}` in
 its body, each token counted once (see `lab.llm_shapes.Usage`); else it follows from lengths.
+
+It also stands in for an MCP server (`/mcp`), a WebSocket (`/ws`), one that redirects
+(`/redirect/PATH`) and one that fails at first (`/flaky/N`).
 
     python -m lab.upstream --port 9001 --name premium
 """
 
 import argparse
-import hashlib
 import itertools
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +22,7 @@ from typing import Any, Literal, Self
 from lab import llm_shapes
 from lab.http_server import HttpServer, Reply, Request, run
 from lab.llm_shapes import SNAPSHOTS, Answer, Usage
+from lab.stand_ins import NUMBERED, STAND_INS, as_json, echo, json_reply
 
 Name = Literal["premium", "economy"]
 
@@ -70,6 +74,16 @@ APIS = {
         as_events=lambda answer, _: llm_shapes.messages_events(answer),
     ),
 }
+
+
+GEMINI = Api(
+    provider="google",
+    id_prefix="gemini-lab",
+    usage=llm_shapes.gemini_usage,
+    as_json=llm_shapes.gemini_json,
+    as_events=lambda answer, _: llm_shapes.gemini_events(answer),
+)
+GEMINI_PATH = re.compile(r"/v1beta/models/([^/:]+):(generateContent|streamGenerateContent)")
 
 
 class Tally:
@@ -129,14 +143,12 @@ class FakeLlm:
         self.tally.hits[request.path] += 1
         self.tally.calls[request.header("x-aforo-tenant") or ""] += 1
         self.last.append(request)
-        api = APIS.get(request.path)
+        api = APIS.get(request.path) or (GEMINI if GEMINI_PATH.fullmatch(request.path) else None)
         if api is not None and request.method == "POST":
             return self._complete(api, request)
         first, _, rest = request.path[1:].partition("/")
-        if first == "status" and rest.isdecimal():
-            return json_reply({"status": int(rest)}, status=int(rest))
-        if first == "slow" and rest.isdecimal():
-            return json_reply({"slept_ms": int(rest)}, delay_s=int(rest) / 1000)
+        if first in STAND_INS and (rest.isdecimal() or first not in NUMBERED):
+            return STAND_INS[first](request, rest, self.tally.hits[request.path])
         return echo(request, name=self.name)
 
     def _complete(self, api: Api, request: Request) -> Reply:
@@ -149,7 +161,8 @@ class FakeLlm:
         if "x_lab_status" in body:
             status = int(body["x_lab_status"])
             return json_reply({"error": {"type": "server_error"}}, status=status)
-        model = self._model(api, body)
+        named = GEMINI_PATH.fullmatch(request.path)
+        model = named[1] if named else self._model(api, body)
         answer = Answer(
             call_id=f"{api.id_prefix}{next(self._numbers):08d}",
             model=model,
@@ -162,7 +175,8 @@ class FakeLlm:
             self.tally.served(tenant=tenant, provider=api.provider, model=model, usage=usage)
 
         headers = {str(name): str(value) for name, value in body.get("x_lab_headers", {}).items()}
-        if body.get("stream") is not True:
+        streams = body.get("stream") is True or ":stream" in request.path
+        if not streams:
             return json_reply(api.as_json(answer), headers=headers, on_written=written)
         return Reply(
             headers={"content-type": "text/event-stream; charset=utf-8", **headers},
@@ -214,40 +228,6 @@ def words_of(body: Mapping[str, Any], usage: Usage) -> tuple[str, ...]:
     """Return the answer's words: `x_lab_words` of them, else up to ten."""
     count = int(body.get("x_lab_words", min(len(WORDS), max(1, usage.output))))
     return tuple(itertools.islice(itertools.cycle(WORDS), count))
-
-
-def json_reply(
-    value: object,
-    *,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-    delay_s: float = 0.0,
-    on_written: Callable[[], None] | None = None,
-) -> Reply:
-    return Reply(
-        status=status,
-        headers={"content-type": "application/json", **(headers or {})},
-        body=json.dumps(value, separators=(",", ":")).encode(),
-        delay_s=delay_s,
-        on_written=on_written,
-    )
-
-
-def echo(request: Request, *, name: str) -> Reply:
-    """Tell what arrived. A header `x-lab-response-headers` (JSON) adds headers to the answer."""
-    seen = {"upstream": name, **as_json(request)}
-    seen["body_sha256"] = hashlib.sha256(request.body).hexdigest()
-    added = json.loads(request.header("x-lab-response-headers") or "{}")
-    return json_reply(seen, headers={**added, "x-lab-upstream": name})
-
-
-def as_json(request: Request) -> dict[str, Any]:
-    return {
-        "method": request.method,
-        "target": request.target,
-        "headers": list(request.headers),
-        "body_bytes": len(request.body),
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

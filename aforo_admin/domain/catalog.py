@@ -12,12 +12,15 @@ from typing import Final
 
 from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
 from aforo_authz.domain.quotas import WindowKind
+from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.periods import Cadence
+from aforo_meter.domain.usage import MICROS_PER_UNIT
 
 API_CALLS: Final = "api.calls"
 INPUT_TOKENS: Final = "llm.input_tokens"
 CACHED_INPUT_TOKENS: Final = "llm.cached_input_tokens"
 CACHE_CREATION_TOKENS: Final = "llm.cache_creation_tokens"
+TOOL_TOKENS: Final = "llm.tool_tokens"
 OUTPUT_TOKENS: Final = "llm.output_tokens"
 REASONING_TOKENS: Final = "llm.reasoning_tokens"
 
@@ -25,23 +28,36 @@ REASONING_TOKENS: Final = "llm.reasoning_tokens"
 # by it, and no caller is told a figure of it.
 COGS: Final = "money.cogs"
 
+# Counted by what is understood of a call, whatever the metering rules say.
+OWN_COUNTING_METERS: Final = (
+    INPUT_TOKENS,
+    CACHED_INPUT_TOKENS,
+    CACHE_CREATION_TOKENS,
+    TOOL_TOKENS,
+    OUTPUT_TOKENS,
+    REASONING_TOKENS,
+    "mcp.tool_calls",
+    "mcp.sessions",
+)
 METERS: Final = (
     API_CALLS,
     "bytes.request",
     "bytes.response",
-    INPUT_TOKENS,
-    CACHED_INPUT_TOKENS,
-    CACHE_CREATION_TOKENS,
-    OUTPUT_TOKENS,
-    REASONING_TOKENS,
+    *OWN_COUNTING_METERS,
+    "agent.steps",
+    "agent.sessions",
+    "graphql.operations",
+    "grpc.calls",
+    "mqtt.messages",
+    "websocket.connections",
+    "websocket.messages",
 )
-
-QUOTA_METERS: Final = (*METERS, COGS)
 
 # Whose price holds for a kind of token that a model has no own price for.
 PRICE_FALLBACKS: Final[Mapping[str, str]] = {
     CACHED_INPUT_TOKENS: INPUT_TOKENS,
     CACHE_CREATION_TOKENS: INPUT_TOKENS,
+    TOOL_TOKENS: INPUT_TOKENS,
     REASONING_TOKENS: OUTPUT_TOKENS,
 }
 
@@ -204,6 +220,58 @@ class CostPrice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """A meter beyond the built-in ones."""
+
+    meter: str
+    title: str
+    unit: str = ""  # For people: "page", "minute".
+    aliases: tuple[str, ...] = ()  # Names that clients and upstreams give it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeteringRule:
+    """One line of the rules that say which calls count, and on what. Empty lists: anything."""
+
+    rule_id: str
+    methods: tuple[str, ...] = ()
+    path_template: str = ""
+    routes: tuple[str, ...] = ()  # Envoy's names.
+    features: tuple[str, ...] = ()  # Calls that need one of these.
+    statuses: tuple[str, ...] = ()
+    execution_statuses: tuple[str, ...] = ()
+    exclude: bool = False
+    meter: str = ""
+    quantity: Quantity = Quantity.ONE
+    quantity_micros: int = MICROS_PER_UNIT  # With ONE, for each call.
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether no call escapes it."""
+        return not (
+            self.methods
+            or self.path_template
+            or self.routes
+            or self.features
+            or self.statuses
+            or self.execution_statuses
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestKey:
+    """A key of the owner's own programs, which report usage over HTTP. Only its hash is known."""
+
+    key_id: str
+    sha256: str  # In lower-case hex.
+    scopes: tuple[str, ...]
+    installation: str = ""  # What X-Tenant-Id may confirm.
+    tenants: tuple[str, ...] = ()  # Whose usage it may report; empty: everybody's.
+    revoked: bool = False
+    expires_at: datetime | None = None  # Refused from this instant on.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     tenant_id: str
     name: str
@@ -229,6 +297,13 @@ class Catalog:
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     costs: tuple[CostPrice, ...] = ()
     built_in_costs: bool = True  # Use the published prices of language models too.
+    meters: tuple[Meter, ...] = ()
+    metering: tuple[MeteringRule, ...] = ()  # Empty: the built-in rules.
+    ingest_keys: tuple[IngestKey, ...] = ()
+
+    @property
+    def known_meters(self) -> frozenset[str]:
+        return frozenset(METERS) | {meter.meter for meter in self.meters}
 
 
 def sha256_hex(text: str) -> str:

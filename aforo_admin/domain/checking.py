@@ -13,6 +13,7 @@ from aforo_admin.domain.catalog import (
     ThresholdChanges,
     Thresholds,
 )
+from aforo_admin.domain.checking_metering import metering_problems
 from aforo_admin.domain.checking_tenants import tenants_problems
 from aforo_admin.domain.problems import (
     Path,
@@ -21,6 +22,8 @@ from aforo_admin.domain.problems import (
     check_costs,
     check_id,
     check_known,
+    check_methods,
+    check_path_template,
     check_quota_meter,
     check_text,
     check_thresholds,
@@ -28,14 +31,10 @@ from aforo_admin.domain.problems import (
     check_units,
     place_of,
 )
-from aforo_authz.domain.features import TemplateError, pattern_of
 
 WEIGHT_UNITS_MAX: Final = 1_000_000
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_METHOD = re.compile(r"[A-Z][A-Z-]*")
-# What a path can hold when it reaches a rule: Envoy's, without query, fragment and parameters.
-_PATH = re.compile(r"[A-Za-z0-9/._~!$&'()*+,=:@%{}-]*")
 
 
 def find_problems(catalog: Catalog) -> list[Problem]:
@@ -45,13 +44,10 @@ def find_problems(catalog: Catalog) -> list[Problem]:
         *_money(catalog),
         *_features(catalog),
         *_routes(catalog.routes, features),
-        *(
-            problem
-            for plan in catalog.plans.values()
-            for problem in _plan(plan, features, catalog.thresholds)
-        ),
+        *(problem for plan in catalog.plans.values() for problem in _plan(plan, features, catalog)),
         *tenants_problems(catalog, features),
-        *check_costs(("costs",), catalog.costs),
+        *check_costs(("costs",), catalog.costs, catalog.known_meters),
+        *metering_problems(catalog, features),
     ]
 
 
@@ -88,13 +84,8 @@ def _routes(routes: Sequence[Route], features: frozenset[str]) -> Iterator[Probl
     taken: dict[str, dict[str, int]] = {}
     for index, route in enumerate(routes):
         path: Path = ("routes", index)
-        yield from _path_template((*path, "path"), route.path_template)
-        for number, method in enumerate(route.methods):
-            if not _METHOD.fullmatch(method):
-                yield Problem(
-                    path=(*path, "methods", number),
-                    message=f'"{method}" is no method: write it in capitals, like POST',
-                )
+        yield from check_path_template((*path, "path"), route.path_template)
+        yield from check_methods((*path, "methods"), route.methods)
         yield from check_known((*path, "features"), route.features, kind="feature", known=features)
         yield from check_units((*path, "weight"), route.weight_units, least=1)
         if route.weight_units > WEIGHT_UNITS_MAX:
@@ -122,21 +113,7 @@ def _covering(earlier: dict[str, int], methods: Iterable[str]) -> int | None:
     )
 
 
-def _path_template(path: Path, template: str) -> Iterator[Problem]:
-    try:
-        pattern_of(template)
-    except TemplateError as error:
-        yield Problem(path=path, message=str(error))
-        return
-    if not _PATH.fullmatch(template):
-        yield Problem(
-            path=path,
-            message=f'"{template}" can never match: a path arrives without query, fragment, '
-            "parameters (;) and spaces",
-        )
-
-
-def _plan(plan: Plan, features: frozenset[str], defaults: Thresholds) -> Iterator[Problem]:
+def _plan(plan: Plan, features: frozenset[str], catalog: Catalog) -> Iterator[Problem]:
     path: Path = ("plans", plan.plan_id)
     yield from check_id(path, plan.plan_id)
     yield from check_text((*path, "title"), plan.title)
@@ -149,14 +126,16 @@ def _plan(plan: Plan, features: frozenset[str], defaults: Thresholds) -> Iterato
             "remove it, or set committed_fee to 0",
         )
     yield from check_known((*path, "features"), plan.features, kind="feature", known=features)
-    yield from _quotas((*path, "quotas"), plan.quotas, features)
-    yield from check_thresholds((*path, "thresholds"), defaults, plan.thresholds)
+    yield from _quotas((*path, "quotas"), plan.quotas, features, catalog.known_meters)
+    yield from check_thresholds((*path, "thresholds"), catalog.thresholds, plan.thresholds)
 
 
-def _quotas(path: Path, quotas: Sequence[Quota], features: frozenset[str]) -> Iterator[Problem]:
+def _quotas(
+    path: Path, quotas: Sequence[Quota], features: frozenset[str], meters: frozenset[str]
+) -> Iterator[Problem]:
     for index, quota in enumerate(quotas):
         yield from check_id((*path, index, "id"), quota.quota_id)
-        yield from check_quota_meter((*path, index), quota.meter, quota.window)
+        yield from check_quota_meter((*path, index), quota.meter, quota.window, meters)
         yield from check_units((*path, index, "limit"), quota.limit_units, least=0)
         yield from check_known(
             (*path, index, "features"), quota.features, kind="feature", known=features

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from aforo_admin.domain.catalog import (
@@ -22,6 +23,7 @@ from aforo_admin.domain.problems import (
     check_id,
     check_known,
     check_quota_meter,
+    check_sha256,
     check_text,
     check_thresholds,
     check_unique_ids,
@@ -33,7 +35,6 @@ from aforo_authz.domain.access import CredentialKind
 
 IDENTITY_CHARS_MAX: Final = 1024
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 
 IDENTITY_FIELDS: Final = {
@@ -41,6 +42,14 @@ IDENTITY_FIELDS: Final = {
     CredentialKind.JWT_SUBJECT: "jwt_subject",
     CredentialKind.CERTIFICATE: "certificate_uri",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """The names that the rest of the catalog defines."""
+
+    features: frozenset[str]
+    meters: frozenset[str]
 
 
 def tenants_problems(catalog: Catalog, features: frozenset[str]) -> Iterator[Problem]:
@@ -64,14 +73,15 @@ def _tenant(tenant: Tenant, catalog: Catalog, features: frozenset[str]) -> Itera
             kind="plan",
             known=catalog.plans,
         )
-    yield from _deals((*path, "deals"), tenant, plan, features)
+    known = _Known(features=features, meters=catalog.known_meters)
+    yield from _deals((*path, "deals"), tenant, plan, known)
     if plan is not None:
         yield from _floors(path, tenant, plan, catalog)
     override = tenant.margin_override
     if override is not None:
         yield from check_text((*path, "margin_override", "reason"), override.reason)
         yield from check_text((*path, "margin_override", "author"), override.author)
-    yield from check_costs((*path, "negotiated_costs"), tenant.negotiated_costs)
+    yield from check_costs((*path, "negotiated_costs"), tenant.negotiated_costs, known.meters)
 
 
 def _credentials(tenant: Tenant, owners: dict[str, str]) -> Iterator[Problem]:
@@ -97,12 +107,7 @@ def _identity(path: Path, credential: Credential) -> Iterator[Problem]:
     """The given value is never repeated: it may be a key."""
     identity = credential.identity
     if credential.kind is CredentialKind.API_KEY:
-        if not _SHA256.fullmatch(identity):
-            yield Problem(
-                path=path,
-                message="is no SHA-256 (64 digits 0-9, a-f); never write the key itself here: "
-                'make one with `aforo-admin mint`, or hash it with `printf %s "$KEY" | sha256sum`',
-            )
+        yield from check_sha256(path, identity)
     elif not identity or "\0" in identity or len(identity) > IDENTITY_CHARS_MAX:
         yield Problem(path=path, message="must be of 1 to 1024 characters, without NUL")
     elif credential.kind is CredentialKind.CERTIFICATE and not _URI.fullmatch(identity):
@@ -111,9 +116,7 @@ def _identity(path: Path, credential: Credential) -> Iterator[Problem]:
         )
 
 
-def _deals(
-    path: Path, tenant: Tenant, plan: Plan | None, features: frozenset[str]
-) -> Iterator[Problem]:
+def _deals(path: Path, tenant: Tenant, plan: Plan | None, known: _Known) -> Iterator[Problem]:
     for index, deal in enumerate(tenant.deals):
         here = (*path, index)
         yield from check_id((*here, "id"), deal.deal_id)
@@ -121,9 +124,9 @@ def _deals(
         yield from check_amount((*here, "allowance"), deal.allowance_nanos)
         yield from _deal_fee(here, deal, plan)
         yield from check_known(
-            (*here, "add_features"), deal.add_features, kind="feature", known=features
+            (*here, "add_features"), deal.add_features, kind="feature", known=known.features
         )
-        yield from _quota_changes((*here, "quotas"), deal, plan, features)
+        yield from _quota_changes((*here, "quotas"), deal, plan, known)
         if deal.effective_until is not None and deal.effective_until <= deal.effective_from:
             yield Problem(
                 path=(*here, "until"),
@@ -157,29 +160,27 @@ def _deal_fee(path: Path, deal: Deal, plan: Plan | None) -> Iterator[Problem]:
         )
 
 
-def _quota_changes(
-    path: Path, deal: Deal, plan: Plan | None, features: frozenset[str]
-) -> Iterator[Problem]:
+def _quota_changes(path: Path, deal: Deal, plan: Plan | None, known: _Known) -> Iterator[Problem]:
     meters = {quota.quota_id: quota.meter for quota in plan.quotas} if plan is not None else {}
-    known = set(meters)
+    quotas = set(meters)
     of_money = {quota_id for quota_id, meter in meters.items() if meter == COGS}
     for index, change in enumerate(deal.quotas):
         here = (*path, index)
         yield from check_id((*here, "id"), change.quota_id)
         if change.meter is not None:
-            yield from check_quota_meter(here, change.meter, change.window)
+            yield from check_quota_meter(here, change.meter, change.window, known.meters)
         if change.limit_units is not None:
             yield from check_units((*here, "limit"), change.limit_units, least=0)
         yield from check_known(
-            (*here, "features"), change.features or (), kind="feature", known=features
+            (*here, "features"), change.features or (), kind="feature", known=known.features
         )
         if change.meter is None and change.limit_units is not None and change.quota_id in of_money:
             yield Problem(
                 path=(*here, "limit"),
                 message=f"is an amount here: say meter: {COGS} as well",
             )
-        if plan is not None and change.quota_id not in known:
-            yield from _new_quota(here, change, plan, known)
+        if plan is not None and change.quota_id not in quotas:
+            yield from _new_quota(here, change, plan, quotas)
     yield from check_unique_ids(path, [change.quota_id for change in deal.quotas])
 
 

@@ -9,12 +9,11 @@ from typing import Final, TypeVar
 
 from aforo_admin.domain.catalog import (
     COGS,
-    METERS,
-    QUOTA_METERS,
     CostPrice,
     ThresholdChanges,
     Thresholds,
 )
+from aforo_authz.domain.features import TemplateError, pattern_of
 from aforo_authz.domain.quotas import WindowKind
 
 Path = tuple[str | int, ...]
@@ -27,6 +26,10 @@ TEXT_CHARS_MAX: Final = 200
 FLOOR_BP_MIN: Final = -1_000_000
 FULL_BP: Final = 10_000
 
+_METHOD = re.compile(r"[A-Z][A-Z-]*")
+# What a path can hold when it reaches a rule: Envoy's, without query, fragment and parameters.
+_PATH = re.compile(r"[A-Za-z0-9/._~!$&'()*+,=:@%{}-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -124,9 +127,11 @@ def check_units(path: Path, units: int, *, least: int) -> Iterator[Problem]:
         yield Problem(path=path, message=f"must be a whole number of at least {least}")
 
 
-def check_quota_meter(path: Path, meter: str, window: WindowKind | None) -> Iterator[Problem]:
-    if meter not in QUOTA_METERS:
-        yield unknown((*path, "meter"), meter, kind="meter", known=QUOTA_METERS)
+def check_quota_meter(
+    path: Path, meter: str, window: WindowKind | None, meters: frozenset[str]
+) -> Iterator[Problem]:
+    if meter != COGS and meter not in meters:
+        yield unknown((*path, "meter"), meter, kind="meter", known={*meters, COGS})
     if meter == COGS and window is WindowKind.MINUTE:
         yield Problem(
             path=(*path, "window"),
@@ -166,12 +171,47 @@ def check_thresholds(path: Path, base: Thresholds, changes: ThresholdChanges) ->
             )
 
 
-def check_costs(path: Path, prices: Iterable[CostPrice]) -> Iterator[Problem]:
+def check_methods(path: Path, methods: Iterable[str]) -> Iterator[Problem]:
+    for number, method in enumerate(methods):
+        if not _METHOD.fullmatch(method):
+            yield Problem(
+                path=(*path, number),
+                message=f'"{method}" is no method: write it in capitals, like POST',
+            )
+
+
+def check_path_template(path: Path, template: str) -> Iterator[Problem]:
+    try:
+        pattern_of(template)
+    except TemplateError as error:
+        yield Problem(path=path, message=str(error))
+        return
+    if not _PATH.fullmatch(template):
+        yield Problem(
+            path=path,
+            message=f'"{template}" can never match: a path arrives without query, fragment, '
+            "parameters (;) and spaces",
+        )
+
+
+def check_sha256(path: Path, sha256: str) -> Iterator[Problem]:
+    """The given value is never repeated: it may be a key."""
+    if not _SHA256.fullmatch(sha256):
+        yield Problem(
+            path=path,
+            message="is no SHA-256 (64 digits 0-9, a-f); never write the key itself here: "
+            'make one with `aforo-admin mint`, or hash it with `printf %s "$KEY" | sha256sum`',
+        )
+
+
+def check_costs(
+    path: Path, prices: Iterable[CostPrice], meters: frozenset[str]
+) -> Iterator[Problem]:
     prices = tuple(prices)
     for index, price in enumerate(prices):
         here = (*path, index)
-        if price.meter not in METERS:
-            yield unknown((*here, "meter"), price.meter, kind="meter", known=METERS)
+        if price.meter not in meters:
+            yield unknown((*here, "meter"), price.meter, kind="meter", known=meters)
         yield from check_amount((*here, "price"), price.price_nanos)
         yield from check_units((*here, "per"), price.per_units, least=1)
         if "*" in price.model.removeprefix("*").removesuffix("*") or price.model in {"*", "**"}:

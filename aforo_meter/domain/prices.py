@@ -13,6 +13,7 @@ from aforo_meter.domain.usage import (
     LLM_INPUT,
     LLM_OUTPUT,
     LLM_REASONING,
+    LLM_TOOL,
 )
 
 DAY_S: Final = 86_400
@@ -22,6 +23,7 @@ MEMO_MAX: Final = 20_000  # Model names come from outside: what is remembered of
 FALLBACKS: Final[Mapping[str, str]] = {
     LLM_CACHED_INPUT: LLM_INPUT,
     LLM_CACHE_CREATION: LLM_INPUT,
+    LLM_TOOL: LLM_INPUT,
     LLM_REASONING: LLM_OUTPUT,
 }
 

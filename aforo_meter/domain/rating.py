@@ -13,6 +13,7 @@ from aforo_meter.domain.usage import (
     LLM_CACHE_CREATION,
     LLM_CACHED_INPUT,
     LLM_INPUT,
+    LLM_TOOL,
     Outcome,
 )
 
@@ -24,7 +25,7 @@ TOOLS_MAX: Final = 200  # Of one tenant in one hour: callers choose the names.
 OTHER_TOOL: Final = "(other)"  # All further ones.
 SHADOW: Final = "shadow"  # The outcome of what would have been refused or marked.
 
-INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION})
+INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION, LLM_TOOL})
 
 
 class Measured(NamedTuple):

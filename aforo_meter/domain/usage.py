@@ -1,7 +1,9 @@
-"""What a call at the gateway used: which of it is metered, and how tokens are told apart. Pure."""
+"""What a usage event is made of: meters, quantities, what became of a call at the gate. Pure."""
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Final
 
@@ -11,13 +13,20 @@ BYTES_RESPONSE: Final = "bytes.response"
 LLM_INPUT: Final = "llm.input_tokens"
 LLM_CACHED_INPUT: Final = "llm.cached_input_tokens"
 LLM_CACHE_CREATION: Final = "llm.cache_creation_tokens"
+LLM_TOOL: Final = "llm.tool_tokens"
 LLM_OUTPUT: Final = "llm.output_tokens"
 LLM_REASONING: Final = "llm.reasoning_tokens"
+MCP_TOOL_CALLS: Final = "mcp.tool_calls"
+MCP_SESSIONS: Final = "mcp.sessions"
 
 # Fourteen digits, as the ingest contract has it. More in one call is a broken counter, not usage.
 UNITS_MAX: Final = 99_999_999_999_999
+MICROS_PER_UNIT: Final = 1_000_000
 TEXT_CHARACTERS_MAX: Final = 128
 ROUTE_CHARACTERS_MAX: Final = 512
+QUANTITY_CHARACTERS_MAX: Final = 64
+
+METER_NAME: Final = re.compile(r"[a-z0-9._-]{1,128}")
 
 
 class UsageError(Exception):
@@ -33,166 +42,65 @@ class Outcome(StrEnum):
     NOT_DECIDED = "not_decided"  # It went on, or was refused, without an answer from us.
 
 
-class Unmetered(StrEnum):
-    """Why a call is no usage. Listed in the order they are looked for."""
-
-    REFUSED_AT_GATE = "refused_at_gate"
-    NO_ROUTE = "no_route"
-    CONTINUED = "continued"  # An internal redirect: the same call has a second entry.
-    PREFLIGHT = "preflight"
-    PATH = "path"
-    STATUS = "status"
-
-
-UNMETERED_DETAILS: Final = {
-    "route_not_found": Unmetered.NO_ROUTE,
-    "internal_redirect": Unmetered.CONTINUED,
-    "cors_response": Unmetered.PREFLIGHT,
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     meter: str
     units: int
+    micros: int = 0  # 10^-6 of a unit, 0 to 999999
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedTokens:
-    """Tokens as the provider counted them: details are parts of their totals. None: not said."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_input_tokens: int = 0  # part of input_tokens
-    cache_creation_tokens: int = 0  # part of input_tokens
-    reasoning_tokens: int = 0  # part of output_tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One finished call, as the gateway logged it."""
-
-    decision: str | None  # What the decision said; None: there was none.
-    refused_at_gate: bool  # The answer came from external authorization, whatever its status.
-    method: str = ""
-    path: str = ""
-    status: int = 0
-    details: str = ""  # Envoy's word for where the answer came from
-    looks_like_preflight: bool = False  # A header that browsers put on preflights was logged.
-    request_bytes: int = 0
-    response_bytes: int = 0
-    tokens: ReportedTokens = field(default_factory=ReportedTokens)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeteringRules:
-    """What the owner excludes from usage."""
-
-    unmetered_paths: frozenset[str] = frozenset()
-    unmetered_statuses: frozenset[int] = frozenset()
-
-
-def outcome_of(call: Call) -> Outcome:
-    """Return what became of the call.
+def outcome_of(decision: str, *, refused_at_gate: bool) -> Outcome:
+    """Return what became of a call.
 
     A denial that did not refuse is Envoy's shadow mode at work: the call went on and counts.
+
+    Args:
+        decision: What the decision said; "": there was none.
+        refused_at_gate: The answer came from external authorization, whatever its status.
 
     Raises:
         UsageError: The decision is a word that this version does not know.
     """
-    if call.decision is None:
+    if not decision:
         return Outcome.NOT_DECIDED
-    if call.decision == Outcome.BLOCK:
-        return Outcome.BLOCK if call.refused_at_gate else Outcome.ALLOW
-    if call.decision in {Outcome.ALLOW, Outcome.THROTTLE}:
-        return Outcome(call.decision)
-    raise UsageError(f"unknown decision {clip(call.decision)!r}")
+    if decision == Outcome.BLOCK:
+        return Outcome.BLOCK if refused_at_gate else Outcome.ALLOW
+    if decision in {Outcome.ALLOW, Outcome.THROTTLE}:
+        return Outcome(decision)
+    raise UsageError(f"unknown decision {clip(decision)!r}")
 
 
-def why_unmetered(call: Call, rules: MeteringRules) -> Unmetered | None:
-    """Return why a call and its bytes are no usage, or None if they are."""
-    if call.refused_at_gate:
-        return Unmetered.REFUSED_AT_GATE
-    if call.details in UNMETERED_DETAILS:
-        return UNMETERED_DETAILS[call.details]
-    # Where Envoy's own CORS filter does not answer it, the method and a header have to do.
-    if call.method == "OPTIONS" and call.looks_like_preflight:
-        return Unmetered.PREFLIGHT
-    if call.path.partition("?")[0] in rules.unmetered_paths:
-        return Unmetered.PATH
-    if call.status in rules.unmetered_statuses:
-        return Unmetered.STATUS
-    return None
-
-
-def measure(call: Call, rules: MeteringRules) -> tuple[Measure, ...]:
-    """Return what a call used. Meters never overlap; zeros are left out.
-
-    A call refused at the gate used nothing. Tokens that a provider reported were paid for, so they
-    count even where the call itself is no usage.
+def counted(meter: str, units: int) -> Iterator[Measure]:
+    """Yield the measure of a number of units; zeros are left out.
 
     Raises:
-        UsageError: A quantity is not believable.
+        UsageError: There are more than one call can have.
     """
-    if call.refused_at_gate:
-        return ()
-    measures: list[Measure] = []
-    if why_unmetered(call, rules) is None:
-        measures.append(Measure(meter=API_CALLS, units=1))
-        measures += _counted(BYTES_REQUEST, call.request_bytes)
-        measures += _counted(BYTES_RESPONSE, call.response_bytes)
-    measures += split_tokens(call.tokens)
-    return tuple(measures)
+    if units > UNITS_MAX:
+        raise UsageError(f"{meter}: {units} in one call is not believable, at most {UNITS_MAX}")
+    if units:
+        yield Measure(meter=meter, units=units)
 
 
-def split_tokens(reported: ReportedTokens) -> tuple[Measure, ...]:
-    """Tell the kinds of tokens apart, so that each token is in exactly one of them.
+def quantity_micros(text: str) -> int | None:
+    """Return a quantity that an upstream wrote, in millionths.
 
-    The total holds: details that exceed it are cut, cached input first served. Without a total the
-    details are all that is known.
-
-    Raises:
-        UsageError: A count is negative or above UNITS_MAX.
+    Positive, finite and below 10^14; digits beyond the sixth decimal are rounded half to even.
+    None: it is anything else, or nothing is left of it.
     """
-    input_units, cached_units, creation_units = _split(
-        reported.input_tokens, reported.cached_input_tokens, reported.cache_creation_tokens
-    )
-    output_units, reasoning_units, _ = _split(reported.output_tokens, reported.reasoning_tokens, 0)
-    return (
-        *_counted(LLM_INPUT, input_units),
-        *_counted(LLM_CACHED_INPUT, cached_units),
-        *_counted(LLM_CACHE_CREATION, creation_units),
-        *_counted(LLM_OUTPUT, output_units),
-        *_counted(LLM_REASONING, reasoning_units),
-    )
-
-
-def details_exceed_totals(reported: ReportedTokens) -> bool:
-    """Return whether `split_tokens` has to cut something: a provider that counts wrong."""
-    details = reported.cached_input_tokens + reported.cache_creation_tokens
-    return (reported.input_tokens is not None and details > reported.input_tokens) or (
-        reported.output_tokens is not None and reported.reasoning_tokens > reported.output_tokens
-    )
+    text = text.strip()
+    if len(text) > QUANTITY_CHARACTERS_MAX or not text.isascii():
+        return None
+    try:
+        quantity = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not quantity.is_finite() or not 0 < quantity < UNITS_MAX + 1:
+        return None
+    micros = int((quantity * MICROS_PER_UNIT).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+    return micros if 0 < micros < (UNITS_MAX + 1) * MICROS_PER_UNIT else None
 
 
 def clip(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
     """Return the text within the bound. What clients and providers write has no other."""
     return text[:characters_max]
-
-
-def _split(total: int | None, first: int, second: int) -> tuple[int, int, int]:
-    """Return (rest, first, second), which sum up to the total."""
-    if min(total or 0, first, second) < 0:
-        raise UsageError(f"a negative number of tokens: {min(total or 0, first, second)}")
-    if total is None:
-        return 0, first, second
-    first = min(first, total)
-    second = min(second, total - first)
-    return total - first - second, first, second
-
-
-def _counted(meter: str, units: int) -> Iterator[Measure]:
-    if units > UNITS_MAX:
-        raise UsageError(f"{meter}: {units} in one call is not believable, at most {UNITS_MAX}")
-    if units:
-        yield Measure(meter=meter, units=units)

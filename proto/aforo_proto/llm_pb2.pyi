@@ -172,3 +172,32 @@ class TokenUsage(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["extraction_status", b"extraction_status", "input_token_details", b"input_token_details", "input_tokens", b"input_tokens", "llm_protocol", b"llm_protocol", "model", b"model", "output_token_details", b"output_token_details", "output_tokens", b"output_tokens", "provider_total_tokens", b"provider_total_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RequestInfo(message.Message):
+    """Wire-compatible with `envoy.data.ai.v3.RequestInfo` of Envoy 1.40, under `envoy.ai.request_info`:
+    what Envoy's filter `request_info` reads from the body of a call to a model.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INPUT_LLM_PROTOCOL_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    ESTIMATED_INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    input_llm_protocol: TokenUsage.LlmProtocol.ValueType
+    model: builtins.str
+    """as the caller asked for it"""
+    @builtins.property
+    def estimated_input_tokens(self) -> TokenUsage.UInt64: ...
+    def __init__(
+        self,
+        *,
+        input_llm_protocol: TokenUsage.LlmProtocol.ValueType = ...,
+        model: builtins.str = ...,
+        estimated_input_tokens: TokenUsage.UInt64 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["estimated_input_tokens", b"estimated_input_tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["estimated_input_tokens", b"estimated_input_tokens", "input_llm_protocol", b"input_llm_protocol", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

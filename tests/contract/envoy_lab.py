@@ -150,6 +150,9 @@ class AuthzLab:
         self.requests.append(request)
         metadata = dict(context.invocation_metadata() or ())
         self.traceparents.append(str(metadata.get("traceparent", "")))
+        return await self._decide(request, context)
+
+    async def _decide(self, request: CheckRequest, context: Context) -> CheckResponse:
         outcome = request.attributes.request.http.headers.get("x-lab-outcome", "allow")
         return await OUTCOMES[outcome](context)
 
@@ -334,6 +337,7 @@ async def envoy_lab(
     edit: Callable[[dict[str, Any]], None] = lambda _: None,
     tcp: bool = False,
     patient: bool = True,
+    authz_server: Callable[[Address], AuthzLab] = AuthzLab,
 ) -> AsyncIterator[EnvoyLab]:
     """Run the shipped configuration, moved to free addresses and edited, with all around it.
 
@@ -342,6 +346,7 @@ async def envoy_lab(
         tcp: Reach Aforo's servers over TCP instead of UNIX sockets.
         patient: Don't take the check's server for dead while the test itself is busy: both run
             in one event loop.
+        authz_server: Makes what decides.
     """
 
     def prepare(document: dict[str, Any]) -> None:
@@ -355,7 +360,7 @@ async def envoy_lab(
     }
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        authz = await enter(AuthzLab(sockets["authz"]))
+        authz = await enter(authz_server(sockets["authz"]))
         log = await enter(LogLab(sockets["als-a"]))
         backup = await enter(LogLab(sockets["als-b"]))
         api, premium = await enter(FakeLlm()), await enter(FakeLlm(name="premium"))

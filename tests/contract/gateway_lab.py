@@ -53,12 +53,14 @@ class GatewayLab:
 
 
 @contextlib.asynccontextmanager
-async def gateway_lab(bootstrap: str, *, edit: Edit = lambda _: None) -> AsyncIterator[GatewayLab]:
-    """Run everything; `edit` changes Envoy's configuration."""
+async def gateway_lab(
+    bootstrap: str, *, edit: Edit = lambda _: None, **settings: str
+) -> AsyncIterator[GatewayLab]:
+    """Run everything; `edit` changes Envoy's configuration, `settings` are ship's."""
     home = scratch_dir("gateway")
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        ship = await enter(ship_lab(bootstrap))
+        ship = await enter(ship_lab(bootstrap, partitions=3, **settings))
         upstream = await enter(FakeLlm())
         await enter(check_server(home / "authz.sock"))
         config = home / "envoy.yaml"

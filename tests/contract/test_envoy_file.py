@@ -39,7 +39,7 @@ def test_envoy_accepts_the_file_as_it_is_shipped() -> None:
 def test_nothing_reads_or_buffers_a_body_before_the_check(document: dict[str, Any]) -> None:
     names = [one["name"].removeprefix("envoy.filters.http.") for one in http_filters(document)]
 
-    assert names == ["ext_authz", "lua", "ai_protocol_manager", "router"]
+    assert names == ["ext_authz", "lua", "mcp", "ai_protocol_manager", "router"]
 
 
 def test_only_the_throttle_header_can_change_the_route_after_the_check(
@@ -59,10 +59,11 @@ def test_a_throttled_call_has_the_settings_of_the_call_that_it_replaces(
     names = list(by_name)
     pairs = [(name, f"{name}_economy") for name in names if f"{name}_economy" in names]
 
-    assert len(pairs) == 3
+    assert len(pairs) == 4
     for normal, economy in pairs:
         assert names.index(economy) < names.index(normal), "the first route that matches wins"
-        assert by_name[normal]["match"]["path"] == by_name[economy]["match"]["path"]
+        matches = [by_name[one]["match"] for one in (normal, economy)]
+        assert matches[0] == {key: matches[1][key] for key in matches[1] if key != "headers"}
         for part in ("ext_authz", "ai_protocol_manager"):
             key = f"envoy.filters.http.{part}"
             settings = [by_name[one]["typed_per_filter_config"][key] for one in (normal, economy)]
@@ -78,8 +79,8 @@ def test_every_call_to_a_model_is_one_whose_tokens_envoy_can_read(
         if route.get("route", {}).get("cluster") in {"llm", "llm_economy"}
     }
 
-    assert len(to_models) == 6
+    assert len(to_models) == 8
     for route in to_models.values():
-        assert "path" in route["match"], "a prefix would let through what is not metered"
+        assert route["match"].keys() & {"path", "safe_regex"}, "a prefix lets through too much"
         assert "accept-encoding" in route["request_headers_to_remove"]
         assert "envoy.filters.http.ai_protocol_manager" in route["typed_per_filter_config"]

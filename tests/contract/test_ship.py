@@ -83,7 +83,7 @@ async def test_what_cannot_be_read_becomes_a_dead_letter_and_the_stream_goes_on(
     kafka_server: KafkaServer,
 ) -> None:
     broken = make_entry()
-    broken.common_properties.upstream_cluster = "not-utf-8"
+    broken.request.request_headers["not-utf-8"] = "x"
     payload = make_message(make_entry("first"), broken, make_entry("last"))
     payload = payload.replace(b"not-utf-8", b"\xff" * 9)
     bad_tokens = make_entry()

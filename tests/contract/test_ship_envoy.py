@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aforo_proto.usage_pb2 import (
+    EXECUTION_STATUS_CANCELLED,
     OUTCOME_ALLOW,
     OUTCOME_BLOCK,
     OUTCOME_NOT_DECIDED,
@@ -70,6 +71,91 @@ async def test_tokens_arrive_as_each_provider_counts_them(kafka_server: KafkaSer
             assert event.dimensions.model.startswith(model)
             assert measures_of(event)["api.calls"] == 1
             assert not event.estimated
+
+
+def rule(key: str, *path: str, number: bool = True) -> dict[str, Any]:
+    """Return a rule of `json_to_metadata` that notes a field of the answer in our namespace."""
+    return {
+        "selectors": [{"key": name} for name in path],
+        "on_present": {
+            "metadata_namespace": "aforo.usage",
+            "key": key,
+            "type": "NUMBER" if number else "STRING",
+        },
+    }
+
+
+IN_BODIES = [
+    rule("model", "model", number=False),
+    rule("input_tokens", "usage", "prompt_tokens"),
+    rule("cached_tokens", "usage", "prompt_tokens_details", "cached_tokens"),
+    rule("output_tokens", "usage", "completion_tokens"),
+    rule("reasoning_tokens", "usage", "completion_tokens_details", "reasoning_tokens"),
+    rule("input_tokens", "usage", "input_tokens"),
+    rule("cache_read_input_tokens", "usage", "cache_read_input_tokens"),
+    rule("cache_creation_input_tokens", "usage", "cache_creation_input_tokens"),
+    rule("output_tokens", "usage", "output_tokens"),
+]
+IN_ANTHROPICS_FIRST_EVENT = [
+    rule("model", "message", "model", number=False),
+    *(
+        rule(key, "message", "usage", key)
+        for key in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    ),
+]
+
+
+def without_the_token_filter(document: dict[str, Any]) -> None:
+    """Read tokens as builds do that have no `ai_protocol_manager`, such as Istio's."""
+    extensions = "type.googleapis.com/envoy.extensions."
+    filters = manager_of(document)["http_filters"]
+    (host,) = manager_of(document)["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        route.pop("typed_per_filter_config", None)
+    parser = {
+        "name": "envoy.content_parsers.json",
+        "typed_config": {
+            "@type": f"{extensions}content_parsers.json.v3.JsonContentParser",
+            "rules": [{"rule": one} for one in [*IN_BODIES, *IN_ANTHROPICS_FIRST_EVENT]],
+        },
+    }
+    filters[-2:-1] = [
+        {
+            "name": "envoy.filters.http.sse_to_metadata",
+            "typed_config": {
+                "@type": f"{extensions}filters.http.sse_to_metadata.v3.SseToMetadata",
+                "response_rules": {"max_event_size": 1048576, "content_parser": parser},
+            },
+        },
+        {
+            "name": "envoy.filters.http.json_to_metadata",
+            "typed_config": {
+                "@type": f"{extensions}filters.http.json_to_metadata.v3.JsonToMetadata",
+                "response_rules": {
+                    "allow_content_types": ["application/json"],
+                    "rules": IN_BODIES,
+                },
+            },
+        },
+    ]
+
+
+async def test_tokens_are_the_same_without_envoys_token_filter(kafka_server: KafkaServer) -> None:
+    calls = {
+        "/v1/chat/completions": ("gpt-4o", OPENAI),
+        "/v1/messages": ("claude-sonnet-4-5", ANTHROPIC),
+    }
+    async with gateway_lab(kafka_server.bootstrap, edit=without_the_token_filter) as lab:
+        for path, (model, _) in calls.items():
+            for stream in (False, True):
+                answer = await lab.client.post(path, body_of(model=model, stream=stream))
+                assert answer.status == 200
+        events = await lab.ship.arrived(4)
+
+    for path, (model, tokens) in calls.items():
+        own = [event for event in events if event.dimensions.path == path]
+        assert [tokens_of(event) for event in own] == [tokens, tokens], "JSON and streamed"
+        assert all(event.dimensions.model.startswith(model) for event in own)
 
 
 async def test_a_call_is_attributed_and_measured(kafka_server: KafkaServer) -> None:
@@ -226,26 +312,36 @@ async def test_a_client_that_leaves_a_stream_pays_for_its_call_and_is_noted(
         (event,) = await lab.ship.arrived(1)
 
     assert event.aborted
+    assert event.dimensions.execution_status == EXECUTION_STATUS_CANCELLED
     assert measures_of(event)["api.calls"] == 1
     assert measures_of(event)["bytes.response"] > 0
-    assert not tokens_of(event)
+    assert not tokens_of(event), "no route says that this is a model: nothing is estimated"
 
 
-async def test_entries_about_a_call_under_way_are_not_added_up(kafka_server: KafkaServer) -> None:
+async def test_a_call_under_way_is_told_of_before_it_ends(kafka_server: KafkaServer) -> None:
     def periodic(document: dict[str, Any]) -> None:
         options = {"access_log_flush_interval": "0.1s", "flush_access_log_on_new_request": True}
         manager_of(document)["access_log_options"] = options
 
     slow = {**body_of(model="gpt-4o", stream=True), "x_lab_gap_ms": 100, "x_lab_words": 10}
-    async with gateway_lab(kafka_server.bootstrap, edit=periodic) as lab:
+    async with gateway_lab(kafka_server.bootstrap, edit=periodic, INTERIM_EVERY_MS="100") as lab:
         answer = await lab.client.post("/v1/chat/completions", slow)
-        events = await lab.ship.arrived(1)
-        ignored = lab.ship.metric('aforo_ship_entries_total{as="ignored_DownstreamPeriodic"}')
+        await eventually(lambda: any(not event.interim for event in lab.ship.events))
+        events = sorted(lab.ship.events, key=lambda event: event.interim)
+        counted = lab.ship.metric('aforo_ship_entries_total{as="interim"}')
 
-    (event,) = events
-    assert ignored > 2
-    assert measures_of(event)["bytes.response"] == len(answer.body)
-    assert tokens_of(event) == OPENAI
+    end, *under_way = events
+    assert counted == len(under_way) > 2
+    assert all(event.interim for event in under_way)
+    assert {event.decision_id for event in events} == {"d" * 32}
+    assert len({event.event_id for event in events}) == len(events)
+    assert all(set(measures_of(one)) <= {"bytes.request", "bytes.response"} for one in under_way)
+    sizes = sorted(measures_of(one).get("bytes.response", 0) for one in under_way)
+    assert 0 <= sizes[0] < sizes[-1] <= len(answer.body), "totals so far, not differences"
+    assert end.continued
+    assert measures_of(end)["api.calls"] == 1
+    assert measures_of(end)["bytes.response"] == len(answer.body)
+    assert tokens_of(end) == OPENAI
 
 
 async def test_envoys_keepalive_does_not_cost_the_stream(kafka_server: KafkaServer) -> None:

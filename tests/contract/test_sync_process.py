@@ -77,7 +77,7 @@ def test_diff_sync_diff_is_all_then_nothing(redis_url: str) -> None:
     assert synced.returncode == 0
     (line,) = synced.stderr.splitlines()
     assert json.loads(line)["event"] == "synced"
-    assert json.loads(line)["written"] == 14
+    assert json.loads(line)["written"] == 16
     assert after.returncode == 0
     assert after.stdout.startswith("nothing to do")
     assert shown.returncode == 0
@@ -197,7 +197,7 @@ async def test_a_running_sync_is_ready_measured_and_ends_on_sigterm(
         assert b" 404 " in get(port, "/nothing")
         metrics = get(port, "/metrics").decode()
         assert 'aforo_sync_passes_total{result="ok"} 1.0' in metrics
-        assert 'aforo_sync_values_total{action="written"} 14.0' in metrics
+        assert 'aforo_sync_values_total{action="written"} 16.0' in metrics
         assert "aforo_sync_last_success_timestamp_seconds 1." in metrics
         assert client.exists("aforo:v1:sync")
 

@@ -1,5 +1,7 @@
 """Envoy's access-log messages read into usage events."""
 
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +11,12 @@ from google.protobuf import any_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aforo_meter.access_log import Ignored, Metered, Reading, StreamReader, Unreadable
-from aforo_meter.domain.usage import MeteringRules, Unmetered
+from aforo_meter.access_log import Event, Reader, Reading, StreamReader, Unreadable
+from aforo_meter.domain.metering import Applied, Metering, built_in_rules
+from aforo_meter.event_reading import EventReader
 from aforo_proto import llm_pb2, usage_pb2
 
+RECEIVED_MICROS = 1_795_000_002_000_000
 UID = "0f0e7fd2-51cb-4ef6-8e2c-f9ae7e0a0001"
 DECIDED = {
     "tenant": "acme",
@@ -82,15 +86,26 @@ def make_tokens() -> llm_pb2.TokenUsage:
     return tokens
 
 
+def make_reader(*, new_id: Callable[[], str] = lambda: "ours") -> StreamReader:
+    rules = built_in_rules(
+        unmetered_paths=frozenset({"/healthz"}), unmetered_statuses=frozenset({429})
+    )
+    events = EventReader(Applied(Metering(rules=rules)), new_id=new_id)
+    return StreamReader(Reader(events), now_micros=lambda: RECEIVED_MICROS)
+
+
 def read(payload: bytes, reader: StreamReader | None = None) -> list[Reading]:
-    rules = MeteringRules(unmetered_statuses=frozenset({429}))
-    return list((reader or StreamReader(rules, new_id=lambda: "ours")).read(payload))
+    return (reader or make_reader()).read(payload)
+
+
+def event_of(reading: Reading) -> usage_pb2.UsageEvent:
+    assert isinstance(reading, Event), reading
+    return usage_pb2.UsageEvent.FromString(reading.value)
 
 
 def read_event(entry: HTTPAccessLogEntry) -> usage_pb2.UsageEvent:
     (reading,) = read(make_message(entry))
-    assert isinstance(reading, Metered), reading
-    return reading.event
+    return event_of(reading)
 
 
 def measures_of(event: usage_pb2.UsageEvent) -> dict[str, int]:
@@ -139,7 +154,7 @@ def test_who_called_comes_from_the_decision_and_from_nothing_else() -> None:
     entry.request.request_headers["x-aforo-tenant"] = "globex"
     entry.common_properties.custom_tags["tenant"] = "globex"
     entry.common_properties.metadata.filter_metadata["aforo.request"].update({"tenant": "globex"})
-    entry.request.path = "/globex?tenant=globex"
+    entry.request.path = "/?tenant=globex"
     event = read_event(entry)
 
     assert event.tenant_id == ""
@@ -162,24 +177,26 @@ def test_an_id_that_is_not_unique_by_its_shape_is_replaced(uid: str) -> None:
 
 
 def test_ids_of_our_own_are_all_different() -> None:
-    reader = StreamReader(MeteringRules())
+    reader = make_reader(new_id=lambda: str(uuid.uuid4()))
     readings = read(make_message(*[make_entry(uid="") for _ in range(100)]), reader)
 
-    assert len({one.event.event_id for one in readings if isinstance(one, Metered)}) == 100
+    assert len({event_of(one).event_id for one in readings}) == 100
 
 
 @pytest.mark.parametrize("status", [429, 200])
 def test_our_denial_is_an_intervention_whatever_its_status(status: int) -> None:
     said = {**DECIDED, "decision": "block", "reason": "margin_limit_exceeded"}
+    reader = make_reader()
     (reading,) = read(
-        make_message(make_entry(said=said, details="ext_authz_denied", status=status))
+        make_message(make_entry(said=said, details="ext_authz_denied", status=status)), reader
     )
+    event = event_of(reading)
 
-    assert isinstance(reading, Metered)
-    assert reading.event.outcome == usage_pb2.OUTCOME_BLOCK
-    assert reading.event.reason == "margin_limit_exceeded"
-    assert not reading.event.measures
-    assert reading.unmetered is Unmetered.REFUSED_AT_GATE
+    assert event.outcome == usage_pb2.OUTCOME_BLOCK
+    assert event.reason == "margin_limit_exceeded"
+    assert event.dimensions.execution_status == usage_pb2.EXECUTION_STATUS_BLOCKED
+    assert not event.measures
+    assert reader.counts == {("event", "OUTCOME_BLOCK"): 1, ("unmetered", "refused_at_gate"): 1}
 
 
 def test_a_client_that_leaves_does_not_turn_a_denial_into_usage() -> None:
@@ -231,31 +248,29 @@ def test_an_http2_client_that_resets_its_stream_is_noted() -> None:
     assert read_event(entry).aborted
 
 
-@pytest.mark.parametrize(
-    "log_type", [AccessLogType.DownstreamPeriodic, AccessLogType.DownstreamStart, 77]
-)
+@pytest.mark.parametrize("log_type", [AccessLogType.UpstreamEnd, AccessLogType.DownstreamStart, 77])
 def test_entries_about_unfinished_calls_are_told_apart(log_type: int) -> None:
-    (reading,) = read(make_message(make_entry(log_type=log_type)))
+    reader = make_reader()
 
-    assert isinstance(reading, Ignored)
+    assert read(make_message(make_entry(log_type=log_type)), reader) == []
+    assert [what for what, _ in reader.counts] == ["ignored"]
 
 
 def test_tcp_entries_are_counted_and_left() -> None:
     message = StreamAccessLogsMessage()
     message.tcp_logs.log_entry.add()
+    reader = make_reader()
 
-    assert read(message.SerializeToString()) == [Ignored(kind="tcp")]
+    assert read(message.SerializeToString(), reader) == []
+    assert reader.counts == {("ignored", "tcp"): 1}
 
 
 def test_the_source_is_told_once_and_holds_for_the_stream() -> None:
-    reader = StreamReader(MeteringRules())
+    reader = make_reader()
     first = read(make_message(make_entry(), node_id="gateway-1"), reader)
     second = read(make_message(make_entry()), reader)
 
-    assert [one.event.source for one in [*first, *second] if isinstance(one, Metered)] == [
-        "envoy:gateway-1",
-        "envoy:gateway-1",
-    ]
+    assert [event_of(one).source for one in [*first, *second]] == ["envoy:gateway-1"] * 2
 
 
 def test_texts_from_outside_are_bounded() -> None:
@@ -283,7 +298,7 @@ def test_what_is_not_understood_becomes_a_dead_letter(change: dict[str, Any], re
 
     assert isinstance(reading, Unreadable)
     assert reason in reading.reason
-    assert HTTPAccessLogEntry.FromString(reading.payload) == entry
+    assert HTTPAccessLogEntry.FromString(reading.payload) == entry, "nothing of it is lost"
 
 
 def test_token_usage_that_is_none_becomes_a_dead_letter() -> None:
@@ -294,7 +309,7 @@ def test_token_usage_that_is_none_becomes_a_dead_letter() -> None:
 
     assert isinstance(broken, Unreadable)
     assert "TokenUsage" in broken.reason
-    assert isinstance(fine, Metered)
+    assert isinstance(fine, Event)
 
 
 def test_a_count_beyond_belief_becomes_a_dead_letter() -> None:
@@ -323,24 +338,33 @@ def test_a_broken_message_is_kept_as_it_came() -> None:
     ]
 
 
+def test_a_text_that_is_not_utf_8_costs_nobody_an_event() -> None:
+    entry = make_entry()
+    entry.request.path = "/not-utf-8"
+    entry.request.user_agent = "not-utf-8 either"
+    payload = make_message(entry).replace(b"not-utf-8", b"\xff" * 9)
+    (reading,) = read(payload)
+
+    assert event_of(reading).dimensions.path == "/" + "\ufffd" * 9
+
+
 def test_one_broken_entry_does_not_hide_its_neighbours() -> None:
-    """protobuf refuses all of a message for one string that is not UTF-8."""
+    """protobuf refuses all of a message for one key that is not UTF-8."""
     first, broken, last = make_entry(), make_entry(), make_entry()
-    broken.common_properties.upstream_cluster = "not-utf-8"
+    broken.request.request_headers["not-utf-8"] = "x"
     payload = with_broken_string(make_message(first, broken, last, node_id="gw"), b"not-utf-8")
     readings = read(payload)
 
-    assert [type(one) for one in readings] == [Metered, Unreadable, Metered]
+    assert [type(one) for one in readings] == [Event, Unreadable, Event]
     assert isinstance(readings[1], Unreadable)
     assert readings[1].payload in payload
-    assert isinstance(readings[2], Metered)
-    assert readings[2].event.source == "envoy:gw"
+    assert event_of(readings[2]).source == "envoy:gw"
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_can_stop_a_stream(payload: bytes) -> None:
     for reading in read(payload):
-        assert isinstance(reading, Metered | Unreadable | Ignored)
+        assert isinstance(reading, Event | Unreadable)
 
 
 @given(st.data())
@@ -349,4 +373,4 @@ def test_no_damage_to_a_message_can_stop_a_stream(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     for reading in read(bytes(payload)):
-        assert isinstance(reading, Metered | Unreadable | Ignored)
+        assert isinstance(reading, Event | Unreadable)

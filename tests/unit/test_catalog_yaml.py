@@ -19,6 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "catalog.example.yaml"
 HASH = "77de38e4b50e618a0ebb95db61e2f42697391659d82c064a5f81b9f48d85ccd5"
 
+METERS = (
+    "agent.sessions, agent.steps, api.calls, bytes.request, bytes.response, "
+    "graphql.operations, grpc.calls, llm.cache_creation_tokens, "
+    "llm.cached_input_tokens, llm.input_tokens, llm.output_tokens, "
+    "llm.reasoning_tokens, llm.tool_tokens, mcp.sessions, mcp.tool_calls, "
+    "mqtt.messages, websocket.connections, websocket.messages"
+)
+QUOTA_METERS = ", ".join(sorted([*METERS.split(", "), "money.cogs"]))
+
 GOOD = f"""\
 version: 1
 currency: USD
@@ -308,8 +317,7 @@ SINGLE_FAULTS = [
         "unknown meter",
         changed("{meter: api.calls, price", "{meter: llm.input_token, price"),
         'c.yaml:19: costs[0].meter: no meter "llm.input_token"; did you mean "llm.input_tokens"? '
-        "meters are: api.calls, bytes.request, bytes.response, llm.cache_creation_tokens, "
-        "llm.cached_input_tokens, llm.input_tokens, llm.output_tokens, llm.reasoning_tokens",
+        f"meters are: {METERS}",
     ),
     case(
         "overlapping prices",
@@ -421,10 +429,8 @@ SINGLE_FAULTS = [
     case(
         "quota of an unknown meter",
         changed("meter: api.calls, limit", "meter: calls, limit"),
-        'c.yaml:12: plans.pro.quotas[0].meter: no meter "calls"; did you mean "api.calls"? meters '
-        "are: api.calls, bytes.request, bytes.response, llm.cache_creation_tokens, "
-        "llm.cached_input_tokens, llm.input_tokens, llm.output_tokens, llm.reasoning_tokens, "
-        "money.cogs",
+        'c.yaml:12: plans.pro.quotas[0].meter: no meter "calls"; did you mean "api.calls"? '
+        f"meters are: {QUOTA_METERS}",
     ),
     case(
         "limit of money that is no amount",
@@ -497,9 +503,8 @@ SINGLE_FAULTS = [
     case(
         "deal's quota of an unknown meter",
         with_tenant("deals: [{id: d, from: 2026-02-01, quotas: [{id: calls, meter: cal}]}]"),
-        'c.yaml:18: tenants.acme.deals[0].quotas[0].meter: no meter "cal"; meters are: api.calls, '
-        "bytes.request, bytes.response, llm.cache_creation_tokens, llm.cached_input_tokens, "
-        "llm.input_tokens, llm.output_tokens, llm.reasoning_tokens, money.cogs",
+        'c.yaml:18: tenants.acme.deals[0].quotas[0].meter: no meter "cal"; meters are: '
+        f"{QUOTA_METERS}",
     ),
     case(
         "unlimited quota that the plan has not",

@@ -23,6 +23,7 @@ from aforo_meter.domain.usage import (
     LLM_INPUT,
     LLM_OUTPUT,
     LLM_REASONING,
+    LLM_TOOL,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -130,6 +131,7 @@ def test_usage_without_a_model_matches_no_list_for_a_model() -> None:
     [
         (LLM_CACHED_INPUT, LLM_INPUT),
         (LLM_CACHE_CREATION, LLM_INPUT),
+        (LLM_TOOL, LLM_INPUT),
         (LLM_REASONING, LLM_OUTPUT),
     ],
 )

@@ -15,7 +15,7 @@ from aforo_admin.builtin_prices import built_in_lists
 from aforo_meter.contract_messages import book_of
 from aforo_meter.domain.periods import micros_of
 from aforo_meter.domain.prices import Prices
-from aforo_meter.domain.usage import ReportedTokens, split_tokens
+from aforo_meter.domain.tokens import ReportedTokens, split_tokens
 from aforo_proto.contract_pb2 import PriceBook
 
 NANOS = 10**9

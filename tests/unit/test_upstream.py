@@ -101,6 +101,7 @@ def test_the_tally_counts_each_token_once_as_its_provider_told_it() -> None:
         "cache_creation": 0,
         "output": 30,
         "reasoning": 14,
+        "tool": 0,
     }
     assert counts["anthropic/claude-sonnet-4-5-20250929"] == {
         "calls": 1,
@@ -109,6 +110,7 @@ def test_the_tally_counts_each_token_once_as_its_provider_told_it() -> None:
         "cache_creation": 100,
         "output": 22,
         "reasoning": 0,
+        "tool": 0,
     }
 
 
