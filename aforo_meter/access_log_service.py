@@ -1,4 +1,4 @@
-"""Envoy's access-log service over gRPC: streams in, records into the buffer. It writes nothing."""
+"""Envoy's access-log service over gRPC: streams in, records into the outflow."""
 
 from __future__ import annotations  # grpc-stubs has generics that grpc has not.
 
@@ -12,11 +12,12 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import StringValue
-from prometheus_client import Counter, Gauge
 
 from aforo_meter import access_log
-from aforo_meter.buffer import Buffer, Record
 from aforo_meter.domain.usage import MeteringRules
+from aforo_meter.outflow import Outflow
+from aforo_meter.records import Record
+from aforo_meter.ship_metrics import ShipMetrics
 from aforo_proto import usage_pb2
 
 # A stream that is quiet for this long while we drain is closed. What Envoy sends until it hears of
@@ -29,12 +30,7 @@ STREAMS_CLOSE_S_MAX: Final = 2.0
 SERVING: Final = b"\x08\x01"
 NOT_SERVING: Final = b"\x08\x02"
 
-ENTRIES = Counter("aforo_ship_entries_total", "Access-log entries, by what became of them.", ["as"])
-EVENTS = Counter("aforo_ship_events_total", "Usage events, by outcome of the call.", ["outcome"])
-UNMETERED = Counter("aforo_ship_unmetered_total", "Events of calls that are no usage.", ["why"])
-TOKENS_CUT = Counter("aforo_ship_tokens_cut_total", "Calls whose token details exceed the totals.")
-DEAD_LETTERS = Counter("aforo_ship_dead_letters_total", "Dead letters, by kind.", ["kind"])
-STREAMS = Gauge("aforo_ship_streams", "Streams that Envoys have open.")
+OUTCOMES: Final = {number: name for name, number in usage_pb2.Outcome.items()}
 
 END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # The stubs don't know it.
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -66,9 +62,12 @@ class AccessLogService:
     deserializers it would end the stream.
     """
 
-    def __init__(self, buffer: Buffer, topics: Topics, rules: MeteringRules) -> None:
-        self._buffer = buffer
+    def __init__(
+        self, outflow: Outflow, topics: Topics, rules: MeteringRules, metrics: ShipMetrics
+    ) -> None:
+        self._outflow = outflow
         self._topics = topics
+        self._metrics = metrics
         self._rules = rules
         self._draining = asyncio.Event()
         self._close_at_s = 0.0  # On the loop's clock; meaningful while draining.
@@ -93,21 +92,23 @@ class AccessLogService:
     async def _stream(self, _: object, context: Context) -> bytes:
         reader = access_log.StreamReader(self._rules)
         draining = asyncio.ensure_future(self._draining.wait())
-        with STREAMS.track_inprogress():
-            try:
-                while True:
-                    read = asyncio.ensure_future(context.read())
-                    try:
-                        await self._arrived(read, draining)
-                    finally:
-                        # Envoy may leave at any time, which cancels us: what was read by then
-                        # must be in the buffer, not in our hands.
-                        ended = not self._keep(reader, read)
-                    if ended:
-                        return access_log.CLOSING_RESPONSE
-                    await self._buffer.room()
-            finally:
-                draining.cancel()
+        self._metrics.streams += 1
+        try:
+            while True:
+                read = asyncio.ensure_future(context.read())
+                try:
+                    await self._arrived(read, draining)
+                finally:
+                    # Envoy may leave at any time, which cancels us: what was read by then must be
+                    # in the outflow, not in our hands.
+                    ended = not self._keep(reader, read)
+                if ended:
+                    return access_log.CLOSING_RESPONSE
+                if not self._outflow.has_room:
+                    await self._outflow.room()
+        finally:
+            self._metrics.streams -= 1
+            draining.cancel()
 
     async def _arrived(self, read: asyncio.Future[Any], draining: asyncio.Future[Any]) -> None:
         """Wait for a message; while draining only for a lull."""
@@ -117,44 +118,50 @@ class AccessLogService:
             await asyncio.wait({read}, timeout=max(0.0, min(LULL_S, left_s)))
 
     def _keep(self, reader: access_log.StreamReader, read: asyncio.Future[Any]) -> bool:
-        """Put what a message says into the buffer; return whether there was a message."""
+        """Put what a message says into the outflow; return whether there was a message."""
         if not read.done():
             read.cancel()
             return False
         if read.cancelled() or read.exception() is not None or read.result() is END:
             return False
-        records = [self._record(one) for one in reader.read(read.result())]
-        self._buffer.add([record for record in records if record is not None])
+        records = []
+        for reading in reader.read(read.result()):
+            record = self._record(reading)
+            if record is not None:
+                records.append(record)
+        self._outflow.add(records)
         return True
 
     def _record(self, reading: access_log.Reading) -> Record | None:
-        match reading:
-            case access_log.Metered(event=event):
-                ENTRIES.labels("event").inc()
-                EVENTS.labels(usage_pb2.Outcome.Name(event.outcome)).inc()
-                if reading.unmetered is not None:
-                    UNMETERED.labels(reading.unmetered).inc()
-                if reading.tokens_cut:
-                    TOKENS_CUT.inc()
-                    log.warning(
-                        "token details exceed their total; the total holds",
-                        event_id=event.event_id,
-                        provider=event.dimensions.provider,
-                        model=event.dimensions.model,
-                    )
-                return Record(
-                    topic=self._topics.usage,
-                    key=event.tenant_id.encode(),
-                    value=event.SerializeToString(),
-                )
-            case access_log.Unreadable(reason=reason, payload=payload):
-                ENTRIES.labels("dead_letter").inc()
-                DEAD_LETTERS.labels("unreadable").inc()
-                log.warning("an entry became a dead letter", reason=reason, bytes=len(payload))
-                return dead_letter(self._topics, reason=reason, payload=payload)
-            case access_log.Ignored(kind=kind):
-                ENTRIES.labels(f"ignored_{kind}").inc()
-                return None
+        """Count what was read, and return what of it goes to Kafka."""
+        metrics = self._metrics
+        if isinstance(reading, access_log.Metered):
+            event = reading.event
+            metrics.entries["event"] += 1
+            metrics.events[OUTCOMES[event.outcome]] += 1
+            if reading.unmetered is not None:
+                metrics.unmetered[reading.unmetered] += 1
+            if reading.tokens_cut:
+                self._warn_of_cut(event)
+            return Record(self._topics.usage, event.tenant_id.encode(), event.SerializeToString())
+        if isinstance(reading, access_log.Unreadable):
+            metrics.entries["dead_letter"] += 1
+            metrics.dead_letters["unreadable"] += 1
+            log.warning(
+                "an entry became a dead letter", reason=reading.reason, bytes=len(reading.payload)
+            )
+            return dead_letter(self._topics, reason=reading.reason, payload=reading.payload)
+        metrics.entries[f"ignored_{reading.kind}"] += 1
+        return None
+
+    def _warn_of_cut(self, event: usage_pb2.UsageEvent) -> None:
+        self._metrics.tokens_cut += 1
+        log.warning(
+            "token details exceed their total; the total holds",
+            event_id=event.event_id,
+            provider=event.dimensions.provider,
+            model=event.dimensions.model,
+        )
 
     async def _health(self, request: bytes, context: Context) -> bytes:
         try:

@@ -178,6 +178,7 @@ class Stack:
             "AFORO_METER_SHIP_LISTEN": f"unix:{self.home / f'als-{which}.sock'}",
             "AFORO_METER_SHIP_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE": "false",  # The lab's broker has none.
+            "AFORO_METER_SHIP_SPOOL_DIR": str(self.home / f"spool-{which}"),
             "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
         }
 

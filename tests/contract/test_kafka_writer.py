@@ -8,9 +8,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from aforo_meter.access_log_service import Topics
-from aforo_meter.buffer import Buffer, Record
 from aforo_meter.kafka import Connection, KafkaWriter
+from aforo_meter.outflow import Outflow
+from aforo_meter.records import Record
 from aforo_meter.ship import after_refusal
+from aforo_meter.ship_metrics import ShipMetrics
 from aforo_proto.usage_pb2 import DeadLetter
 from lab.servers import KafkaServer, free_port
 from tests.contract.ship_lab import create
@@ -30,21 +32,23 @@ async def topic(kafka_server: KafkaServer) -> str:
 @asynccontextmanager
 async def writing(
     kafka_server: KafkaServer, replacement: Record | None, refused: list[Record]
-) -> AsyncIterator[Buffer]:
+) -> AsyncIterator[Outflow]:
     def refuse(record: Record) -> Record | None:
         refused.append(record)
         return replacement if len(refused) == 1 else None
 
-    buffer = Buffer(records_max=1000, bytes_max=1 << 20)
+    outflow = Outflow(None, records_max=1000, bytes_max=1 << 20)
     connection = Connection(
         bootstrap=kafka_server.bootstrap,
         idempotence=False,
         request_timeout_ms=5000,
         record_bytes_max=RECORD_BYTES_MAX,
+        client_id="test",
+        idempotence_setting="IDEMPOTENCE",
     )
-    task = asyncio.create_task(KafkaWriter(connection, buffer, refused=refuse).run())
-    yield buffer
-    await asyncio.wait_for(buffer.emptied(), 20)
+    task = asyncio.create_task(KafkaWriter(connection, outflow, refused=refuse).run())
+    yield outflow
+    await asyncio.wait_for(outflow.emptied(), 20)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -69,8 +73,8 @@ async def test_a_refused_record_is_replaced_and_takes_no_neighbour_with_it(
 ) -> None:
     large = make_record(topic, b"x" * 3000)
     refused: list[Record] = []
-    async with writing(kafka_server, make_record(topic, b"letter"), refused) as buffer:
-        buffer.add([make_record(topic, b"before"), large, make_record(topic, b"after")])
+    async with writing(kafka_server, make_record(topic, b"letter"), refused) as outflow:
+        outflow.add([make_record(topic, b"before"), large, make_record(topic, b"after")])
 
     assert refused == [large]
     assert sorted(await values_in(kafka_server.bootstrap, topic, 3)) == [
@@ -87,9 +91,9 @@ async def test_a_record_that_nothing_can_replace_does_not_stop_the_others(
     large = make_record(topic, b"x" * 3000)
     second = make_record(topic, replacement) if replacement else None
     refused: list[Record] = []
-    async with writing(kafka_server, second, refused) as buffer:
-        buffer.add([large])
-        buffer.add([make_record(topic, b"after")])
+    async with writing(kafka_server, second, refused) as outflow:
+        outflow.add([large])
+        outflow.add([make_record(topic, b"after")])
 
     assert refused == ([large, second] if second else [large])
     assert await values_in(kafka_server.bootstrap, topic, 1) == [b"after"]
@@ -99,11 +103,15 @@ def test_a_refused_event_becomes_a_dead_letter_whole() -> None:
     topics = Topics(usage="usage", dead_letters="dlq")
     event = Record(topic="usage", key=b"acme", value=b"x" * 5000)
 
-    letter = after_refusal(event, topics)
+    outflow, metrics = Outflow(None, records_max=1, bytes_max=1), ShipMetrics()
+    letter = after_refusal(event, topics, outflow, metrics)
 
     assert letter is not None
     assert letter.topic == "dlq"
     read = DeadLetter.FromString(letter.value)
     assert read.payload == event.value
     assert read.reason == "too large for usage: 5000 bytes"
-    assert after_refusal(letter, topics) is None, "a dead letter has no dead letter"
+    assert metrics.dead_letters == {"too_large": 1}
+    assert outflow.lost == 0
+    assert after_refusal(letter, topics, outflow, metrics) is None, "it has no dead letter"
+    assert outflow.lost == 1
