@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz fix clean
+.PHONY: help setup demo demo-once test check lint types proto proto-check spelling bench bench-authz bench-meter fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,6 +54,9 @@ bench: $(STAMP) ## measure through a real Envoy; figures in build/bench/
 
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
 	$(BIN)/python -m bench.authz $(BENCH_ARGS)
+
+bench-meter: $(STAMP) ## measure metering: entries to Kafka and to the spool, memory, what Envoy's access log adds
+	$(BIN)/python -m bench.meter $(BENCH_ARGS)
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -146,7 +146,7 @@ class Outflow:
     @property
     def has_room(self) -> bool:
         """May more be read? As long as the spool takes records, what memory holds is no bound."""
-        return (self._spool is not None and not self.spool_failing) or self._memory_has_room
+        return (self._spool is not None and not self.spool_failing) or self._memory_has(1)
 
     async def room(self) -> None:
         """Wait until there is room for more."""
@@ -169,7 +169,8 @@ class Outflow:
         if chunk.mark is None:
             (self._tail if behind_disk else self._head).append(chunk)
             self._remember(chunk)
-        elif not behind_disk and self._memory_has_room:
+        elif not behind_disk and self._memory_has(1 / 2):
+            # The other half is for what the disk may not take.
             assert self._spool is not None, "it has a mark"
             self._spool.skip()
             self._head.append(chunk)
@@ -375,9 +376,12 @@ class Outflow:
         self._memory_records += len(chunk.records)
         self._memory_bytes += chunk.size
 
-    @property
-    def _memory_has_room(self) -> bool:
-        return self._memory_records < self._records_max and self._memory_bytes < self._bytes_max
+    def _memory_has(self, share: float) -> bool:
+        """Is less than this share of memory's bounds taken?"""
+        return (
+            self._memory_records < share * self._records_max
+            and self._memory_bytes < share * self._bytes_max
+        )
 
     def _say_filled(self) -> None:
         if not self._head and not self._tail and not (self._spool and self._spool.unread):
