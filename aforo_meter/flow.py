@@ -1,16 +1,40 @@
-"""Keeping an outflow and its writer at work, and the end of that."""
+"""The life of an outflow and its writer: what they begin with, their work, their end."""
 
 import asyncio
 import time
+from pathlib import Path
 
 import structlog
 
 from aforo_meter.kafka import KafkaWriter
 from aforo_meter.outflow import Outflow
+from aforo_meter.spool import Spool
 
 LOOK_S = 0.1
 
 log = structlog.get_logger()
+
+
+def open_outflow(
+    directory: str,
+    *,
+    setting: str,
+    spool_bytes_max: int,
+    records_max: int,
+    bytes_max: int,
+    sync_s: float,
+) -> Outflow:
+    """Return an outflow with a spool in a directory; with none if `directory` is empty.
+
+    Raises:
+        SpoolError: The directory can't be used; it names `setting`.
+    """
+    spool = None
+    if directory:
+        spool = Spool.open(Path(directory), bytes_max=spool_bytes_max, setting=setting)
+        if spool.kept:
+            log.info("the spool holds records of an earlier run; they go first", held=spool.kept)
+    return Outflow(spool, records_max=records_max, bytes_max=bytes_max, sync_s=sync_s)
 
 
 async def flow(outflow: Outflow, writer: KafkaWriter) -> None:

@@ -10,8 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
@@ -97,31 +96,6 @@ class Outflow:
         self._room.set()
         (self._filled if self._added else self._emptied).set()
 
-    @classmethod
-    def open(
-        cls,
-        directory: str,
-        *,
-        spool_bytes_max: int,
-        records_max: int,
-        bytes_max: int,
-        sync_s: float,
-        setting: str,
-    ) -> Self:
-        """Return an outflow with a spool in a directory; with none if `directory` is empty.
-
-        Raises:
-            SpoolError: The directory can't be used; it names `setting`.
-        """
-        spool = (
-            Spool.open(Path(directory), bytes_max=spool_bytes_max, setting=setting)
-            if directory
-            else None
-        )
-        if spool and spool.kept:
-            log.info("the spool holds records of an earlier run; they go first", held=spool.kept)
-        return cls(spool, records_max=records_max, bytes_max=bytes_max, sync_s=sync_s)
-
     # --- For those who bring records -------------------------------------------------------------
 
     @property
@@ -163,7 +137,7 @@ class Outflow:
         self._added += len(records)
         behind_disk = False
         if self._spool is not None:
-            behind_disk = self._spool.unread > 0
+            behind_disk = self._spool.unread > 0 or bool(self._tail)
             self._unspooled.append(chunk)
             self._spool_unspooled()
         if chunk.mark is None:

@@ -19,7 +19,7 @@ from aforo_meter.access_log_service import (
     dead_letter,
 )
 from aforo_meter.domain.usage import MeteringRules
-from aforo_meter.flow import drain, flow
+from aforo_meter.flow import drain, flow, open_outflow
 from aforo_meter.kafka import Connection, KafkaWriter
 from aforo_meter.listen import ListenError, UnixAddress, claim, parse_addresses, restrict
 from aforo_meter.outflow import Outflow
@@ -39,7 +39,7 @@ async def run(settings: ShipSettings) -> int:
         SpoolError: The directory of the spool can't be used.
     """
     stop = process.stop_on_signals()
-    outflow = Outflow.open(
+    outflow = open_outflow(
         settings.spool_dir,
         spool_bytes_max=settings.spool_bytes_max,
         records_max=settings.buffer_events_max,

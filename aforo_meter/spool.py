@@ -56,6 +56,7 @@ class Spool:
         self._lock = lock
         self._entries = os.open(directory, os.O_RDONLY)  # To sync the names of new segments.
         self._new_entry = False
+        self._sealed = False
         self.bytes_max = bytes_max
         self._segment_bytes = min(SEGMENT_BYTES_MAX, bytes_max // SEGMENTS_MIN)
         self._segments: deque[Segment] = deque()
@@ -125,6 +126,7 @@ class Spool:
         """
         data = encode(records)
         if self.bytes + len(data) > self.bytes_max:
+            self._seal()
             raise SpoolFullError
         active = self._active(len(data))
         assert active.fd is not None, "the last segment is open"
@@ -135,6 +137,7 @@ class Spool:
             # is written over.
             with contextlib.suppress(OSError):
                 os.ftruncate(active.fd, active.size)
+            self._seal()
             raise
         active.size += len(data)
         active.unsynced = True
@@ -174,7 +177,9 @@ class Spool:
     def acknowledge(self, ordinal: int) -> None:
         """Forget the records before `ordinal`."""
         self.acknowledged = ordinal
-        while len(self._segments) > 1 and self._segments[1].first <= ordinal:
+        while self._segments and self._first_behind(self._segments[0]) <= ordinal:
+            if len(self._segments) == 1 and not self._sealed:
+                break
             self._forget(self._segments.popleft())
 
     def checkpoint(self) -> None:
@@ -237,7 +242,7 @@ class Spool:
 
     def _active(self, length: int) -> Segment:
         """Return the segment to append to: a new one if the last would grow too large."""
-        if self._segments:
+        if self._segments and not self._sealed:
             last = self._segments[-1]
             if last.fd is not None and (not last.size or last.size + length <= self._segment_bytes):
                 return last
@@ -246,8 +251,13 @@ class Spool:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         segment = Segment(path=path, first=self.end, size=0, fd=os.open(path, flags, 0o600))
         self._segments.append(segment)
+        self._sealed = False
         self._new_entry = True
         return segment
+
+    def _seal(self) -> None:
+        """Append no more to the last segment, so that its room is given back with its records."""
+        self._sealed = bool(self._segments and self._segments[-1].size)
 
     def _first_behind(self, segment: Segment) -> int:
         """Return the ordinal of the first record behind a segment."""
@@ -294,13 +304,15 @@ class Spool:
         if self._segments:
             last = self._segments[-1]
             self.end = last.first + self._cut(last)
-            # A power cut may have spared the checkpoint and not the records before it.
+            if not last.size:  # Its name is the next segment's.
+                self._forget(self._segments.pop())
+        if self._segments:
             self.acknowledged = max(self.acknowledged, self._segments[0].first)
+        # A power cut may have spared the checkpoint and not the records before it.
         self.end = max(self.end, self.acknowledged)
         self.bytes = sum(segment.size for segment in self._segments)
+        self._seal()
         self.acknowledge(self.acknowledged)
-        if self._segments and self.acknowledged == self.end:
-            self._forget(self._segments.pop())
         for segment in self._segments:
             sync_path(segment.path)
         self.synced = self.end

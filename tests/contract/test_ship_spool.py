@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.servers import KafkaServer, eventually, scratch_dir
+from tests.contract.kafka_limit import LimitedKafka
 from tests.contract.ship_lab import ShipLab, create, make_entry, make_message, make_ship, ship_lab
 
 pytestmark = pytest.mark.contract
@@ -176,11 +177,10 @@ async def test_a_disk_that_takes_no_more_is_told_and_costs_nothing(own_kafka: Ka
         await lab.arrived(10)
         own_kafka.freeze()
         before = resource.prlimit(lab.program.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(lab.program.pid, resource.RLIMIT_FSIZE, (20_000, before[1]))
+        resource.prlimit(lab.program.pid, resource.RLIMIT_FSIZE, (100, before[1]))
         await send(lab, 300, begin=10)
         assert lab.metric("aforo_ship_spool_working") == 0
         assert lab.metric("aforo_ship_unprotected_records") > 0
-        assert "the spool takes no more" in lab.program.log_text()
         resource.prlimit(lab.program.pid, resource.RLIMIT_FSIZE, before)
         await eventually(lambda: lab.metric("aforo_ship_unprotected_records") == 0)
         own_kafka.thaw()
@@ -216,7 +216,8 @@ async def test_a_full_disk_is_told_and_the_oldest_are_kept(own_kafka: KafkaServe
                 sent = await writing
                 await lab.arrived(10 + sent)
             assert sizes(lab) == [*range(1, 11), *range(1, sent + 1)]
-            await eventually(lambda: lab.metric("aforo_ship_spool_working") == 1)
+            await send(lab, 1, begin=10 + sent)
+            assert lab.metric("aforo_ship_spool_working") == 1
     finally:
         own_kafka.thaw()
         await lab.stop()
@@ -256,6 +257,23 @@ async def test_a_full_spool_gives_way_to_memory_and_then_to_the_sender(
             sent = await writing
             await lab.arrived(10 + sent)
         assert sizes(lab) == [*range(1, 11), *range(1, sent + 1)]
+
+
+async def test_a_dead_letter_that_kafka_refuses_is_told_and_stops_nobody() -> None:
+    async with LimitedKafka(batch_bytes_max=20_000).serving() as broker:
+        spool = str(scratch_dir("spool"))
+        async with ship_lab(broker.bootstrap, SPOOL_DIR=spool) as lab:
+            await send(lab, 10)
+            async with lab.stream() as stream:
+                await stream.write(b"\xff" * 30_000)
+                await stream.done_writing()
+                await stream
+            await send(lab, 10, begin=10)
+            await lab.arrived(20)
+            assert sizes(lab) == list(range(1, 21))
+            await eventually(lambda: lab.metric("aforo_ship_lost_total") == 1)
+            assert "kafka takes no dead letter of this size" in lab.program.log_text()
+            await eventually(lambda: lab.metric("aforo_ship_buffer_records") == 0)
 
 
 async def test_a_spool_in_use_is_one_clear_line(kafka_server: KafkaServer) -> None:
