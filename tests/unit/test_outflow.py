@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -298,7 +298,7 @@ async def test_a_disk_that_fails_to_sync_does_not_let_anybody_believe_it(
 
 
 STEPS = st.lists(
-    st.sampled_from(["add", "add", "take", "release", "full", "free", "restart"]), max_size=40
+    st.sampled_from(["add", "add", *["write"] * 4, "full", "free", "restart"]), max_size=40
 )
 # Half of the walks begin where all three parts of the line are taken.
 WALKS = STEPS | STEPS.map(lambda steps: [*["add"] * 4, "full", "add", *steps])
@@ -306,6 +306,7 @@ WALKS = STEPS | STEPS.map(lambda steps: [*["add"] * 4, "full", "add", *steps])
 
 @settings(max_examples=200, deadline=None)
 @given(steps=WALKS)
+@example(steps=[*["add"] * 4, "full", "add", *["write"] * 5, "add", "write", "write"])
 def test_whatever_happens_records_keep_their_order_and_only_a_full_disk_can_cost_any(
     steps: list[str],
 ) -> None:
@@ -324,12 +325,12 @@ async def walk(directory: Path, steps: list[str]) -> None:
             if step == "add" and outflow.has_room:
                 outflow.add(make_records(3, begin=came, size=30))
                 came += 3
-            elif step == "take" and taken is None and outflow.held:
-                taken = await outflow.take(4)
-                sent += numbers(taken)
-            elif step == "release" and taken is not None:
+            elif step == "write" and taken is not None:
                 outflow.release(taken)
                 taken = None
+            elif step == "write" and outflow.held:
+                taken = await outflow.take(4)
+                sent += numbers(taken)
             elif step in {"full", "free"}:
                 limit(20 if step == "full" else None)
                 outflow._retry_at_s = 0
