@@ -4,6 +4,7 @@ from __future__ import annotations  # grpc-stubs has generics that grpc has not.
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -124,44 +125,38 @@ class AccessLogService:
             return False
         if read.cancelled() or read.exception() is not None or read.result() is END:
             return False
-        records = []
-        for reading in reader.read(read.result()):
-            record = self._record(reading)
-            if record is not None:
-                records.append(record)
-        self._outflow.add(records)
+        counts: Counter[tuple[str, str]] = Counter()
+        records = [self._record(one, counts) for one in reader.read(read.result())]
+        self._outflow.add([record for record in records if record is not None])
+        self._metrics.count(counts)
         return True
 
-    def _record(self, reading: access_log.Reading) -> Record | None:
+    def _record(
+        self, reading: access_log.Reading, counts: Counter[tuple[str, str]]
+    ) -> Record | None:
         """Count what was read, and return what of it goes to Kafka."""
-        metrics = self._metrics
         if isinstance(reading, access_log.Metered):
             event = reading.event
-            metrics.entries["event"] += 1
-            metrics.events[OUTCOMES[event.outcome]] += 1
+            counts["event", OUTCOMES[event.outcome]] += 1
             if reading.unmetered is not None:
-                metrics.unmetered[reading.unmetered] += 1
+                counts["unmetered", reading.unmetered] += 1
             if reading.tokens_cut:
-                self._warn_of_cut(event)
+                counts["tokens_cut", ""] += 1
+                log.warning(
+                    "token details exceed their total; the total holds",
+                    event_id=event.event_id,
+                    provider=event.dimensions.provider,
+                    model=event.dimensions.model,
+                )
             return Record(self._topics.usage, event.tenant_id.encode(), event.SerializeToString())
         if isinstance(reading, access_log.Unreadable):
-            metrics.entries["dead_letter"] += 1
-            metrics.dead_letters["unreadable"] += 1
+            counts["dead_letter", "unreadable"] += 1
             log.warning(
                 "an entry became a dead letter", reason=reading.reason, bytes=len(reading.payload)
             )
             return dead_letter(self._topics, reason=reading.reason, payload=reading.payload)
-        metrics.entries[f"ignored_{reading.kind}"] += 1
+        counts["ignored", reading.kind] += 1
         return None
-
-    def _warn_of_cut(self, event: usage_pb2.UsageEvent) -> None:
-        self._metrics.tokens_cut += 1
-        log.warning(
-            "token details exceed their total; the total holds",
-            event_id=event.event_id,
-            provider=event.dimensions.provider,
-            model=event.dimensions.model,
-        )
 
     async def _health(self, request: bytes, context: Context) -> bytes:
         try:

@@ -26,7 +26,7 @@ from aforo_meter.outflow import Outflow
 from aforo_meter.outflow_metrics import OutflowMetrics
 from aforo_meter.records import Record
 from aforo_meter.settings import ShipSettings, variable
-from aforo_meter.ship_metrics import ShipMetrics
+from aforo_meter.ship_metrics import REFUSED, ShipMetrics
 
 log = structlog.get_logger()
 
@@ -141,7 +141,7 @@ def after_refusal(
             sha256=sha256,
         )
         return None
-    metrics.dead_letters["too_large"] += 1
+    metrics.counts["dead_letter", REFUSED] += 1
     log.warning("too large for kafka, became a dead letter", bytes=len(record.value), sha256=sha256)
     return dead_letter(
         topics,

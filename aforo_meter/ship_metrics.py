@@ -6,40 +6,56 @@ looks.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+# What is counted → the metric, what it says, and its label; without one: for all together.
+METRICS: Final = {
+    "event": ("events", "Usage events, by outcome of the call.", "outcome"),
+    "unmetered": ("unmetered", "Events of calls that are no usage.", "why"),
+    "dead_letter": ("dead_letters", "Dead letters, by kind.", "kind"),
+    "tokens_cut": ("tokens_cut", "Calls whose token details exceed the totals.", None),
+}
+# What became of an entry; of those ignored, of each kind.
+ENTRIES: Final = ("event", "dead_letter", "ignored")
+# These dead letters were events first.
+REFUSED: Final = "too_large"
 
 
 class ShipMetrics(Collector):
     """Counts of one process. Lives in one event loop."""
 
     def __init__(self) -> None:
-        self.entries: Counter[str] = Counter()  # By what became of them.
-        self.events: Counter[str] = Counter()  # By outcome of the call.
-        self.unmetered: Counter[str] = Counter()  # By why the call is no usage.
-        self.dead_letters: Counter[str] = Counter()  # By kind.
-        self.tokens_cut = 0
+        self.counts: Counter[tuple[str, str]] = Counter()  # (what, which) → how often
         self.streams = 0
 
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Add what was read of a message."""
+        self.counts.update(counts)
+
     def collect(self) -> Iterator[Metric]:
-        by_label = (
-            ("entries", "Access-log entries, by what became of them.", "as", self.entries),
-            ("events", "Usage events, by outcome of the call.", "outcome", self.events),
-            ("unmetered", "Events of calls that are no usage.", "why", self.unmetered),
-            ("dead_letters", "Dead letters, by kind.", "kind", self.dead_letters),
-        )
-        for name, text, label, counts in by_label:
-            family = CounterMetricFamily(f"aforo_ship_{name}", text, labels=[label])
-            for value, count in counts.items():
-                family.add_metric([value], count)
-            yield family
-        yield CounterMetricFamily(
-            "aforo_ship_tokens_cut",
-            "Calls whose token details exceed the totals.",
-            self.tokens_cut,
-        )
+        entries: Counter[str] = Counter()
+        for (what, which), times in self.counts.items():
+            if what in ENTRIES and which != REFUSED:
+                entries[f"ignored_{which}" if what == "ignored" else what] += times
+        yield self._family("entries", "Access-log entries, by what became of them.", "as", entries)
+        for what, (name, text, label) in METRICS.items():
+            own = {which: n for (kind, which), n in self.counts.items() if kind == what}
+            if label is None:
+                yield CounterMetricFamily(f"aforo_ship_{name}", text, sum(own.values()))
+            else:
+                yield self._family(name, text, label, own)
         yield GaugeMetricFamily(
             "aforo_ship_streams", "Streams that Envoys have open.", self.streams
         )
+
+    def _family(
+        self, name: str, text: str, label: str, counts: Mapping[str, int]
+    ) -> CounterMetricFamily:
+        family = CounterMetricFamily(f"aforo_ship_{name}", text, labels=[label])
+        for value, times in counts.items():
+            family.add_metric([value], times)
+        return family

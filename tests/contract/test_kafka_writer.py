@@ -146,7 +146,7 @@ def test_a_refused_event_becomes_a_dead_letter_whole() -> None:
     read = DeadLetter.FromString(letter.value)
     assert read.payload == event.value
     assert read.reason == "too large for usage: 5000 bytes"
-    assert metrics.dead_letters == {"too_large": 1}
+    assert metrics.counts == {("dead_letter", "too_large"): 1}
     assert outflow.lost == 0
     assert after_refusal(letter, topics, outflow, metrics) is None, "it has no dead letter"
     assert outflow.lost == 1

@@ -33,7 +33,7 @@ async def send(lab: ShipLab, count: int, *, begin: int = 0, padding: int = 0) ->
             entry = make_entry(path="/" + "x" * padding)
             entry.response.response_body_bytes = number + 1
             await stream.write(make_message(entry))
-        await eventually(lambda: read_by(lab) == before + count)
+        await eventually(lambda: read_by(lab) == before + count, within_s=60)
 
 
 def read_by(lab: ShipLab) -> float:
