@@ -82,8 +82,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ship(_: argparse.Namespace) -> int:
     from aforo_meter import ship  # noqa: PLC0415 - grpc and aiokafka, for this command alone.
+    from aforo_meter.spool import SpoolError  # noqa: PLC0415
 
-    return _run(settings.ShipSettings, ship.run)
+    try:
+        return _run(settings.ShipSettings, ship.run)
+    except SpoolError as error:
+        return _complain(str(error), USAGE)
 
 
 def _consume(_: argparse.Namespace) -> int:

@@ -1,10 +1,9 @@
-"""Envoy's access-log service over gRPC: streams in, records into the buffer. It writes nothing."""
+"""Envoy's access-log service over gRPC: streams in, records into the outflow."""
 
 from __future__ import annotations  # grpc-stubs has generics that grpc has not.
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -13,10 +12,11 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import StringValue
-from prometheus_client import Counter, Gauge
 
 from aforo_meter import access_log
-from aforo_meter.buffer import Buffer, Record
+from aforo_meter.outflow import Outflow
+from aforo_meter.records import Record
+from aforo_meter.ship_metrics import ShipMetrics
 from aforo_proto import usage_pb2
 
 # A stream that is quiet for this long while we drain is closed. What Envoy sends until it hears of
@@ -29,17 +29,6 @@ STREAMS_CLOSE_S_MAX: Final = 2.0
 SERVING: Final = b"\x08\x01"
 NOT_SERVING: Final = b"\x08\x02"
 
-ENTRIES = Counter("aforo_ship_entries_total", "Access-log entries, by what became of them.", ["as"])
-EVENTS = Counter("aforo_ship_events_total", "Usage events, by outcome of the call.", ["outcome"])
-UNMETERED = Counter("aforo_ship_unmetered_total", "Events of calls that are no usage.", ["why"])
-TOKENS_CUT = Counter("aforo_ship_tokens_cut_total", "Calls whose token details exceed the totals.")
-ESTIMATED = Counter("aforo_ship_estimated_total", "Calls whose tokens are estimated.")
-REPORTED_IGNORED = Counter(
-    "aforo_ship_reported_ignored_total",
-    "Answers whose X-Aforo-Metric and X-Aforo-Quantity name no meter or no quantity.",
-)
-DEAD_LETTERS = Counter("aforo_ship_dead_letters_total", "Dead letters, by kind.", ["kind"])
-STREAMS = Gauge("aforo_ship_streams", "Streams that Envoys have open.")
 
 END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # The stubs don't know it.
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -71,10 +60,13 @@ class AccessLogService:
     deserializers it would end the stream.
     """
 
-    def __init__(self, buffer: Buffer, topics: Topics, reader: access_log.Reader) -> None:
-        self._buffer = buffer
+    def __init__(
+        self, outflow: Outflow, topics: Topics, reader: access_log.Reader, metrics: ShipMetrics
+    ) -> None:
+        self._outflow = outflow
         self._topics = topics
         self._reader = reader
+        self._metrics = metrics
         self._draining = asyncio.Event()
         self._close_at_s = 0.0  # On the loop's clock; meaningful while draining.
 
@@ -98,21 +90,23 @@ class AccessLogService:
     async def _stream(self, _: object, context: Context) -> bytes:
         reader = access_log.StreamReader(self._reader)
         draining = asyncio.ensure_future(self._draining.wait())
-        with STREAMS.track_inprogress():
-            try:
-                while True:
-                    read = asyncio.ensure_future(context.read())
-                    try:
-                        await self._arrived(read, draining)
-                    finally:
-                        # Envoy may leave at any time, which cancels us: what was read by then
-                        # must be in the buffer, not in our hands.
-                        ended = not self._keep(reader, read)
-                    if ended:
-                        return access_log.CLOSING_RESPONSE
-                    await self._buffer.room()
-            finally:
-                draining.cancel()
+        self._metrics.streams += 1
+        try:
+            while True:
+                read = asyncio.ensure_future(context.read())
+                try:
+                    await self._arrived(read, draining)
+                finally:
+                    # Envoy may leave at any time, which cancels us: what was read by then must be
+                    # in the outflow, not in our hands.
+                    ended = not self._keep(reader, read)
+                if ended:
+                    return access_log.CLOSING_RESPONSE
+                if not self._outflow.has_room:
+                    await self._outflow.room()
+        finally:
+            self._metrics.streams -= 1
+            draining.cancel()
 
     async def _arrived(self, read: asyncio.Future[Any], draining: asyncio.Future[Any]) -> None:
         """Wait for a message; while draining only for a lull."""
@@ -122,20 +116,20 @@ class AccessLogService:
             await asyncio.wait({read}, timeout=max(0.0, min(LULL_S, left_s)))
 
     def _keep(self, reader: access_log.StreamReader, read: asyncio.Future[Any]) -> bool:
-        """Put what a message says into the buffer; return whether there was a message."""
+        """Put what a message says into the outflow; return whether there was a message."""
         if not read.done():
             read.cancel()
             return False
         if read.cancelled() or read.exception() is not None or read.result() is END:
             return False
-        self._buffer.add([self._record(one) for one in reader.read(read.result())])
-        count(reader.counts)
+        self._outflow.add([self._record(one) for one in reader.read(read.result())])
+        self._metrics.count(reader.counts)
         reader.counts.clear()
         return True
 
     def _record(self, reading: access_log.Reading) -> Record:
         if isinstance(reading, access_log.Event):
-            return Record(topic=self._topics.usage, key=reading.key, value=reading.value)
+            return Record(self._topics.usage, reading.key, reading.value)
         log.warning(
             "an entry became a dead letter", reason=reading.reason, bytes=len(reading.payload)
         )
@@ -150,29 +144,3 @@ class AccessLogService:
         if asked not in {"", access_log.SERVICE}:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {asked!r}")
         return SERVING if self.serving else NOT_SERVING
-
-
-def count(counts: Mapping[tuple[str, str], int]) -> None:
-    """Add to the metrics what a reader counted."""
-    for (what, which), times in counts.items():
-        match what:
-            case "event":
-                ENTRIES.labels("event").inc(times)
-                EVENTS.labels(which).inc(times)
-            case "interim":
-                ENTRIES.labels("interim").inc(times)
-            case "ignored":
-                ENTRIES.labels(f"ignored_{which}").inc(times)
-            case "dead_letter":
-                ENTRIES.labels("dead_letter").inc(times)
-                DEAD_LETTERS.labels(which).inc(times)
-            case "unmetered":
-                UNMETERED.labels(which).inc(times)
-            case "estimated":
-                ESTIMATED.inc(times)
-            case "tokens_cut":
-                TOKENS_CUT.inc(times)
-                log.warning("token details exceed their total; the total holds", calls=times)
-            case "reported_ignored":
-                REPORTED_IGNORED.inc(times)
-                log.warning("X-Aforo-Metric or X-Aforo-Quantity can't be read", calls=times)

@@ -1,40 +1,48 @@
 """Writing records to Kafka until it has them, however long it is away.
 
-aiokafka gives a record up after its request timeout. Here it is sent again, which may write it
-twice: an event's id makes that harmless.
+aiokafka's batches are filled here: `send` would cost ten times as much for each record. One group
+of records is written after the other, and within it one batch after the other to each partition, so
+that a partition's records keep their order whatever fails. What fails is sent again, which may
+write it twice: an event's id makes that harmless.
 """
 
 import asyncio
 import contextlib
 import time
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
-from prometheus_client import Counter, Gauge, Histogram
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+from aiokafka.partitioner import murmur2
 
-from aforo_meter.buffer import Buffer, Record
+from aforo_meter.outflow import Outflow
+from aforo_meter.records import Record
 
-# Large enough for a second's events at full speed; all of them are under way at once.
+# Large enough for a tenth of a second at full speed; all of them are under way at once.
 GROUP_RECORDS_MAX: Final = 5000
-# Batches by partition: below the 1 MiB that brokers accept by default.
-BATCH_BYTES_MAX: Final = 256 * 1024
+# Below the 1 MiB that brokers accept by default.
+BATCH_BYTES_MAX: Final = 512 * 1024
+RECORD_OVERHEAD_BYTES: Final = 32  # In a batch: lengths, offset and time take no more.
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
+PATIENCE_TIMEOUTS: Final = 6  # Unanswered requests, after which a new producer is made.
+PROBE_S: Final = 5.0  # Of silence, after which brokers are asked whether they are there.
+METADATA_MAX_AGE_MS: Final = 60_000  # How soon new partitions are used.
+HASHES_MAX: Final = 100_000
 
 TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
-
-ERRORS = Counter("aforo_ship_kafka_errors_total", "Failed attempts to write, by error.", ["error"])
-LATENCY = Histogram(
-    "aforo_ship_kafka_write_seconds",
-    "From taking records out of the buffer until Kafka has them all.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
-)
-REACHABLE = Gauge("aforo_ship_kafka_reachable", "1 if the last attempt to write worked.")
+WRITE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
 log = structlog.get_logger()
 
@@ -47,10 +55,66 @@ class Connection:
     idempotence: bool
     request_timeout_ms: int
     record_bytes_max: int
+    client_id: str
+    idempotence_setting: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """What of a partition's records Kafka did not take, and why."""
+
+    error: BaseException
+    records: Sequence[Record]
+    batch: int  # How many of them, the first ones, were refused together; 0: not tried.
+
+
+class Durations:
+    """A histogram in plain integers."""
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self._bounds_s = bounds_s
+        self._counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self.sum_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return cumulative buckets, as Prometheus wants them."""
+        told, running = [], 0
+        for bound_s, count in zip((*self._bounds_s, "+Inf"), self._counts, strict=True):
+            running += count
+            told.append((str(bound_s), float(running)))
+        return told
+
+
+class Partitioner:
+    """Where a key belongs: Kafka's own rule, murmur2 of the key modulo the partitions.
+
+    Hashing a key in Python takes several times as long as all else that is done for a record, and
+    there are far fewer keys than records.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: dict[bytes, int] = {}
+        self._turn = 0
+
+    def partition_of(self, key: bytes | None, partitions: Sequence[int]) -> int:
+        """Return one of `partitions`, in ascending order. Records without a key take turns."""
+        if key is None:
+            self._turn += 1
+            return partitions[self._turn % len(partitions)]
+        hashed = self._hashes.get(key)
+        if hashed is None:
+            if len(self._hashes) >= HASHES_MAX:
+                self._hashes.clear()
+            hashed = self._hashes[key] = murmur2(key) & 0x7FFFFFFF
+        return partitions[hashed % len(partitions)]
 
 
 class KafkaWriter:
-    """Moves records from a buffer to Kafka, one group after the other.
+    """Moves records from an outflow to Kafka.
 
     Args:
         refused: Called with a record that Kafka will never take because of its size. Returns what
@@ -60,27 +124,53 @@ class KafkaWriter:
     def __init__(
         self,
         connection: Connection,
-        buffer: Buffer,
+        outflow: Outflow,
         *,
         refused: Callable[[Record], Record | None],
     ) -> None:
         self._connection = connection
-        self._buffer = buffer
+        self._outflow = outflow
         self._refused = refused
         self._producer: Any = None  # aiokafka ships no types.
+        self._partitioner = Partitioner()
+        self._batch_bytes = BATCH_BYTES_MAX
+        # An idempotent producer never gives up by itself.
+        self._patience_s = PATIENCE_TIMEOUTS * connection.request_timeout_ms / 1000
         self._away_since_s: float | None = None
         self._backoff_s = BACKOFF_FIRST_S
+        self.errors: Counter[str] = Counter()
+        self.write_seconds = Durations(WRITE_S)
 
     async def run(self) -> None:
-        """Write what the buffer gets, until cancelled."""
+        """Write what the outflow gets, until cancelled."""
         try:
+            await self._reach()
             while True:
-                records = await self._buffer.take(GROUP_RECORDS_MAX)
-                with LATENCY.time(), self._watched():
-                    await self._write(records)
-                self._buffer.release(records)
+                try:
+                    async with asyncio.timeout(PROBE_S):
+                        group = await self._outflow.take(GROUP_RECORDS_MAX)
+                except TimeoutError:
+                    await self._reach()
+                    continue
+                begin_s = time.monotonic()
+                with self._watched():
+                    await self._write(group.records)
+                self.write_seconds.add(time.monotonic() - begin_s)
+                self._outflow.release(group)
         finally:
             await self._disconnect()
+
+    async def _reach(self) -> None:
+        """See whether Kafka is there, though there is nothing to write."""
+        try:
+            with self._watched():
+                producer = await self._connected()
+                if not await producer.client.force_metadata_update():
+                    raise KafkaConnectionError("no broker answers")  # noqa: TRY301 - as others do.
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look or record tells.
+            self._count(error)
+        else:
+            self._recovered()
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -96,65 +186,115 @@ class KafkaWriter:
 
     async def _write(self, records: Sequence[Record]) -> None:
         while records:
-            errors = await self._attempt(records)
-            failed = [(one, error) for one, error in zip(records, errors, strict=True) if error]
-            too_large = [one for one, error in failed if isinstance(error, TOO_LARGE)]
-            others = [(one, error) for one, error in failed if not isinstance(error, TOO_LARGE)]
-            if others:
-                await self._recover(others[0][1])
+            stuck = await self._attempt(records)
+            left: list[Record] = []
+            failure: BaseException | None = None
+            for one in stuck:
+                if isinstance(one.error, TOO_LARGE) and one.batch:
+                    left += self._smaller(one)
+                else:
+                    left += one.records
+                    failure = one.error
+            if failure is not None:
+                self._count(failure)
+                await asyncio.sleep(self._backoff_s)
+                self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
             else:
                 self._recovered()
-            for record in too_large:
-                await self._write_alone(record)
-            records = [one for one, _ in others]
+            records = left
 
-    async def _write_alone(self, record: Record) -> None:
-        """Write a record of a refused batch: it may be small among large ones."""
-        left: Record | None = record
-        while left is not None:
-            (error,) = await self._attempt([left])
-            if error is None:
-                return
-            if isinstance(error, TOO_LARGE):
-                left = self._refused(left)
+    def _smaller(self, stuck: Stuck) -> Sequence[Record]:
+        """Return what to try after Kafka found a batch too large."""
+        if stuck.batch == 1:
+            instead = self._refused(stuck.records[0])
+            return [*([instead] if instead else []), *stuck.records[1:]]
+        size = sum(_size(record) for record in stuck.records[: stuck.batch])
+        self._batch_bytes = size // 2
+        log.info("kafka takes no batches of this size, smaller ones follow", bytes=size)
+        return stuck.records
+
+    async def _attempt(self, records: Sequence[Record]) -> list[Stuck]:
+        """Send records; return those that Kafka did not take, in order for each partition."""
+        lines: dict[tuple[str, int], list[Record]] = {}
+        try:
+            producer = await self._connected()
+            partitions = {
+                topic: sorted(await producer.partitions_for(topic))
+                for topic in {record.topic for record in records}
+            }
+        except Exception as error:  # noqa: BLE001 - whatever it is, the records stay and wait.
+            return [Stuck(error, records, 0)]
+        partition_of = self._partitioner.partition_of
+        for record in records:
+            topic, key, _ = record
+            place = (topic, partition_of(key, partitions[topic]))
+            line = lines.get(place)
+            if line is None:
+                lines[place] = [record]
             else:
-                await self._recover(error)
-
-    async def _attempt(self, records: Sequence[Record]) -> list[BaseException | None]:
-        """Send records and wait for Kafka's word on each: None if it has it."""
-        errors: list[BaseException | None] = []
-        sent: dict[int, asyncio.Future[Any]] = {}
-        failure: BaseException | None = None  # Of the connection: it would befall the rest too.
-        for index, record in enumerate(records):
-            errors.append(failure)
-            if failure is not None:
-                continue
-            try:
-                producer = await self._connected()
-                sent[index] = await producer.send(record.topic, record.value, key=record.key)
-            except TOO_LARGE as error:
-                errors[index] = error
-            except Exception as error:  # noqa: BLE001 - whatever it is, the record stays and waits.
-                errors[index] = failure = error
-        results = await asyncio.gather(*sent.values(), return_exceptions=True)
-        for index, result in zip(sent, results, strict=True):
-            errors[index] = result if isinstance(result, BaseException) else None
-        # A refused batch leaves a gap in the sequence numbers of an idempotent producer, and a
-        # fenced one never writes again: only a new one can go on.
-        if any(error and not getattr(error, "retriable", False) for error in errors):
+                line.append(record)
+        sending = [self._send_line(producer, *place, line) for place, line in lines.items()]
+        stuck = [one for one in await asyncio.gather(*sending) if one is not None]
+        # A refused batch leaves a gap in the sequence numbers of an idempotent producer, a fenced
+        # one never writes again, and one whose brokers have all moved never finds them: only a new
+        # one can go on.
+        if any(not getattr(one.error, "retriable", False) for one in stuck):
             await self._disconnect()
-        return errors
+        return stuck
+
+    async def _send_line(
+        self,
+        producer: Any,  # noqa: ANN401 - aiokafka ships no types.
+        topic: str,
+        partition: int,
+        records: list[Record],
+    ) -> Stuck | None:
+        """Send the records of one partition, a batch when Kafka has the one before."""
+        done = 0
+        count = 0
+        try:
+            while done < len(records):
+                count = 1
+                if _size(records[done]) > self._connection.record_bytes_max:
+                    raise MessageSizeTooLargeError  # noqa: TRY301 - as a broker would.
+                batch, count = self._batch(producer, records, done)
+                async with asyncio.timeout(self._patience_s):
+                    await (await producer.send_batch(batch, topic, partition=partition))
+                done += count
+        except Exception as error:  # noqa: BLE001 - whatever it is, the records stay and wait.
+            return Stuck(error, records[done:], count)
+        return None
+
+    def _batch(self, producer: Any, records: list[Record], begin: int) -> tuple[Any, int]:  # noqa: ANN401 - aiokafka ships no types.
+        """Return a batch of the records from `begin` on, and how many are in it; at least one."""
+        batch = producer.create_batch()
+        append = batch.append
+        now_ms = int(time.time() * 1000)
+        room = self._batch_bytes
+        count = 0
+        for index in range(begin, len(records)):
+            record = records[index]
+            size = _size(record)
+            room -= size
+            if count and (room < 0 or size > self._connection.record_bytes_max):
+                break
+            if append(timestamp=now_ms, key=record.key, value=record.value) is None:
+                break
+            count += 1
+        batch.close()
+        return batch, count
 
     async def _connected(self) -> Any:  # noqa: ANN401 - aiokafka ships no types.
         if self._producer is None:
             producer = AIOKafkaProducer(
                 bootstrap_servers=self._connection.bootstrap,
-                client_id="aforo-meter-ship",
+                client_id=self._connection.client_id,
                 acks="all",
                 enable_idempotence=self._connection.idempotence,
                 request_timeout_ms=self._connection.request_timeout_ms,
                 max_request_size=self._connection.record_bytes_max,
                 max_batch_size=BATCH_BYTES_MAX,
+                metadata_max_age_ms=METADATA_MAX_AGE_MS,
             )
             self._producer = producer
             try:
@@ -164,44 +304,52 @@ class KafkaWriter:
                 if self._connection.idempotence and not getattr(error, "retriable", True):
                     error.add_note(
                         "(if these brokers know no idempotent producers, set "
-                        "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE=false)"
+                        f"{self._connection.idempotence_setting}=false)"
                     )
                 raise
         return self._producer
 
     async def _disconnect(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is not None:
-            # It waits for what is still under way, for ever while Kafka is away.
-            with contextlib.suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
+        if producer is None:
+            return
+        try:
+            await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT_S)
+        except (TimeoutError, KafkaError):
+            # It waits for what is still under way, for ever while Kafka is away. Left alone, it
+            # would go on trying, beside the next one.
+            if producer._sender.sender_task is not None:  # noqa: SLF001 - there is no other way.
+                producer._sender.sender_task.cancel()  # noqa: SLF001
+            await producer.client.close()
 
-    async def _recover(self, error: BaseException) -> None:
-        """Count and log a failure, and wait a while before the next attempt."""
+    def _count(self, error: BaseException) -> None:
         name = type(error).__name__
-        ERRORS.labels(error=name).inc()
+        self.errors[name] += 1
         self._missed(" ".join([f"{name}: {error}", *getattr(error, "__notes__", ())]))
-        await asyncio.sleep(self._backoff_s)
-        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
 
     def _missed(self, error: str) -> None:
-        REACHABLE.set(0)
+        self._outflow.flowing = False
         if self._away_since_s is None:
             self._away_since_s = time.monotonic()
             log.warning(
                 "kafka does not take events; they are held and sent again",
                 bootstrap=self._connection.bootstrap,
                 error=error,
-                held=self._buffer.held,
+                held=self._outflow.held,
             )
 
     def _recovered(self) -> None:
-        REACHABLE.set(1)
+        self._outflow.flowing = True
         self._backoff_s = BACKOFF_FIRST_S
         if self._away_since_s is not None:
             log.info(
                 "kafka takes events again",
                 away_s=round(time.monotonic() - self._away_since_s, 1),
-                held=self._buffer.held,
+                held=self._outflow.held,
             )
             self._away_since_s = None
+
+
+def _size(record: Record) -> int:
+    """Return what a record takes in a batch."""
+    return len(record.key or b"") + len(record.value) + RECORD_OVERHEAD_BYTES

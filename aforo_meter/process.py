@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, TextIO, cast
 
 import prometheus_client
 import structlog
@@ -33,7 +33,7 @@ def configure_logging(level: str) -> None:
     structlog.configure(
         processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
     # Libraries log through the standard module: their errors in the same form.
@@ -46,6 +46,18 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
     # It repeats an error for each attempt while a broker is away. Our own line says it once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class _Stderr:
+    """Standard error that may be a file on a full disk: then a line is lost, and not its writer."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

@@ -89,6 +89,12 @@ def ledger_url(text: str) -> str:
     return text
 
 
+def _spool_directory(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError("expected an absolute path: it must be the same at the next start")
+    return text
+
+
 def _webhook_url(text: str) -> str:
     url = urllib.parse.urlsplit(text)
     if url.scheme not in {"http", "https"}:
@@ -117,6 +123,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 MetricsListen = Annotated[str, AfterValidator(_metrics_listen)]
 Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
 LedgerUrl = Annotated[str, AfterValidator(ledger_url)]
+SpoolDirectory = Annotated[str, AfterValidator(_spool_directory)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -145,17 +152,30 @@ class ShipSettings(BaseSettings):
     kafka_request_timeout_ms: int = Field(default=10_000, ge=100)
     """How long to wait for a broker's answer before asking again. Nothing is given up."""
 
-    buffer_events_max: int = Field(default=100_000, ge=1)
-    """Events held while Kafka is away. When full, Envoy's streams are no longer read."""
+    spool_dir: SpoolDirectory = ""
+    """Where events are written before anything else: an absolute path on a disk that stays, for
+    this process alone. Empty: they are in memory only, and lost if it is killed while Kafka is
+    away."""
 
-    buffer_bytes_max: int = Field(default=256 * MIB, ge=MIB)
+    spool_bytes_max: int = Field(default=1024 * MIB, ge=MIB)
+    """How much of that disk may be used. When full, the oldest are kept, and memory goes on."""
+
+    spool_fsync_ms: int = Field(default=1000, ge=10)
+    """How soon the disk itself has what Kafka has not, for power cuts. SIGKILL loses nothing."""
+
+    buffer_events_max: int = Field(default=100_000, ge=1)
+    """Events held in memory. When it is full, and there is no spool or the spool is full too,
+    Envoy's streams are no longer read."""
+
+    buffer_bytes_max: int = Field(default=64 * MIB, ge=MIB)
     """The same bound in bytes: whichever is reached first holds."""
 
     message_bytes_max: int = Field(default=16 * MIB, ge=64 * 1024)
     """The largest message that Envoy may send. Its first one holds some 60 KB about itself."""
 
     drain_s: float = Field(default=8.0, ge=0)
-    """How long to close streams and write what is held after SIGTERM. The rest is lost, counted."""
+    """How long to close streams and write what is held after SIGTERM. The spool keeps the rest;
+    without one it is lost, and counted."""
 
     unmetered_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = (
         "/healthz",
@@ -178,7 +198,8 @@ class ShipSettings(BaseSettings):
     """How often to look for changed metering rules."""
 
     rules_file: Path | None = None
-    """Where the last known metering rules are kept for a start without Redis. Empty: nowhere."""
+    """Where the last known metering rules are kept for a start without Redis. Empty: in the
+    spool's directory, if there is one."""
 
     interim_every_ms: int = Field(default=30_000, ge=1)
     """How often Envoy tells of calls under way: its access_log_flush_interval, or less."""

@@ -2,28 +2,14 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import authz_rates, authz_tenants, decisions, h2load
+from bench import authz_rates, authz_tenants, decisions, h2load, musts
 from bench.__main__ import decisions_table, write
-
-
-@dataclass(frozen=True, slots=True)
-class Must:
-    """A figure and its bound."""
-
-    key: str
-    what: str
-    bound: float
-    at_least: bool
-
-    def holds(self, value: float) -> bool:
-        return value >= self.bound if self.at_least else value <= self.bound
-
+from bench.musts import Must
 
 MUSTS = (
     Must("near_cache_to_floor", "full decision, cached / constant answer", 0.45, at_least=True),
@@ -62,7 +48,7 @@ def main() -> int:
     write("authz", result)
     console.print(_table(result))
     print("written to build/bench/authz.json")
-    return 0 if all(m.holds(result[m.key]) for m in MUSTS if m.key in result) else 1
+    return 0 if musts.all_hold(MUSTS, result) else 1
 
 
 def _envoy(console: Console, options: argparse.Namespace) -> dict[str, Any]:
@@ -83,9 +69,7 @@ def _envoy(console: Console, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = Table(title="the decision server: one run, two cores, medians of rounds in turns")
-    for heading in ("key", "what", "measured", "must be", ""):
-        table.add_column(heading, justify="right" if heading == "measured" else "left")
+    table = musts.table("the decision server: one run, two cores, medians of rounds in turns")
     for key in (
         authz_rates.FLOOR,
         authz_rates.GRPCIO,
@@ -95,13 +79,7 @@ def _table(result: dict[str, Any]) -> Table:
         if key in result:
             micros = result["cpu_micros"][key]
             table.add_row(key, f"{micros} µs of CPU each", f"{result[key]:,}", "", "")
-    for must in MUSTS:
-        if must.key in result:
-            sign = "≥" if must.at_least else "≤"
-            mark = "ok" if must.holds(result[must.key]) else "NO"
-            table.add_row(
-                must.key, must.what, f"{result[must.key]:.3f}", f"{sign} {must.bound}", mark
-            )
+    musts.add_musts(table, MUSTS, result)
     return table
 
 

@@ -118,7 +118,15 @@ class Program:
         self.wait()
 
     def freeze(self) -> None:
+        """Stop it, and return when none of its threads runs any more."""
         self.signal(signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_S_MAX
+        while self.running and not self._stands_still() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _stands_still(self) -> bool:
+        threads = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(one.read_text().rpartition(")")[2].split()[0] == "T" for one in threads)
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)

@@ -179,6 +179,7 @@ class Stack:
             "AFORO_METER_SHIP_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE": "false",  # The lab's broker has none.
             "AFORO_METER_SHIP_REDIS_URL": self.redis.url,
+            "AFORO_METER_SHIP_SPOOL_DIR": str(self.home / f"spool-{which}"),
             "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
         }
 
