@@ -63,7 +63,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._forget_timer()
-        if sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HEAD_BYTES_MAX:
             self._refuse(431, f"The head of a request has at most {HEAD_BYTES_MAX} bytes.")
             return
         super().on_headers_complete()

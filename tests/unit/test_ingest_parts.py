@@ -1,7 +1,9 @@
 """Parts of ingest that need no server: JSON, CloudEvents, quota advice, memory, OpenAPI."""
 
 import gzip
+import sqlite3
 import zlib
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +17,7 @@ from aforo_meter.domain.ingest_values import Rejection
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.quota_check import Advice, Answer, AskedQuota, advise
 from aforo_meter.ingest import bodies, codec, openapi
+from aforo_meter.ingest.ledger_look import KILLED
 from aforo_meter.ingest.memory import Accepted
 from aforo_meter.ingest.problems import ProblemError
 
@@ -235,3 +238,14 @@ def test_openapi_says_what_is_validated() -> None:
 
 def test_the_page_asks_nothing_of_others() -> None:
     assert "//" not in openapi.page()
+
+
+def test_the_question_for_killed_sessions_uses_the_primary_key() -> None:
+    with closing(sqlite3.connect(":memory:")) as sql:
+        sql.execute(
+            "CREATE TABLE session (tenant_id TEXT, session_id TEXT, killed_micros BIGINT,"
+            " PRIMARY KEY (tenant_id, session_id))"
+        )
+        plan = sql.execute(f"EXPLAIN QUERY PLAN {KILLED}", ("[]",)).fetchall()
+
+    assert any("SEARCH s USING INDEX" in row[3] for row in plan), plan
