@@ -125,7 +125,7 @@ async def _answered(api: Api, request: Request, upload: Upload, work: Work) -> R
         problem = ProblemError(503, "Events can't be stored right now.", retry_after_s=1)
     except RedisAwayError:
         problem = ProblemError(503, "What is needed can't be asked right now.", retry_after_s=1)
-    await upload.discard()
+    problem.close |= not await upload.discard()
     return problem_response(problem)
 
 

@@ -86,17 +86,21 @@ class Upload:
         self._hold(len(body))
         return body
 
-    async def discard(self) -> None:
-        """Read and forget what a refused client goes on sending, for a while."""
-        if self._is_complete or "expect" in self._request.headers:
-            return  # Who asked before sending has its answer now.
+    async def discard(self) -> bool:
+        """Read and forget what a refused client goes on sending, for a while.
+
+        Return whether that was all: if not, the connection can't be used again.
+        """
+        if "expect" in self._request.headers:
+            return self._is_complete  # Who asked before sending has its answer now.
         seen = 0
         with contextlib.suppress(TimeoutError, ClientDisconnect):
             async with asyncio.timeout(DISCARD_S):
                 async for chunk in self._chunks():
                     seen += len(chunk)
                     if seen > DISCARD_BYTES_MAX:
-                        return
+                        break
+        return self._is_complete
 
     async def _packed(self) -> bytearray:
         body = bytearray()

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Gauge
@@ -26,6 +27,8 @@ from aforo_meter.settings_ingest import IngestSettings
 
 BODIES = Gauge("aforo_ingest_body_bytes", "Bytes of bodies in memory.")
 REMEMBERED = Gauge("aforo_ingest_remembered_events", "Events remembered as accepted.")
+
+CANCEL_AGAIN_S: Final = 0.5
 
 log = structlog.get_logger()
 
@@ -99,12 +102,19 @@ async def run(settings: IngestSettings) -> int:
         log.info("stopped")
         return code
     finally:
-        for task in following:
-            task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        await _end(following)
         await durable.close()
         ledger.close()
         await redis.aclose()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they are over: one cancellation may be lost in a client's time-out."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 async def _until_stopped(stop: asyncio.Event, *running: asyncio.Task[Any]) -> int:
