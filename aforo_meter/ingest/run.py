@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ BODIES = Gauge("aforo_ingest_body_bytes", "Bytes of bodies in memory.")
 REMEMBERED = Gauge("aforo_ingest_remembered_events", "Events remembered as accepted.")
 
 CANCEL_AGAIN_S: Final = 0.5
+GC_THRESHOLDS: Final = (50_000, 20, 20)
 
 log = structlog.get_logger()
 
@@ -94,7 +96,13 @@ async def run(settings: IngestSettings) -> int:
         setting=variable(IngestSettings, "listen"),
         drain_s=settings.drain_s,
     )
-    following = [asyncio.create_task(names.follow()), asyncio.create_task(sessions.follow())]
+    following = [
+        asyncio.create_task(work) for work in (names.follow(), sessions.follow(), durable.run())
+    ]
+    # Each event is some thirty objects that all die young: looking for garbage after every 700
+    # of them, among modules that never die, took a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         async with health, listening as server:
             log.info("taking events", listen=settings.listen, kafka=settings.kafka_bootstrap)
@@ -103,7 +111,6 @@ async def run(settings: IngestSettings) -> int:
         return code
     finally:
         await _end(following)
-        await durable.close()
         ledger.close()
         await redis.aclose()
 
