@@ -27,6 +27,7 @@ from aforo_meter.domain.ingest_values import (
     shown,
     text_of,
 )
+from aforo_meter.domain.paths import plain_path, template_of
 from aforo_meter.domain.usage import (
     LLM_INPUT,
     LLM_OUTPUT,
@@ -94,6 +95,7 @@ class Reading(NamedTuple):
     agent: str
     session: str
     method: str
+    path: str
     status_code: int
     provider: str
     model: str
@@ -142,6 +144,7 @@ def read_event(event: Any, rules: Rules) -> Reading:  # noqa: ANN401 - of JSON.
         agent=text.of("agentId"),
         session=session,
         method=texts.get("httpMethod", "").upper(),
+        path=_path(texts),
         status_code=_status_code(event.get("statusCode")),
         provider=clip(text_of("provider", either(metadata, "provider"))),
         model=clip(text_of("model", either(metadata, "model"))),
@@ -244,6 +247,16 @@ def _status(text: str) -> ExecutionStatus | None:
             "executionStatus", f"one of {', '.join(ExecutionStatus)}, this is {shown(text)}"
         )
     return status
+
+
+def _path(texts: Mapping[str, str]) -> str:
+    """Return what was called: a path without its ids, or a gRPC method as it is on the wire."""
+    path = texts.get("endpointPath", "")
+    if path:
+        return template_of(plain_path(path))
+    if texts.get("grpcService") and texts.get("grpcMethod"):
+        return f"/{texts['grpcService']}/{texts['grpcMethod']}"
+    return ""
 
 
 def _status_code(value: Any) -> int:  # noqa: ANN401 - of JSON.

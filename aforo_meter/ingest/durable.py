@@ -19,6 +19,9 @@ from prometheus_client import Gauge
 
 from aforo_meter.buffer import Record
 
+# Also what a record is, for the rest of this package: it knows this module alone.
+__all__ = ["Durable", "FullError", "KafkaDurable", "Record"]
+
 BATCH_BYTES_MAX: Final = 512 * 1024
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 HELD_RECORDS_MAX: Final = 100_000

@@ -11,14 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from prometheus_client import Counter
 
-from aforo_meter.buffer import Record
 from aforo_meter.domain.cloudevents import from_cloudevent
 from aforo_meter.domain.ingest import DAY_MICROS, Reading, Rules, read_event
 from aforo_meter.domain.ingest_fields import HEARTBEAT_CUSTOMER
 from aforo_meter.domain.ingest_values import Rejection, shown
 from aforo_meter.domain.periods import datetime_of
 from aforo_meter.ingest import codec
-from aforo_meter.ingest.durable import Durable
+from aforo_meter.ingest.durable import Durable, Record
 from aforo_meter.ingest.events import record_of
 from aforo_meter.ingest.keys import Key
 from aforo_meter.ingest.ledger_look import LedgerLook, Pair
