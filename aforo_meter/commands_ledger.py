@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from aforo_meter import settings
 from aforo_meter.domain.completeness import Score, closed_before, scores, total
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of, micros_of
 from aforo_meter.domain.sessions import EndedBy, Session
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
+from aforo_meter.settings_consume import ConsumeSettings
+from aforo_meter.settings_types import ledger_url
 
 OK: Final = 0
 FAILED: Final = 1
@@ -49,7 +50,7 @@ _URL_HELP: Final = "sqlite:////absolute/path/ledger.db"
 
 
 def _add_completeness(commands: Any) -> None:  # noqa: ANN401
-    topic = settings.ConsumeSettings.model_fields["kafka_topic"].default
+    topic = ConsumeSettings.model_fields["kafka_topic"].default
     parser = commands.add_parser(
         "completeness", help="what was decided beside what was logged; fill what is missing"
     )
@@ -347,7 +348,7 @@ def _count(text: str) -> int:
 
 def _ledger_url(text: str) -> str:
     try:
-        return settings.ledger_url(text)
+        return ledger_url(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -41,7 +41,8 @@ from aforo_meter.partitions import LostRecordsError, Owned, Partitions
 from aforo_meter.publish import Publisher
 from aforo_meter.reconciliation import Reconciliation, Rules
 from aforo_meter.sessions_sql import SqlSessions
-from aforo_meter.settings import ConsumeSettings, variable
+from aforo_meter.settings import variable
+from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.transitions import log_transitions
 from aforo_meter.upkeep import Upkeep
 from aforo_meter.waits import Waits

@@ -14,7 +14,8 @@ from aforo_meter.domain.retries import RetryPolicy, wait_ms
 from aforo_meter.outbox import Message, Outbox, OutboxUnavailableError
 from aforo_meter.outbox_sql import SqliteOutbox
 from aforo_meter.sending import Receiver, Sender, SendError
-from aforo_meter.settings import DeliverSettings, variable
+from aforo_meter.settings import variable
+from aforo_meter.settings_deliver import DeliverSettings
 from aforo_meter.webhooks import parse_secret
 
 RETRY_WAIT_MAX_MS: Final = 3_600_000

@@ -25,7 +25,8 @@ from aforo_meter.listen import ListenError, UnixAddress, claim, parse_addresses,
 from aforo_meter.outflow import Outflow
 from aforo_meter.outflow_metrics import OutflowMetrics
 from aforo_meter.records import Record
-from aforo_meter.settings import ShipSettings, variable
+from aforo_meter.settings import variable
+from aforo_meter.settings_ship import ShipSettings
 from aforo_meter.ship_metrics import REFUSED, ShipMetrics
 from aforo_meter.ship_rules import event_reader, follow_rules
 

@@ -14,7 +14,7 @@ from aforo_meter.domain.metering import Applied, Metering, Rule, built_in_rules
 from aforo_meter.domain.tokens import Estimates
 from aforo_meter.event_reading import EventReader
 from aforo_meter.metering_rules import RulesFollower
-from aforo_meter.settings import ShipSettings
+from aforo_meter.settings_ship import ShipSettings
 
 
 def event_reader(settings: ShipSettings, metering: Metering | None = None) -> EventReader:

@@ -3,16 +3,10 @@
 import pytest
 
 from aforo_meter.listen import TcpAddress, UnixAddress, parse_address, parse_addresses
-from aforo_meter.settings import (
-    ALL,
-    ConsumeSettings,
-    DeliverSettings,
-    SettingsError,
-    ShipSettings,
-    describe,
-    load,
-    variable,
-)
+from aforo_meter.settings import ALL, SettingsError, describe, load, variable
+from aforo_meter.settings_consume import ConsumeSettings
+from aforo_meter.settings_deliver import DeliverSettings
+from aforo_meter.settings_ship import ShipSettings
 
 SECRET = "whsec_" + "QUJD" * 8
 DELIVER = {

@@ -1,0 +1,88 @@
+"""What an operator can set of `aforo-meter consume`."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aforo_meter.settings_types import (
+    PREFIX,
+    Bootstrap,
+    LedgerUrl,
+    LogLevel,
+    MetricsListen,
+    RedisUrl,
+)
+
+
+class ConsumeSettings(BaseSettings):
+    """`aforo-meter consume`: Kafka → ledger → margins in Redis."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=f"{PREFIX}CONSUME_", frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    kafka_bootstrap: Bootstrap
+    """Kafka brokers to begin with: host:port, separated by commas. Required."""
+
+    kafka_topic: str = Field(default="aforo.usage.v1", min_length=1)
+    """Where usage events come from."""
+
+    dead_letter_topic: str = Field(default="aforo.usage.dlq.v1", min_length=1)
+    """Where goes what could not be read."""
+
+    group: str = Field(default="aforo-consume", min_length=1)
+    """The consumer group: its members share the partitions."""
+
+    redis_url: RedisUrl
+    """The read model: contracts and prices in, margins out. Required."""
+
+    ledger_url: LedgerUrl
+    """The ledger: sqlite:////absolute/path/ledger.db. Required."""
+
+    batch_ms_max: int = Field(default=100, ge=1)
+    """How long to wait for more records before a batch is rated."""
+
+    batch_records_max: int = Field(default=5000, ge=1)
+    """Records in a batch: one transaction of the ledger."""
+
+    contract_poll_ms: int = Field(default=200, ge=10)
+    """How often to look for changed contracts and prices."""
+
+    session_timeout_ms: int = Field(default=6000, ge=100)
+    """After this silence Kafka gives a member's partitions to the others."""
+
+    accept_lost_records: bool = False
+    """Go on at the earliest record where Kafka no longer has the one that the ledger needs next.
+    Usage in between stays unbilled, so it is for one start, not for good."""
+
+    gateway_ids_days: int = Field(default=35, ge=1)
+    """How long the ledger knows ids of events from gateways: later repeats would count again."""
+
+    ingest_ids_days: int = Field(default=91, ge=91)
+    """The same of events from elsewhere. Clients may send what is 90 days old."""
+
+    decisions_poll_ms: int = Field(default=5000, ge=100)
+    """How often to keep what authz has counted, to be compared with what was logged."""
+
+    completeness_poll_ms: int = Field(default=60_000, ge=100)
+    """How often to compare, and to end sessions that are silent."""
+
+    completeness_grace_s: int = Field(default=900, ge=0)
+    """How long after its end an hour is open still: long streams are logged when they end."""
+
+    completeness_threshold_bp: int = Field(default=9900, ge=0, le=10_000)
+    """Tell the tenants' owner of hours of which less was logged, in hundredths of a percent."""
+
+    completeness_days: int = Field(default=91, ge=4)
+    """How long to keep what was decided and logged."""
+
+    session_idle_s: int = Field(default=1800, ge=1)
+    """A session of which nothing was heard for so long has ended."""
+
+    session_days: int = Field(default=91, ge=1)
+    """How long to keep sessions that have ended."""
+
+    metrics_listen: MetricsListen = ""
+    """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""
+
+    log_level: LogLevel = "info"
+    """The least severe lines to log."""
