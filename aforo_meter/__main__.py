@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from aforo_meter import commands_ledger, process, settings
+from aforo_meter import commands_ingest, commands_ledger, process, settings
 from aforo_meter.listen import ListenError
+from aforo_meter.settings_types import ledger_url
 
 OK: Final = 0
 FAILED: Final = 1
@@ -20,6 +21,7 @@ examples:
   AFORO_METER_SHIP_KAFKA_BOOTSTRAP=kafka:9092 aforo-meter ship
   aforo-meter completeness --ledger-url sqlite:////var/lib/aforo/ledger.db --check
   aforo-meter check-config deliver
+  aforo-meter ingest --help
 
 Processes are set up by environment variables; `aforo-meter check-config` prints all of them.
 Exit codes: 0 ok, 1 failed, 2 wrong usage or settings.
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     deliver = commands.add_parser("deliver", help="the outbox → signed webhooks")
     deliver.add_argument("--once", action="store_true", help="send what is due and exit")
     deliver.set_defaults(run=_deliver)
+    commands_ingest.register(commands, _run)
 
     migrate = commands.add_parser("migrate", help="create or upgrade the ledger")
     migrate.add_argument("--ledger-url", required=True, help="sqlite:////absolute/path/ledger.db")
@@ -113,7 +116,7 @@ def _migrate(options: argparse.Namespace) -> int:
     from aforo_meter.migrate import migrate  # noqa: PLC0415
 
     try:
-        url = settings.ledger_url(options.ledger_url)
+        url = ledger_url(options.ledger_url)
     except ValueError as error:
         return _complain(f"--ledger-url: {error}", USAGE)
     try:

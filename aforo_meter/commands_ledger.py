@@ -16,6 +16,7 @@ from aforo_meter.domain.completeness import Score, closed_before, scores, total
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of, micros_of
 from aforo_meter.domain.sessions import EndedBy, Session
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
+from aforo_meter.settings_types import ledger_url
 
 OK: Final = 0
 FAILED: Final = 1
@@ -347,7 +348,7 @@ def _count(text: str) -> int:
 
 def _ledger_url(text: str) -> str:
     try:
-        return settings.ledger_url(text)
+        return ledger_url(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -10,7 +10,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,14 +21,20 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.asyncio.connection import parse_url
 
-from aforo_meter.listen import parse_address, parse_addresses
 from aforo_meter.public_addresses import is_public
+from aforo_meter.settings_ingest import IngestSettings
+from aforo_meter.settings_types import (
+    MIB,
+    PREFIX,
+    Bootstrap,
+    LedgerUrl,
+    Listen,
+    LogLevel,
+    MetricsListen,
+    RedisUrl,
+)
 from aforo_meter.webhooks import parse_secret
-
-PREFIX: Final = "AFORO_METER_"
-MIB: Final = 1024 * 1024
 
 
 class SettingsError(Exception):
@@ -39,49 +45,6 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
-
-
-def _listen(text: str) -> str:
-    parse_addresses(text)
-    return text
-
-
-def _metrics_listen(text: str) -> str:
-    if text and text.startswith("unix:"):
-        raise ValueError("metrics are served over TCP: expected host:port, or nothing for off")
-    if text:
-        parse_address(text)
-    return text
-
-
-def _bootstrap(text: str) -> str:
-    for part in text.split(","):
-        if not re.fullmatch(r"\s*[^\s:/][^\s/]*:\d{1,5}\s*", part):
-            raise ValueError(f"{part!r} is not host:port; several are separated by commas")
-    return text
-
-
-def _redis_url(text: str) -> str:
-    try:
-        parse_url(text)
-    except ValueError:
-        # Not its own words: they may quote a part of the password.
-        raise ValueError(
-            "expected redis://host:port/db, rediss://… or unix:///path; special characters of a"
-            " password must be percent-encoded"
-        ) from None
-    return text
-
-
-def ledger_url(text: str) -> str:
-    """Return the URL of a ledger if it is one that this version can open.
-
-    Raises:
-        ValueError: It says which form is expected.
-    """
-    if not re.match(r"sqlite:////[^?]", text):
-        raise ValueError("expected sqlite:////absolute/path/ledger.db (four slashes)")
-    return text
 
 
 def _webhook_url(text: str) -> str:
@@ -106,13 +69,6 @@ def _webhook_url(text: str) -> str:
 def _webhook_secret(secret: SecretStr) -> SecretStr:
     parse_secret(secret.get_secret_value())
     return secret
-
-
-Listen = Annotated[str, AfterValidator(_listen)]
-MetricsListen = Annotated[str, AfterValidator(_metrics_listen)]
-Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
-LedgerUrl = Annotated[str, AfterValidator(ledger_url)]
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ShipSettings(BaseSettings):
@@ -191,7 +147,7 @@ class ConsumeSettings(BaseSettings):
     group: str = Field(default="aforo-consume", min_length=1)
     """The consumer group: its members share the partitions."""
 
-    redis_url: Annotated[str, AfterValidator(_redis_url)]
+    redis_url: RedisUrl
     """The read model: contracts and prices in, margins out. Required."""
 
     ledger_url: LedgerUrl
@@ -307,6 +263,7 @@ ALL: Final[Mapping[str, type[BaseSettings]]] = {
     "ship": ShipSettings,
     "consume": ConsumeSettings,
     "deliver": DeliverSettings,
+    "ingest": IngestSettings,
 }
 
 S = TypeVar("S", bound=BaseSettings)

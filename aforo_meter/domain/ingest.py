@@ -1,0 +1,362 @@
+"""One event that arrived over HTTP → what was used, or why it can't be taken. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from aforo_meter.domain.ingest_fields import (
+    HEARTBEAT_METRIC,
+    METADATA_BYTES_MAX,
+    METADATA_LEVELS_MAX,
+    PRODUCTS,
+    REQUIRED,
+    SNAKE,
+    TEXT_UNITS_MAX,
+    Boundary,
+    ExecutionStatus,
+)
+from aforo_meter.domain.ingest_metrics import AGENT_SESSIONS, Metric
+from aforo_meter.domain.ingest_values import (
+    MICROS_PER_UNIT,
+    SECOND_MICROS,
+    Rejection,
+    either,
+    occurred_micros,
+    quantity_micros,
+    shown,
+    text_of,
+)
+from aforo_meter.domain.usage import (
+    UNITS_MAX,
+    ReportedTokens,
+    clip,
+    split_tokens,
+)
+
+DAY_MICROS: Final = 86_400 * SECOND_MICROS
+FUTURE_MICROS_MAX: Final = 300 * SECOND_MICROS
+LATE_AFTER_MICROS: Final = DAY_MICROS
+
+UNKNOWN_METRIC: Final = "unknown_metric"
+
+STATUS_CODE_MIN: Final = 100
+STATUS_CODE_MAX: Final = 599
+STATUSES: Final = {status.value: status for status in ExecutionStatus}
+TOKEN_FIELDS: Final = (
+    *("inputTokens", "outputTokens", "cachedInputTokens", "cacheCreationTokens"),
+    "reasoningTokens",
+)
+TOKEN_NAMES: Final = frozenset({*TOKEN_FIELDS, *(SNAKE[name] for name in TOKEN_FIELDS)})
+NO_METADATA: Final[Mapping[str, Any]] = {}
+
+# What an event has a place of its own for. Everything else that it says is kept with its metadata.
+PLACED: Final = frozenset(
+    {
+        *REQUIRED,
+        *("productType", "executionStatus", "sessionId", "agentId", "toolName", "httpMethod"),
+        *("statusCode", "sessionBoundary", "metadata"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What an event is held against.
+
+    Args:
+        metrics: Names that are known, with what they mean.
+        now_micros: When it arrived.
+        age_micros_max: How old it may be.
+        encode: Metadata as compact JSON.
+    """
+
+    metrics: Mapping[str, Metric]
+    now_micros: int
+    age_micros_max: int = 90 * DAY_MICROS
+    encode: Callable[[Mapping[str, Any]], bytes]
+
+
+class Reading(NamedTuple):
+    """What an event says. Quantities are in millionths of a unit, times in Unix microseconds."""
+
+    customer_id: str
+    idempotency_key: str
+    occurred_micros: int
+    late: bool
+    measures: tuple[tuple[str, int], ...]
+    boundary: Boundary | None
+    status: ExecutionStatus | None
+    product: str
+    tool: str
+    agent: str
+    session: str
+    method: str
+    status_code: int
+    provider: str
+    model: str
+    metadata_json: bytes
+
+
+def read_event(event: Any, rules: Rules) -> Reading:  # noqa: ANN401 - of JSON.
+    """Return what an event says.
+
+    Raises:
+        Rejection: It names the field and the limit.
+    """
+    if type(event) is not dict:
+        raise Rejection("event", f"must be an object, this is {shown(event)}")
+    texts = {name: text_of(name, value) for name, value in event.items() if name in TEXT_UNITS_MAX}
+    metadata = event.get("metadata")
+    if metadata is None:
+        metadata = NO_METADATA
+    elif type(metadata) is not dict:
+        raise Rejection("metadata", f"must be an object, this is {shown(metadata)}")
+    customer_id, metric_name = _required(texts, "customerId"), _required(texts, "metricName")
+    key = _required(texts, "idempotencyKey")
+    occurred = _occurred(event, rules)
+    quantity = quantity_micros(_present(event, "quantity"))
+    boundary = _boundary(event, metadata, metric_name)
+    product = texts.get("productType", "").strip().upper()
+    text = _Texts(event, texts, metadata)
+    session = text.of("sessionId")
+    if boundary is None:
+        _require_product_fields(text, product)
+        measures = _measures(metric_name, quantity, metadata, rules)
+    elif not session:
+        raise Rejection("sessionId", "is required of a heartbeat")
+    else:
+        measures = ((AGENT_SESSIONS, MICROS_PER_UNIT),) if boundary is Boundary.START else ()
+    return Reading(
+        customer_id=customer_id,
+        idempotency_key=key,
+        occurred_micros=occurred,
+        late=occurred < rules.now_micros - LATE_AFTER_MICROS,
+        measures=measures,
+        boundary=boundary,
+        status=_status(texts.get("executionStatus", "")),
+        product=product,
+        tool=text.of("toolName") or text.of("capabilityName"),
+        agent=text.of("agentId"),
+        session=session,
+        method=texts.get("httpMethod", "").upper(),
+        status_code=_status_code(event.get("statusCode")),
+        provider=clip(text_of("provider", either(metadata, "provider"))),
+        model=clip(text_of("model", either(metadata, "model"))),
+        metadata_json=_kept(event, metadata, rules.encode),
+    )
+
+
+class _Texts:
+    """Texts of an event; metadata is asked where the event itself is silent."""
+
+    __slots__ = ("_event", "_metadata", "_texts")
+
+    def __init__(
+        self, event: Mapping[str, Any], texts: Mapping[str, str], metadata: Mapping[str, Any]
+    ) -> None:
+        self._event = event
+        self._texts = texts
+        self._metadata = metadata
+
+    def of(self, name: str) -> str:
+        """Return a field's text; "" if nobody says it.
+
+        Raises:
+            Rejection: Metadata says something that can't be it.
+        """
+        found = self._texts.get(name)
+        if found is None and name not in TEXT_UNITS_MAX:
+            found = text_of(name, self._event.get(name))
+        return found or (text_of(name, either(self._metadata, name)) if self._metadata else "")
+
+
+def _required(texts: Mapping[str, str], name: str) -> str:
+    text = texts.get(name)
+    if not text:
+        raise Rejection(name, "is required")
+    return text
+
+
+def _present(event: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - of JSON.
+    value = event.get(name)
+    if value is None:
+        raise Rejection(name, "is required")
+    return value
+
+
+def _occurred(event: Mapping[str, Any], rules: Rules) -> int:
+    value = _present(event, "occurredAt")
+    at_micros = occurred_micros(value)
+    if at_micros > rules.now_micros + FUTURE_MICROS_MAX:
+        raise Rejection(
+            "occurredAt",
+            f"at most {FUTURE_MICROS_MAX // SECOND_MICROS // 60} minutes ahead of the server's"
+            f" clock, this is {shown(value)}",
+        )
+    if at_micros < rules.now_micros - rules.age_micros_max:
+        raise Rejection(
+            "occurredAt",
+            f"at most {rules.age_micros_max // DAY_MICROS} days old, this is {shown(value)}",
+        )
+    return at_micros
+
+
+def _boundary(
+    event: Mapping[str, Any], metadata: Mapping[str, Any], metric_name: str
+) -> Boundary | None:
+    """Return what the event says of its session; None if it is usage."""
+    is_heartbeat = metric_name == HEARTBEAT_METRIC
+    value = event.get("sessionBoundary")
+    if value is None and is_heartbeat:
+        value = either(metadata, "sessionBoundary")
+    name = text_of("sessionBoundary", value).strip().upper()
+    if not name:
+        return Boundary.HEARTBEAT if is_heartbeat else None
+    try:
+        return Boundary(name)
+    except ValueError:
+        raise Rejection(
+            "sessionBoundary", f"one of {', '.join(Boundary)}, this is {shown(value)}"
+        ) from None
+
+
+def _require_product_fields(text: _Texts, product: str) -> None:
+    """Refuse an event that lacks what its product is told apart by."""
+    if product not in PRODUCTS:
+        return
+    for name in PRODUCTS[product].required:
+        if not text.of(name):
+            raise Rejection(
+                name, f"is required of {product}, at the top level or as metadata.{name}"
+            )
+
+
+def _status(text: str) -> ExecutionStatus | None:
+    name = text.strip().upper()
+    if not name:
+        return None
+    status = STATUSES.get(name)
+    if status is None:
+        raise Rejection(
+            "executionStatus", f"one of {', '.join(ExecutionStatus)}, this is {shown(text)}"
+        )
+    return status
+
+
+def _status_code(value: Any) -> int:  # noqa: ANN401 - of JSON.
+    """Return an HTTP status, 0 if it is none: it is shown, and nothing rests on it."""
+    if type(value) is int and STATUS_CODE_MIN <= value <= STATUS_CODE_MAX:
+        return value
+    return 0
+
+
+def _measures(
+    metric_name: str, quantity: int, metadata: Mapping[str, Any], rules: Rules
+) -> tuple[tuple[str, int], ...]:
+    """Return what was used: the metric's quantity, and tokens that metadata tells.
+
+    If the metric itself counts tokens, metadata describes the same ones, or those of another event
+    of the same call: it counts nothing.
+
+    Raises:
+        Rejection: The metric is unknown, or a number of tokens is none.
+    """
+    metric = rules.metrics.get(metric_name)
+    if metric is None:
+        raise Rejection(
+            "metricName",
+            f"no metric {shown(metric_name)}; it has to be a meter of the catalog, an alias of one,"
+            " or a default metric",
+            kind=UNKNOWN_METRIC,
+        )
+    first = (metric.meter, quantity)
+    if metadata.keys().isdisjoint(TOKEN_NAMES):
+        return (first,)
+    tokens = reported_tokens(metadata)  # What is none is refused, counted or not.
+    if metric.is_tokens:
+        return (first,)
+    return (
+        first,
+        *((one.meter, one.units * MICROS_PER_UNIT) for one in split_tokens(tokens)),
+    )
+
+
+def reported_tokens(metadata: Mapping[str, Any]) -> ReportedTokens:
+    """Return the tokens that metadata tells: details are parts of their totals.
+
+    Raises:
+        Rejection: One is no whole number of at most 14 digits.
+    """
+    return ReportedTokens(
+        input_tokens=_tokens(metadata, "inputTokens"),
+        output_tokens=_tokens(metadata, "outputTokens"),
+        cached_input_tokens=_tokens(metadata, "cachedInputTokens") or 0,
+        cache_creation_tokens=_tokens(metadata, "cacheCreationTokens") or 0,
+        reasoning_tokens=_tokens(metadata, "reasoningTokens") or 0,
+    )
+
+
+def _tokens(metadata: Mapping[str, Any], name: str) -> int | None:
+    value = either(metadata, name)
+    if value is None:
+        return None
+    if type(value) is Decimal and value.is_finite() and value.adjusted() < len(str(UNITS_MAX)):
+        whole = int(value)
+        value = whole if whole == value else value
+    if type(value) is not int or not 0 <= value <= UNITS_MAX:
+        raise Rejection(
+            f"metadata.{name}", f"a whole number from 0 to {UNITS_MAX}, this is {shown(value)}"
+        )
+    return value
+
+
+def _kept(
+    event: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    encode: Callable[[Mapping[str, Any]], bytes],
+) -> bytes:
+    """Return the metadata and whatever else the event says, as JSON; nothing if there is none.
+
+    Raises:
+        Rejection: It is too large, too deep, or no text.
+    """
+    rest = event.keys() - PLACED
+    if rest:
+        more = {name: event[name] for name in event if name in rest and event[name] is not None}
+        kept: Mapping[str, Any] = {**more, **metadata}
+    else:
+        kept = metadata
+    if not kept:
+        return b""
+    try:
+        text = encode(kept)
+    except (UnicodeEncodeError, RecursionError):
+        raise Rejection(
+            "metadata", "has half of a surrogate pair in it, or is too deeply nested"
+        ) from None
+    if len(text) > METADATA_BYTES_MAX:
+        raise Rejection(
+            "metadata",
+            f"at most {METADATA_BYTES_MAX} bytes of JSON, fields without a place of their own"
+            f" included; this has {len(text)}",
+        )
+    # Counting is cheap, and says for nearly all that they can't be too deep.
+    if text.count(b"{") + text.count(b"[") > METADATA_LEVELS_MAX and _levels(kept) > (
+        METADATA_LEVELS_MAX
+    ):
+        raise Rejection("metadata", f"at most {METADATA_LEVELS_MAX} levels of nesting")
+    return text
+
+
+def _levels(value: Any) -> int:  # noqa: ANN401 - of JSON.
+    """Return how deep a value is nested, without recursion: it may be deep."""
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        one, level = waiting.pop()
+        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else None
+        if inner is None:
+            continue
+        deepest = max(deepest, level)
+        waiting += [(part, level + 1) for part in inner]
+    return deepest

@@ -1,0 +1,1 @@
+"""`aforo-meter ingest`: usage that arrives over HTTP → Kafka."""

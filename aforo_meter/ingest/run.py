@@ -1,0 +1,134 @@
+"""`aforo-meter ingest`: it starts, wires and drains."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Gauge
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from aforo_meter import process
+from aforo_meter.ingest.app import Api, make_app
+from aforo_meter.ingest.bodies import Budget
+from aforo_meter.ingest.durable import KafkaDurable
+from aforo_meter.ingest.intake import Intake
+from aforo_meter.ingest.keys import Keys
+from aforo_meter.ingest.ledger_look import LedgerLook
+from aforo_meter.ingest.memory import Accepted, Sessions
+from aforo_meter.ingest.redis_link import RedisLink
+from aforo_meter.ingest.server import serving
+from aforo_meter.ingest.tenants import MetricNames, Tenants
+from aforo_meter.settings import variable
+from aforo_meter.settings_ingest import IngestSettings
+
+BODIES = Gauge("aforo_ingest_body_bytes", "Bytes of bodies in memory.")
+REMEMBERED = Gauge("aforo_ingest_remembered_events", "Events remembered as accepted.")
+
+CANCEL_AGAIN_S: Final = 0.5
+
+log = structlog.get_logger()
+
+
+async def run(settings: IngestSettings) -> int:
+    """Serve until SIGTERM or SIGINT, then let what is under way end; return the exit code.
+
+    Raises:
+        ListenError: An address is in use or can't be listened on.
+    """
+    stop = process.stop_on_signals()
+    redis = Redis.from_url(
+        settings.redis_url,
+        socket_timeout=settings.redis_timeout_ms / 1000,
+        socket_connect_timeout=settings.redis_timeout_ms / 1000,
+        retry=Retry(NoBackoff(), 1),  # A connection that was closed meanwhile, and no more.
+    )
+    link = RedisLink(redis)
+    names, tenants, keys = MetricNames(link), Tenants(link), Keys(link)
+    ledger = LedgerLook(settings.ledger_url)
+    accepted = Accepted(settings.remembered_events_max)
+    sessions = Sessions(ledger)
+    durable = KafkaDurable(
+        bootstrap=settings.kafka_bootstrap,
+        idempotence=settings.kafka_idempotence,
+        timeout_ms=settings.kafka_timeout_ms,
+    )
+    intake = Intake(
+        topic=settings.kafka_topic,
+        age_days_max=settings.age_days_max,
+        names=names,
+        tenants=tenants,
+        ledger=ledger,
+        accepted=accepted,
+        sessions=sessions,
+        durable=durable,
+    )
+    budget = Budget(settings.bodies_bytes_max)
+    BODIES.set_function(lambda: budget.held_bytes)
+    REMEMBERED.set_function(lambda: len(accepted))
+
+    def ready() -> bool:
+        return not stop.is_set() and link.has_answered
+
+    app = make_app(
+        Api(
+            keys=keys,
+            intake=intake,
+            link=link,
+            names=names,
+            budget=budget,
+            requests_max=settings.requests_max,
+            body_timeout_s=settings.body_timeout_s,
+            ready=ready,
+        )
+    )
+    health = process.health_server(
+        settings.metrics_listen, setting=variable(IngestSettings, "metrics_listen"), ready=ready
+    )
+    listening = serving(
+        app,
+        settings.listen,
+        setting=variable(IngestSettings, "listen"),
+        drain_s=settings.drain_s,
+    )
+    following = [asyncio.create_task(names.follow()), asyncio.create_task(sessions.follow())]
+    try:
+        async with health, listening as server:
+            log.info("taking events", listen=settings.listen, kafka=settings.kafka_bootstrap)
+            code = await _until_stopped(stop, server, *following)
+        log.info("stopped")
+        return code
+    finally:
+        await _end(following)
+        await durable.close()
+        ledger.close()
+        await redis.aclose()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they are over: one cancellation may be lost in a client's time-out."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+
+
+async def _until_stopped(stop: asyncio.Event, *running: asyncio.Task[Any]) -> int:
+    """Wait for a signal; return 1 if a part that runs for ever ended before."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopping, *running}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await stopping
+    for task in running:
+        if task.done():
+            error = None if task.cancelled() else task.exception()
+            log.error("a part that should run for ever has ended", exc_info=error)
+            return 1
+    return 0

@@ -1,0 +1,63 @@
+"""Kinds of values that settings of several processes share, and what is wrong with the others."""
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator
+from redis.asyncio.connection import parse_url
+
+from aforo_meter.listen import parse_address, parse_addresses
+
+PREFIX: Final = "AFORO_METER_"
+MIB: Final = 1024 * 1024
+
+
+def _listen(text: str) -> str:
+    parse_addresses(text)
+    return text
+
+
+def _metrics_listen(text: str) -> str:
+    if text and text.startswith("unix:"):
+        raise ValueError("metrics are served over TCP: expected host:port, or nothing for off")
+    if text:
+        parse_address(text)
+    return text
+
+
+def _bootstrap(text: str) -> str:
+    for part in text.split(","):
+        if not re.fullmatch(r"\s*[^\s:/][^\s/]*:\d{1,5}\s*", part):
+            raise ValueError(f"{part!r} is not host:port; several are separated by commas")
+    return text
+
+
+def _redis_url(text: str) -> str:
+    try:
+        parse_url(text)
+    except ValueError:
+        # Not its own words: they may quote a part of the password.
+        raise ValueError(
+            "expected redis://host:port/db, rediss://… or unix:///path; special characters of a"
+            " password must be percent-encoded"
+        ) from None
+    return text
+
+
+def ledger_url(text: str) -> str:
+    """Return the URL of a ledger if it is one that this version can open.
+
+    Raises:
+        ValueError: It says which form is expected.
+    """
+    if not re.match(r"sqlite:////[^?]", text):
+        raise ValueError("expected sqlite:////absolute/path/ledger.db (four slashes)")
+    return text
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+MetricsListen = Annotated[str, AfterValidator(_metrics_listen)]
+Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+LedgerUrl = Annotated[str, AfterValidator(ledger_url)]
+LogLevel = Literal["debug", "info", "warning", "error"]
