@@ -190,6 +190,14 @@ class StreamReader:
         return tag.lower() if UUID.fullmatch(tag) else self._new_id()
 
 
+def text_of(payload: bytes) -> str:
+    """Return an entry for people to read; "" if it is none."""
+    try:
+        return str(HTTPAccessLogEntry.FromString(payload)).rstrip()
+    except DecodeError:
+        return ""
+
+
 def _subfields(payload: bytes, number: int) -> Iterator[bytes]:
     """Return the length-delimited fields of one number, without knowing what is in them."""
     fields = UnknownFieldSet(Empty.FromString(payload))
