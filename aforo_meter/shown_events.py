@@ -25,7 +25,7 @@ def event_of(value: bytes | None) -> usage_pb2.UsageEvent | None:
 
 
 def fields_of(event: usage_pb2.UsageEvent) -> dict[str, Any]:
-    """Return what an event says, by the names that a search goes by; what is not set is left out."""
+    """Return what an event says, by the names that a search goes by; what is unset is left out."""
     dimensions = event.dimensions
     fields: dict[str, Any] = {
         "event_id": event.event_id,
