@@ -2,7 +2,6 @@
 
 import argparse
 import heapq
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -13,7 +12,14 @@ from aforo_meter.command_arguments import FAILED, OK, CommandError
 from aforo_meter.dlq import Filter, Letter, Place
 from aforo_meter.kafka_reading import TopicReader, open_topic
 from aforo_meter.kafka_sending import Sender, open_sender
-from aforo_meter.shown_events import event_of, fields_of, instant, payload_text
+from aforo_meter.shown_events import (
+    event_of,
+    fields_of,
+    instant,
+    json_text,
+    payload_text,
+    plain,
+)
 
 
 async def list_letters(options: argparse.Namespace) -> int:
@@ -38,7 +44,7 @@ async def list_letters(options: argparse.Namespace) -> int:
     found = [letter for _, _, letter in sorted(newest, key=lambda entry: entry[:2])]
     if options.json:
         for letter in found:
-            print(json.dumps(_row(letter), ensure_ascii=False))  # noqa: T201
+            print(json_text(_row(letter)))  # noqa: T201
         return OK
     for letter in found:
         print(_line(letter))  # noqa: T201
@@ -56,7 +62,7 @@ async def show_letter(options: argparse.Namespace) -> int:
     """
     async with open_topic(options.bootstrap, options.dead_letter_topic) as reader:
         letter = await dlq.one(reader, options.place)
-    whole = json.dumps(_whole(letter), ensure_ascii=False, indent=2)
+    whole = json_text(_whole(letter), indent=2)
     print(whole if options.json else _page(letter))  # noqa: T201
     return OK
 
@@ -98,7 +104,8 @@ async def _each(
         does = "sent" if sender is not None else "would be sent"
         before = letter.retried_at_micros
         was = f" (it was sent before, {instant(before)}: it counts once)" if before else ""
-        print(f"{letter.place}  {f'{does}: ' if outcome.is_sound else ''}{outcome.says}{was}")  # noqa: T201
+        said = f"{does}: {outcome.says}" if outcome.is_sound else outcome.says
+        print(plain(f"{letter.place}  {said}{was}"))  # noqa: T201
         sound, wrong = sound + outcome.is_sound, wrong + (not outcome.is_sound)
     for place in sorted(missing):
         print(f"{place}  there is no such dead letter, or it is not of those that are asked for")  # noqa: T201
@@ -148,7 +155,7 @@ def _line(letter: Letter) -> str:
     said = letter.letter
     again = "  sent again" if letter.retried_at_micros else ""
     where = f"{letter.place!s:>8}  {instant(said.failed_at_micros)}  {said.stage or '?':<7}"
-    return f"{where}  {len(said.payload):>7} B  {said.reason}{again}"
+    return f"{where}  {len(said.payload):>7} B  {plain(said.reason)}{again}"
 
 
 def _row(letter: Letter) -> dict[str, Any]:
@@ -184,10 +191,10 @@ def _holds_event(letter: Letter) -> bool:
 
 
 def _page(letter: Letter) -> str:
-    lines = [f"{name:<14} {value}" for name, value in _row(letter).items()]
+    lines = [plain(f"{name:<14} {value}") for name, value in _row(letter).items()]
     event = event_of(letter.letter.payload) if _holds_event(letter) else None
     if event is not None:
-        lines += ["", "as an event:", json.dumps(fields_of(event), ensure_ascii=False, indent=2)]
+        lines += ["", "as an event:", json_text(fields_of(event), indent=2)]
     elif not _holds_event(letter):
         entry = dlq_retry.entry_text(letter)
         lines += ["", "as an entry of Envoy's access log:", entry] if entry else []

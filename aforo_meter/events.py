@@ -1,6 +1,5 @@
 """`aforo-meter events`: the usage topic, searched. It changes nothing."""
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -8,7 +7,7 @@ from aforo_meter.batches import AHEAD_MICROS_MAX
 from aforo_meter.domain.event_search import Search, holds
 from aforo_meter.kafka_reading import count_of, open_topic
 from aforo_meter.progress import Progress
-from aforo_meter.shown_events import event_of, fields_of, line_of
+from aforo_meter.shown_events import event_of, fields_of, json_text, line_of
 from aforo_proto import usage_pb2
 
 PLACE: Final = "place"
@@ -72,4 +71,4 @@ def _match(search: Search, record: Any) -> usage_pb2.UsageEvent | None:  # noqa:
 
 
 def _json(place: str, event: usage_pb2.UsageEvent) -> str:
-    return json.dumps({PLACE: place, **fields_of(event)}, ensure_ascii=False)
+    return json_text({PLACE: place, **fields_of(event)})

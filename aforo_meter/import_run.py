@@ -17,7 +17,7 @@ from aforo_meter.import_intake import Judge, Judged, open_judge, record_for
 from aforo_meter.import_state import State, rejected_path_of
 from aforo_meter.kafka_sending import Sender, open_sender
 from aforo_meter.progress import Progress
-from aforo_meter.shown_events import fields_of
+from aforo_meter.shown_events import fields_of, json_text, plain
 
 BATCH_ROWS: Final = 1000
 SAMPLES: Final = 3
@@ -242,7 +242,7 @@ def fault_of(one: Judged) -> Fault:
 
 
 def _line(fault: Fault) -> str:
-    return f"line {fault.line}: {fault.field}: {fault.problem} → {fault.remedy}"
+    return plain(f"line {fault.line}: {fault.field}: {fault.problem} → {fault.remedy}")
 
 
 def _as_text(report: Report, wanted: Wanted) -> str:
@@ -251,7 +251,7 @@ def _as_text(report: Report, wanted: Wanted) -> str:
         lines.append(f"… and {report.rejected - len(report.faults)} more (--errors-max)")
     if report.samples and wanted.dry_run:
         lines.append("the first events would be:")
-        lines += ["  " + json.dumps(one, ensure_ascii=False) for one in report.samples]
+        lines += ["  " + json_text(one) for one in report.samples]
     by_field = ", ".join(f"{name} {count}" for name, count in report.by_field.most_common())
     lines.append(
         f"{report.accepted + report.rejected} rows: {report.accepted} sound,"

@@ -1,6 +1,7 @@
 """Usage events and dead letters as people and programs read them."""
 
 import json
+import re
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -13,6 +14,8 @@ YEAR_10000_MICROS: Final = 253_402_300_800_000_000
 PREFIX_OUTCOME: Final = "OUTCOME_"
 PREFIX_STATUS: Final = "EXECUTION_STATUS_"
 PREFIX_BOUNDARY: Final = "SESSION_BOUNDARY_"
+# What a terminal may obey, or that turns lines round: json.dumps leaves it as it is.
+UNSAFE: Final = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
 DIMENSIONS: Final = ("provider", "model", "route", "method", "path", "tool", "agent", "session")
 
 
@@ -91,7 +94,21 @@ def line_of(event: usage_pb2.UsageEvent) -> str:
         measures or "no usage",
     ]
     about = [f"{name}={value}" for name in DIMENSIONS if (value := getattr(event.dimensions, name))]
-    return "  ".join([*parts, *about, *([event.metadata_json] if event.metadata_json else [])])
+    attached = [event.metadata_json] if event.metadata_json else []
+    return plain("  ".join([*parts, *about, *attached]))
+
+
+def plain(text: str) -> str:
+    """Return a line that no terminal obeys: clients choose many of its words."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - of JSON.
+    """Return JSON for people and programs, which no terminal obeys either."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def payload_text(payload: bytes) -> str:

@@ -46,6 +46,10 @@ async def test_an_import_that_was_killed_goes_on_and_each_row_counts_once(
     lab: ConsumeLab, tmp_path: Path
 ) -> None:
     path = csv_file(tmp_path / "usage.csv", "killed", range(20_000), keys=False)
+    lines = path.read_text().splitlines()
+    for bad in range(500, 20_000, 1000):
+        lines[bad] = lines[bad].replace(",1,", ",-1,")
+    path.write_text("\n".join(lines))
     arguments = ["import", str(path), *import_arguments(lab), "--on-error", "skip"]
     first = await started(*arguments)
     await eventually(lambda: state_of(path).get("line", 0) > 2000, within_s=60, every_s=0.001)
@@ -57,10 +61,12 @@ async def test_an_import_that_was_killed_goes_on_and_each_row_counts_once(
 
     second = await ran(*arguments)
 
-    assert second.code == 0, second.err
+    assert second.code == 1, second.err
     assert f"going on behind line {stood['line']}" in second.out
-    assert second.lines[-1] == "20000 rows sent, 0 left out"
-    await lab.units_are("killed", {PRICE: 20_000}, within_s=LEDGER_S_MAX)
+    rejected = tmp_path / "usage.csv.rejected"
+    assert second.lines[-1] == f"19980 rows sent, 20 left out, in {rejected}"
+    assert rejected.read_text().splitlines() == [lines[0], *lines[500::1000]]
+    await lab.units_are("killed", {PRICE: 19_980}, within_s=LEDGER_S_MAX)
 
 
 async def test_one_bad_row_in_ten_thousand_keeps_all_out_or_is_left_out(

@@ -1,5 +1,6 @@
 """Usage rated again and compared with the ledger; usage searched. Real broker, real consumer."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -236,3 +237,15 @@ async def test_events_are_found_by_what_clients_attached(lab: ConsumeLab) -> Non
     assert {line.split("  ")[2] for line in by_id.lines} == {"ik:t1-0-9"}
     assert (none.code, none.out) == (1, "")
     assert len(few.lines) == 3
+
+
+async def test_what_the_live_ledger_has_not_read_yet_is_no_difference(
+    lab: ConsumeLab, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(lab.stop)
+    await lab.send("t1", 5, occurred_at_micros=START)
+
+    found = await replayed(lab, tmp_path / "scratch.db", *whole(lab))
+
+    assert found.code == 0, found.err + found.out
+    assert "1 records left out: the live ledger has not read them yet" in found.out
