@@ -1,6 +1,6 @@
 """One event that arrived over HTTP → what was used, or why it can't be taken. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -27,7 +27,10 @@ from aforo_meter.domain.ingest_values import (
     shown,
     text_of,
 )
+from aforo_meter.domain.paths import plain_path, template_of
 from aforo_meter.domain.usage import (
+    LLM_INPUT,
+    LLM_OUTPUT,
     UNITS_MAX,
     ReportedTokens,
     clip,
@@ -92,6 +95,7 @@ class Reading(NamedTuple):
     agent: str
     session: str
     method: str
+    path: str
     status_code: int
     provider: str
     model: str
@@ -140,6 +144,7 @@ def read_event(event: Any, rules: Rules) -> Reading:  # noqa: ANN401 - of JSON.
         agent=text.of("agentId"),
         session=session,
         method=texts.get("httpMethod", "").upper(),
+        path=_path(texts),
         status_code=_status_code(event.get("statusCode")),
         provider=clip(text_of("provider", either(metadata, "provider"))),
         model=clip(text_of("model", either(metadata, "model"))),
@@ -244,6 +249,16 @@ def _status(text: str) -> ExecutionStatus | None:
     return status
 
 
+def _path(texts: Mapping[str, str]) -> str:
+    """Return what was called: a path without its ids, or a gRPC method as it is on the wire."""
+    path = texts.get("endpointPath", "")
+    if path:
+        return template_of(plain_path(path))
+    if texts.get("grpcService") and texts.get("grpcMethod"):
+        return f"/{texts['grpcService']}/{texts['grpcMethod']}"
+    return ""
+
+
 def _status_code(value: Any) -> int:  # noqa: ANN401 - of JSON.
     """Return an HTTP status, 0 if it is none: it is shown, and nothing rests on it."""
     if type(value) is int and STATUS_CODE_MIN <= value <= STATUS_CODE_MAX:
@@ -273,34 +288,36 @@ def _measures(
     first = (metric.meter, quantity)
     if metadata.keys().isdisjoint(TOKEN_NAMES):
         return (first,)
-    tokens = reported_tokens(metadata)  # What is none is refused, counted or not.
-    if metric.is_tokens:
-        return (first,)
-    return (
-        first,
-        *((one.meter, one.units * MICROS_PER_UNIT) for one in split_tokens(tokens)),
-    )
+    measures = token_measures(metadata)  # What is no count is refused, counted or not.
+    return (first,) if metric.is_tokens else (first, *measures)
 
 
-def reported_tokens(metadata: Mapping[str, Any]) -> ReportedTokens:
-    """Return the tokens that metadata tells: details are parts of their totals.
+def token_measures(metadata: Mapping[str, Any]) -> Sequence[tuple[str, int]]:
+    """Return the tokens that metadata tells, each in one kind: details are parts of their totals.
 
     Raises:
         Rejection: One is no whole number of at most 14 digits.
     """
-    return ReportedTokens(
-        input_tokens=_tokens(metadata, "inputTokens"),
-        output_tokens=_tokens(metadata, "outputTokens"),
-        cached_input_tokens=_tokens(metadata, "cachedInputTokens") or 0,
-        cache_creation_tokens=_tokens(metadata, "cacheCreationTokens") or 0,
-        reasoning_tokens=_tokens(metadata, "reasoningTokens") or 0,
+    counts = [_tokens(metadata, name) for name in TOKEN_FIELDS]
+    input_tokens, output_tokens, *details = counts
+    if not any(details):  # Nearly always; and then there is nothing to tell apart.
+        totals = ((LLM_INPUT, input_tokens), (LLM_OUTPUT, output_tokens))
+        return [(meter, units * MICROS_PER_UNIT) for meter, units in totals if units]
+    cached, creation, reasoning = (count or 0 for count in details)
+    reported = ReportedTokens(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_input_tokens=cached,
+        cache_creation_tokens=creation,
+        reasoning_tokens=reasoning,
     )
+    return [(one.meter, one.units * MICROS_PER_UNIT) for one in split_tokens(reported)]
 
 
 def _tokens(metadata: Mapping[str, Any], name: str) -> int | None:
     value = either(metadata, name)
-    if value is None:
-        return None
+    if value is None or (type(value) is int and 0 <= value <= UNITS_MAX):
+        return value
     if type(value) is Decimal and value.is_finite() and value.adjusted() < len(str(UNITS_MAX)):
         whole = int(value)
         value = whole if whole == value else value

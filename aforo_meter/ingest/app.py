@@ -131,49 +131,64 @@ async def _answered(api: Api, request: Request, upload: Upload, work: Work) -> R
 
 async def _single(api: Api, request: Request, upload: Upload) -> Response:
     key = await _key(api, request, ingest=True)
-    event = await _json(api, request, upload)
-    if not isinstance(event, dict):
-        raise ProblemError(400, "The body must be one event, an object.")
-    if "events" in event:
-        raise ProblemError(
-            400, "Several events go to /v1/ingest/batch: `events` is not taken here."
-        )
-    return _one(await api.intake.take(key, [event]))
+    body = await _body(api, request, upload)
+
+    def parse() -> list[Any]:
+        event = _decoded(body)
+        if not isinstance(event, dict):
+            raise ProblemError(400, "The body must be one event, an object.")
+        if "events" in event:
+            raise ProblemError(400, "Several events go to /v1/ingest/batch: no `events` here.")
+        return [event]
+
+    return _one(await api.intake.take(key, parse))
 
 
 async def _batch(api: Api, request: Request, upload: Upload) -> Response:
     key = await _key(api, request, ingest=True)
-    body = await _json(api, request, upload)
-    if isinstance(body, list):
-        raise ProblemError(
-            400, 'The body must be {"events": […]}; a bare array goes to /v1/ingest/async-batch.'
-        )
-    events = body.get("events") if isinstance(body, dict) else None
-    if not isinstance(events, list):
-        raise ProblemError(400, 'The body must be an object with an array: {"events": […]}.')
-    _require_count(events, BATCH_EVENTS_MAX)
-    return _many(await api.intake.take(key, events))
+    body = await _body(api, request, upload)
+
+    def parse() -> list[Any]:
+        whole = _decoded(body)
+        if isinstance(whole, list):
+            raise ProblemError(
+                400, 'The body must be {"events": […]}; an array goes to /v1/ingest/async-batch.'
+            )
+        events = whole.get("events") if isinstance(whole, dict) else None
+        if not isinstance(events, list):
+            raise ProblemError(400, 'The body must be an object with an array: {"events": […]}.')
+        return _counted(events, BATCH_EVENTS_MAX)
+
+    return _many(await api.intake.take(key, parse))
 
 
 async def _async_batch(api: Api, request: Request, upload: Upload) -> Response:
     key = await _key(api, request, ingest=True)
-    events = await _json(api, request, upload)
-    if not isinstance(events, list):
-        raise ProblemError(400, "The body must be an array of events; an object goes to /batch.")
-    _require_count(events, ASYNC_BATCH_EVENTS_MAX)
-    return _many(await api.intake.take(key, events))
+    body = await _body(api, request, upload)
+
+    def parse() -> list[Any]:
+        events = _decoded(body)
+        if not isinstance(events, list):
+            raise ProblemError(400, "The body must be an array of events; an object is for /batch.")
+        return _counted(events, ASYNC_BATCH_EVENTS_MAX)
+
+    return _many(await api.intake.take(key, parse))
 
 
 async def _cloud(api: Api, request: Request, upload: Upload) -> Response:
     key = await _key(api, request, ingest=True)
     content_type = request.headers.get("content-type", "")
-    if "ce-specversion" in request.headers:
-        event = binary_event(request.headers, await _json(api, request, upload, may_be_empty=True))
-        return _one(await api.intake.take(key, [event], are_cloud=True))
-    body = await _json(api, request, upload)
-    events, is_batch = cloud_events(content_type, body)
-    _require_count(events, ASYNC_BATCH_EVENTS_MAX)
-    outcome = await api.intake.take(key, events, are_cloud=True)
+    body = await _body(api, request, upload)
+    is_batch = False
+
+    def parse() -> list[Any]:
+        nonlocal is_batch
+        if "ce-specversion" in request.headers:
+            return [binary_event(request.headers, _decoded(body) if body else None)]
+        events, is_batch = cloud_events(content_type, _decoded(body))
+        return _counted(events, ASYNC_BATCH_EVENTS_MAX)
+
+    outcome = await api.intake.take(key, parse, are_cloud=True)
     return _many(outcome) if is_batch else _one(outcome)
 
 
@@ -182,7 +197,7 @@ async def _quota_check(api: Api, request: Request, upload: Upload) -> Response:
         await _key(api, request, ingest=False)
     except RedisAwayError:
         return _wrapped(200, quota.allow("the key can't be looked up at the moment"))
-    body = await _json(api, request, upload)
+    body = _decoded(await _body(api, request, upload))
     if not isinstance(body, dict):
         raise ProblemError(400, "The body must be an object.")
     try:
@@ -227,24 +242,25 @@ async def _key(api: Api, request: Request, *, ingest: bool) -> Key:
     return key
 
 
-async def _json(api: Api, request: Request, upload: Upload, *, may_be_empty: bool = False) -> Any:  # noqa: ANN401 - whatever a client sends.
-    content_type = request.headers.get("content-type", "application/json")
-    if not is_json(content_type):
+async def _body(api: Api, request: Request, upload: Upload) -> bytes | bytearray:
+    if not is_json(request.headers.get("content-type", "application/json")):
         raise ProblemError(415, "Content-Type: send application/json.")
-    body = await upload.read(within_s=api.body_timeout_s)
-    if may_be_empty and not body:
-        return None
+    return await upload.read(within_s=api.body_timeout_s)
+
+
+def _decoded(body: bytes | bytearray) -> Any:  # noqa: ANN401 - whatever a client sends.
     try:
         return codec.decode(body)
     except codec.NotJsonError as error:
         raise ProblemError(400, str(error)) from None
 
 
-def _require_count(events: list[Any], count_max: int) -> None:
+def _counted(events: list[Any], count_max: int) -> list[Any]:
     if not events:
         raise ProblemError(400, "There is no event in it.")
     if len(events) > count_max:
         raise ProblemError(400, f"At most {count_max} events in a request, this has {len(events)}.")
+    return events
 
 
 def _one(outcome: Outcome) -> Response:

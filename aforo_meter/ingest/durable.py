@@ -6,8 +6,9 @@ knows how; `Durable` is all that the rest needs.
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
@@ -18,12 +19,15 @@ from prometheus_client import Gauge
 
 from aforo_meter.buffer import Record
 
+# Also what a record is, for the rest of this package: it knows this module alone.
+__all__ = ["Durable", "FullError", "KafkaDurable", "Record"]
+
 BATCH_BYTES_MAX: Final = 512 * 1024
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 HELD_RECORDS_MAX: Final = 100_000
+GROUP_RECORDS_MAX: Final = 20_000
 HASHES_MAX: Final = 100_000
 STOP_S: Final = 1.0
-START_RETRY_S: Final = 1.0
 
 REACHABLE = Gauge("aforo_ingest_kafka_reachable", "1 if Kafka took the last records.")
 
@@ -43,10 +47,20 @@ class Durable(Protocol):
         """
 
 
-class KafkaDurable:
-    """Records to Kafka, in batches that are filled here: `send` costs ten times as much a record.
+@dataclass(slots=True)
+class Waiting:
+    """Records of one request, and the future that it waits for."""
 
-    Lives in one event loop. Nothing is held beyond the call: what fails is the client's to repeat.
+    records: Sequence[Record]
+    durable: asyncio.Future[None]
+
+
+class KafkaDurable:
+    """Records to Kafka, one group after the other: all that came while the last was under way.
+
+    So a broker that takes long for an answer has fewer, larger batches to answer. They are filled
+    here: `send` costs ten times as much a record. Nothing is kept of what failed: it is the
+    client's to repeat. Lives in one event loop.
     """
 
     def __init__(self, *, bootstrap: str, idempotence: bool, timeout_ms: int) -> None:
@@ -61,9 +75,9 @@ class KafkaDurable:
         }
         self._timeout_s = timeout_ms / 1000
         self._producer: Any = None  # aiokafka ships no types.
-        self._starting: asyncio.Lock = asyncio.Lock()
-        self._retry_at_s = 0.0
         self._hashes: dict[bytes, int] = {}
+        self._waiting: deque[Waiting] = deque()
+        self._arrived = asyncio.Event()
         self._held = 0
         self._was_reachable = True
 
@@ -72,21 +86,53 @@ class KafkaDurable:
             return
         if self._held + len(records) > HELD_RECORDS_MAX:
             raise FullError(f"{self._held} records wait for Kafka")
+        one = Waiting(records, asyncio.get_running_loop().create_future())
+        one.durable.add_done_callback(_look_at)
+        self._waiting.append(one)
         self._held += len(records)
+        self._arrived.set()
+        try:
+            await asyncio.wait_for(asyncio.shield(one.durable), self._timeout_s)
+        except TimeoutError:
+            raise FullError("Kafka did not take them in time") from None
+
+    async def run(self) -> None:
+        """Write what arrives, until cancelled."""
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._waiting:
+                    await self._write_group()
+        finally:
+            await self._close()
+
+    async def _write_group(self) -> None:
+        group: list[Waiting] = []
+        count = 0
+        while self._waiting and count < GROUP_RECORDS_MAX:
+            one = self._waiting.popleft()
+            count += len(one.records)
+            group.append(one)
         try:
             # A time of its own: an idempotent producer tries for ever while Kafka is away.
             async with asyncio.timeout(self._timeout_s):
-                await self._write(records)
-        except (KafkaError, TimeoutError, OSError) as error:
-            self._say(reachable=False, error=type(error).__name__)
+                await self._write([record for one in group for record in one.records])
+        except (KafkaError, TimeoutError, OSError, FullError) as error:
+            name = type(error).__name__
+            self._say(reachable=False, error=name)
             if not getattr(error, "retriable", True):
-                await self.close()  # Only a new one can go on after a fenced or refused batch.
-            raise FullError(f"Kafka did not take them: {type(error).__name__}") from error
+                await self._close()  # Only a new one can go on after a fenced or refused batch.
+            for one in group:
+                one.durable.set_exception(FullError(f"Kafka did not take them: {name}"))
+        else:
+            self._say(reachable=True)
+            for one in group:
+                one.durable.set_result(None)
         finally:
-            self._held -= len(records)
-        self._say(reachable=True)
+            self._held -= count
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(TimeoutError, KafkaError):
@@ -125,21 +171,16 @@ class KafkaDurable:
         return found % count
 
     async def _started(self) -> Any:  # noqa: ANN401 - aiokafka ships no types.
-        async with self._starting:
-            if self._producer is None:
-                loop = asyncio.get_running_loop()
-                if loop.time() < self._retry_at_s:
-                    raise FullError("Kafka was away a moment ago")
-                producer = AIOKafkaProducer(**self._options)
-                try:
-                    await producer.start()
-                except BaseException:
-                    self._retry_at_s = loop.time() + START_RETRY_S
-                    with contextlib.suppress(TimeoutError, KafkaError):
-                        await asyncio.wait_for(producer.stop(), STOP_S)
-                    raise
-                self._producer = producer
-            return self._producer
+        if self._producer is None:
+            producer = AIOKafkaProducer(**self._options)
+            try:
+                await producer.start()
+            except BaseException:
+                with contextlib.suppress(TimeoutError, KafkaError):
+                    await asyncio.wait_for(producer.stop(), STOP_S)
+                raise
+            self._producer = producer
+        return self._producer
 
     def _say(self, *, reachable: bool, error: str = "") -> None:
         REACHABLE.set(int(reachable))

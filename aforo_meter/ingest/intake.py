@@ -7,18 +7,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prometheus_client import Counter
 
-from aforo_meter.buffer import Record
 from aforo_meter.domain.cloudevents import from_cloudevent
 from aforo_meter.domain.ingest import DAY_MICROS, Reading, Rules, read_event
 from aforo_meter.domain.ingest_fields import HEARTBEAT_CUSTOMER
 from aforo_meter.domain.ingest_values import Rejection, shown
 from aforo_meter.domain.periods import datetime_of
 from aforo_meter.ingest import codec
-from aforo_meter.ingest.durable import Durable
+from aforo_meter.ingest.durable import Durable, Record
 from aforo_meter.ingest.events import record_of
 from aforo_meter.ingest.keys import Key
 from aforo_meter.ingest.ledger_look import LedgerLook, Pair
@@ -30,7 +29,7 @@ FORBIDDEN_CUSTOMER: Final = "forbidden_customer"
 
 # Others get their turn while a large batch is read: 10,000 events take a third of a second.
 EVENTS_AT_ONCE: Final = 250
-# More are read at the same time only at the cost of memory: parsed, they take ten times their size.
+# Requests whose events are parsed: more at the same time cost memory and gain nothing.
 READ_AT_ONCE: Final = 4
 
 EVENTS = Counter("aforo_ingest_events_total", "Events, by what became of them.", ["as"])
@@ -49,13 +48,24 @@ class Outcome:
     killed: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """One event that could be read, and where it stood."""
 
-    index: int
+    place: int  # In the request, from 0 on.
     event_id: str
     reading: Reading
+
+
+class Known(NamedTuple):
+    """One event whose tenant is known."""
+
+    read: Read
+    tenant_id: str  # "": a heartbeat of nobody yet.
+    subscription_id: str
+
+    @property
+    def is_usage(self) -> bool:
+        return self.read.reading.boundary is None
 
 
 class Intake:
@@ -83,23 +93,28 @@ class Intake:
         self._durable = durable
         self._turns = asyncio.Semaphore(READ_AT_ONCE)
 
-    async def take(self, key: Key, events: Sequence[Any], *, are_cloud: bool = False) -> Outcome:
+    async def take(
+        self, key: Key, parse: Callable[[], Sequence[Any]], *, are_cloud: bool = False
+    ) -> Outcome:
         """Take what can be taken of some events.
+
+        Args:
+            key: Who reports them.
+            parse: Returns them. Called when it is this request's turn, since parsed events take
+                ten times the memory of their text. What it raises is raised.
+            are_cloud: They are CloudEvents.
 
         Raises:
             FullError: It can't be made durable now. The client is to send all of it again.
             RedisAwayError: A tenant is not known, and can't be asked for.
         """
-        async with self._turns:
-            return await self._take(key, events, are_cloud=are_cloud)
-
-    async def _take(self, key: Key, events: Sequence[Any], *, are_cloud: bool) -> Outcome:
         outcome = Outcome()
-        received_micros = time.time_ns() // 1000
-        read = await self._read(events, outcome, received_micros, are_cloud=are_cloud)
-        found = await self._known(key, read, outcome)
-        new = await self._new(found, outcome)
-        records = await self._records(new, received_micros)
+        async with self._turns:
+            received_micros = time.time_ns() // 1000
+            read = await self._read(parse(), outcome, received_micros, are_cloud=are_cloud)
+            found = await self._known(key, read, outcome)
+            new = await self._new(found, outcome)
+            records = await self._records(new, received_micros)
         await self._durable.accept(records)
         # Only now: before, a retry of the client must not be taken for a repeat.
         self._accepted.add((one.tenant_id, one.read.event_id) for one in new)
@@ -132,7 +147,7 @@ class Intake:
                 found.append(Read(index, event_id, reading))
         return found
 
-    async def _known(self, key: Key, found: Sequence[Read], outcome: Outcome) -> list["Known"]:
+    async def _known(self, key: Key, found: Sequence[Read], outcome: Outcome) -> list[Known]:
         """Return the events of tenants that exist and that the key may report for."""
         subscriptions = await self._tenants.subscriptions(
             {one.reading.customer_id for one in found}
@@ -153,17 +168,17 @@ class Intake:
             else:
                 known.append(Known(one, tenant_id, subscription))
                 continue
-            outcome.rejections.append((one.index, rejection))
+            outcome.rejections.append((one.place, rejection))
         outcome.rejections.sort(key=lambda pair: pair[0])
         return known
 
-    def _adopted(self, key: Key, one: Read) -> "Known":
+    def _adopted(self, key: Key, one: Read) -> Known:
         """Return a heartbeat of nobody as one of whoever uses its session, if that is known."""
         tenant_id = self._sessions.tenant_of(key.key_id, one.reading.session)
         reading = one.reading if tenant_id else one.reading._replace(measures=())
-        return Known(Read(one.index, one.event_id, reading), tenant_id, "")
+        return Known(one._replace(reading=reading), tenant_id, "")
 
-    async def _new(self, found: Sequence["Known"], outcome: Outcome) -> list["Known"]:
+    async def _new(self, found: Sequence[Known], outcome: Outcome) -> list[Known]:
         """Return the events that nobody has seen: not here, not in this request, not the ledger."""
         unseen: dict[Pair, Known] = {}
         for one in found:
@@ -178,7 +193,7 @@ class Intake:
         outcome.duplicates = sum(one.is_usage for one in found) - outcome.accepted
         return new
 
-    async def _records(self, new: Sequence["Known"], received_micros: int) -> list[Record]:
+    async def _records(self, new: Sequence[Known], received_micros: int) -> list[Record]:
         records: list[Record] = []
         for index, one in enumerate(new):
             if index % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
@@ -195,7 +210,7 @@ class Intake:
             )
         return records
 
-    def _count(self, new: Sequence["Known"], outcome: Outcome) -> None:
+    def _count(self, new: Sequence[Known], outcome: Outcome) -> None:
         EVENTS.labels("accepted").inc(outcome.accepted)
         EVENTS.labels("duplicate").inc(outcome.duplicates)
         EVENTS.labels("heartbeat").inc(outcome.heartbeats)
@@ -203,19 +218,6 @@ class Intake:
         for _, rejection in outcome.rejections:
             REJECTED.labels(rejection.field).inc()
         LATE.inc(sum(one.read.reading.late for one in new))
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """One event whose tenant is known."""
-
-    read: Read
-    tenant_id: str  # "": a heartbeat of nobody yet.
-    subscription_id: str
-
-    @property
-    def is_usage(self) -> bool:
-        return self.read.reading.boundary is None
 
 
 def _is_nobodys_heartbeat(reading: Reading) -> bool:

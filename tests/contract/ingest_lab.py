@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,6 @@ class IngestLab:
     metrics_port: int
     client: aiohttp.ClientSession
     key: str = "the-key-of-the-lab"
-    sent: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def url(self) -> str:

@@ -300,13 +300,15 @@ def kill_session(lab: IngestLab, tenant: str, session: str) -> None:
     """Kill a session as an operator would: in the ledger."""
     with closing(sqlite3.connect(lab.consume.ledger.path, timeout=5)) as sql, sql:
         sql.execute(
-            "CREATE TABLE IF NOT EXISTS session (tenant_id TEXT, session_id TEXT, killed_micros"
-            " BIGINT, ended_micros BIGINT, PRIMARY KEY (tenant_id, session_id))"
+            "CREATE TABLE IF NOT EXISTS session (tenant_id TEXT, session_id TEXT, product TEXT,"
+            " agent TEXT, opened_micros BIGINT, last_seen_micros BIGINT, started_micros BIGINT,"
+            " ended_micros BIGINT, steps BIGINT, ended_by TEXT, killed_micros BIGINT,"
+            " PRIMARY KEY (tenant_id, session_id))"
         )
         sql.execute(
-            "INSERT INTO session (tenant_id, session_id, killed_micros) VALUES (?, ?, ?)"
+            "INSERT INTO session VALUES (?, ?, '', '', 1, 1, NULL, 1, 0, 'killed', 1)"
             " ON CONFLICT (tenant_id, session_id) DO UPDATE SET killed_micros = 1",
-            (tenant, session, 1),
+            (tenant, session),
         )
 
 

@@ -347,3 +347,16 @@ def test_a_null_is_nothing() -> None:
     whole = event() | dict.fromkeys(set(LENGTHS) - set(REQUIRED)) | {"metadata": None}
 
     assert read_event(whole, RULES).session == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({}, ""),
+        ({"endpointPath": "/v1/users/42?page=2"}, "/v1/users/:id"),
+        ({"grpcService": "pkg.Service", "grpcMethod": "Get"}, "/pkg.Service/Get"),
+    ],
+    ids=str,
+)
+def test_a_path_is_told_by_its_template(fields: dict[str, str], path: str) -> None:
+    assert read(**fields).path == path

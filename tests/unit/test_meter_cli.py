@@ -37,7 +37,7 @@ def test_check_config_tells_about_one_process_whatever_is_wrong_with_another(
     assert "AFORO_METER_DELIVER_WEBHOOK_URL: not set." in printed.err
 
 
-@pytest.mark.parametrize("process", ["ship", "consume", "deliver"])
+@pytest.mark.parametrize("process", ["ship", "consume", "deliver", "ingest"])
 def test_a_process_without_its_settings_does_not_start(
     process: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,3 +59,40 @@ def test_wrong_usage_is_told(arguments: list[str], capsys: pytest.CaptureFixture
 
     assert caught.value.code == 2
     assert "usage: aforo-meter" in capsys.readouterr().err
+
+
+def test_ingest_shows_how_to_send_a_first_event(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["ingest", "--help"])
+
+    assert caught.value.code == 0
+    assert "curl -i http://127.0.0.1:9193/v1/ingest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "complaint"),
+    [
+        ("LEDGER_URL", "ledger.db", "sqlite:////absolute/path"),
+        ("REDIS_URL", "localhost", "expected redis://"),
+        ("AGE_DAYS_MAX", "0", "greater than or equal to 1"),
+        ("LISTEN", "9193", "expected host:port"),
+        ("KEYS", "secret", "no such setting"),
+    ],
+)
+def test_ingest_says_which_setting_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    value: str,
+    complaint: str,
+) -> None:
+    for name, sound in (("KAFKA_BOOTSTRAP", "kafka:9092"), ("REDIS_URL", "redis://redis:6379/0")):
+        monkeypatch.setenv(f"AFORO_METER_INGEST_{name}", sound)
+    assert main(["check-config", "ingest"]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv(f"AFORO_METER_INGEST_{setting}", value)
+
+    assert main(["check-config", "ingest"]) == 2
+    told = capsys.readouterr().err
+    assert f"AFORO_METER_INGEST_{setting}" in told
+    assert complaint in told
