@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from aforo_meter import commands_ingest, commands_ledger, process, settings
+from aforo_meter import commands_ingest, commands_ledger, commands_tools, process, settings
 from aforo_meter.listen import ListenError
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.settings_deliver import DeliverSettings
@@ -23,6 +23,8 @@ examples:
   aforo-meter migrate --ledger-url sqlite:////var/lib/aforo/ledger.db
   AFORO_METER_SHIP_KAFKA_BOOTSTRAP=kafka:9092 aforo-meter ship
   aforo-meter completeness --ledger-url sqlite:////var/lib/aforo/ledger.db --check
+  aforo-meter import usage.csv --dry-run
+  aforo-meter dlq list --bootstrap kafka:9092
   aforo-meter check-config deliver
   aforo-meter ingest --help
 
@@ -79,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     topics.set_defaults(run=_topics)
 
     commands_ledger.add(commands)
+    commands_tools.add(commands)
 
     check = commands.add_parser("check-config", help="print the settings in force")
     check.add_argument("process", nargs="?", choices=list(settings.ALL), help="default: all")

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType
+from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsResponse
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
@@ -146,6 +146,14 @@ class StreamReader:
     def _unreadable(self, reason: str, payload: bytes) -> Unreadable:
         self.counts["dead_letter", "unreadable"] += 1
         return Unreadable(reason, payload)
+
+
+def text_of(payload: bytes) -> str:
+    """Return an entry for people to read; "" if it is none."""
+    try:
+        return str(HTTPAccessLogEntry.FromString(payload)).rstrip()
+    except DecodeError:
+        return ""
 
 
 def _subfields(payload: bytes, number: int) -> Iterator[bytes]:

@@ -3,24 +3,28 @@
 import argparse
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from aforo_meter.command_arguments import (
+    FAILED,
+    LEDGER_URL_HELP,
+    OK,
+    USAGE,
+    complain,
+    count,
+    ledger_url,
+    time_micros,
+)
 from aforo_meter.domain.completeness import Score, closed_before, scores, total
-from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of, micros_of
+from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.sessions import EndedBy, Session
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
 from aforo_meter.settings_consume import ConsumeSettings
-from aforo_meter.settings_types import ledger_url
 
-OK: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
 ROWS_SHOWN: Final = 50
 
 
@@ -32,12 +36,12 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     found = actions.add_parser("list", help="the ones seen last, first")
     found.add_argument("--tenant", help="of this tenant alone")
     found.add_argument("--open", action="store_true", help="only those that are not over")
-    found.add_argument("--limit", type=_count, default=ROWS_SHOWN, help="(default: %(default)s)")
+    found.add_argument("--limit", type=count, default=ROWS_SHOWN, help="(default: %(default)s)")
     show = actions.add_parser("show", help="one session")
     kill = actions.add_parser("kill", help="end one for good; who still uses it is told so")
     kill.add_argument("--dry-run", action="store_true", help="say what would be done")
     for action, run in ((found, _list), (show, _show), (kill, _kill)):
-        action.add_argument("--ledger-url", required=True, type=_ledger_url, help=_URL_HELP)
+        action.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
         action.set_defaults(run=lambda options, run=run: _run(options, run))
         if action is not kill:
             action.add_argument("--json", action="store_true", help="for programs")
@@ -46,19 +50,18 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
             action.add_argument("session")
 
 
-_URL_HELP: Final = "sqlite:////absolute/path/ledger.db"
-
-
 def _add_completeness(commands: Any) -> None:  # noqa: ANN401
     topic = ConsumeSettings.model_fields["kafka_topic"].default
     parser = commands.add_parser(
         "completeness", help="what was decided beside what was logged; fill what is missing"
     )
-    parser.add_argument("--ledger-url", required=True, type=_ledger_url, help=_URL_HELP)
+    parser.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
     parser.add_argument("--tenant", help="of this tenant alone")
-    parser.add_argument("--from", dest="since", type=_time, help="UTC (default: a day ago)")
-    parser.add_argument("--to", dest="until", type=_time, help="UTC, exclusive (default: now)")
-    parser.add_argument("--grace-s", type=_count, default=900, help="(default: %(default)s)")
+    parser.add_argument("--from", dest="since", type=time_micros, help="UTC (default: a day ago)")
+    parser.add_argument(
+        "--to", dest="until", type=time_micros, help="UTC, exclusive (default: now)"
+    )
+    parser.add_argument("--grace-s", type=count, default=900, help="(default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="judge hours that are open still, too")
     parser.add_argument("--all", action="store_true", help="list hours that are complete, too")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -84,7 +87,7 @@ def _run(options: argparse.Namespace, work: Work) -> int:
     try:
         return asyncio.run(opened())
     except (LedgerError, LedgerUnavailableError) as error:
-        return _complain(str(error), FAILED)
+        return complain(str(error), FAILED)
 
 
 async def _completeness(options: argparse.Namespace, ledger: Any) -> int:  # noqa: ANN401
@@ -92,7 +95,7 @@ async def _completeness(options: argparse.Namespace, ledger: Any) -> int:  # noq
     from aforo_meter.completeness_sql import SqlCompleteness  # noqa: PLC0415
 
     if options.apply and not (options.fill and options.bootstrap):
-        return _complain("--apply needs --fill, and --bootstrap: where Kafka is", USAGE)
+        return complain("--apply needs --fill, and --bootstrap: where Kafka is", USAGE)
     now_micros = time.time_ns() // 1000
     until = options.until if options.until is not None else now_micros
     since = options.since if options.since is not None else until - 24 * HOUR_MICROS
@@ -111,7 +114,7 @@ async def _completeness(options: argparse.Namespace, ledger: Any) -> int:  # noq
     if options.check and low:
         names = sorted({one.tenant_id or "(nobody)" for one in low})
         least = f"{_shown_bp(options.threshold)}"
-        return _complain(f"{len(low)} hours are below {least}: {', '.join(names[:20])}", FAILED)
+        return complain(f"{len(low)} hours are below {least}: {', '.join(names[:20])}", FAILED)
     return OK
 
 
@@ -135,7 +138,7 @@ async def _fill(options: argparse.Namespace, completeness: Any, judged: Sequence
                     one.events(), bootstrap=options.bootstrap, topic=options.topic
                 )
             except filling.FillError as error:
-                return _complain(str(error), FAILED)
+                return complain(str(error), FAILED)
         else:
             sent += sum(1 for _ in one.events())
     does = "sent; they count once consume has read them" if options.apply else "to send (--apply)"
@@ -229,7 +232,7 @@ async def _show(options: argparse.Namespace, ledger: Any) -> int:  # noqa: ANN40
 
     session = await SqlSessions(ledger).get(options.tenant, options.session)
     if session is None:
-        return _complain(_unknown(options), FAILED)
+        return complain(_unknown(options), FAILED)
     row = _session_row(session)
     lines = [f"{name:<12} {value}" for name, value in row.items() if value not in {None, ""}]
     print(json.dumps(row, indent=2) if options.json else "\n".join(lines))  # noqa: T201
@@ -242,7 +245,7 @@ async def _kill(options: argparse.Namespace, ledger: Any) -> int:  # noqa: ANN40
     sessions = SqlSessions(ledger)
     before = await sessions.get(options.tenant, options.session)
     if before is None:
-        return _complain(_unknown(options), FAILED)
+        return complain(_unknown(options), FAILED)
     name = f"session {options.session} of {options.tenant}"
     if before.killed_micros is not None:
         print(f"{name} was killed at {_minute(before.killed_micros)} UTC; nothing to do")  # noqa: T201
@@ -320,16 +323,6 @@ def _units(quantity_micros: int) -> str:
     return units.rstrip("0").rstrip(".")
 
 
-def _time(text: str) -> int:
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write 2026-11-26 or 2026-11-26T10:00"
-        ) from None
-    return micros_of(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
-
-
 def _percent(text: str) -> int:
     try:
         hundredths = Decimal(text) * 100
@@ -338,21 +331,3 @@ def _percent(text: str) -> int:
     if not 0 <= hundredths <= 10_000:  # noqa: PLR2004 - a whole, in hundredths of a percent
         raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 100")
     return int(hundredths)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
-    return int(text)
-
-
-def _ledger_url(text: str) -> str:
-    try:
-        return ledger_url(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"aforo-meter: {message}", file=sys.stderr)  # noqa: T201
-    return code

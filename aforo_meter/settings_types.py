@@ -1,6 +1,7 @@
 """Kinds of values that settings of several processes share, and what is wrong with the others."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator
@@ -10,6 +11,8 @@ from aforo_meter.listen import parse_address, parse_addresses
 
 PREFIX: Final = "AFORO_METER_"
 MIB: Final = 1024 * 1024
+
+Check = Callable[[str], str]
 
 
 def _listen(text: str) -> str:
@@ -25,14 +28,16 @@ def _metrics_listen(text: str) -> str:
     return text
 
 
-def _bootstrap(text: str) -> str:
+def bootstrap(text: str) -> str:
+    """Return where brokers are if it is written as such; ValueError says what is wrong."""
     for part in text.split(","):
         if not re.fullmatch(r"\s*[^\s:/][^\s/]*:\d{1,5}\s*", part):
             raise ValueError(f"{part!r} is not host:port; several are separated by commas")
     return text
 
 
-def _redis_url(text: str) -> str:
+def redis_url(text: str) -> str:
+    """Return where Redis is if it is written as such; ValueError says what is expected."""
     try:
         parse_url(text)
     except ValueError:
@@ -45,7 +50,7 @@ def _redis_url(text: str) -> str:
 
 
 def _optional_redis_url(text: str) -> str:
-    return _redis_url(text) if text else text
+    return redis_url(text) if text else text
 
 
 def ledger_url(text: str) -> str:
@@ -67,8 +72,8 @@ def _spool_directory(text: str) -> str:
 
 Listen = Annotated[str, AfterValidator(_listen)]
 MetricsListen = Annotated[str, AfterValidator(_metrics_listen)]
-Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Bootstrap = Annotated[str, AfterValidator(bootstrap)]
+RedisUrl = Annotated[str, AfterValidator(redis_url)]
 OptionalRedisUrl = Annotated[str, AfterValidator(_optional_redis_url)]
 LedgerUrl = Annotated[str, AfterValidator(ledger_url)]
 SpoolDirectory = Annotated[str, AfterValidator(_spool_directory)]

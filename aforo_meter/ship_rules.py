@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -17,8 +18,19 @@ from aforo_meter.metering_rules import RulesFollower
 from aforo_meter.settings_ship import ShipSettings
 
 
-def event_reader(settings: ShipSettings, metering: Metering | None = None) -> EventReader:
-    """Return what reads entries by these rules, or by the built-in ones."""
+def event_reader(
+    settings: ShipSettings,
+    metering: Metering | None = None,
+    *,
+    new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+) -> EventReader:
+    """Return what reads entries by these rules, or by the built-in ones.
+
+    Args:
+        settings: What operators set of it.
+        metering: The catalog's rules.
+        new_id: Makes the ids of events whose entries have none.
+    """
     return EventReader(
         Applied(metering or Metering(rules=_built_in(settings))),
         estimates=Estimates(
@@ -26,6 +38,7 @@ def event_reader(settings: ShipSettings, metering: Metering | None = None) -> Ev
             text_bytes_per_token=settings.text_bytes_per_token,
         ),
         continued_after_ms=settings.interim_every_ms,
+        new_id=new_id,
     )
 
 

@@ -308,7 +308,10 @@ class UsageEvent(message.Message):
 
 @typing.final
 class DeadLetter(message.Message):
-    """What could not be read. Kafka, topic aforo.usage.dlq.v1. Written by: ship, ingest, consume."""
+    """What could not be read. Kafka, topic aforo.usage.dlq.v1. Written by: ship, ingest, consume. Those
+    of stage "retried" are no letters: they say that the one at `partition` and `offset` of this same
+    topic was sent again. Written by: dlq retry.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -322,7 +325,7 @@ class DeadLetter(message.Message):
     reason: builtins.str
     """what is wrong, in a sentence"""
     stage: builtins.str
-    """"ship", "ingest" or "consume": who could not read it"""
+    """"ship", "ingest" or "consume": who could not read it; or "retried" """
     payload: builtins.bytes
     """as received"""
     topic: builtins.str

@@ -1,0 +1,69 @@
+"""What the arguments of several commands have in common: times, counts, places; and complaints."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+from aforo_meter import settings_types
+from aforo_meter.domain.periods import micros_of
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+
+LEDGER_URL_HELP: Final = "sqlite:////absolute/path/ledger.db"
+BOOTSTRAP_HELP: Final = "Kafka brokers to begin with: host:port, separated by commas"
+USAGE_TOPIC: Final = "aforo.usage.v1"
+DEAD_LETTER_TOPIC: Final = "aforo.usage.dlq.v1"
+
+
+class CommandError(Exception):
+    """A command can't do its work; the message says what to do about it, in one line."""
+
+
+def time_micros(text: str) -> int:
+    """Return Unix microseconds of an ISO time; UTC if it names no offset."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write 2026-11-26 or 2026-11-26T10:00"
+        ) from None
+    return micros_of(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
+
+
+def count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def ledger_url(text: str) -> str:
+    return _checked(settings_types.ledger_url, text)
+
+
+def bootstrap(text: str) -> str:
+    return _checked(settings_types.bootstrap, text)
+
+
+def redis_url(text: str) -> str:
+    return _checked(settings_types.redis_url, text)
+
+
+def _checked(check: settings_types.Check, text: str) -> str:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def complain(message: str, code: int) -> int:
+    print(f"aforo-meter: {message}", file=sys.stderr)  # noqa: T201
+    return code

@@ -1,0 +1,13 @@
+"""What operators run by hand beside the processes: import, dead letters, replay, search."""
+
+from typing import Any
+
+from aforo_meter import commands_dlq, commands_events, commands_import, commands_replay
+
+
+def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
+    """Add these commands to the others."""
+    commands_import.add(commands)
+    commands_dlq.add(commands)
+    commands_replay.add(commands)
+    commands_events.add(commands)
