@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
+from pydantic import ValidationError
 
 from aforo_meter import access_log
 from aforo_meter.batches import AHEAD_MICROS_MAX
@@ -122,8 +123,18 @@ def entry_text(letter: Letter) -> str:
 
 
 def ship_rules(bootstrap: str) -> MeteringRules:
-    """Return what ship excludes, by its variables as they are here; else by its defaults."""
-    settings = ShipSettings(kafka_bootstrap=bootstrap)
+    """Return what ship excludes, by its variables as they are here; else by its defaults.
+
+    Raises:
+        CommandError: One of its variables is wrong.
+    """
+    try:
+        settings = ShipSettings(kafka_bootstrap=bootstrap)
+    except ValidationError as error:
+        raise CommandError(
+            "AFORO_METER_SHIP_… is set and wrong, and says what is not metered; run:"
+            " aforo-meter check-config ship"
+        ) from error
     return MeteringRules(
         unmetered_paths=frozenset(settings.unmetered_paths),
         unmetered_statuses=frozenset(settings.unmetered_statuses),
