@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
+from pydantic import ValidationError
 
 from aforo_meter import access_log
 from aforo_meter.batches import AHEAD_MICROS_MAX
@@ -125,8 +126,18 @@ def entry_text(letter: Letter) -> str:
 
 
 def ship_settings(bootstrap: str) -> ShipSettings:
-    """Return what ship reads entries by, by its variables as they are here; else its defaults."""
-    return ShipSettings(kafka_bootstrap=bootstrap)
+    """Return what ship reads entries by, by its variables as they are here; else its defaults.
+
+    Raises:
+        CommandError: One of its variables is wrong.
+    """
+    try:
+        return ShipSettings(kafka_bootstrap=bootstrap)
+    except ValidationError as error:
+        raise CommandError(
+            "AFORO_METER_SHIP_… is set and wrong, and says what is not metered; run:"
+            " aforo-meter check-config ship"
+        ) from error
 
 
 def _as_it_was(payload: bytes, topic: str, *, now_micros: int | None) -> Outcome:

@@ -20,7 +20,7 @@ from tests.contract.consume_lab import (
     usage_event,
 )
 from tests.contract.tools_lab import dlq, ran
-from tests.unit.test_access_log import DECIDED, make_entry, make_message, with_broken_string
+from tests.unit.test_access_log import DECIDED, make_entry, make_message
 
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
@@ -164,7 +164,7 @@ async def test_letters_are_shown_decoded_as_far_as_possible(lab: ConsumeLab) -> 
     event = usage_event("acme", 4)
     sound = await put(lab, stage="consume", reason="r", payload=event.SerializeToString())
     logged = await put(lab, stage="ship", reason="r", payload=entry("acme", ""))
-    broken = with_broken_string(entry("acme", ""), b"/v1/chat/completions")
+    broken = entry("acme", "") + b"\xff\xff\xff\xff"
     torn = await put(lab, stage="ship", reason="not an HTTPAccessLogEntry", payload=broken)
 
     pages = [(await dlq(lab, "show", place)).out for place in (sound, logged, torn)]
