@@ -42,6 +42,14 @@ class Topics:
     dead_letters: str
 
 
+@dataclass(slots=True)
+class Stream:
+    """One stream of an Envoy, and how much came on it."""
+
+    reader: access_log.StreamReader
+    messages: int = 0
+
+
 def dead_letter(topics: Topics, *, reason: str, payload: bytes) -> Record:
     """Return the record that keeps what could not be read or written."""
     letter = usage_pb2.DeadLetter(
@@ -88,44 +96,52 @@ class AccessLogService:
         )
 
     async def _stream(self, _: object, context: Context) -> bytes:
-        reader = access_log.StreamReader(self._reader)
+        """Read a stream to its end, or to a lull while we drain.
+
+        Reading is a task of its own, which lasts as long as the stream. Envoy may leave at any
+        time, which cancels us, but not it: what has arrived by then is read before it ends.
+        """
+        stream = Stream(access_log.StreamReader(self._reader))
+        reading = asyncio.ensure_future(self._read(stream, context))
         draining = asyncio.ensure_future(self._draining.wait())
         self._metrics.streams += 1
+        reading.add_done_callback(self._left)
         try:
-            while True:
-                read = asyncio.ensure_future(context.read())
-                try:
-                    await self._arrived(read, draining)
-                finally:
-                    # Envoy may leave at any time, which cancels us: what was read by then must be
-                    # in the outflow, not in our hands.
-                    ended = not self._keep(reader, read)
-                if ended:
-                    return access_log.CLOSING_RESPONSE
-                if not self._outflow.has_room:
-                    await self._outflow.room()
+            await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                await self._lull(stream, reading)
+                reading.cancel()
         finally:
-            self._metrics.streams -= 1
             draining.cancel()
+        return access_log.CLOSING_RESPONSE
 
-    async def _arrived(self, read: asyncio.Future[Any], draining: asyncio.Future[Any]) -> None:
-        """Wait for a message; while draining only for a lull."""
-        await asyncio.wait({read, draining}, return_when=asyncio.FIRST_COMPLETED)
-        if draining.done() and not read.done():
-            left_s = self._close_at_s - asyncio.get_running_loop().time()
-            await asyncio.wait({read}, timeout=max(0.0, min(LULL_S, left_s)))
+    async def _read(self, stream: Stream, context: Context) -> None:
+        """Put what arrives into the outflow, a message at a time."""
+        while (payload := await context.read()) is not END:
+            stream.messages += 1
+            self._keep(stream.reader, payload)
+            if not self._outflow.has_room:
+                await self._outflow.room()
 
-    def _keep(self, reader: access_log.StreamReader, read: asyncio.Future[Any]) -> bool:
-        """Put what a message says into the outflow; return whether there was a message."""
-        if not read.done():
-            read.cancel()
-            return False
-        if read.cancelled() or read.exception() is not None or read.result() is END:
-            return False
-        self._outflow.add([self._record(one) for one in reader.read(read.result())])
+    def _left(self, reading: asyncio.Future[None]) -> None:
+        self._metrics.streams -= 1
+        # That Envoy left is no error of ours; anything else would be.
+        error = None if reading.cancelled() else reading.exception()
+        if error is not None and not isinstance(error, grpc.aio.BaseError | grpc.RpcError):
+            log.error("a stream ended with an error", exc_info=error)
+
+    async def _lull(self, stream: Stream, reading: asyncio.Future[None]) -> None:
+        """Wait until nothing has come for a while, or it is late."""
+        loop = asyncio.get_running_loop()
+        seen = -1
+        while seen != stream.messages and loop.time() < self._close_at_s:
+            seen = stream.messages
+            await asyncio.wait({reading}, timeout=LULL_S)
+
+    def _keep(self, reader: access_log.StreamReader, payload: bytes) -> None:
+        self._outflow.add([self._record(one) for one in reader.read(payload)])
         self._metrics.count(reader.counts)
         reader.counts.clear()
-        return True
 
     def _record(self, reading: access_log.Reading) -> Record:
         if isinstance(reading, access_log.Event):

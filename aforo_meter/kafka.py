@@ -11,8 +11,9 @@ import contextlib
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import structlog
@@ -101,7 +102,7 @@ class Partitioner:
         self._turn = 0
 
     def partition_of(self, key: bytes | None, partitions: Sequence[int]) -> int:
-        """Return one of `partitions`, in ascending order. Records without a key take turns."""
+        """Return one of `partitions`, in ascending order; without a key, the next one."""
         if key is None:
             self._turn += 1
             return partitions[self._turn % len(partitions)]
@@ -215,24 +216,17 @@ class KafkaWriter:
 
     async def _attempt(self, records: Sequence[Record]) -> list[Stuck]:
         """Send records; return those that Kafka did not take, in order for each partition."""
-        lines: dict[tuple[str, int], list[Record]] = {}
         try:
             producer = await self._connected()
-            partitions = {
-                topic: sorted(await producer.partitions_for(topic))
-                for topic in {record.topic for record in records}
-            }
+            lines = self._lines(
+                records,
+                {
+                    topic: sorted(await producer.partitions_for(topic))
+                    for topic in {record.topic for record in records}
+                },
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the records stay and wait.
             return [Stuck(error, records, 0)]
-        partition_of = self._partitioner.partition_of
-        for record in records:
-            topic, key, _ = record
-            place = (topic, partition_of(key, partitions[topic]))
-            line = lines.get(place)
-            if line is None:
-                lines[place] = [record]
-            else:
-                line.append(record)
         sending = [self._send_line(producer, *place, line) for place, line in lines.items()]
         stuck = [one for one in await asyncio.gather(*sending) if one is not None]
         # A refused batch leaves a gap in the sequence numbers of an idempotent producer, a fenced
@@ -241,6 +235,23 @@ class KafkaWriter:
         if any(not getattr(one.error, "retriable", False) for one in stuck):
             await self._disconnect()
         return stuck
+
+    def _lines(
+        self, records: Sequence[Record], partitions: Mapping[str, Sequence[int]]
+    ) -> dict[tuple[str, int], list[Record]]:
+        """Return the records of each topic and partition, in order."""
+        lines: dict[tuple[str, int], list[Record]] = {}
+        # A group has far fewer keys than records: each is looked up once.
+        by_key: dict[str, dict[bytes | None, list[Record]]] = {topic: {} for topic in partitions}
+        for record in records:
+            keys = by_key[record[0]]
+            line = keys.get(record[1])
+            if line is None:
+                partition = self._partitioner.partition_of(record[1], partitions[record[0]])
+                line = lines.setdefault((record[0], partition), [])
+                keys[record[1]] = line
+            line.append(record)
+        return lines
 
     async def _send_line(
         self,
@@ -272,13 +283,13 @@ class KafkaWriter:
         now_ms = int(time.time() * 1000)
         room = self._batch_bytes
         count = 0
-        for index in range(begin, len(records)):
-            record = records[index]
-            size = _size(record)
+        size_max = self._connection.record_bytes_max
+        for _, key, value in islice(records, begin, None):
+            size = len(value) + RECORD_OVERHEAD_BYTES + (len(key) if key else 0)
             room -= size
-            if count and (room < 0 or size > self._connection.record_bytes_max):
+            if count and (room < 0 or size > size_max):
                 break
-            if append(timestamp=now_ms, key=record.key, value=record.value) is None:
+            if append(timestamp=now_ms, key=key, value=value) is None:
                 break
             count += 1
         batch.close()

@@ -228,6 +228,19 @@ async def test_a_client_that_leaves_takes_nothing_with_it(kafka_server: KafkaSer
         await eventually(lambda: lab.metric("aforo_ship_streams") == 0)
 
 
+async def test_what_arrived_before_a_client_vanished_is_read(kafka_server: KafkaServer) -> None:
+    async with ship_lab(kafka_server.bootstrap) as lab:
+        for _ in range(20):
+            async with lab.stream() as stream:  # Cancelled at its end, as when Envoy is killed.
+                for _ in range(5):
+                    await stream.write(make_message(make_entry()))
+                await eventually(lambda: lab.metric("aforo_ship_streams") == 1)
+            await eventually(lambda: lab.metric("aforo_ship_streams") == 0)
+        read = int(lab.metric('aforo_ship_entries_total{as="event"}'))
+        assert len(await lab.arrived(read)) == read
+        assert "error" not in lab.program.log_text()
+
+
 async def test_a_socket_that_a_killed_ship_left_behind_is_taken_over(
     kafka_server: KafkaServer,
 ) -> None:
