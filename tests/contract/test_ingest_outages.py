@@ -145,6 +145,31 @@ async def test_without_kafka_clients_are_told_to_come_again_and_nothing_is_promi
             assert await lab.metric('aforo_ingest_events_total{as="accepted"}') == 2
 
 
+async def test_with_a_spool_clients_are_answered_without_kafka_and_a_kill_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    spool = tmp_path / "spool"
+    with KafkaServer(log_dir=tmp_path) as kafka:
+        async with a_lab(kafka.bootstrap, tmp_path, spool_dir=str(spool)) as lab:
+            tenant = lab.tenant("spooled")
+            before, meanwhile = event(tenant), [event(tenant) for _ in range(50)]
+            assert (await lab.batch(before)).counts == (1, 0, 0)
+            await lab.meters_are(tenant, {"api.calls": 1})
+
+            kafka.freeze()
+            try:
+                for one in meanwhile:
+                    assert (await lab.batch(one)).counts == (1, 0, 0)
+                lab.program.kill()
+                # A client that did not hear the last answer sends that event again.
+                await asyncio.to_thread(lab.program.start)
+                assert (await lab.batch(meanwhile[-1])).counts == (1, 0, 0)
+            finally:
+                kafka.thaw()
+
+            await lab.meters_are(tenant, {"api.calls": 51})
+
+
 async def test_it_starts_without_kafka_and_goes_on_when_there_is_one(tmp_path: Path) -> None:
     kafka = KafkaServer(log_dir=tmp_path)
     with kafka:
