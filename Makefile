@@ -65,7 +65,7 @@ RESTARTS ?= 20
 restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
 	AFORO_TEST_RESTARTS=$(RESTARTS) AFORO_TEST_PATIENT=$(PATIENT) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
 
-bench-meter: $(STAMP) ## measure metering: entries to Kafka and to the spool, memory, what Envoy's access log adds
+bench-meter: $(STAMP) ## measure metering: entries to Kafka and to the spool, ingest, memory, what Envoy's access log adds
 	$(BIN)/python -m bench.meter $(BENCH_ARGS)
 
 fix: $(STAMP) ## let ruff repair and format

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import meter_latency, meter_ship, musts
+from bench import ingest, meter_latency, meter_ship, musts
 from bench.__main__ import write
 from bench.musts import Must
 
@@ -40,7 +40,7 @@ def main() -> int:
         description=__doc__,
         epilog='example: make bench-meter BENCH_ARGS="--only ship"',
     )
-    parser.add_argument("--only", choices=["ship", "latency", "memory"], help="one part")
+    parser.add_argument("--only", choices=["ship", "ingest", "latency", "memory"], help="one part")
     parser.add_argument("--rounds", type=int, default=3, help="turns of ship and spool")
     parser.add_argument("--latency-rounds", type=int, default=15, help="turns of the two Envoys")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a timed round")
@@ -49,6 +49,8 @@ def main() -> int:
     result: dict[str, Any] = {}
     if options.only in (None, "ship"):
         result |= meter_ship.run(rounds=options.rounds, duration_s=options.seconds)
+    if options.only in (None, "ingest"):
+        result |= ingest.run()
     if options.only in (None, "latency"):
         result |= meter_latency.run(rounds=options.latency_rounds, duration_s=options.seconds)
     if options.only in (None, "memory"):
