@@ -14,7 +14,6 @@ from aforo_meter.domain.ingest_fields import (
     SNAKE,
     TEXT_UNITS_MAX,
     Boundary,
-    ExecutionStatus,
 )
 from aforo_meter.domain.ingest_metrics import AGENT_SESSIONS, Metric
 from aforo_meter.domain.ingest_values import (
@@ -27,6 +26,7 @@ from aforo_meter.domain.ingest_values import (
     shown,
     text_of,
 )
+from aforo_meter.domain.outcomes import ExecutionStatus
 from aforo_meter.domain.paths import plain_path, template_of
 from aforo_meter.domain.tokens import ReportedTokens, split_tokens
 from aforo_meter.domain.usage import LLM_INPUT, LLM_OUTPUT, UNITS_MAX, clip

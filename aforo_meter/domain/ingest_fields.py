@@ -84,22 +84,6 @@ PRODUCTS: Final[Mapping[str, Product]] = {
 }
 
 
-class ExecutionStatus(StrEnum):
-    """What became of the work itself, as its client says."""
-
-    SUCCESS = "SUCCESS"
-    PARTIAL = "PARTIAL"
-    TIMEOUT = "TIMEOUT"
-    ERROR = "ERROR"
-    VALIDATION_FAILED = "VALIDATION_FAILED"
-    FAILED = "FAILED"
-    FAILURE = "FAILURE"
-    CANCELLED = "CANCELLED"
-    PENDING = "PENDING"
-    BLOCKED = "BLOCKED"
-    HITL_REQUIRED = "HITL_REQUIRED"
-
-
 class Boundary(StrEnum):
     """What an event says of its session. All of them are heartbeats: they are never billed."""
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from aforo_meter.domain.ingest import Reading
-from aforo_meter.domain.ingest_fields import Boundary, ExecutionStatus
+from aforo_meter.domain.ingest_fields import Boundary
 from aforo_meter.domain.ingest_values import MICROS_PER_UNIT
+from aforo_meter.domain.outcomes import ExecutionStatus
 from aforo_meter.ingest.durable import Record
 from aforo_proto import usage_pb2
 

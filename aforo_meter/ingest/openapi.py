@@ -14,8 +14,8 @@ from aforo_meter.domain.ingest_fields import (
     REQUIRED,
     TEXT_UNITS_MAX,
     Boundary,
-    ExecutionStatus,
 )
+from aforo_meter.domain.outcomes import ExecutionStatus
 from aforo_meter.domain.usage import UNITS_MAX
 from aforo_meter.ingest.bodies import BODY_BYTES_MAX
 

@@ -14,10 +14,10 @@ from aforo_meter.domain.ingest_fields import (
     REQUIRED,
     TEXT_UNITS_MAX,
     Boundary,
-    ExecutionStatus,
     snake,
 )
 from aforo_meter.domain.ingest_values import Rejection
+from aforo_meter.domain.outcomes import ExecutionStatus
 from tests.ingest_samples import RULES, event, read
 
 UNIT = 1_000_000
