@@ -86,7 +86,7 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting may be.
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
-    return _without_password(str(value))
+    return "" if value is None else _without_password(str(value))
 
 
 def _without_password(url: str) -> str:

@@ -94,7 +94,7 @@ class ShipSettings(BaseSettings):
     rules_poll_ms: int = Field(default=1000, ge=10)
     """How often to look for changed metering rules."""
 
-    rules_file: Path | None = None
+    rules_file: Annotated[Path | None, BeforeValidator(lambda path: path or None)] = None
     """Where the last known metering rules are kept for a start without Redis. Empty: in the
     spool's directory, if there is one."""
 

@@ -20,9 +20,9 @@ DELIMITERS: Final = ",;\t|"
 
 REMEDIES: Final[Mapping[str, str]] = {
     "customerId": "write the id of a tenant that the catalog has",
-    "metricName": "write a meter of the catalog, or an alias; `aforo-admin show` lists them",
+    "metricName": "write a meter of the catalog, or an alias (docs/catalog.md: meters)",
     "quantity": "write a plain number above 0, with a point and no thousands separators",
-    "occurredAt": "write 2026-11-26T10:00:00Z or Unix seconds; --age-days allows older ones",
+    "occurredAt": "write 2026-11-26T10:00:00Z or Unix seconds; if it is too old, --age-days",
     "idempotencyKey": "shorten it, or leave it out: then the file and the line make the id",
     "executionStatus": "write one of the listed words, or leave it out",
     "metadata": "write a JSON object; in CSV, double the quotes in it",
