@@ -53,6 +53,11 @@ class LedgerLook:
         self._stuck: asyncio.Future[set[Pair]] | None = None
         self._complaint = ""
 
+    @property
+    def there(self) -> bool:
+        """Is the ledger where it should be? So too if there is none to ask."""
+        return self._path is None or self._path.is_file()
+
     async def seen(self, events: Collection[Pair]) -> set[Pair]:
         """Return those (tenant, event id) that the ledger has; none if it does not answer."""
         return await self._ask(SEEN, events)

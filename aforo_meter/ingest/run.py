@@ -50,6 +50,11 @@ async def run(settings: IngestSettings) -> int:
     async with contextlib.AsyncExitStack() as stack:
         link = RedisLink(await stack.enter_async_context(_redis(settings)))
         ledger = LedgerLook(settings.ledger_url)
+        if not ledger.there:
+            log.warning(
+                "there is no ledger to ask: clients are not told of duplicates until there is one",
+                run=f"aforo-meter migrate --ledger-url {settings.ledger_url}",
+            )
         stack.callback(ledger.close)
         names, sessions = MetricNames(link), Sessions(ledger)
         outflow, writer = _outflow(settings)

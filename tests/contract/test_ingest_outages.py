@@ -114,6 +114,7 @@ async def test_without_the_ledger_events_are_taken_and_it_counts_them_once(
             lab.port, here = port, lab.port
             assert (await lab.batch(first, second, event(tenant))).counts == (3, 0, 0)
             lab.port = here
+            assert "aforo-meter migrate --ledger-url sqlite:////nowhere" in other.log_text()
             assert "the ledger does not answer" in other.log_text()
         finally:
             await asyncio.to_thread(other.stop)
