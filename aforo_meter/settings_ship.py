@@ -60,7 +60,7 @@ class ShipSettings(BaseSettings):
     spool_fsync_ms: int = Field(default=1000, ge=10)
     """How soon the disk itself has what Kafka has not, for power cuts. SIGKILL loses nothing."""
 
-    buffer_events_max: int = Field(default=100_000, ge=1)
+    buffer_events_max: int = Field(default=50_000, ge=1)
     """Events held in memory. When it is full, and there is no spool or the spool is full too,
     Envoy's streams are no longer read."""
 

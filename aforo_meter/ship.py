@@ -40,6 +40,8 @@ async def run(settings: ShipSettings) -> int:
         ListenError: An address is in use or can't be listened on.
         SpoolError: The directory of the spool can't be used.
     """
+    process.look_for_garbage_rarely()
+    process.give_way()
     stop = process.stop_on_signals()
     outflow = open_outflow(
         settings.spool_dir,

@@ -199,6 +199,6 @@ def samples(program: Program, *, duration_s: float) -> list[float]:
 
 
 def growth(found: list[float]) -> float:
-    """Return how much higher the last third is than the one before."""
-    third = len(found) // 3
-    return statistics.median(found[-third:]) - statistics.median(found[-2 * third : -third])
+    """Return how much higher the last eighth is than the one before."""
+    part = len(found) // 8
+    return statistics.median(found[-part:]) - statistics.median(found[-2 * part : -part])
