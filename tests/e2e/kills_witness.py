@@ -5,17 +5,14 @@ reads by its place in its spool, and the numbers go on over restarts; they are r
 while it is dead. Its own counter, asked right before each kill, must not say more.
 """
 
-import asyncio
-import contextlib
 import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -26,6 +23,7 @@ from lab.servers import ask_tcp
 from lab.stack import PARTITIONS, Stack, run_aforo
 
 USAGE, DEAD_LETTERS = "aforo.usage.v1", "aforo.usage.dlq.v1"
+IDLE_MS = 1000
 METRICS = b"GET /metrics HTTP/1.0\r\n\r\n"
 
 
@@ -106,47 +104,43 @@ def on_disk(spool: Path) -> tuple[int, list[Record]]:
 class KafkaContent:
     """All that is in the topics."""
 
+    ends: dict[int, int]  # The usage topic's, by partition, of those that hold something.
     events: Counter[Identity]  # How often each is there: retries repeat.
     paths: dict[str, set[str]]  # Which paths, by tenant.
     dead_letters: int
 
 
 async def read_kafka(bootstrap: str) -> KafkaContent:
+    """Read both topics until nothing comes: of their ends the lab's broker says other than it has.
+
+    Whoever wants to be sure compares with the ledger's positions, or looks twice.
+    """
     events: Counter[Identity] = Counter()
     paths: dict[str, set[str]] = {}
-    async with _consumer(bootstrap) as consumer:
-        ends = await consumer.end_offsets(_places(USAGE))
-        letters = await consumer.end_offsets(_places(DEAD_LETTERS))
-        consumer.assign(list(ends))
-        while any([await consumer.position(place) < end for place, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
+    ends: dict[int, int] = {}
+    dead_letters = 0
+    places = [
+        TopicPartition(topic, number)
+        for topic in (USAGE, DEAD_LETTERS)
+        for number in range(PARTITIONS)
+    ]
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign(places)
+        while batches := await consumer.getmany(timeout_ms=IDLE_MS):
+            for place, records in batches.items():
+                if place.topic == DEAD_LETTERS:
+                    dead_letters += len(records)
+                    continue
+                ends[place.partition] = records[-1].offset + 1
                 for record in records:
                     event = UsageEvent.FromString(record.value)
                     events[Identity(event.tenant_id, event.event_id)] += 1
                     paths.setdefault(event.tenant_id, set()).add(event.dimensions.path)
-    return KafkaContent(events=events, paths=paths, dead_letters=sum(letters.values()))
-
-
-async def kafka_ends(bootstrap: str) -> dict[int, int]:
-    """Return the usage topic's ends, by partition."""
-    async with _consumer(bootstrap) as consumer:
-        ends = await consumer.end_offsets(_places(USAGE))
-    return {place.partition: end for place, end in ends.items()}
-
-
-@contextlib.asynccontextmanager
-async def _consumer(bootstrap: str) -> AsyncIterator[Any]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        yield consumer
     finally:
-        await asyncio.sleep(0)  # One that is stopped before its tasks began would raise.
         await consumer.stop()
-
-
-def _places(topic: str) -> list[TopicPartition]:
-    return [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    return KafkaContent(ends=ends, events=events, paths=paths, dead_letters=dead_letters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
