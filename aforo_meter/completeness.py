@@ -39,7 +39,11 @@ class Completeness(Protocol):
         """Return scores by tenant and hour, all features together; of decisions alone."""
 
     async def basis(self, tenant_id: str, feature: str, hours: PeriodMicros) -> Basis:
-        """Return what the calls used that did arrive."""
+        """Return what the calls used that did arrive.
+
+        Nothing where that can't be told: of calls that need no feature, if the tenant's usage is
+        reported by others too.
+        """
 
     async def leave(self, tenant_id: str, alert: Alert, *, now_micros: int) -> bool:
         """Leave an alert in the outbox; False if it was left before."""

@@ -9,14 +9,17 @@ from typing import Any, Final
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from aforo_meter import access_log
 from aforo_meter.batches import AHEAD_MICROS_MAX
 from aforo_meter.command_arguments import CommandError
+from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.dlq import Letter
+from aforo_meter.domain.metering import Metering
 from aforo_meter.records import Record
 from aforo_meter.settings_ship import ShipSettings
-from aforo_meter.ship_rules import event_reader
+from aforo_meter.ship_rules import event_reader, rules_now
 from aforo_meter.shown_events import event_of
 from aforo_meter.wire import UnreadableEventError, usage_of
 from aforo_proto import usage_pb2
@@ -49,6 +52,7 @@ def attempt(
     letters_topic: str,
     settings: ShipSettings,
     now_micros: int,
+    metering: Metering | None = None,
 ) -> Outcome:
     """Read a letter again, as those who could not do now.
 
@@ -58,6 +62,7 @@ def attempt(
         letters_topic: A part of the ids of events that have none of their own.
         settings: Ship's, for what counts as usage.
         now_micros: To tell what is too far ahead.
+        metering: The catalog's rules, as ship follows them; None: the built-in ones hold.
     """
     said = letter.letter
     from_access_log = said.stage == "ship" and not said.reason.startswith(TOO_LARGE)
@@ -69,7 +74,7 @@ def attempt(
     def next_id() -> str:
         return f"dlq:{letters_topic}:{letter.place}:{next(numbers)}"
 
-    events = event_reader(settings, new_id=next_id)
+    events = event_reader(settings, metering, new_id=next_id)
     reader = access_log.StreamReader(access_log.Reader(events))
     message = said.payload if said.reason == WHOLE_MESSAGE else _wrapped(said.payload)
     readings = list(reader.read(message))
@@ -137,6 +142,20 @@ def ship_settings(bootstrap: str) -> ShipSettings:
         raise CommandError(
             "AFORO_METER_SHIP_… is set and wrong, and says what is not metered; run:"
             " aforo-meter check-config ship"
+        ) from error
+
+
+async def catalog_rules(settings: ShipSettings) -> Metering | None:
+    """Return the rules that ship follows; None where those built in hold.
+
+    Raises:
+        CommandError: They can't be had: by others a letter would count otherwise than its call.
+    """
+    try:
+        return await rules_now(settings)
+    except (RedisError, OSError, LookupError, UnreadableError) as error:
+        raise CommandError(
+            f"the metering rules, at AFORO_METER_SHIP_REDIS_URL, can't be had: {error}"
         ) from error
 
 

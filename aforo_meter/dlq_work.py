@@ -90,6 +90,7 @@ async def _each(
     sender: Sender | None,
 ) -> int:
     settings = dlq_retry.ship_settings(options.bootstrap)
+    metering = await dlq_retry.catalog_rules(settings) if content is None else None
     sound = wrong = 0
     missing = set(options.places)
     async for letter in _chosen(options, reader, done):
@@ -99,7 +100,9 @@ async def _each(
             outcome = dlq_retry.edited(letter, content, **names)
         else:
             now = _now_micros()
-            outcome = dlq_retry.attempt(letter, **names, settings=settings, now_micros=now)
+            outcome = dlq_retry.attempt(
+                letter, **names, settings=settings, now_micros=now, metering=metering
+            )
         if sender is not None and outcome.is_sound:
             await _send(sender, letter, outcome.records, options.dead_letter_topic)
         does = "sent" if sender is not None else "would be sent"

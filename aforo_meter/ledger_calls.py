@@ -71,6 +71,7 @@ class CallsWriting:
             interim=usage.call.interim,
             estimated=usage.call.estimated,
             weight_units=usage.weight_units,
+            is_whole=usage.from_gateway and not usage.call.interim,
         )
         after, changes = tell(before, told)
         is_logged = usage.logged is not None and usage.from_gateway and not was_logged

@@ -44,6 +44,7 @@ class Told:
     interim: bool
     estimated: bool
     weight_units: int = 1
+    is_whole: bool = False  # The gateway's end: what it does not name, the call has not used.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,8 @@ def tell(call: Call, told: Told) -> tuple[Call, dict[ChargeKey, Change]]:
     - A total so far raises what is counted of its meter, never lowers it, and adds nothing once the
       end is known. It never counts a call.
     - What is told of the whole call takes the place of totals so far, meter by meter; the larger
-      figure holds.
+      figure holds. Totals so far of meters that the gateway's end does not name go: by the rules
+      the call was no usage of theirs, as if they had come after it.
     - A true figure takes the place of an estimate, family by family: what is said of one `llm.`
       meter replaces all that was estimated of `llm.`; bytes, which it may not know, stay. An
       estimate that comes after the true figure changes nothing.
@@ -82,6 +84,8 @@ def tell(call: Call, told: Told) -> tuple[Call, dict[ChargeKey, Change]]:
                 del parts[key]
         for key, quantity_micros in charges.items():
             _raise(parts, key, quantity_micros, certainty=certainty, weight=told.weight_units)
+    if told.is_whole:
+        parts = {key: one for key, one in parts.items() if one.certainty > Certainty.INTERIM}
     return Call(ended=call.ended or not told.interim, parts=parts), _changes(call.parts, parts)
 
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from aforo_meter.domain.cloudevents import is_json
 from aforo_meter.domain.ingest import UNKNOWN_METRIC
 from aforo_meter.domain.ingest_fields import ASYNC_BATCH_EVENTS_MAX, BATCH_EVENTS_MAX
-from aforo_meter.domain.ingest_values import Rejection, quantity_micros, text_of
+from aforo_meter.domain.ingest_values import Rejection, quantity_micros, shown, text_of
 from aforo_meter.ingest import codec, openapi, quota
 from aforo_meter.ingest.bodies import Budget, Upload
 from aforo_meter.ingest.cloud_http import binary_event, cloud_events
@@ -194,7 +194,7 @@ async def _cloud(api: Api, request: Request, upload: Upload) -> Response:
 
 async def _quota_check(api: Api, request: Request, upload: Upload) -> Response:
     try:
-        await _key(api, request, ingest=False)
+        key = await _key(api, request, ingest=False)
     except RedisAwayError:
         return _wrapped(200, quota.allow("the key can't be looked up at the moment"))
     body = _decoded(await _body(api, request, upload))
@@ -209,6 +209,8 @@ async def _quota_check(api: Api, request: Request, upload: Upload) -> Response:
         raise ProblemError(400, str(rejection)) from None
     if not customer_id:
         raise ProblemError(400, "customerId: is required")
+    if not key.may_report(customer_id):  # Whose usage it may not report it is told nothing of.
+        return _wrapped(200, quota.allow(f"this key may not ask about {shown(customer_id)}"))
     question = quota.Question(
         customer_id=customer_id, metric_name=metric_name, wanted_micros=wanted_micros
     )

@@ -338,6 +338,21 @@ async def test_where_nothing_of_the_hour_arrived_the_day_is_gone_by(lab: Lab) ->
     assert (found["stranger"].hours, found["stranger"].totals()) == (0, {})
 
 
+@pytest.mark.parametrize("event_id", ["ik:a", "ce:b", "im:c"])
+async def test_usage_that_others_report_is_no_basis_for_lost_calls(lab: Lab, event_id: str) -> None:
+    """Neither names features: a million reported calls are not what one lost call was."""
+    await lab.completeness.keep_decided([Decided(NOW, "acme", "", "allow", "p1", 3)])
+    open_to_all = LoggedKey(NOW, "acme", "", "allow")
+    await lab.log(*(logged(f"e{number}", logged=open_to_all, features=()) for number in range(2)))
+    (before,) = [one async for one in fillings(lab.completeness, await lab.scores())]
+    await lab.log(used(event_id, 1_000_000, tenant="acme", features=()))
+
+    (after,) = [one async for one in fillings(lab.completeness, await lab.scores())]
+
+    assert (before.hours, before.totals()) == (1, {"api.calls": 1_000_000})
+    assert (after.hours, after.totals()) == (0, {})
+
+
 def command(file: LedgerFile, *arguments: str) -> list[str]:
     span = ("--from", "2026-11-05T04:00", "--to", "2026-11-05T05:00")
     return ["completeness", "--ledger-url", file.url, *span, *arguments]

@@ -392,6 +392,23 @@ async def checked(lab: IngestLab, tenant: str, **fields: Any) -> dict[str, Any]:
     return answer.data
 
 
+async def test_a_key_for_some_tenants_is_told_nothing_of_the_quotas_of_others(
+    lab: IngestLab,
+) -> None:
+    mine, other = (lab.tenant(name, quotas=hour_quota(0)) for name in ("asks", "asked"))
+    lab.allow("curious", tenants=[mine], scopes=[QUOTAS])
+
+    own, others = [
+        (await lab.post("/v1/quota/check", {"customerId": name}, key="curious"))
+        for name in (mine, other)
+    ]
+
+    assert (own.data["decision"], own.data["limit"]) == ("DENY", 0)
+    assert (others.status, others.data["decision"], others.data["limit"]) == (200, "ALLOW", None)
+    assert others.data["tierName"] is None
+    assert "may not ask" in others.data["reason"]
+
+
 async def test_a_quota_check_tells_what_gateway_and_ledger_have_counted(lab: IngestLab) -> None:
     tenant = lab.tenant("quota", quotas=hour_quota(100))
     hour_s = int(time.time()) // 3600 * 3600

@@ -96,6 +96,21 @@ async def test_a_call_is_logged_once_and_not_before_its_end(
     assert file.rows(logged) == [("allow", 1)]
 
 
+async def test_a_long_call_that_was_no_usage_at_its_end_costs_nothing(
+    ledger: SqlLedger, file: LedgerFile
+) -> None:
+    for call, events in (("d1", ("i1", "e1")), ("d2", ("e2", "i2"))):
+        for at, event_id in enumerate(events):
+            under_way = event_id.startswith("i")
+            measures = ((BYTES_RESPONSE, 60),) if under_way else ()
+            one = told(event_id, *measures, call=call, interim=under_way)
+            await ledger.apply(batch([one], at=2 * int(call[1]) + at))
+
+    assert meters(file) == {}
+    assert set(file.kept_cogs().values()) == {0}
+    assert file.rows("SELECT calls FROM logged") == [(2,)]
+
+
 async def test_an_intervention_is_counted_with_the_end_alone(
     ledger: SqlLedger, file: LedgerFile
 ) -> None:

@@ -9,13 +9,18 @@ from redis.asyncio import Redis
 
 from aforo_admin.catalog_yaml import read_text
 from aforo_admin.read_model import build
+from aforo_meter import dlq_retry
 from aforo_meter.access_log import Reader
+from aforo_meter.command_arguments import CommandError
 from aforo_meter.contract_messages import UnreadableError
+from aforo_meter.dlq import Letter, Place
 from aforo_meter.domain.metering import Applied, Metering, Quantity, built_in_rules
 from aforo_meter.event_reading import EventReader
 from aforo_meter.metering_messages import metering_of
 from aforo_meter.metering_rules import RulesFollower
-from aforo_proto import metering_pb2
+from aforo_meter.settings_ship import ShipSettings
+from aforo_meter.ship_rules import event_reader
+from aforo_proto import metering_pb2, usage_pb2
 from lab.servers import KafkaServer, eventually
 from tests.contract.ship_lab import make_entry, make_message, ship_lab
 
@@ -159,3 +164,48 @@ async def test_streams_under_way_read_by_the_new_rules() -> None:
     await asyncio.sleep(0)
 
     assert reader.quick is not way
+
+
+async def test_a_dead_letter_counts_by_the_catalogs_rules(redis_url: str) -> None:
+    settings = ShipSettings(kafka_bootstrap="kafka:9092", redis_url=redis_url)
+    letter = usage_pb2.DeadLetter(
+        stage="ship", reason="some", payload=make_entry().SerializeToString()
+    )
+    with pytest.raises(CommandError, match=r"aforo:v1:metering is missing"):
+        await dlq_retry.catalog_rules(settings)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.mset(values())
+
+    found = dlq_retry.attempt(
+        Letter(place=Place(0, 1), letter=letter),
+        topic="usage",
+        letters_topic="letters",
+        settings=settings,
+        metering=await dlq_retry.catalog_rules(settings),
+        now_micros=0,
+    )
+
+    (record,) = found.records
+    told = usage_pb2.UsageEvent.FromString(record.value)
+    meters = {one.meter for one in told.measures}
+    assert "things.read" in meters
+    assert "api.calls" not in meters
+
+
+async def test_a_dead_letter_counts_by_the_built_in_rules_where_ship_has_no_redis() -> None:
+    assert await dlq_retry.catalog_rules(ShipSettings(kafka_bootstrap="kafka:9092")) is None
+
+
+async def test_rules_that_can_not_be_had_are_not_guessed(redis_url: str) -> None:
+    settings = ShipSettings(kafka_bootstrap="kafka:9092", redis_url=redis_url)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set("aforo:v1:metering", b"\xff")
+    with pytest.raises(CommandError, match="can't be had"):
+        await dlq_retry.catalog_rules(settings)
+
+
+def test_the_end_says_a_little_early_that_totals_may_have_come_before() -> None:
+    """Envoy's first total may come before its interval is over, by the clock of the request."""
+    reader = event_reader(ShipSettings(kafka_bootstrap="kafka:9092", interim_every_ms=30_000))
+
+    assert reader.continued_after_ms == 27_000

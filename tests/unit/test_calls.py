@@ -23,12 +23,14 @@ def told(
     estimated: bool = False,
     model: str = "",
     weight: int = 1,
+    is_whole: bool = False,
 ) -> Told:
     return Told(
         charges=[(key(meter, model=model), quantity) for meter, quantity in charges],
         interim=interim,
         estimated=estimated,
         weight_units=weight,
+        is_whole=is_whole,
     )
 
 
@@ -92,10 +94,27 @@ def test_the_end_brings_totals_to_the_row_that_it_names() -> None:
     assert rows.models() == {(BYTES_RESPONSE, "gpt-4o"): 120}
 
 
-def test_an_end_without_usage_leaves_what_was_used_before() -> None:
+def test_what_others_tell_of_a_call_leaves_what_was_used_before() -> None:
     rows = Rows().hear(told((BYTES_RESPONSE, 30), interim=True), told())
 
     assert rows.meters() == {BYTES_RESPONSE: 30}
+
+
+def test_a_call_that_was_no_usage_at_its_end_was_none_before_in_any_order() -> None:
+    """An upload of a minute that is answered 403: tokens that were reported count anyway."""
+    under_way = told((BYTES_RESPONSE, 30), interim=True)
+    for end in (told(is_whole=True), told((LLM_INPUT, 5), is_whole=True)):
+        for events in ((under_way, end), (end, under_way), (under_way, under_way, end)):
+            meters = Rows().hear(*events).meters()
+            assert meters.get(BYTES_RESPONSE, 0) == 0
+            assert meters.get(LLM_INPUT, 0) == sum(q for _, q in end.charges)
+
+
+def test_the_end_of_a_call_leaves_what_is_known_better() -> None:
+    truth = told((LLM_OUTPUT, 7))
+    end = told((API_CALLS, 1), is_whole=True)
+
+    assert Rows().hear(truth, end).meters() == Rows().hear(end, truth).meters()
 
 
 def test_the_truth_takes_the_place_of_an_estimate_even_if_it_is_less() -> None:
