@@ -154,13 +154,15 @@ async def test_pieces_of_a_stream_are_not_held_back(lab: EnvoyLab) -> None:
 # --- Bodies ---------------------------------------------------------------------------------
 
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+# Envoy's parser takes no longer ones: test_envoy_reads_names_of_up_to_256_bytes.
+keys = st.text().filter(lambda name: len(json.dumps(name)) <= 256)
 scalars = st.none() | st.booleans() | numbers | st.text()
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=8,
 )
-names = st.text().filter(lambda name: "\\" not in json.dumps(name, ensure_ascii=False))
+names = keys.filter(lambda name: "\\" not in json.dumps(name, ensure_ascii=False))
 bodies = st.fixed_dictionaries(
     {},
     optional={
@@ -227,6 +229,15 @@ async def test_what_is_not_edited_keeps_its_bytes(lab: EnvoyLab) -> None:
 
     (reached,) = lab.premium.last
     assert reached.body == b'{"stream_options":{"include_usage":true},' + sent[1:]
+
+
+@pytest.mark.parametrize(("name_bytes", "status"), [(256, 200), (257, 400)])
+async def test_envoy_reads_names_of_up_to_256_bytes(
+    lab: EnvoyLab, name_bytes: int, status: int
+) -> None:
+    answer = await lab.client.send("POST", CHAT, body=json.dumps({"n" * name_bytes: 1}).encode())
+
+    assert answer.status == status
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from tests.http2_frames import (
 pytestmark = pytest.mark.contract
 
 PARTS_MAX = 400_000  # Twenty times what any limit lets through.
+TRIES_MAX = 5
 GROWTH_KIB_MAX = 32 * 1024
 CONTROL_FRAMES_MAX = 5000
 BLOCK, HANG_BLOCK = encoded(grpc_fields(ECHO)), encoded(grpc_fields(HANG))
@@ -171,9 +172,12 @@ def test_a_flood_costs_its_sender_the_connection_and_us_no_memory(
 ) -> None:
     before_kib = server.peak_kib
 
-    seen = flood(server, case.setup, map(case.part, range(PARTS_MAX)))
+    for _ in range(TRIES_MAX):
+        seen = flood(server, case.setup, map(case.part, range(PARTS_MAX)))
+        assert seen.ended
+        if seen.goaways:
+            break  # What arrives at a closed socket resets it, and may take the last word along.
 
-    assert seen.ended
     assert seen.goaways[-1:] == [case.code]
     assert server.peak_kib - before_kib < GROWTH_KIB_MAX
     assert answers(server)

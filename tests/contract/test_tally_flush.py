@@ -76,7 +76,7 @@ async def test_a_total_is_a_field_of_its_hour_and_its_process_and_expires(
             world.count(at_s=hour_s)
         await world.writer.flush()
 
-        (key,) = client.keys("aforo:decisions:v1:*")
+        (key,) = client.keys("aforo:decisions:v1:*:*")
         assert key == f"aforo:decisions:v1:{hour_s}:{world.tally.instance}"
         assert client.hgetall(key) == {"acme|allow|chat,search": "3"}
         assert client.expiretime(key) == hour_s + KEPT_S
@@ -101,7 +101,7 @@ async def test_all_of_a_second_leaves_in_one_pipeline(
 
         # One write of ours; a heartbeat of the connection may fall between.
         assert proxy.requests - before <= 2
-        (key,) = client.keys("aforo:decisions:v1:*")
+        (key,) = client.keys("aforo:decisions:v1:*:*")
         assert client.hlen(key) == BATCH_MAX
 
 
@@ -115,7 +115,7 @@ async def test_two_processes_write_side_by_side(
         await one.writer.flush()
         await other.writer.flush()
 
-    totals = [client.hgetall(key) for key in client.keys("aforo:decisions:v1:*")]
+    totals = [client.hgetall(key) for key in client.keys("aforo:decisions:v1:*:*")]
     assert totals == [{"acme|allow|chat,search": "1"}] * 2
 
 
@@ -134,7 +134,7 @@ async def test_while_redis_is_away_totals_wait_and_then_nothing_is_missing() -> 
 
             await world.writer.flush()
 
-            (key,) = client.keys("aforo:decisions:v1:*")
+            (key,) = client.keys("aforo:decisions:v1:*:*")
             assert client.hgetall(key) == {"acme|allow|chat,search": "2"}
             assert world.tally.lost == 0
 
@@ -149,5 +149,5 @@ async def test_the_last_flush_may_meet_the_one_of_the_second(
 
         await asyncio.gather(*(world.writer.flush() for _ in range(3)))
 
-        totals = [client.hlen(key) for key in client.keys("aforo:decisions:v1:*")]
+        totals = [client.hlen(key) for key in client.keys("aforo:decisions:v1:*:*")]
         assert sum(totals) == 5 * BATCH_MAX

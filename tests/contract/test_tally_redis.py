@@ -51,7 +51,7 @@ async def test_totals_are_written_in_batches_and_expire(
 
     with redis.Redis.from_url(redis_url) as client:
         found: Counter[bytes] = Counter()
-        for key in client.scan_iter("aforo:decisions:v1:*"):
+        for key in client.scan_iter("aforo:decisions:v1:*:*"):
             totals: dict[bytes, bytes] = client.hgetall(key)
             found.update({field: int(value) for field, value in totals.items()})
         assert len(found) == tenants

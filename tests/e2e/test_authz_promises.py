@@ -229,7 +229,7 @@ async def test_decisions_are_in_redis_within_seconds_and_the_last_ones_when_it_e
 ) -> None:
     def totals() -> dict[str, int]:
         found: dict[str, int] = {}
-        for key in model.redis.scan_iter("aforo:decisions:v1:*"):
+        for key in model.redis.scan_iter("aforo:decisions:v1:*:*"):
             for field, count in model.redis.hgetall(key).items():
                 name = field.decode() if isinstance(field, bytes) else field
                 found[name] = found.get(name, 0) + int(count)
