@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter fuzz restarts fix clean
+.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter fuzz restarts kills fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -64,6 +64,11 @@ fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 RESTARTS ?= 20
 restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
 	AFORO_TEST_RESTARTS=$(RESTARTS) AFORO_TEST_PATIENT=$(PATIENT) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
+
+SEEDS ?= 20
+REQUESTS ?= 20000
+kills: $(STAMP) ## REQUESTS through Envoy for each of SEEDS, while ships, consumer and broker are killed and frozen; a line each
+	$(BIN)/python -m tests.e2e.rounds_of_kills --seeds $(SEEDS) --requests $(REQUESTS) $(KILLS_ARGS)
 
 bench-meter: $(STAMP) ## measure metering: entries to Kafka and to the spool, memory, what Envoy's access log adds
 	$(BIN)/python -m bench.meter $(BENCH_ARGS)

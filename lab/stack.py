@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lab.servers import (
     ROOT,
     START_S_MAX,
     EnvoyServer,
+    KafkaProgram,
     KafkaServer,
     Program,
     RedisServer,
@@ -31,6 +32,7 @@ from lab.servers import (
 
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"aforo-lab-webhook-signing").decode()
 PARTITIONS = 8
+SHIPS = ("a", "b")
 
 
 class StackCommandError(Exception):
@@ -48,6 +50,8 @@ class Options:
     envoy_concurrency: int = 1
     authz_env: Mapping[str, str] = field(default_factory=dict)
     consume_env: Mapping[str, str] = field(default_factory=dict)
+    kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
+    envoy_edit: Callable[[dict[str, Any]], None] | None = None
 
 
 class Stack:
@@ -58,7 +62,8 @@ class Stack:
         self.home = options.home
         self.catalog = options.catalog
         self.redis = RedisServer(log_dir=self.home)
-        self.kafka = KafkaServer(log_dir=self.home)
+        self.kafka = options.kafka or KafkaServer(log_dir=self.home)
+        self.spools = {which: self.home / f"spool-{which}" for which in SHIPS}
         self.ledger_path = self.home / "ledger.sqlite3"
         self.ledger_url = f"sqlite:///{self.ledger_path}"
         self.ports = {name: free_port() for name in ("premium", "economy", "webhooks")}
@@ -72,7 +77,7 @@ class Stack:
         )
         self.ships = [
             self._aforo(f"ship-{which}", "aforo_meter", "ship", env=self._ship_env(which))
-            for which in ("a", "b")
+            for which in SHIPS
         ]
         self.consume = self._aforo("consume", "aforo_meter", "consume", env=self._consume_env())
         self.deliver = self._aforo("deliver", "aforo_meter", "deliver", env=self._deliver_env())
@@ -177,9 +182,9 @@ class Stack:
         return {
             "AFORO_METER_SHIP_LISTEN": f"unix:{self.home / f'als-{which}.sock'}",
             "AFORO_METER_SHIP_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
-            "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE": "false",  # The lab's broker has none.
+            "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE": str(self.kafka.knows_idempotence).lower(),
             "AFORO_METER_SHIP_REDIS_URL": self.redis.url,
-            "AFORO_METER_SHIP_SPOOL_DIR": str(self.home / f"spool-{which}"),
+            "AFORO_METER_SHIP_SPOOL_DIR": str(self.spools[which]),
             "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
         }
 
@@ -212,6 +217,7 @@ class Stack:
                 "aforo_authz": [self.home / "authz.sock"],
                 "aforo_als": [self.home / "als-a.sock", self.home / "als-b.sock"],
             },
+            edit=self.options.envoy_edit,
             concurrency=self.options.envoy_concurrency,
             log_dir=self.home,
         )

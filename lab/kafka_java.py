@@ -1,0 +1,139 @@
+"""Apache Kafka itself, in KRaft mode: the broker that keeps over SIGKILL what it acknowledged.
+
+It needs `java`, and the jars of a release: those in the folder that AFORO_TEST_KAFKA_JARS names
+(`libs` of a Kafka that was unpacked somewhere), else Maven fetches them once into build/kafka.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from lab.servers import (
+    ROOT,
+    KafkaProgram,
+    ServerStartError,
+    accepts_tcp,
+    free_port,
+    scratch_dir,
+)
+
+VERSION = "4.0.0"
+FETCH_S_MAX = 120.0
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+POM = f"""\
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>aforo.lab</groupId><artifactId>kafka</artifactId><version>1</version>
+  <packaging>pom</packaging>
+  <dependencies><dependency>
+    <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+    <version>{VERSION}</version>
+  </dependency></dependencies>
+</project>
+"""
+# One of all, quick to start, quick to notice who is gone: this is one machine.
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+log.dirs={data}
+log.index.size.max.bytes=1048576
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
+broker.session.timeout.ms=1500
+broker.heartbeat.interval.ms=300
+auto.create.topics.enable=false
+num.network.threads=2
+num.io.threads=2
+"""
+JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+CLUSTER_ID = "QWZvcm8tbGFiLWthZmthMQ"  # 16 bytes, as Kafka wants.
+
+
+class JavaKafka(KafkaProgram):
+    """One broker with its controller, on a directory of its own.
+
+    Raises:
+        ServerStartError: There is no Java, or there are no jars and no way to fetch them.
+    """
+
+    knows_idempotence = True
+    outlives_kill = True
+
+    def __init__(self, *, log_dir: Path | None = None) -> None:
+        home = log_dir or scratch_dir("kafka-java")
+        port = free_port()
+        properties = home / "kafka.properties"
+        properties.write_text(
+            PROPERTIES.format(
+                port=port, controller_port=free_port(), data=(home / "kafka-data").as_posix()
+            )
+        )
+        java = shutil.which("java")
+        if java is None:
+            raise ServerStartError("no Kafka that outlives a kill: it needs java")
+        run = [java, *JVM, "-cp", f"{jars()}/*"]
+        done = subprocess.run(
+            [*run, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+        if done.returncode != 0:
+            raise ServerStartError(f"kafka can't format its directory:\n{done.stderr}")
+        super().__init__(
+            "kafka",
+            [*run, "kafka.Kafka", str(properties)],
+            port=port,
+            ready=lambda: accepts_tcp(port),
+            log_dir=home,
+        )
+
+
+def jars() -> Path:
+    """Return the folder of Kafka's jars; fetch them if they are not there.
+
+    Raises:
+        ServerStartError: That is not possible; the message says why.
+    """
+    named = os.environ.get("AFORO_TEST_KAFKA_JARS")
+    if named:
+        return Path(named)
+    folder = ROOT / "build" / "kafka"
+    libs = folder / f"libs-{VERSION}"
+    if libs.exists():
+        return libs
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise ServerStartError(
+            "no Kafka that outlives a kill: it needs mvn, which fetches it, or"
+            " AFORO_TEST_KAFKA_JARS: the libs of one that is there"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pom.xml").write_text(POM)
+    fresh = folder / f"fetching-{os.getpid()}"
+    try:
+        subprocess.run(
+            [maven, "-q", "-B", PLUGIN, f"-DoutputDirectory={fresh}"],
+            cwd=folder,
+            capture_output=True,
+            check=True,
+            timeout=FETCH_S_MAX,
+        )
+        fresh.rename(libs)  # Whole, or not there.
+    except (subprocess.SubprocessError, OSError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if libs.exists():  # Somebody else was quicker.
+            return libs
+        raise ServerStartError(f"mvn could not fetch Kafka {VERSION}: {error}") from error
+    return libs
