@@ -167,6 +167,17 @@ def read_ledger(path: Path) -> LedgerContent:
     )
 
 
+def read_envoy(admin_port: int) -> tuple[int, int]:
+    """Return how many entries Envoy says that it wrote to a receiver, and that it dropped.
+
+    Written to one that is away counts as written: it is no more than a bound for what was read.
+    """
+    request = b"GET /stats?filter=grpc_access_log HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    page = ask_tcp(admin_port, request, bytes_max=1 << 20).decode()
+    counts = {name: int(value) for name, value in re.findall(r"(logs_\w+): (\d+)", page)}
+    return counts.get("logs_written", 0), counts.get("logs_dropped", 0)
+
+
 class Told(NamedTuple):
     """What the completeness table says of a tenant."""
 

@@ -34,6 +34,7 @@ from tests.e2e.kills_witness import (
     ShipWitness,
     Told,
     read_completeness,
+    read_envoy,
     read_kafka,
     read_ledger,
 )
@@ -61,6 +62,8 @@ class Round:
     named_missing: int = 0
     read_by_ships: int = 0
     said_by_ships: int = 0
+    envoy_wrote: int = 0
+    envoy_dropped: int = 0
     repeats_in_kafka: int = 0
     faults: list[Fault] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -82,6 +85,7 @@ class Round:
             f"seed {self.seed}: {self.served} served, {self.in_ledger} in the ledger, "
             f"{self.missing} missing, {self.named_missing} named missing; "
             f"read by ships {self.read_by_ships} (said before kills: {self.said_by_ships}), "
+            f"Envoy wrote {self.envoy_wrote}, dropped {self.envoy_dropped}; "
             f"repeats in Kafka {self.repeats_in_kafka}; {self.broker}; {self.seconds:.0f} s; "
             f"{summary} [{when}] "
             + ("good" if not self.problems else "BROKEN: " + " | ".join(self.problems))
@@ -201,6 +205,9 @@ async def _played(stack: Stack, seed: int, requests: int, rate_per_s: float) -> 
     for name in witnesses:
         await ask(name)
         await look(name)
+    found.envoy_wrote, found.envoy_dropped = await asyncio.to_thread(
+        read_envoy, stack.envoy.admin_port
+    )
     found.faults = faults.done
     found.problems += [f"ended by itself: {one}" for one in faults.ended]
     judge(found, answers, rest, list(witnesses.values()))
@@ -261,6 +268,10 @@ def judge(found: Round, answers: LoadResult, rest: Rest, witnesses: Sequence[Shi
     for one in witnesses:
         found.problems += one.problems
         found.expect(one.found <= ledger.seen, f"{len(one.found - ledger.seen)} on disk are lost")
+    found.expect(
+        found.read_by_ships <= found.envoy_wrote,
+        f"ships read {found.read_by_ships}, and Envoy wrote {found.envoy_wrote}",
+    )
     found.expect(
         found.read_by_ships == len(kafka.events) == len(ledger.seen) == found.in_ledger,
         f"read {found.read_by_ships}, in Kafka {len(kafka.events)}, seen {len(ledger.seen)},"
