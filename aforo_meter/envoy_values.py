@@ -26,6 +26,7 @@ class Flags:
 
     unauthorized: bool = False
     aborted: bool = False  # The client left.
+    broken_off: bool = False  # The upstream did.
 
 
 def text(raw: bytes | None) -> str:
@@ -77,6 +78,7 @@ def flags(raw: bytes) -> Flags:
     return Flags(
         unauthorized=found.HasField("unauthorized_details"),
         aborted=found.downstream_connection_termination or found.downstream_remote_reset,
+        broken_off=found.upstream_connection_termination or found.upstream_remote_reset,
     )
 
 

@@ -23,7 +23,6 @@ from aforo_meter.domain.tokens import (
 from aforo_meter.domain.usage import (
     MCP_SESSIONS,
     MCP_TOOL_CALLS,
-    METER_NAME,
     MICROS_PER_UNIT,
     UNITS_MAX,
     UsageError,
@@ -261,13 +260,14 @@ class EventReader:
         tally: Tally,
         counts: dict[tuple[str, str], int],
     ) -> None:
-        """Add what the provider counted, or an estimate if the client did not wait for that.
+        """Add what the provider counted, or an estimate where the answer ended before that.
 
         It was paid for, so it counts even where the call itself is no usage; but a call that was
         refused at the gate used nothing.
         """
         call = llm_metadata.llm_call(entry.common.metadata)
-        if not call.tokens.said and plan.aborted and not plan.refused:
+        cut = plan.aborted or (plan.broken_off and entry.response.response_body_bytes > 0)
+        if not call.tokens.said and cut and not plan.refused:
             call = self._estimated(entry, plan)
             event.estimated = call.tokens.said
             if event.estimated:
@@ -282,7 +282,7 @@ class EventReader:
                 counts["tokens_cut", ""] = 1
 
     def _estimated(self, entry: Entry, plan: Plan) -> LlmCall:
-        """Return what a call to a model probably used that its client left; else nothing."""
+        """Return what a call to a model probably used that was cut short; else nothing."""
         info = llm_metadata.request_info(entry.common.metadata)
         content_type = entry.response.response_headers.get("content-type", b"")
         streamed = content_type.startswith(STREAM_TYPE)
@@ -326,7 +326,9 @@ class EventReader:
         ends = call is None and method == "DELETE"
         if call is not None and call.method == INITIALIZE:
             session = entry.response.response_headers.get(SESSION_HEADER, b"")
-        event.dimensions.session = clip(envoy_values.readable(session))
+        answered = event.dimensions.status in OK_STATUSES and not plan.refused
+        if answered:  # An error is no sign that there is such a session.
+            event.dimensions.session = clip(envoy_values.readable(session))
         event.dimensions.product = mcp_metadata.PRODUCT
         if call is not None:
             event.dimensions.tool, event.dimensions.agent = call.tool, call.agent
@@ -334,7 +336,7 @@ class EventReader:
             return
         if call is not None and call.method == CALL_TOOL:
             tally.add_units(MCP_TOOL_CALLS, 1)
-        if event.dimensions.status in OK_STATUSES:
+        if answered:
             self._bound(event, tally, call, ends=ends)
 
     def _bound(
@@ -350,9 +352,10 @@ class EventReader:
     def _add_reported(
         self, entry: Entry, plan: Plan, tally: Tally, counts: dict[tuple[str, str], int]
     ) -> None:
-        """Add what the upstream reports in its answer. It goes before our own count of a meter."""
+        """Add what the upstream reports of usage; it goes before our own count of most meters."""
         headers = entry.response.response_headers
-        if plan.refused or (METRIC_HEADER not in headers and QUANTITY_HEADER not in headers):
+        reports = METRIC_HEADER in headers or QUANTITY_HEADER in headers
+        if plan.unmetered is not None or not reports:
             return
         micros = quantity_micros(envoy_values.readable(headers.get(QUANTITY_HEADER, b"")))
         named = self.rules.meter_named(envoy_values.readable(headers.get(METRIC_HEADER, b"")))
@@ -361,7 +364,7 @@ class EventReader:
             for one in plan.counted
             if one.quantity is Quantity.REPORTED and named in {"", one.meter}
         ]
-        if METER_NAME.fullmatch(named) and named not in meters:
+        if named not in meters and self.rules.may_report(named):
             meters.append(named)
         if micros is None or not meters:
             counts["reported_ignored", ""] = 1

@@ -35,6 +35,7 @@ def metering_of(metering: bytes, routes: bytes, *, built_in: tuple[Rule, ...]) -
         raise UnreadableError("metering rules", "they are no message of their kind") from error
     return Metering(
         rules=tuple(_rules(said.rules)) or built_in,
+        meters=frozenset(meter.meter for meter in said.meters),
         aliases={alias: meter.meter for meter in said.meters for alias in meter.aliases},
         routes=tuple(
             RouteTemplate(methods=frozenset(rule.methods), path_template=rule.path_template)

@@ -43,6 +43,9 @@ OUTCOMES: Final = {
 }
 REFUSED_DETAILS: Final = frozenset({"ext_authz_denied", "ext_authz_error", "ext_authz_invalid"})
 SWITCHING_PROTOCOLS: Final = 101
+# An upstream that breaks off: what came before the answer began is an answer of Envoy's own.
+BROKEN_OFF: Final = "upstream_reset_after_response_started"
+NEVER_BEGAN: Final = "upstream_reset_before_response_started"
 HOUR_DIGITS_MAX: Final = 12
 WEIGHT_DIGITS_MAX: Final = 12
 
@@ -77,6 +80,7 @@ class Plan:
     decided: bool
     refused: bool  # At the gate: whatever was reported is nobody's usage.
     aborted: bool
+    broken_off: bool  # By the upstream, in the midst of its answer.
     provider: str  # As the decision says; it goes before what a protocol tells.
     counts: tuple[tuple[str, str], ...]  # What is worth counting about each.
     # For the way that builds no objects. `quick` is False where it can't be taken.
@@ -102,6 +106,9 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
     # A WebSocket ends by its client's leaving; that is no abort.
     aborted = status != SWITCHING_PROTOCOLS and (
         flags.aborted or details.startswith("downstream_remote_disconnect")
+    )
+    broken_off = status != SWITCHING_PROTOCOLS and (
+        details.startswith(BROKEN_OFF) or (flags.broken_off and not details.startswith(NEVER_BEGAN))
     )
     outcome = outcome_of(decision, refused_at_gate=refused)
     method = METHODS.get(facts.method, "")
@@ -145,7 +152,13 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
         )
         unmetered, counted = rules.apply(traits, facts.fits)
     return _compiled(
-        shared, counted, unmetered, refused=refused, aborted=aborted, provider=provider
+        shared,
+        counted,
+        unmetered,
+        refused=refused,
+        aborted=aborted,
+        broken_off=broken_off,
+        provider=provider,
     )
 
 
@@ -186,6 +199,7 @@ def _compiled(
     *,
     refused: bool,
     aborted: bool,
+    broken_off: bool,
     provider: str,
 ) -> Plan:
     codes: dict[Quantity, MeasureCode] = {}
@@ -210,9 +224,10 @@ def _compiled(
         unmetered=unmetered,
         refused=refused,
         aborted=aborted,
+        broken_off=broken_off,
         provider=provider,
         counts=tuple(counts),
-        quick=quick and not aborted,
+        quick=quick and not aborted and not broken_off,
         prefix=shared.SerializeToString() + always.SerializeToString(),
         request_code=codes.get(Quantity.REQUEST_BYTES),
         response_code=codes.get(Quantity.RESPONSE_BYTES),

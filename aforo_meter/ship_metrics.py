@@ -24,14 +24,14 @@ METRICS: Final = {
     "estimated": ("estimated", "Calls whose tokens are estimated.", None),
     "reported_ignored": (
         "reported_ignored",
-        "Answers whose X-Aforo-Metric and X-Aforo-Quantity name no meter or no quantity.",
+        "Answers whose X-Aforo-Metric and X-Aforo-Quantity name no known meter or no quantity.",
         None,
     ),
 }
 # What is said in the log too, since somebody else has to put it right.
 WARNINGS: Final = {
     "tokens_cut": "token details exceed their total; the total holds",
-    "reported_ignored": "X-Aforo-Metric or X-Aforo-Quantity can't be read",
+    "reported_ignored": "X-Aforo-Metric names no known meter, or X-Aforo-Quantity can't be read",
 }
 # What became of an entry; of those ignored, of each kind.
 ENTRIES: Final = ("event", "interim", "dead_letter", "ignored")

@@ -7,7 +7,11 @@ from enum import StrEnum
 from typing import Final
 
 from aforo_meter.domain import paths
+from aforo_meter.domain.ingest_metrics import BUILT_IN
 from aforo_meter.domain.usage import API_CALLS, BYTES_REQUEST, BYTES_RESPONSE, MICROS_PER_UNIT
+
+# What we alone count: an upstream that sends back what it was sent must not change it.
+OUR_COUNT_PREFIX: Final = "llm."  # And API_CALLS.
 
 
 class Unmetered(StrEnum):
@@ -155,6 +159,7 @@ class Metering:
     """The owner's rules, ready to be applied. Immutable."""
 
     rules: tuple[Rule, ...]
+    meters: frozenset[str] = frozenset()  # The catalog's, beyond the built-in ones.
     aliases: Mapping[str, str] = field(default_factory=dict)  # Other names of a meter.
     routes: tuple[paths.RouteTemplate, ...] = ()  # The catalog's, which name paths.
     version: str = "built-in"
@@ -223,6 +228,11 @@ class Applied:
         return self.metering.aliases.get(name) or self.metering.aliases.get(
             name.lower(), name.lower()
         )
+
+    def may_report(self, meter: str) -> bool:
+        """Return whether an upstream may report a quantity of a meter that no rule asks for."""
+        ours = meter == API_CALLS or meter.startswith(OUR_COUNT_PREFIX)
+        return not ours and (meter in BUILT_IN or meter in self.metering.meters)
 
 
 def _matches(rule: Rule, traits: Traits) -> bool:

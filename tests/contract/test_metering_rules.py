@@ -59,6 +59,7 @@ def test_ship_reads_what_sync_writes() -> None:
     assert things.methods == {"GET"}
     assert (egress.quantity, egress.statuses) == (Quantity.RESPONSE_BYTES, (range(200, 300),))
     assert egress.features == {"api"}
+    assert metering.meters == {"things.read"}
     assert metering.aliases == {"thingsRead": "things.read"}
     assert [route.path_template for route in metering.routes] == ["/v1/{kind}"]
 

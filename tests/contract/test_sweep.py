@@ -329,9 +329,13 @@ CASES: dict[str, Case] = {
     "tried three times": retried,
     "internal redirect": redirected,
     "replayed": replayed,
-    "reported": reported("report.pages", "2.5", {"report.pages": 2.5}),
-    "reported, of a meter that counts anyway": reported("api.calls", "7", {"api.calls": 7}),
-    "reported, no quantity": reported("report.pages", "many", {}),
+    "reported": reported("agent.steps", "2.5", {"agent.steps": 2.5}),
+    "reported, of a meter that counts anyway": reported(
+        "bytes.response", "7", {"bytes.response": 7}
+    ),
+    "reported, of a meter that only we count": reported("api.calls", "7", {}),
+    "reported, of a meter that nobody named": reported("report.pages", "2.5", {}),
+    "reported, no quantity": reported("agent.steps", "many", {}),
     "blocked": blocked,
     "throttled": throttled,
     "preflight": preflight,

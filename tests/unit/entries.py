@@ -12,6 +12,7 @@ from aforo_proto import llm_pb2
 HEX_32 = "0123456789abcdef" * 2
 DETAILS = (
     *("via_upstream", "ext_authz_denied", "ext_authz_error", "route_not_found", "direct_response"),
+    *("upstream_reset_after_response_started{remote_reset}",),
     *("internal_redirect", "cors_response", "downstream_remote_disconnect", "response_timeout"),
 )
 PATHS = (
@@ -121,9 +122,13 @@ def entries(draw: st.DrawFn) -> HTTPAccessLogEntry:
         identity = uuid.UUID(int=draw(st.integers(0, 2**128 - 1)))
         common.custom_tags["uid"] = str(identity).upper() if uid == "fresh" else uid
     flags = common.response_flags
-    flag = draw(st.sampled_from(["", "other"] if usual else ["auth", "reset", "left"]))
+    flag = draw(
+        st.sampled_from(["", "other", "torn"] if usual else ["auth", "reset", "left", "cut"])
+    )
     flags.downstream_remote_reset = flag == "reset"
     flags.downstream_connection_termination = flag == "left"
+    flags.upstream_remote_reset = flag == "cut"
+    flags.upstream_connection_termination = flag == "torn"
     flags.upstream_request_timeout = flag == "other"
     if flag == "auth":
         flags.unauthorized_details.reason = 1
@@ -150,5 +155,7 @@ HEADERS = [
     ("grpc-status", "5"),
     ("mcp-session-id", "s-2"),
     ("x-aforo-metric", "reports.pages"),
+    ("x-aforo-metric", "api.calls"),
+    ("x-aforo-metric", "agent.steps"),
     ("x-aforo-quantity", "2.5"),
 ]

@@ -6,7 +6,9 @@ import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
 from google.protobuf import any_pb2
 
-from aforo_meter.access_log import Unreadable
+from aforo_meter.access_log import Reader, StreamReader, Unreadable
+from aforo_meter.domain.metering import Applied, Metering, Quantity, Rule, built_in_rules
+from aforo_meter.event_reading import EventReader
 from aforo_proto import llm_pb2, usage_pb2
 from tests.unit.test_access_log import (
     DECIDED,
@@ -183,7 +185,22 @@ def test_a_session_opens_when_the_server_says_so(
 
     assert {key: one for key, one in measures_of(event).items() if "mcp" in key} == measures
     assert event.session_boundary == boundary
-    assert event.dimensions.session == opened
+    assert event.dimensions.session == (opened if status == 200 else "")
+
+
+@pytest.mark.parametrize("status", [0, 301, 401, 404, 500])
+def test_an_error_neither_opens_nor_continues_a_session(status: int) -> None:
+    call = tool_call(name="x")
+    listening, ending = make_entry(), make_entry()
+    listening.request.request_method, ending.request.request_method = 1, 5
+    for entry in (call, listening, ending):
+        entry.response.response_code.value = status
+        entry.request.request_headers["mcp-session-id"] = "made-up"
+        event = read_event(entry)
+
+        assert event.dimensions.session == ""
+        assert event.session_boundary == usage_pb2.SESSION_BOUNDARY_UNSPECIFIED
+        assert event.dimensions.product == "MCP_SERVER"
 
 
 def test_a_session_ends_with_delete() -> None:
@@ -203,12 +220,29 @@ def test_a_header_alone_makes_no_mcp_call_of_a_post() -> None:
     assert read_event(entry).dimensions.session == ""
 
 
+PAGES = Metering(
+    rules=built_in_rules(unmetered_paths=frozenset(), unmetered_statuses=frozenset({429})),
+    meters=frozenset({"report.pages", "llm.of_the_catalog"}),
+    aliases={"pagesRendered": "report.pages"},
+)
+
+
+def reader_by(metering: Metering) -> StreamReader:
+    return StreamReader(Reader(EventReader(Applied(metering))), now_micros=lambda: RECEIVED_MICROS)
+
+
 @pytest.mark.parametrize(
     ("metric", "quantity", "measure"),
     [
         ("report.pages", "2.5", ("report.pages", 2, 500_000)),
         ("Report.Pages", "2", ("report.pages", 2, 0)),
-        ("api.calls", "10", ("api.calls", 10, 0)),
+        ("pagesRendered", "2", ("report.pages", 2, 0)),
+        ("agent.steps", "3", ("agent.steps", 3, 0)),
+        ("bytes.response", "10", ("bytes.response", 10, 0)),
+        ("api.calls", "10", None),
+        ("llm.output_tokens", "10", None),
+        ("llm.of_the_catalog", "10", None),
+        ("nobody.named.it", "2", None),
         ("report pages", "2", None),
         ("", "2", None),
         ("report.pages", "0", None),
@@ -226,7 +260,7 @@ def test_an_upstream_reports_a_measure(
         entry.response.response_headers["x-aforo-quantity"] = quantity
     entry.request.request_headers["x-aforo-metric"] = "of.a.client"
     entry.request.request_headers["x-aforo-quantity"] = "1000"
-    reader = make_reader()
+    reader = reader_by(PAGES)
     (reading,) = read(make_message(entry), reader)
     found = [(one.meter, one.units, one.micros) for one in event_of(reading).measures]
 
@@ -234,9 +268,51 @@ def test_an_upstream_reports_a_measure(
     assert ("of.a.client", 1000, 0) not in found
     if measure is None:
         assert reader.counts["reported_ignored", ""] == 1
-        assert len(found) == 3
+        assert sorted(found) == [
+            ("api.calls", 1, 0), ("bytes.request", 120, 0), ("bytes.response", 900, 0)
+        ]  # fmt: skip
     else:
         assert measure in found
+
+
+def reporting(metric: str, quantity: str = "2", **made: Any) -> HTTPAccessLogEntry:  # noqa: ANN401 - passed on.
+    entry = make_entry(**made)
+    entry.response.response_headers["x-aforo-metric"] = metric
+    entry.response.response_headers["x-aforo-quantity"] = quantity
+    return entry
+
+
+@pytest.mark.parametrize(("metric", "counts"), [("agent.steps", True), ("report.pages", False)])
+def test_before_a_catalog_is_known_the_built_in_meters_may_be_reported(
+    metric: str,
+    counts: bool,  # noqa: FBT001 - pytest names it.
+) -> None:
+    reader = make_reader()
+    (reading,) = read(make_message(reporting(metric)), reader)
+
+    assert (metric in measures_of(event_of(reading))) is counts
+    assert reader.counts["reported_ignored", ""] == (not counts)
+
+
+def test_a_rule_may_take_any_meter_from_what_is_reported() -> None:
+    rule = Rule(rule_id="own", meter="api.calls", quantity=Quantity.REPORTED)
+    (reading,) = read(make_message(reporting("api.calls", "7")), reader_by(Metering(rules=(rule,))))
+
+    assert measures_of(event_of(reading)) == {"api.calls": 7}
+
+
+@pytest.mark.parametrize(
+    "why", ["internal_redirect", "route_not_found", "cors_response", "ext_authz_denied", "429"]
+)
+def test_nothing_is_reported_of_a_call_that_is_no_usage(why: str) -> None:
+    made: dict[str, Any] = {"status": 429} if why == "429" else {"details": why}
+    reader = reader_by(PAGES)
+    (reading,) = read(make_message(reporting("report.pages", tokens=make_tokens(), **made)), reader)
+    meters = measures_of(event_of(reading))
+
+    assert "report.pages" not in meters
+    assert ("llm.input_tokens" in meters) is (why != "ext_authz_denied"), "tokens were paid for"
+    assert not reader.counts["reported_ignored", ""]
 
 
 def under_way(**made: Any) -> HTTPAccessLogEntry:  # noqa: ANN401 - passed on.
@@ -285,6 +361,54 @@ def test_a_client_that_hangs_up_on_a_model_pays_an_estimate() -> None:
     assert (event.estimated, event.aborted) == (True, True)
     assert measures_of(event)["llm.input_tokens"] == 30, "120 bytes, four a token"
     assert measures_of(event)["llm.output_tokens"] == 8, "900 bytes of events, 120 each"
+
+
+AFTER = "upstream_reset_after_response_started{connection_termination}"
+BEFORE = "upstream_reset_before_response_started{connection_termination}"
+
+
+def broken_off(flag: str = "", details: str = "via_upstream", **made: Any) -> HTTPAccessLogEntry:  # noqa: ANN401 - passed on.
+    entry = left_early(**made)
+    entry.response.response_code_details = details
+    if flag:
+        setattr(entry.common_properties.response_flags, flag, True)
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("flag", "details"),
+    [
+        ("upstream_connection_termination", "via_upstream"),
+        ("upstream_remote_reset", AFTER),
+        ("", AFTER),
+    ],
+)
+def test_a_model_that_breaks_off_costs_the_same_estimate(flag: str, details: str) -> None:
+    event = read_event(broken_off(flag, details, said={**DECIDED, "provider": "anthropic"}))
+
+    assert (event.estimated, event.aborted) == (True, False)
+    assert event.dimensions.execution_status == usage_pb2.EXECUTION_STATUS_SUCCESS
+    assert measures_of(event)["llm.input_tokens"] == 30, "120 bytes, four a token"
+    assert measures_of(event)["llm.output_tokens"] == 8, "900 bytes of events, 120 each"
+
+
+@pytest.mark.parametrize("what", ["told", "no answer", "Envoy's answer", "no model", "WebSocket"])
+def test_an_upstream_that_breaks_off_without_need_of_an_estimate(what: str) -> None:
+    said = {**DECIDED, "provider": "openai"}
+    flag = "upstream_connection_termination"
+    entry = broken_off(flag, AFTER, said=DECIDED if what == "no model" else said)
+    if what == "told":
+        entry = broken_off(flag, AFTER, said=said, tokens=make_tokens())
+    if what == "no answer":
+        entry.response.response_body_bytes = 0
+    if what == "Envoy's answer":
+        entry = broken_off(flag, BEFORE, said=said, status=503)
+    if what == "WebSocket":
+        entry.response.response_code.value = 101
+    event = read_event(entry)
+
+    assert not event.estimated
+    assert measures_of(event).get("llm.output_tokens", 15) == 15
 
 
 def test_what_envoy_noted_of_the_request_is_the_better_estimate() -> None:

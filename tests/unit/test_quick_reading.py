@@ -47,6 +47,7 @@ OWN = Metering(
         Rule(rule_id="pages", path_template="/files/**", meter="reports.pages",
              quantity=Quantity.REPORTED),
     ),
+    meters=frozenset({"report.pages"}),
     aliases={"reports.pages": "report.pages"},
 )  # fmt: skip
 
