@@ -11,8 +11,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import Counter
 
 from aforo_meter.access_log_service import Topics
+from aforo_meter.commands_dlq import STAGES
+from aforo_meter.ingest import run as ingest
 from aforo_meter.kafka import PROBE_S, Connection, KafkaWriter, Partitioner
 from aforo_meter.outflow import Outflow
 from aforo_meter.records import Record
@@ -149,6 +152,30 @@ def test_a_refused_event_becomes_a_dead_letter_whole() -> None:
     assert metrics.counts == {("dead_letter", "too_large"): 1}
     assert outflow.lost == 0
     assert after_refusal(letter, topics, outflow, metrics) is None, "it has no dead letter"
+    assert outflow.lost == 1
+
+
+async def test_an_accepted_event_that_is_too_large_is_a_dead_letter_of_ingest() -> None:
+    event = Record("usage", b"acme", b"y" * 30_000)
+    outflow = Outflow(None, records_max=1, bytes_max=1)
+    letters = Counter("too_large_here", "Of this test.", registry=None)
+
+    def refuse(record: Record) -> Record | None:
+        return ingest.after_refusal(record, "dlq", outflow, letters=letters)
+
+    async with LimitedKafka(batch_bytes_max=20_000, topics={"usage"}).serving() as broker:
+        await create(broker.bootstrap, ["usage", "dlq"], partitions=1)
+        async with running(broker.bootstrap, refused=refuse) as writing_to:
+            writing_to.add([event, make_record("usage", b"after")])
+        (value,) = await values_in(broker.bootstrap, "dlq", 1)
+        assert await values_in(broker.bootstrap, "usage", 1) == [b"after"]
+
+    letter = DeadLetter.FromString(value)
+    assert (letter.stage, letter.payload) == ("ingest", event.value)
+    assert letter.stage in STAGES
+    assert letter.reason == "too large for usage: 30000 bytes"
+    assert outflow.lost == 0
+    assert refuse(Record("dlq", None, value)) is None, "it has no dead letter"
     assert outflow.lost == 1
 
 
