@@ -15,7 +15,6 @@ from aforo_meter.kafka_reading import TopicReader
 from aforo_proto import usage_pb2
 
 RETRIED: Final = "retried"
-STAGES: Final = ("ship", "ingest", "consume")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -23,6 +23,7 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.partitioner import murmur2
 
@@ -218,23 +219,40 @@ class KafkaWriter:
         """Send records; return those that Kafka did not take, in order for each partition."""
         try:
             producer = await self._connected()
-            lines = self._lines(
-                records,
-                {
-                    topic: sorted(await producer.partitions_for(topic))
-                    for topic in {record.topic for record in records}
-                },
-            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the records stay and wait.
             return [Stuck(error, records, 0)]
-        sending = [self._send_line(producer, *place, line) for place, line in lines.items()]
-        stuck = [one for one in await asyncio.gather(*sending) if one is not None]
+        # One topic that is not there keeps no record of another.
+        topics = {record[0] for record in records}
+        sending = [
+            self._send_topic(
+                producer,
+                topic,
+                records if len(topics) == 1 else [one for one in records if one[0] == topic],
+            )
+            for topic in topics
+        ]
+        stuck = [one for some in await asyncio.gather(*sending) for one in some]
         # A refused batch leaves a gap in the sequence numbers of an idempotent producer, a fenced
         # one never writes again, and one whose brokers have all moved never finds them: only a new
         # one can go on.
-        if any(not getattr(one.error, "retriable", False) for one in stuck):
+        if any(one.batch and not getattr(one.error, "retriable", False) for one in stuck):
             await self._disconnect()
         return stuck
+
+    async def _send_topic(
+        self,
+        producer: Any,  # noqa: ANN401 - aiokafka ships no types.
+        topic: str,
+        records: Sequence[Record],
+    ) -> list[Stuck]:
+        try:
+            lines = self._lines(records, {topic: sorted(await producer.partitions_for(topic))})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the records stay and wait.
+            if isinstance(error, UnknownTopicOrPartitionError):
+                error.add_note(f"(if topic {topic} is missing, run: aforo-meter topics)")
+            return [Stuck(error, records, 0)]
+        sending = [self._send_line(producer, *place, line) for place, line in lines.items()]
+        return [one for one in await asyncio.gather(*sending) if one is not None]
 
     def _lines(
         self, records: Sequence[Record], partitions: Mapping[str, Sequence[int]]

@@ -3,7 +3,6 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import alert_of
@@ -11,8 +10,6 @@ from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import (
-    OTHER_TOOL,
-    TOOLS_MAX,
     UNPRICED,
     ChargeKey,
     InterventionKey,
@@ -31,6 +28,7 @@ from aforo_meter.ledger import (
     Written,
 )
 from aforo_meter.ledger_calls import CallsWriting, move_parts
+from aforo_meter.ledger_names import CHARGE_EQUALS, ROW, bounded
 from aforo_meter.ledger_sessions import write_sightings
 
 INT64_MAX: Final = 2**63 - 1
@@ -47,10 +45,8 @@ def _marks(count: int) -> str:
 
 # Statements are put together from names of columns alone.
 CHARGE_COLUMNS: Final = columns(ChargeKey)
-CHARGE_EQUALS: Final = " AND ".join(f"{name} = ?" for name in ChargeKey._fields)
 SEEN = "INSERT INTO seen_event (tenant_id, event_id, keep_until_micros) VALUES (?, ?, ?)"
 SEEN += " ON CONFLICT (tenant_id, event_id) DO NOTHING"
-ROW = f"SELECT quantity_micros, extra_micros FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
 SET_ROW = (
     f"INSERT INTO charge ({CHARGE_COLUMNS}, quantity_micros, extra_micros)"  # noqa: S608
     f" VALUES ({_marks(len(ChargeKey._fields) + 2)}) ON CONFLICT (tenant_id, meter,"
@@ -60,10 +56,6 @@ SET_ROW = (
 )
 DROP_ROW = f"DELETE FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
 TAKE_ROW = f"{DROP_ROW} RETURNING quantity_micros, extra_micros"
-TOOLS = (
-    "SELECT DISTINCT tool FROM charge WHERE tenant_id = ? AND hour_start_micros = ?"
-    " AND tool <> '' AND tool <> ?"
-)
 LOG = (
     "INSERT INTO logged (hour_start_micros, tenant_id, feature, outcome, calls)"
     " VALUES (?, ?, ?, ?, ?) ON CONFLICT (hour_start_micros, tenant_id, feature, outcome)"
@@ -175,7 +167,7 @@ class Writing:
             period = PeriodKey(one.tenant_id, one.subscription_id, one.period.start_micros)
             self._ends[period] = one.period.end_micros
         calls = CallsWriting(self._sql, keep_until_micros=max(gateway_until, ingest_until))
-        self._add_up(self._with_bounded_tools(new), calls)
+        self._add_up(bounded(self._sql, new), calls)
         write_sightings(self._sql, new)
         self._write_totals()
 
@@ -200,30 +192,6 @@ class Writing:
         calls.write()
         self._sql.executemany(INTERVENE, [(*key, count) for key, count in interventions.items()])
         self._sql.executemany(LOG, [(*key, count) for key, count in logged.items()])
-
-    def _with_bounded_tools(self, new: Sequence[Rated]) -> Sequence[Rated]:
-        """Count what names one tool too many in its hour under one name for all of them.
-
-        Which ones have a name of their own follows from the ledger's rows, so that no restart and
-        no split into batches changes it.
-        """
-        known: dict[tuple[str, int], set[str]] = {}
-        bounded = []
-        for one in new:
-            if not one.usage.tool or not one.charges:
-                bounded.append(one)
-                continue
-            hour = (one.tenant_id, one.charges[0][0].hour_start_micros)
-            if hour not in known:
-                known[hour] = {tool for (tool,) in self._sql.execute(TOOLS, (*hour, OTHER_TOOL))}
-            tools = known[hour]
-            if one.usage.tool in tools or len(tools) < TOOLS_MAX:
-                tools.add(one.usage.tool)
-                bounded.append(one)
-            else:
-                charges = tuple((key._replace(tool=OTHER_TOOL), q) for key, q in one.charges)
-                bounded.append(replace(one, charges=charges))
-        return bounded
 
     def reprice(self, moves: Iterable[tuple[ChargeKey, PriceEntry]]) -> None:
         """Move unpriced rows to their price. A row that is gone by now is left alone."""

@@ -58,7 +58,8 @@ class ConsumeSettings(BaseSettings):
     """How long the ledger knows ids of events from gateways: later repeats would count again."""
 
     ingest_ids_days: int = Field(default=91, ge=91)
-    """The same of events from elsewhere. Clients may send what is 90 days old."""
+    """The same of events from elsewhere. Clients may send what is 90 days old; a day more than
+    AFORO_METER_INGEST_AGE_DAYS_MAX where that is higher."""
 
     decisions_poll_ms: int = Field(default=5000, ge=100)
     """How often to keep what authz has counted, to be compared with what was logged."""

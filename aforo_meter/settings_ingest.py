@@ -39,6 +39,9 @@ class IngestSettings(BaseSettings):
     kafka_topic: str = Field(default="aforo.usage.v1", min_length=1)
     """Where usage events go."""
 
+    dead_letter_topic: str = Field(default="aforo.usage.dlq.v1", min_length=1)
+    """Where an accepted event goes that the topic has no room for."""
+
     kafka_idempotence: bool = True
     """Let the broker drop what a retry repeats. Only off for brokers that can't."""
 
@@ -73,8 +76,8 @@ class IngestSettings(BaseSettings):
     killed sessions. Empty: the consumer drops duplicates all the same, but clients are not told."""
 
     age_days_max: int = Field(default=90, ge=1, le=3650)
-    """How old an event may be. The ledger must know events at least as long, or a late retry counts
-    twice."""
+    """How old an event may be. The ledger must know events for a day longer, or a late retry counts
+    twice: above 90, raise AFORO_METER_CONSUME_INGEST_IDS_DAYS first, to at least a day more."""
 
     requests_max: int = Field(default=256, ge=1)
     """Requests under way at the same time; one more is told to try again."""

@@ -23,6 +23,8 @@ LLM_METERS: Final = "llm."  # Whose prices can depend on the size of the request
 TIER_TOKENS: Final = 1000  # How finely that size is kept while usage waits for a price.
 TOOLS_MAX: Final = 200  # Of one tenant in one hour: callers choose the names.
 OTHER_TOOL: Final = "(other)"  # All further ones.
+MODELS_MAX: Final = 200  # The same for models, each with its provider.
+OTHER_MODEL: Final = "(other)"
 SHADOW: Final = "shadow"  # The outcome of what would have been refused or marked.
 
 INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION, LLM_TOOL})

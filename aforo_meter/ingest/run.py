@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import gc
+import hashlib
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import structlog
-from prometheus_client import REGISTRY, Gauge
+from prometheus_client import REGISTRY, Counter, Gauge
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -29,12 +31,16 @@ from aforo_meter.outflow import Outflow
 from aforo_meter.outflow_metrics import OutflowMetrics
 from aforo_meter.settings import variable
 from aforo_meter.settings_ingest import IngestSettings
+from aforo_proto import usage_pb2
 
 BODIES = Gauge("aforo_ingest_body_bytes", "Bytes of bodies in memory.")
 REMEMBERED = Gauge("aforo_ingest_remembered_events", "Events remembered as accepted.")
+DEAD_LETTERS = Counter("aforo_ingest_dead_letters", "Accepted events that Kafka found too large.")
 
 CANCEL_AGAIN_S: Final = 0.5
-RECORD_BYTES_MAX: Final = 1024 * 1024
+STAGE: Final = "ingest"  # In dead letters.
+# The broker decides what is too large, not our client: a dead letter holds a whole event.
+RECORD_BYTES_MAX: Final = 1024 * 1024 + 64 * 1024
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 
 log = structlog.get_logger()
@@ -112,20 +118,46 @@ def _outflow(settings: IngestSettings) -> tuple[Outflow, KafkaWriter]:
             record_bytes_max=RECORD_BYTES_MAX,
         ),
         outflow,
-        refused=lambda record: _lost(record, outflow),
+        refused=lambda record: after_refusal(
+            record, settings.dead_letter_topic, outflow, letters=DEAD_LETTERS
+        ),
     )
     REGISTRY.register(OutflowMetrics("aforo_ingest", outflow, writer))
     return outflow, writer
 
 
-def _lost(record: Record, outflow: Outflow) -> None:
-    """Count what no topic takes: fields are bounded, so the topic's own bound is too low."""
-    outflow.lost += 1
+def after_refusal(
+    record: Record, dead_letters: str, outflow: Outflow, *, letters: Counter
+) -> Record | None:
+    """Return the dead letter for an accepted event that is too large for Kafka.
+
+    None if it is a dead letter itself: all that is left is to say which it was.
+    """
+    sha256 = hashlib.sha256(record.value).hexdigest()
+    if record.topic == dead_letters:
+        outflow.lost += 1
+        log.error(
+            "lost: kafka takes no dead letter of this size; raise max.message.bytes of the topic",
+            topic=record.topic,
+            bytes=len(record.value),
+            sha256=sha256,
+        )
+        return None
+    # Fields are bounded, so the topic's own bound is too low.
+    letters.inc()
     log.error(
-        "lost: kafka takes no event of this size; raise max.message.bytes of the topic",
+        "too large for kafka, became a dead letter; raise max.message.bytes of the topic",
         topic=record.topic,
         bytes=len(record.value),
+        sha256=sha256,
     )
+    letter = usage_pb2.DeadLetter(
+        reason=f"too large for {record.topic}: {len(record.value)} bytes",
+        stage=STAGE,
+        payload=record.value,
+        failed_at_micros=time.time_ns() // 1000,
+    )
+    return Record(topic=dead_letters, key=None, value=letter.SerializeToString())
 
 
 def _redis(settings: IngestSettings) -> Redis:

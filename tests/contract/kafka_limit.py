@@ -5,7 +5,7 @@ The lab's broker takes everything. What is refused never reaches it.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from io import BytesIO
 from typing import Any
 
@@ -19,12 +19,18 @@ MESSAGE_TOO_LARGE = 10
 
 
 class LimitedKafka:
-    """A broker, reached through this port alone, that takes no batch above `batch_bytes_max`."""
+    """A broker, reached through this port alone, that takes no batch above `batch_bytes_max`.
 
-    def __init__(self, *, batch_bytes_max: int) -> None:
+    Args:
+        batch_bytes_max: How large a batch may be.
+        topics: Of which topics; empty: of all.
+    """
+
+    def __init__(self, *, batch_bytes_max: int, topics: Collection[str] = ()) -> None:
         self.port = free_port()
         self.refusals = 0
         self._batch_bytes_max = batch_bytes_max
+        self._topics = topics
         self._connections: set[asyncio.Task[None]] = set()
         self._broker = KafkaServer()
         advertised = self._broker.command.index("--advertised-listener-url") + 1
@@ -77,8 +83,13 @@ class LimitedKafka:
         if api != PRODUCE:
             return None
         asked = getattr(produce, f"ProduceRequest_v{version}").decode(stream)
-        batches = [len(batch) for _, partitions in asked.topics for _, batch in partitions]
-        if max(batches) <= self._batch_bytes_max:
+        batches = [
+            len(batch)
+            for topic, partitions in asked.topics
+            if not self._topics or topic in self._topics
+            for _, batch in partitions
+        ]
+        if max(batches, default=0) <= self._batch_bytes_max:
             return None
         self.refusals += 1
         kind = getattr(produce, f"ProduceResponse_v{version}")

@@ -46,6 +46,7 @@ def used(  # noqa: PLR0913 - one argument for each thing that a test may vary
     period: PeriodMicros = PERIOD,
     at_micros: int = NOW,
     meter: str = API_CALLS,
+    provider: str = "",
     model: str = "",
     features: tuple[str, ...] = ("api",),
     outcome: Outcome = Outcome.ALLOW,
@@ -61,7 +62,7 @@ def used(  # noqa: PLR0913 - one argument for each thing that a test may vary
         outcome=outcome,
         reason="some reason",
         shadow_reason="",
-        provider="",
+        provider=provider,
         model=model,
         **({"measures": (Measured(meter, units * UNIT),) if units else ()} | more),
     )

@@ -221,3 +221,14 @@ async def test_what_is_not_there_is_told(lab: ConsumeLab) -> None:
     assert "needs places PARTITION:OFFSET, or --all" in nothing.err
     assert "write PARTITION:OFFSET" in unreadable.err
     assert "has no topic none" in topic.err
+
+
+async def test_what_ingest_could_not_write_is_sent_as_it_was(lab: ConsumeLab) -> None:
+    event = usage_event("acme", 4)
+    reason = "too large for aforo.usage.v1: 900 bytes"
+    place = await put(lab, stage="ingest", reason=reason, payload=event.SerializeToString())
+
+    sent = await dlq(lab, "retry", place, "--apply")
+
+    assert sent.code == 0, sent.err
+    assert event.event_id in sent.out

@@ -6,13 +6,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import Counter
+from structlog.testing import capture_logs
 
 from aforo_meter.access_log_service import Topics
+from aforo_meter.commands_dlq import STAGES
+from aforo_meter.ingest import run as ingest
 from aforo_meter.kafka import PROBE_S, Connection, KafkaWriter, Partitioner
 from aforo_meter.outflow import Outflow
 from aforo_meter.records import Record
@@ -150,6 +155,59 @@ def test_a_refused_event_becomes_a_dead_letter_whole() -> None:
     assert outflow.lost == 0
     assert after_refusal(letter, topics, outflow, metrics) is None, "it has no dead letter"
     assert outflow.lost == 1
+
+
+async def test_an_accepted_event_that_is_too_large_is_a_dead_letter_of_ingest() -> None:
+    event = Record("usage", b"acme", b"y" * 30_000)
+    outflow = Outflow(None, records_max=1, bytes_max=1)
+    letters = Counter("too_large_here", "Of this test.", registry=None)
+
+    def refuse(record: Record) -> Record | None:
+        return ingest.after_refusal(record, "dlq", outflow, letters=letters)
+
+    async with LimitedKafka(batch_bytes_max=20_000, topics={"usage"}).serving() as broker:
+        await create(broker.bootstrap, ["usage", "dlq"], partitions=1)
+        async with running(broker.bootstrap, refused=refuse) as writing_to:
+            writing_to.add([event, make_record("usage", b"after")])
+        (value,) = await values_in(broker.bootstrap, "dlq", 1)
+        assert await values_in(broker.bootstrap, "usage", 1) == [b"after"]
+
+    letter = DeadLetter.FromString(value)
+    assert (letter.stage, letter.payload) == ("ingest", event.value)
+    assert letter.stage in STAGES
+    assert letter.reason == "too large for usage: 30000 bytes"
+    assert outflow.lost == 0
+    assert refuse(Record("dlq", None, value)) is None, "it has no dead letter"
+    assert outflow.lost == 1
+
+
+async def test_what_a_missing_topic_is_for_keeps_nothing_of_the_same_group(
+    kafka_server: KafkaServer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lab's brokers make a topic when asked for it, so the client is made to miss it."""
+    missing = f"{topic}.dlq"
+    is_there = asyncio.Event()
+    found = AIOKafkaProducer.partitions_for
+
+    async def partitions_for(producer: AIOKafkaProducer, name: str) -> set[int]:
+        if name == missing and not is_there.is_set():
+            await asyncio.sleep(0.5)
+            raise UnknownTopicOrPartitionError
+        partitions: set[int] = await found(producer, name)
+        return partitions
+
+    monkeypatch.setattr(AIOKafkaProducer, "partitions_for", partitions_for)
+    await create(kafka_server.bootstrap, [missing], partitions=1)
+    with capture_logs() as logs:
+        async with running(kafka_server.bootstrap) as outflow:
+            outflow.add([make_record(missing, b"letter"), make_record(topic, b"event")])
+            assert await values_in(kafka_server.bootstrap, topic, 1) == [b"event"]
+            assert outflow.held == 2
+            await eventually(lambda: not outflow.flowing)
+            is_there.set()
+
+    assert await values_in(kafka_server.bootstrap, missing, 1) == [b"letter"]
+    assert any(f"topic {missing} is missing" in line.get("error", "") for line in logs)
 
 
 KEYS = [f"tenant-{number}".encode() for number in range(7)]

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rating import (
+    MODELS_MAX,
+    OTHER_MODEL,
     OTHER_TOOL,
     TOOLS_MAX,
     LoggedKey,
@@ -260,6 +262,47 @@ async def test_tools_beyond_the_bound_share_a_row_whatever_the_batches(
     next_hour = used("next", tool=names[-1], at_micros=NOW + HOUR_MICROS)
     await ledger.apply(batch([next_hour], at=400))
     assert file.rows(query, NOW + HOUR_MICROS) == [(names[-1], UNIT)]
+
+
+async def test_models_beyond_the_bound_share_a_row_whatever_the_batches(
+    ledger: SqlLedger, file: LedgerFile
+) -> None:
+    names = [f"model-{number}" for number in range(MODELS_MAX + 50)]
+    events = [used(f"e{n}", provider="p", model=name, prices=[]) for n, name in enumerate(names)]
+    await ledger.apply(batch(events[:150], at=0))
+    async with SqlLedger(file.url) as restarted:
+        await restarted.apply(batch(events[140:], at=150))
+        again = [
+            used("again", provider="p", model=names[0], prices=[]),
+            used("more", provider="p", model=names[-1], prices=[]),
+            used("named", provider="p", model=OTHER_MODEL, prices=[]),
+            used("stranger", provider="q", model=names[0], prices=[]),
+        ]
+        await restarted.apply(batch(again, at=300))
+
+    query = (
+        "SELECT provider, model, price_id, quantity_micros FROM charge WHERE hour_start_micros = ?"
+    )
+    rows = file.rows(query, NOW)
+    units = {(provider, model): quantity // UNIT for provider, model, _, quantity in rows}
+    assert len(units) == len(rows) == MODELS_MAX + 2
+    assert (units["p", OTHER_MODEL], units["p", names[0]]) == (52, 2)
+    assert units[OTHER_MODEL, OTHER_MODEL] == 1
+    next_hour = used("next", provider="p", model=names[-1], at_micros=NOW + HOUR_MICROS, prices=[])
+    await ledger.apply(batch([next_hour], at=400))
+    assert file.rows(query, NOW + HOUR_MICROS) == [("p", names[-1], "", UNIT)]
+
+
+async def test_a_model_beyond_the_bound_keeps_its_price(
+    ledger: SqlLedger, file: LedgerFile
+) -> None:
+    events = [used(f"e{n}", model=f"model-{n}", prices=[]) for n in range(MODELS_MAX)]
+    await ledger.apply(batch(events))
+    await ledger.apply(batch([used("dear", model="gpt-4o", prices=PRICES)], at=MODELS_MAX))
+
+    rows = file.rows("SELECT model, price_id FROM charge WHERE price_id <> ''")
+    assert rows == [(OTHER_MODEL, "c")]
+    assert file.kept_cogs() == file.audited_cogs()
 
 
 async def test_what_became_of_the_work_is_told_apart(ledger: SqlLedger, file: LedgerFile) -> None:
