@@ -1,5 +1,6 @@
 """Phases, rate cards and exchange rates, in the domain's words → the messages of aforo_proto."""
 
+import functools
 from typing import Any
 
 from aforo_meter.domain import rate_card as said
@@ -40,6 +41,7 @@ def exchange_rate(given: terms.ExchangeRate) -> ExchangeRate:
     )
 
 
+@functools.lru_cache(maxsize=1024)  # The tenants of a plan share its cards.
 def _rate_card(given: said.RateCard) -> RateCard:
     return RateCard(
         effective_from_micros=given.effective_from_micros,

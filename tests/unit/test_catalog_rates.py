@@ -414,7 +414,8 @@ def test_a_wrong_component_is_told_with_its_place_and_remedy(component: str, exp
         ),
         (
             {
-                "card": "      - {from: 2026-01-01, components: [{id: a, flat: 1}, {id: a, flat: 1}]}"
+                "card": "      - {from: 2026-01-01, components: "
+                "[{id: a, flat: 1}, {id: a, flat: 1}]}"
             },
             'plans.pro.rate_card[0].components[1].id: "a" is already the id of',
         ),
@@ -426,8 +427,8 @@ def test_a_wrong_component_is_told_with_its_place_and_remedy(component: str, exp
         (
             {"plan": "    currency: EUR"},
             (
-                "plans.pro.currency: no exchange rate from EUR to USD: add {currency: EUR, rate: …, "
-                "from: …} to exchange_rates"
+                "plans.pro.currency: no exchange rate from EUR to USD: add {currency: EUR, "
+                "rate: …, from: …} to exchange_rates"
             ),
         ),
         (
@@ -463,8 +464,8 @@ def test_a_wrong_component_is_told_with_its_place_and_remedy(component: str, exp
         (
             {"changes": "      changes: [{plan: yearly, from: 2026-02-15}]"},
             (
-                'tenants.acme.subscription.changes[0].plan: "yearly" has another cadence than "pro": a '
-                "subscription keeps its periods and its currency; end it, and give the tenant a"
+                'tenants.acme.subscription.changes[0].plan: "yearly" has another cadence than '
+                '"pro": a subscription keeps its periods and its currency; end it, and give'
             ),
         ),
         (
@@ -474,8 +475,8 @@ def test_a_wrong_component_is_told_with_its_place_and_remedy(component: str, exp
                 "rate_card: []}]",
             },
             (
-                "tenants.acme.deals[0].from: lies inside a billing period, and the deal is in another "
-                "currency than the plan: use 2026-02-15 or 2026-03-15, where periods begin"
+                "tenants.acme.deals[0].from: lies inside a billing period, and the deal is in "
+                "another currency than the plan: use 2026-02-15 or 2026-03-15, where periods begin"
             ),
         ),
         (
