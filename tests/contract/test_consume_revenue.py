@@ -11,6 +11,7 @@ from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
     DOLLAR,
+    SECOND_MICROS,
     ConsumeLab,
     consume_lab,
     now_micros,
@@ -81,7 +82,7 @@ async def test_overage_raises_revenue_and_frees_a_tenant_that_the_fee_alone_woul
 async def test_an_accruing_fee_frees_with_time_alone(lab: ConsumeLab) -> None:
     contract = contracted(lab, "accrues", fee=2_678_400)  # A dollar a second in months of 31 days.
     contract.basis = contract_pb2.REVENUE_BASIS_ACCRUED
-    contract.anchor_micros = now_micros()
+    contract.anchor_micros = now_micros() - 2 * SECOND_MICROS
     lab.catalog.sync()
     await lab.send("accrues", 10)
     before = await lab.margin_is("accrues", lambda margin: margin.cogs_nanos > 0)
