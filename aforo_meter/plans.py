@@ -46,6 +46,17 @@ SWITCHING_PROTOCOLS: Final = 101
 # An upstream that breaks off: what came before the answer began is an answer of Envoy's own.
 BROKEN_OFF: Final = "upstream_reset_after_response_started"
 NEVER_BEGAN: Final = "upstream_reset_before_response_started"
+# Envoy's limits of time, which end an answer that has begun. Before that Envoy answers itself.
+TIME_IS_UP: Final = frozenset(
+    {
+        "stream_idle_timeout",
+        "max_duration_timeout",
+        "response_timeout",
+        "upstream_per_try_idle_timeout",
+        "upstream_max_stream_duration_reached",
+    }
+)
+TIMEOUT_STATUSES: Final = frozenset({408, 504})
 HOUR_DIGITS_MAX: Final = 12
 WEIGHT_DIGITS_MAX: Final = 12
 
@@ -80,7 +91,7 @@ class Plan:
     decided: bool
     refused: bool  # At the gate: whatever was reported is nobody's usage.
     aborted: bool
-    broken_off: bool  # By the upstream, in the midst of its answer.
+    broken_off: bool  # In the midst of the answer: by the upstream, or by a limit of time.
     provider: str  # As the decision says; it goes before what a protocol tells.
     counts: tuple[tuple[str, str], ...]  # What is worth counting about each.
     # For the way that builds no objects. `quick` is False where it can't be taken.
@@ -107,8 +118,13 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
     aborted = status != SWITCHING_PROTOCOLS and (
         flags.aborted or details.startswith("downstream_remote_disconnect")
     )
-    broken_off = status != SWITCHING_PROTOCOLS and (
-        details.startswith(BROKEN_OFF) or (flags.broken_off and not details.startswith(NEVER_BEGAN))
+    timed_out = details in TIME_IS_UP and status not in {SWITCHING_PROTOCOLS, *TIMEOUT_STATUSES}
+    broken_off = timed_out or (
+        status != SWITCHING_PROTOCOLS
+        and (
+            details.startswith(BROKEN_OFF)
+            or (flags.broken_off and not details.startswith(NEVER_BEGAN))
+        )
     )
     outcome = outcome_of(decision, refused_at_gate=refused)
     method = METHODS.get(facts.method, "")
@@ -117,6 +133,7 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
         grpc_status=envoy_values.readable(facts.grpc_status).strip(),
         blocked=outcome is Outcome.BLOCK,
         aborted=aborted,
+        timed_out=timed_out,
     )
     provider = clip(envoy_values.text(facts.provider))
     shared = usage_pb2.UsageEvent(
