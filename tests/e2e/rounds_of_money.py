@@ -37,6 +37,8 @@ from tests.e2e.money_traffic import NANOS, TENANTS, Traffic, catalog, month_star
 from tests.e2e.rounds_of_kills import broker_for_kills
 
 RATE_PER_S = 120
+# The fees of the first third, the second, and the last, in parts of what all usage will cost.
+PHASES = (Fraction(1, 3), Fraction(1), Fraction(4, 5))
 TICK_S = 0.05
 EVENT_COSTS = Fraction(11, 100)  # Dollars, about: fees are made so that levels change.
 REST_S_MAX = 120.0
@@ -90,7 +92,7 @@ async def play(seed: int, *, kills: int, kafka: KafkaProgram | None) -> Played:
     path = home / "catalog.yaml"
     targets = 5 if kafka else 4
     span_s = kills / targets * SLOT_S
-    path.write_text(catalog(fees(span_s, times=1)))
+    path.write_text(catalog(fees(span_s, times=PHASES[0])))
     options = Options(
         catalog=path,
         home=home,
@@ -116,8 +118,8 @@ async def play(seed: int, *, kills: int, kafka: KafkaProgram | None) -> Played:
     return found
 
 
-def fees(span_s: float, *, times: int) -> dict[str, Fraction]:
-    """Return fees that all usage of the span would bring close to, or under, each floor."""
+def fees(span_s: float, *, times: Fraction) -> dict[str, Fraction]:
+    """Return fees that usage of so many times the span's brings close to, or under, each floor."""
     whole = Fraction(round(span_s)) * RATE_PER_S * EVENT_COSTS / len(TENANTS)
     return {
         tenant_id: whole * times * Fraction(50 + 10 * number, 100)
@@ -154,7 +156,7 @@ async def _play(stack: Stack, found: Played, span_s: float) -> None:
 
 async def _change_fees(stack: Stack, span_s: float) -> None:
     """Let every tenant recover in the middle, and fall again: each level is armed again."""
-    for times in (3, 1):
+    for times in PHASES[1:]:
         await asyncio.sleep(span_s / 3)
         fresh = stack.catalog.with_suffix(".new")
         fresh.write_text(catalog(fees(span_s, times=times)))

@@ -75,7 +75,7 @@ def test_a_lost_repeated_or_forged_message_is_found_out() -> None:
 
 
 def test_fees_lie_around_what_is_used() -> None:
-    once, thrice = fees(100, times=1), fees(100, times=3)
+    once, thrice = fees(100, times=Fraction(1)), fees(100, times=Fraction(3))
 
     assert {thrice[one] / once[one] for one in TENANTS} == {3}
     assert len(set(once.values())) == len(TENANTS)
