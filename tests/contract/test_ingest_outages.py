@@ -260,9 +260,13 @@ async def test_an_address_in_use_is_said_in_a_line(
     kafka_server: KafkaServer | KafkaAt, tmp_path: Path
 ) -> None:
     async with a_lab(kafka_server.bootstrap, tmp_path, consuming=False) as lab:
-        other = ingest_program(lab.consume, lab.port, free_port(), name="other")
-        other.start(wait=False)
+        taken = {"LISTEN": (lab.port, free_port()), "METRICS_LISTEN": (free_port(), lab.port)}
+        for setting, (port, metrics_port) in taken.items():
+            other = ingest_program(lab.consume, port, metrics_port, name=setting)
+            other.start(wait=False)
 
-        assert await asyncio.to_thread(other.wait, 30) == 2
-        assert "already in use" in other.log_text()
-        assert "AFORO_METER_INGEST_LISTEN" in other.log_text()
+            assert await asyncio.to_thread(other.wait, 30) == 2
+            assert other.log_text() == (
+                f"aforo-meter: 127.0.0.1:{lab.port} is already in use: stop what listens there, or"
+                f" change AFORO_METER_INGEST_{setting}\n"
+            )
