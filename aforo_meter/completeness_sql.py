@@ -1,11 +1,11 @@
 """What was decided and logged, in SQL. What was logged is written with the charges."""
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from aforo_meter.alerts import Alert
 from aforo_meter.completeness import Decided, ScoreQuery
+from aforo_meter.database import Sql
 from aforo_meter.domain.completeness import (
     FILLED,
     PASSED,
@@ -113,7 +113,7 @@ class SqlCompleteness:
     async def basis(self, tenant_id: str, feature: str, hours: PeriodMicros) -> Basis:
         values = (tenant_id, feature, hours.start_micros, hours.end_micros)
 
-        def work(sql: sqlite3.Connection) -> Basis:
+        def work(sql: Sql) -> Basis:
             if not feature and sql.execute(REPORTED, (tenant_id,)).fetchone() is not None:
                 return Basis()
             (calls,) = sql.execute(CALLS_LET_PASS, values).fetchone()
