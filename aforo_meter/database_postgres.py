@@ -95,7 +95,7 @@ class PostgresConnection:
         self._raw = raw
         self._name = name
         self._only_reads = only_reads
-        self._sql = PostgresSql(raw)
+        self._sql = PostgresStatements(raw)
 
     def transact(self, work: Callable[[Sql], T], *, writes: bool) -> T:
         mode = "READ WRITE" if writes and not self._only_reads else "READ ONLY"
@@ -123,7 +123,7 @@ class PostgresConnection:
         self._raw.close()
 
 
-class PostgresSql:
+class PostgresStatements:
     def __init__(self, raw: psycopg.Connection[tuple[Any, ...]]) -> None:
         self._raw = raw
 

@@ -59,7 +59,7 @@ class SqliteDatabase:
 class SqliteConnection:
     def __init__(self, raw: sqlite3.Connection) -> None:
         self._raw = raw
-        self._sql = SqliteSql(raw)
+        self._sql = SqliteStatements(raw)
 
     def transact(self, work: Callable[[Sql], T], *, writes: bool) -> T:
         with _translated():
@@ -78,7 +78,7 @@ class SqliteConnection:
         self._raw.close()
 
 
-class SqliteSql:
+class SqliteStatements:
     def __init__(self, raw: sqlite3.Connection) -> None:
         self.execute = raw.execute
         self.executemany = raw.executemany

@@ -59,7 +59,7 @@ def ledger_url(text: str) -> str:
     Raises:
         ValueError: It says which form is expected.
     """
-    if not re.match(r"sqlite:////[^?]|postgres(ql)?://[^/?#]*/[^/?#]+(\?[^#]*)?$", text):
+    if not re.match(r"sqlite:////[^?]|postgres(ql)?://[^/?#]*/[^/?#@]+(\?[^#]*)?$", text):
         # It is not quoted: it may hold a password.
         raise ValueError(
             "expected sqlite:////absolute/path/ledger.db (four slashes), or"

@@ -96,11 +96,13 @@ def batch(
     next_offset: int | None = None,
     now_micros: int = NOW,
     partition: Partition = PARTITION,
+    stands_at: int = 0,
 ) -> Batch:
     events = list(rated)
     return Batch(
         partition=partition,
         first_offset=at,
+        stands_at=stands_at,
         next_offset=at + max(1, len(events)) if next_offset is None else next_offset,
         rated=events,
         watches=watches or {},

@@ -297,7 +297,7 @@ async def test_filling_closes_the_gap_and_asking_twice_fills_once(lab: Lab) -> N
     await filled(lab)
 
     rows = lab.file.rows(
-        "SELECT meter, SUM(quantity_micros), SUM(extra_micros) FROM charge GROUP BY 1"
+        "SELECT meter, SUM(quantity_micros), SUM(extra_micros) FROM charge GROUP BY 1 ORDER BY 1"
     )
     assert rows == [("api.calls", 6_000_000, 6_000_000), ("llm.input_tokens", 600_000_000, 0)]
     (found,) = await lab.scores()
