@@ -44,7 +44,8 @@ class DeliverSettings(BaseSettings):
     )
 
     ledger_url: LedgerUrl
-    """The ledger, whose outbox is delivered: sqlite:////absolute/path/ledger.db. Required."""
+    """The ledger, whose outbox is delivered: sqlite:////absolute/path/ledger.db or
+    postgresql://user:password@host/database. Required."""
 
     webhook_url: Annotated[str, AfterValidator(_webhook_url)]
     """Where messages are posted. Required."""

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -95,8 +94,7 @@ async def test_without_the_ledger_events_are_taken_and_it_counts_them_once(
         await lab.batch(first)
         await lab.meters_are(tenant, {"api.calls": 1})
 
-        with contextlib.closing(sqlite3.connect(lab.consume.ledger.path)) as sql:
-            sql.execute("BEGIN IMMEDIATE")
+        with lab.consume.ledger.locked():
             assert (await lab.batch(first, second)).counts == (1, 1, 0)
         await lab.meters_are(tenant, {"api.calls": 2})
 

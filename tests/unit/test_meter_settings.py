@@ -115,7 +115,9 @@ def test_settings_of_the_other_processes_are_known(monkeypatch: pytest.MonkeyPat
         ("DELIVER_WEBHOOK_URL", "http://localhost/", "ALLOW_PRIVATE_ADDRESSES=true"),
         ("DELIVER_WEBHOOK_SECRET", "hunter2", "starts with 'whsec_'"),
         ("DELIVER_LEDGER_URL", "sqlite:///ledger.db", "four slashes"),
-        ("DELIVER_LEDGER_URL", "postgresql://db/aforo", "sqlite:////absolute"),
+        ("DELIVER_LEDGER_URL", "mysql://db/aforo", "sqlite:////absolute"),
+        ("DELIVER_LEDGER_URL", "postgresql://db", "postgresql://user:password@host:5432/database"),
+        ("DELIVER_LEDGER_URL", "postgresql://me:hunter2/hunter2@db", "percent-encoded"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(
