@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
-from aforo_admin import messages_rates
+from aforo_admin import messages_guards, messages_rates
 from aforo_admin.builtin_prices import built_in_lists
 from aforo_admin.domain import catalog as said
 from aforo_admin.domain import entitling
@@ -22,7 +22,6 @@ from aforo_proto.contract_pb2 import (
     PriceEntry,
     PriceList,
     RevenueBasis,
-    Thresholds,
 )
 from aforo_proto.margin_pb2 import Level
 from aforo_proto.metering_pb2 import (
@@ -107,7 +106,6 @@ def _quota(given: quotas.Quota) -> Quota:
 
 
 def contract(given: entitling.Contract) -> Contract:
-    floors = given.thresholds
     return Contract(
         tenant_id=given.tenant_id,
         subscription_id=given.subscription_id,
@@ -117,13 +115,8 @@ def contract(given: entitling.Contract) -> Contract:
         allowance_nanos=given.allowance_nanos,
         cadence=Cadence.Value(f"CADENCE_{given.cadence.name}"),
         anchor_micros=micros_of(given.anchor),
-        thresholds=Thresholds(
-            warn_below_bp=floors.warn_below_bp,
-            throttle_below_bp=floors.throttle_below_bp,
-            block_below_bp=floors.block_below_bp,
-            hysteresis_bp=floors.hysteresis_bp,
-            source=given.thresholds_source,
-        ),
+        thresholds=messages_guards.thresholds(given.thresholds, source=given.thresholds_source),
+        guards=[messages_guards.guard(each) for each in given.guards],
         negotiated=price_lists(
             given.negotiated, source="negotiated", owner=f"negotiated:{given.tenant_id}"
         ),

@@ -15,10 +15,10 @@ from aforo_authz.domain.access import (
     Reason,
     SubscriptionState,
     decide,
-    holds_until_micros,
     settle,
 )
 from aforo_authz.domain.features import Needs
+from aforo_authz.domain.holding import holds_until_micros
 from aforo_authz.domain.quotas import (
     Quota,
     Reservation,
