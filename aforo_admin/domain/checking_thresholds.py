@@ -131,6 +131,7 @@ def _revenue(path: Path, guard: Guard) -> Iterator[Problem]:
             path=path,
             message="needs one revenue to compare its costs with: an amount, as revenue: 200, or a "
             "share of the contract's, as revenue_share: 60%",
+            joint=True,
         )
     yield from check_amount((*path, "revenue"), own)
     if own == 0:
