@@ -220,7 +220,7 @@ async def test_a_guards_level_is_published_and_the_catalog_lifts_it(lab: Consume
     await lab.send("guarded", 11, features=["chat", "search"])
     await lab.send("guarded", 11, features=["search"])
 
-    def is_at(level: margin_pb2.Level) -> Callable[[margin_pb2.Margin], bool]:
+    def is_at(level: margin_pb2.Level.ValueType) -> Callable[[margin_pb2.Margin], bool]:
         return lambda margin: [g.level for g in margin.guards] == [level]
 
     blocked = await lab.margin_is("guarded", is_at(margin_pb2.LEVEL_BLOCK))
