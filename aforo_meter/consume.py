@@ -349,6 +349,8 @@ class Consumption:
         metrics.BATCHES.inc()
         metrics.RECORDS.inc(len(records))
         metrics.DUPLICATES.inc(written.duplicates)
+        for became, count in written.corrections.items():
+            metrics.CORRECTIONS.labels(became).inc(count)
         log_transitions(written.transitions)
         self._upkeep.note(batch.watches)
         metrics.LATE.inc(sum(one.usage.late for one in readable))

@@ -124,6 +124,7 @@ class Written:
     transitions: Sequence[Transition] = ()
     duplicates: int = 0  # Events that were in the ledger already.
     rows_repriced: int = 0
+    corrections: Mapping[str, int] = field(default_factory=dict)  # By what became of them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

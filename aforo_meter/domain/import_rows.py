@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from aforo_meter.domain.ingest import TOKEN_NAMES
 from aforo_meter.domain.ingest_fields import REQUIRED, SNAKE, TEXT_UNITS_MAX
+from aforo_meter.domain.ingest_tokens import TOKEN_NAMES
 from aforo_meter.domain.ingest_values import Rejection
 
 METADATA: Final = "metadata"

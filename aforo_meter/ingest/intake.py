@@ -26,6 +26,7 @@ from aforo_meter.ingest.tenants import MetricNames, Tenants
 
 UNKNOWN_CUSTOMER: Final = "unknown_customer"
 FORBIDDEN_CUSTOMER: Final = "forbidden_customer"
+FORBIDDEN_CORRECTION: Final = "forbidden_correction"
 
 # Others get their turn while a large batch is read: 10,000 events take a third of a second.
 EVENTS_AT_ONCE: Final = 250
@@ -165,6 +166,9 @@ class Intake:
             elif not key.may_report(tenant_id):
                 problem = f"this key may not report the usage of {shown(tenant_id)}"
                 rejection = Rejection("customerId", problem, kind=FORBIDDEN_CUSTOMER)
+            elif one.reading.decision_id and not key.may_correct:
+                problem = "this key lacks the scope usage:correct"
+                rejection = Rejection("aforoDecisionId", problem, kind=FORBIDDEN_CORRECTION)
             else:
                 known.append(Known(one, tenant_id, subscription))
                 continue
