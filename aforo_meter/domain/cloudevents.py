@@ -59,8 +59,9 @@ def from_cloudevent(
         "metricName": kind,
         "quantity": 1,
         "occurredAt": cloud.get("time") or received,
-        "aforoDecisionId": cloud.get(DECISION_ID),
     }
+    if DECISION_ID in cloud:
+        event["aforoDecisionId"] = cloud[DECISION_ID]
     event |= {name: value for name, value in data.items() if value is not None}
     event["idempotencyKey"] = event_id_of(source, identifier)
     extensions = {name: value for name, value in cloud.items() if name not in KNOWN}

@@ -64,7 +64,9 @@ def a_call(number: int) -> list[usage_pb2.UsageEvent]:
     end = [("api.calls", 1), ("bytes.response", size), ("llm.output_tokens", 50)]
     events.append(told(name, *end, estimated=True, continued=True, aborted=True))
     if number % 2:
-        events.append(told(name, ("llm.output_tokens", number % 50), continued=True))
+        elsewhere: dict[str, Any] = {"source": "ingest", "features": [], "decided_hour_s": 0}
+        tokens = ("llm.output_tokens", number % 50)
+        events.append(told(name, tokens, continued=True, **elsewhere))
     return events
 
 
