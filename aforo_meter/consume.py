@@ -111,7 +111,9 @@ class Consumption:
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )
         self._rater = Rater(self._contracts, ledger, retention)
-        self._publisher = Publisher(redis, ledger, self._contracts)
+        self._publisher = Publisher(
+            redis, ledger, self._contracts, ingest_ids_days=settings.ingest_ids_days
+        )
         self._partitions = Partitions(
             ledger,
             accept_lost_records=settings.accept_lost_records,

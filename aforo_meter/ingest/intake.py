@@ -17,6 +17,7 @@ from aforo_meter.domain.ingest_fields import HEARTBEAT_CUSTOMER
 from aforo_meter.domain.ingest_values import Rejection, shown
 from aforo_meter.domain.periods import datetime_of
 from aforo_meter.ingest import codec
+from aforo_meter.ingest.ages import Ages
 from aforo_meter.ingest.durable import Durable, Record
 from aforo_meter.ingest.events import record_of
 from aforo_meter.ingest.keys import Key
@@ -76,7 +77,7 @@ class Intake:
         self,
         *,
         topic: str,
-        age_days_max: int,
+        ages: Ages,
         names: MetricNames,
         tenants: Tenants,
         ledger: LedgerLook,
@@ -85,7 +86,7 @@ class Intake:
         durable: Durable,
     ) -> None:
         self._topic = topic
-        self._age_micros_max = age_days_max * DAY_MICROS
+        self._ages = ages
         self._names = names
         self._tenants = tenants
         self._ledger = ledger
@@ -132,7 +133,7 @@ class Intake:
         rules = Rules(
             metrics=self._names.metrics,
             now_micros=received_micros,
-            age_micros_max=self._age_micros_max,
+            age_micros_max=self._ages.days_max * DAY_MICROS,
             encode=codec.encode,
         )
         read = _cloud_reader(received_micros, rules) if are_cloud else _reader(rules)

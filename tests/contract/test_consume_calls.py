@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aforo_proto import policy_pb2, usage_pb2
+from aforo_proto import margin_pb2, policy_pb2, usage_pb2
 from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
@@ -36,6 +36,7 @@ async def lab(kafka_server: KafkaServer | KafkaAt, tmp_path: Path) -> AsyncItera
         "decisions_poll_ms": "100",
         "completeness_poll_ms": "100",
         "session_idle_s": "3600",
+        "ingest_ids_days": "400",
     }
     async with consume_lab(kafka_server.bootstrap, tmp_path, **quick) as made:
         for meter in ("api.calls", "bytes.response", "llm.output_tokens"):
@@ -154,4 +155,6 @@ async def test_sessions_and_decisions_are_kept_beside_the_charges(lab: ConsumeLa
     await eventually(lambda: lab.ledger.rows("SELECT calls FROM logged") == [(3,)])
     assert meters(lab) == {"api.calls": 2}, "a heartbeat is never billed"
     assert await lab.metric("aforo_completeness_ratio") > 0
+    state: Any = await eventually(lambda: lab.redis.get("aforo:v1:consumed:0"))
+    assert margin_pb2.ConsumeState.FromString(state).ingest_ids_days == 400, "ingest goes by it"
     assert await asyncio.to_thread(lab.program.stop) == 0
