@@ -24,6 +24,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "quantity": "write a plain number above 0, with a point and no thousands separators",
     "occurredAt": "write 2026-11-26T10:00:00Z or Unix seconds; if it is too old, --age-days",
     "idempotencyKey": "shorten it, or leave it out: then the file and the line make the id",
+    "aforoDecisionId": "write the call's x-aforo-decision-id, and only with system.call.tokens",
     "executionStatus": "write one of the listed words, or leave it out",
     "metadata": "write a JSON object; in CSV, double the quotes in it",
     "row": "quote fields that hold the separator, and double the quotes in them",
