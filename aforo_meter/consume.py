@@ -353,6 +353,8 @@ class Consumption:
         metrics.DUPLICATES.inc(written.duplicates)
         for became, count in written.corrections.items():
             metrics.CORRECTIONS.labels(became).inc(count)
+        if written.corrections:  # What waited may have been rated before it had a price.
+            self._upkeep.reprice_soon(one.usage.tenant_id for one in readable)
         log_transitions(written.transitions)
         self._upkeep.note(batch.watches)
         metrics.LATE.inc(sum(one.usage.late for one in readable))

@@ -112,6 +112,25 @@ async def test_killed_again_and_again_it_counts_each_call_once_in_whatever_order
     assert lab.ledger.rows("SELECT MIN(quantity_micros) >= 0 FROM charge") == [(1,)]
 
 
+async def test_true_figures_that_waited_get_the_price_that_came_meanwhile(lab: ConsumeLab) -> None:
+    lab.catalog.sync()
+    await lab.start()
+    name, tokens = uuid.uuid4().hex, "llm.input_tokens"
+    await lab.send_again(told(name, (tokens, 9), continued=True, source="ingest", features=[]))
+    figure = "SELECT price_id FROM true_figure"
+    await eventually(lambda: lab.ledger.rows(figure) == [("",)], within_s=ASSIGNED_S_MAX)
+
+    lab.catalog.price(tokens, DOLLAR)
+    lab.catalog.sync()
+    priced = "SELECT price_id, quantity_micros FROM charge ORDER BY price_id"
+
+    await lab.send("acme", 1, meter=tokens)
+    await eventually(lambda: lab.ledger.rows(priced) == [(f"{tokens}@{DOLLAR}", 1_000_000)])
+
+    await lab.send_again(told(name, (tokens, 50), estimated=True))
+    await eventually(lambda: lab.ledger.rows(priced) == [(f"{tokens}@{DOLLAR}", 10_000_000)])
+
+
 async def test_a_quota_is_seeded_with_what_calls_weigh(lab: ConsumeLab) -> None:
     """As authz counts them: after Redis was emptied, its counters start at these figures."""
     quota = policy_pb2.Quota(quota_id="day", meter="api.calls", window=policy_pb2.WINDOW_DAY)
