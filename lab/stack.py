@@ -49,9 +49,12 @@ class Options:
     ingress_port: int | None = None  # None: any free one.
     envoy_concurrency: int = 1
     authz_env: Mapping[str, str] = field(default_factory=dict)
+    sync_env: Mapping[str, str] = field(default_factory=dict)
     consume_env: Mapping[str, str] = field(default_factory=dict)
+    deliver_env: Mapping[str, str] = field(default_factory=dict)
     kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
+    gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
 
 
 class Stack:
@@ -91,10 +94,10 @@ class Stack:
     @property
     def programs(self) -> list[Program]:
         """All processes, in the order in which they start."""
-        return [
-            *(self.redis, self.kafka, self.upstream, self.economy, self.webhooks),
-            *(self.sync, self.authz, *self.ships, self.consume, self.deliver, self.envoy),
-        ]
+        behind = [self.redis, self.kafka, self.webhooks, self.sync, self.consume, self.deliver]
+        if not self.options.gateway:
+            return behind
+        return [*behind, self.upstream, self.economy, self.authz, *self.ships, self.envoy]
 
     def start(self, *, told: Callable[[str], None] = lambda _: None) -> Self:
         """Start everything; `told` hears of each step. On failure all that ran is ended."""
@@ -122,6 +125,8 @@ class Stack:
             self._run(program, wait=False)
         for program in rest:
             program.wait_ready()
+        if not self.options.gateway:
+            return
         # Until its own health checks have found them, Envoy lets requests pass unasked.
         wait_until(lambda: self.envoy.sees_healthy("aforo_authz", "aforo_als"), "Envoy's checks")
 
@@ -168,6 +173,7 @@ class Stack:
             "AFORO_ADMIN_CATALOG": str(self.catalog),
             "AFORO_ADMIN_REDIS_URL": self.redis.url,
             "AFORO_ADMIN_METRICS_LISTEN": METRICS,
+            **self.options.sync_env,
         }
 
     def _authz_env(self) -> dict[str, str]:
@@ -204,6 +210,7 @@ class Stack:
             "AFORO_METER_DELIVER_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "AFORO_METER_DELIVER_ALLOW_PRIVATE_ADDRESSES": "true",  # The receiver is on loopback.
             "AFORO_METER_DELIVER_METRICS_LISTEN": METRICS,
+            **self.options.deliver_env,
         }
 
     def _envoy(self) -> EnvoyServer:
