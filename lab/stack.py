@@ -69,7 +69,7 @@ class Stack:
         self.spools = {which: self.home / f"spool-{which}" for which in SHIPS}
         self.ledger_path = self.home / "ledger.sqlite3"
         self.ledger_url = f"sqlite:///{self.ledger_path}"
-        self.ports = {name: free_port() for name in ("premium", "economy", "webhooks")}
+        self.ports = {name: free_port() for name in ("premium", "economy", "webhooks", "usage")}
         self._exits = contextlib.ExitStack()
         self.upstream = self._stand_in("premium", "lab.upstream", "--name", "premium")
         self.economy = self._stand_in("economy", "lab.upstream", "--name", "economy")
@@ -83,6 +83,7 @@ class Stack:
             for which in SHIPS
         ]
         self.consume = self._aforo("consume", "aforo_meter", "consume", env=self._consume_env())
+        self.ingest = self._aforo("ingest", "aforo_meter", "ingest", env=self._ingest_env())
         self.deliver = self._aforo("deliver", "aforo_meter", "deliver", env=self._deliver_env())
         self.envoy = self._envoy()
 
@@ -92,9 +93,15 @@ class Stack:
         return f"http://127.0.0.1:{self.envoy.port('ingress')}"
 
     @property
+    def ingest_url(self) -> str:
+        """Where usage is reported that does not cross the gateway."""
+        return f"http://127.0.0.1:{self.ports['usage']}"
+
+    @property
     def programs(self) -> list[Program]:
         """All processes, in the order in which they start."""
-        behind = [self.redis, self.kafka, self.webhooks, self.sync, self.consume, self.deliver]
+        behind = [self.redis, self.kafka, self.webhooks, self.sync]
+        behind += [self.ingest, self.consume, self.deliver]
         if not self.options.gateway:
             return behind
         return [*behind, self.upstream, self.economy, self.authz, *self.ships, self.envoy]
@@ -192,6 +199,16 @@ class Stack:
             "AFORO_METER_SHIP_REDIS_URL": self.redis.url,
             "AFORO_METER_SHIP_SPOOL_DIR": str(self.spools[which]),
             "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
+        }
+
+    def _ingest_env(self) -> dict[str, str]:
+        return {
+            "AFORO_METER_INGEST_LISTEN": f"127.0.0.1:{self.ports['usage']}",
+            "AFORO_METER_INGEST_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            "AFORO_METER_INGEST_KAFKA_IDEMPOTENCE": str(self.kafka.knows_idempotence).lower(),
+            "AFORO_METER_INGEST_REDIS_URL": self.redis.url,
+            "AFORO_METER_INGEST_LEDGER_URL": self.ledger_url,
+            "AFORO_METER_INGEST_METRICS_LISTEN": METRICS,
         }
 
     def _consume_env(self) -> dict[str, str]:

@@ -1,9 +1,7 @@
 """Calls told more than once, tools, weights and sessions: exactly once in the ledger's rows."""
 
 import asyncio
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -32,13 +30,13 @@ from tests.contract.ledger_lab import (
     NOW,
     PARTITION,
     UNIT,
-    LedgerFile,
     batch,
     price,
     used,
     watch,
     watched,
 )
+from tests.contract.ledgers import AuditedLedger, Ledgers
 
 pytestmark = pytest.mark.contract
 
@@ -81,13 +79,13 @@ def truth(
     return told(event_id, *measures, **(elsewhere | more))
 
 
-def meters(file: LedgerFile, tenant: str = "acme") -> dict[str, int]:
+def meters(file: AuditedLedger, tenant: str = "acme") -> dict[str, int]:
     query = "SELECT meter, SUM(quantity_micros) FROM charge WHERE tenant_id = ? GROUP BY meter"
     return {meter: quantity // UNIT for meter, quantity in file.rows(query, tenant)}
 
 
 async def test_totals_so_far_and_the_end_are_counted_once(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     first = told("i1", (BYTES_RESPONSE, 30), interim=True)
     await ledger.apply(batch([first, told("i2", (BYTES_RESPONSE, 60), interim=True)]))
@@ -102,7 +100,7 @@ async def test_totals_so_far_and_the_end_are_counted_once(
 
 
 async def test_a_call_is_logged_once_and_not_before_its_end(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     logged = "SELECT outcome, calls FROM logged"
     await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True)]))
@@ -114,7 +112,7 @@ async def test_a_call_is_logged_once_and_not_before_its_end(
 
 
 async def test_a_long_call_that_was_no_usage_at_its_end_costs_nothing(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     for call, events in (("d1", ("i1", "e1")), ("d2", ("e2", "i2"))):
         for at, event_id in enumerate(events):
@@ -129,7 +127,7 @@ async def test_a_long_call_that_was_no_usage_at_its_end_costs_nothing(
 
 
 async def test_an_intervention_is_counted_with_the_end_alone(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [
         told("i1", (BYTES_RESPONSE, 1), interim=True, outcome=Outcome.THROTTLE),
@@ -142,7 +140,7 @@ async def test_an_intervention_is_counted_with_the_end_alone(
 
 
 async def test_the_truth_takes_the_estimate_off_its_row(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     """Estimated without a model, told with one: the first row is gone, and its cost with it."""
     estimate = told("e", (API_CALLS, 1), (LLM_OUTPUT, 50), estimated=True)
@@ -161,7 +159,7 @@ async def test_the_truth_takes_the_estimate_off_its_row(
 
 
 async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     estimate = told("e", (LLM_OUTPUT, 50), estimated=True, prices=[])
     await ledger.apply(batch([estimate], watches=watched(watch())))
@@ -178,7 +176,7 @@ async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
 
 
 async def test_an_unpriced_estimate_that_is_replaced_waits_for_no_price(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     await ledger.apply(
         batch([told("e", (LLM_OUTPUT, 50), estimated=True, prices=[])], watches=watched(watch()))
@@ -190,7 +188,7 @@ async def test_an_unpriced_estimate_that_is_replaced_waits_for_no_price(
 
 
 async def test_a_truth_that_comes_first_waits_for_the_estimate_and_takes_its_place(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     first = await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), model="gpt-4o")]))
     assert (meters(file), first.corrections) == ({}, {"waiting": 1})
@@ -205,7 +203,7 @@ async def test_a_truth_that_comes_first_waits_for_the_estimate_and_takes_its_pla
 
 
 async def test_a_truth_of_a_call_that_was_counted_exactly_adds_nothing(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     """A short call is not remembered, so its truth waits; a long one's is known to be no news."""
     short = used("e", measures=(Measured(LLM_OUTPUT, 40 * UNIT),), prices=PRICES, from_gateway=True)
@@ -220,7 +218,7 @@ async def test_a_truth_of_a_call_that_was_counted_exactly_adds_nothing(
 
 
 async def test_a_truth_of_another_tenant_changes_nothing(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     await ledger.apply(batch([told("e", (LLM_OUTPUT, 50), estimated=True)]))
     await ledger.apply(batch([truth("t", (LLM_OUTPUT, 1), tenant="globex")], at=1))
@@ -229,7 +227,7 @@ async def test_a_truth_of_another_tenant_changes_nothing(
 
 
 async def test_an_unpriced_truth_is_priced_where_the_estimate_stood(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), prices=[])]))
     await ledger.apply(batch([told("e", (LLM_OUTPUT, 50), estimated=True)], at=1))
@@ -245,7 +243,7 @@ async def test_an_unpriced_truth_is_priced_where_the_estimate_stood(
 
 
 async def test_calls_are_forgotten_with_the_ids_of_their_events(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     waiting = truth("t", (LLM_OUTPUT, 7), call="d2")
     await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True), waiting]))
@@ -261,9 +259,9 @@ async def test_calls_are_forgotten_with_the_ids_of_their_events(
 )
 @given(random=st.randoms(use_true_random=False), splits=st.integers(1, 6), again=st.integers(0, 6))
 def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
-    random: Random, splits: int, again: int, empty_ledger: Path, tmp_path: Path
+    random: Random, splits: int, again: int, ledgers: Ledgers
 ) -> None:
-    copy = LedgerFile(Path(shutil.copy(empty_ledger, tmp_path / "law.db")))
+    copy = ledgers.new()
     events = []
     for number in range(3):
         call, size = f"d{number}", 100 * (number + 1)
@@ -303,7 +301,7 @@ def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
 
 
 async def test_a_weighted_call_uses_its_weight_of_a_quota_and_costs_one(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [used("e1", weight_units=10), used("e2", 2), used("e3", 5, meter="other", prices=[])]
     await ledger.apply(batch([*events, used("e4", weight_units=3)], watches=watched(watch())))
@@ -319,7 +317,7 @@ async def test_a_weighted_call_uses_its_weight_of_a_quota_and_costs_one(
     assert file.units() == {"p1": 4, "": 5}
 
 
-async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: LedgerFile) -> None:
+async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: AuditedLedger) -> None:
     await ledger.apply(batch([used("e1", weight_units=10, prices=[])]))
     (row,) = await ledger.unpriced("acme")
     reprice = Reprice(moves=[(row, price())], currency="USD")
@@ -329,7 +327,7 @@ async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: LedgerF
 
 
 async def test_tools_beyond_the_bound_share_a_row_whatever_the_batches(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     names = [f"tool-{number}" for number in range(TOOLS_MAX + 50)]
     events = [used(f"e{n}", tool=name) for n, name in enumerate(names)]
@@ -349,7 +347,7 @@ async def test_tools_beyond_the_bound_share_a_row_whatever_the_batches(
 
 
 async def test_models_beyond_the_bound_share_a_row_whatever_the_batches(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     names = [f"model-{number}" for number in range(MODELS_MAX + 50)]
     events = [used(f"e{n}", provider="p", model=name, prices=[]) for n, name in enumerate(names)]
@@ -378,7 +376,7 @@ async def test_models_beyond_the_bound_share_a_row_whatever_the_batches(
 
 
 async def test_a_model_beyond_the_bound_keeps_its_price(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [used(f"e{n}", model=f"model-{n}", prices=[]) for n in range(MODELS_MAX)]
     await ledger.apply(batch(events))
@@ -389,7 +387,9 @@ async def test_a_model_beyond_the_bound_keeps_its_price(
     assert file.kept_cogs() == file.audited_cogs()
 
 
-async def test_what_became_of_the_work_is_told_apart(ledger: SqlLedger, file: LedgerFile) -> None:
+async def test_what_became_of_the_work_is_told_apart(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
     events = [used("e1", execution_status="success"), used("e2", execution_status="error")]
     await ledger.apply(batch([*events, used("e3", execution_status="error")]))
 
@@ -462,7 +462,7 @@ async def test_only_sessions_that_are_over_are_forgotten(ledger: SqlLedger) -> N
 
 
 async def test_the_same_call_of_another_tenant_is_another_call(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     one = told("i1", (BYTES_RESPONSE, 30), interim=True)
     other = told("i1", (BYTES_RESPONSE, 50), interim=True, tenant="globex", logged=None)
