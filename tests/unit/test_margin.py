@@ -72,6 +72,14 @@ def test_a_cent_makes_the_difference(cents: int, level: Level) -> None:
     assert assessed(cents * 10_000_000, revenue_nanos=100 * 10**9).level is level
 
 
+def test_costs_above_the_revenue_make_a_margin_below_zero() -> None:
+    """$2,000 a month against $3,200 of COGS."""
+    one = assessed(3_200 * 10**9, revenue_nanos=2_000 * 10**9)
+
+    assert str(one.gross_margin_ratio) == "-0.6000"
+    assert one.level is Level.BLOCK
+
+
 def test_a_level_ends_only_once_the_margin_is_well_above_its_floor() -> None:
     """The floor of warn is 20 %; with a hysteresis of 1 % it is left at 21 %: COGS of $7.90."""
     assert assessed(7_900_000_001, previous=Level.WARN).level is Level.WARN
