@@ -63,7 +63,7 @@ def credential(tenant_id: str, given: said.Credential) -> Credential:
     )
 
 
-def policy(given: access.Policy) -> Policy:
+def policy(given: access.Policy, override: said.MarginOverride | None) -> Policy:
     """Return a policy without its period, which changes with time alone."""
     message = Policy(
         tenant_id=given.tenant_id,
@@ -75,11 +75,13 @@ def policy(given: access.Policy) -> Policy:
         shadow=given.shadow,
         stale_margin_blocks=given.stale_margin_blocks,
     )
-    if given.override_level_max is not None:
+    if override is not None:
         message.margin_override.CopyFrom(
             MarginOverride(
-                level_max=Level.Value(f"LEVEL_{given.override_level_max.name}"),
-                until_micros=given.override_until_micros,
+                level_max=Level.Value(f"LEVEL_{override.level_max.name}"),
+                until_micros=micros_of(override.until),
+                reason=override.reason,
+                author=override.author,
             )
         )
     return message

@@ -178,3 +178,27 @@ def test_a_share_is_rounded_once_to_the_nearest_nano(revenue: int, share_bp: int
     found = assessed(guard(revenue_nanos=None, share_bp=share_bp), revenue=revenue).revenue_nanos
 
     assert abs(found - Fraction(revenue * share_bp, 10_000)) <= Fraction(1, 2)
+
+
+def test_the_worked_example() -> None:
+    """As docs/margins.md has it."""
+    plan = guard(["chat"], ("llm.*",), revenue_nanos=None, share_bp=6000)
+    calls = {key("api.calls"): used(3 * DOLLAR), key(feature="embeddings"): used(40 * DOLLAR)}
+
+    def levels(chat_cents: int, *, fee: int, previous: Level) -> tuple[Level, str, str]:
+        account = {key(): used(chat_cents * DOLLAR // 100), **calls}
+        chat = assessed(plan, account, revenue=fee * DOLLAR, previous=previous)
+        tenant = assess(
+            revenue_nanos=fee * DOLLAR,
+            cogs_nanos=sum(each.cogs_nanos for each in account.values()),
+            allowance_nanos=0,
+            thresholds=Thresholds(),
+            previous=Level.NONE,
+        )
+        assert tenant.level is Level.NONE
+        return chat.level, str(chat.gross_margin_ratio), str(tenant.gross_margin_ratio)
+
+    assert levels(285_00, fee=500, previous=Level.NONE) == (Level.THROTTLE, "0.0500", "0.3440")
+    assert levels(300_00, fee=500, previous=Level.NONE) == (Level.THROTTLE, "0.0000", "0.3140")
+    assert levels(300_01, fee=500, previous=Level.THROTTLE) == (Level.BLOCK, "-0.0001", "0.3139")
+    assert levels(300_01, fee=600, previous=Level.BLOCK) == (Level.WARN, "0.1666", "0.4283")
