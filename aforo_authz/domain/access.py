@@ -267,25 +267,23 @@ def level_in_force(
         # A new period begins with nothing spent, even if nobody has told us yet: who was blocked
         # sends nothing that would make anyone work it out again.
         return Level.NONE, ""
-    level_max = _level_max(policy, now_micros=now_micros, margin_stale=margin_stale)
-    level = min(margin.level, level_max)
+    level, guard_id = margin.level, ""
     if margin.guards:
-        guard = next((each for each in margin.guards if each.concerns(needs)), None)
-        # A guard that makes no difference decides nothing, and is not named.
-        if guard is not None and min(guard.level, level_max) > level:
-            return min(guard.level, level_max), guard.guard_id
-    return level, ""
-
-
-def _level_max(policy: Policy, *, now_micros: int, margin_stale: bool) -> Level:
-    """Return the worst level that is acted on."""
-    level_max = Level.BLOCK
+        level, guard_id = _worst(margin, needs)
     if policy.override_level_max is not None and now_micros < policy.override_until_micros:
-        level_max = policy.override_level_max
+        level = min(level, policy.override_level_max)
     if margin_stale and not policy.stale_margin_blocks:
         # Old news may slow a customer down; it never turns one away.
-        level_max = min(level_max, Level.THROTTLE)
-    return level_max
+        level = min(level, Level.THROTTLE)
+    # A guard whose level is softened to the tenant's own decides nothing, and is not named.
+    return level, guard_id if level > margin.level else ""
+
+
+def _worst(margin: Margin, needs: Needs) -> tuple[Level, str]:
+    guard = next((each for each in margin.guards if each.concerns(needs)), None)
+    if guard is None or guard.level <= margin.level:
+        return margin.level, ""
+    return guard.level, guard.guard_id
 
 
 def true_at_micros(known: Known, margin: Margin) -> int:
