@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -33,10 +34,32 @@ class ServerStartError(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that is free, and that no other process is given by this function.
+
+    Between this answer and the server's bind there may be a second. So the port is none of those
+    that the kernel gives to clients, nor one that was returned before.
+    """
+    for port in _OWN_PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerStartError("no loopback port from 10000 to 31999 is left: end what holds them")
+
+
+def _own_ports() -> Iterator[int]:
+    """Yield ports of blocks that are claimed as long as this process lives."""
+    claims = []
+    blocks = [range(first, first + 100) for first in range(10_000, 32_000, 100)]
+    for block in random.sample(blocks, len(blocks)):
+        claim = socket.socket(socket.AF_UNIX)
+        claims.append(claim)
+        # An abstract name: the kernel lets one process have it, and frees it when that one ends.
+        with contextlib.suppress(OSError):
+            claim.bind(f"\0aforo-ports-{block.start}")
+            yield from block
+
+
+_OWN_PORTS = _own_ports()
 
 
 def scratch_dir(name: str) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import stat
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -311,7 +312,7 @@ async def test_it_listens_on_several_addresses_and_tells_its_health(
 
 
 async def test_topics_are_created_once_and_left_as_they_are(kafka_server: KafkaServer) -> None:
-    names = [f"topics.{free_port()}.usage", f"topics.{free_port()}.dlq"]
+    names = [f"topics.{uuid.uuid4().hex}.{what}" for what in ("usage", "dlq")]
 
     assert await create(kafka_server.bootstrap, names, partitions=5) == [
         f"{name}: created, 5 partitions" for name in names
