@@ -106,7 +106,7 @@ class ShipLab:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
     async def arrived(self, count: int) -> list[UsageEvent]:
-        await eventually(lambda: len(self.events) >= count, within_s=30)
+        await eventually(lambda: len(self.events) >= count)
         return self.events
 
 

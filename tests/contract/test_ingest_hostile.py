@@ -12,7 +12,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from lab.servers import KafkaServer
+from lab.servers import HANG_S, KafkaServer
 from tests.conftest import KafkaAt
 from tests.contract.ingest_lab import IngestLab, event, ingest_lab
 
@@ -285,7 +285,7 @@ async def test_clients_that_leave_are_forgotten(lab: IngestLab) -> None:
             connection.sendall(HEAD + b"content-length: 100000\r\n\r\n" + b"x" * 50_000)
 
     text = ""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while text != "0.0 0.0":
             text = " ".join(
                 [

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from aforo_meter import topics
-from lab.servers import KafkaServer, eventually, free_port
+from lab.servers import HANG_S, KafkaServer, eventually, free_port
 from tests.conftest import KafkaAt
 from tests.contract.ingest_lab import (
     IngestLab,
@@ -65,7 +65,7 @@ async def test_without_redis_known_keys_and_tenants_go_on(
 
 async def answered(lab: IngestLab, body: dict[str, Any], *, status: int) -> None:
     """Send an event again and again, as clients do, until it is answered so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while (await lab.batch(body)).status != status:  # noqa: ASYNC110 - of another process.
             await asyncio.sleep(0.1)
 
@@ -223,7 +223,7 @@ async def test_a_kill_at_any_moment_loses_nothing_that_was_answered(
             await asyncio.sleep(pause_s)
             lab.program.kill()
             await asyncio.to_thread(lab.program.start)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             await asyncio.gather(*clients)
         assert (await lab.batch(event(tenant, metricName="bytes.request"))).status == 202
 
@@ -263,6 +263,6 @@ async def test_an_address_in_use_is_said_in_a_line(
         other = ingest_program(lab.consume, lab.port, free_port(), name="other")
         other.start(wait=False)
 
-        assert await asyncio.to_thread(other.wait, 30) == 2
+        assert await asyncio.to_thread(other.wait) == 2
         assert "already in use" in other.log_text()
         assert "AFORO_METER_INGEST_LISTEN" in other.log_text()

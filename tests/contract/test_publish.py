@@ -120,7 +120,7 @@ async def test_what_could_not_be_written_is_written_later(parts: Parts) -> None:
 
     with RedisServer(port=port), redis.Redis(port=port) as client:
         running = asyncio.create_task(publisher.run())
-        value = await eventually(lambda: client.get(margin_key("acme")), within_s=5)
+        value = await eventually(lambda: client.get(margin_key("acme")))
         assert isinstance(value, bytes)
         assert margin_pb2.Margin.FromString(value).cogs_nanos == 2 * DOLLAR
         running.cancel()
