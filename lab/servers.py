@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
+
+from lab.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
@@ -31,35 +32,6 @@ STOP_S_MAX = 30.0
 
 class ServerStartError(Exception):
     """A server did not come up; the message has the end of its output."""
-
-
-def free_port() -> int:
-    """Return a loopback port that is free, and that no other process is given by this function.
-
-    Between this answer and the server's bind there may be a second. So the port is none of those
-    that the kernel gives to clients, nor one that was returned before.
-    """
-    for port in _OWN_PORTS:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise ServerStartError("no loopback port from 10000 to 31999 is left: end what holds them")
-
-
-def _own_ports() -> Iterator[int]:
-    """Yield ports of blocks that are claimed as long as this process lives."""
-    claims = []
-    blocks = [range(first, first + 100) for first in range(10_000, 32_000, 100)]
-    for block in random.sample(blocks, len(blocks)):
-        claim = socket.socket(socket.AF_UNIX)
-        claims.append(claim)
-        # An abstract name: the kernel lets one process have it, and frees it when that one ends.
-        with contextlib.suppress(OSError):
-            claim.bind(f"\0aforo-ports-{block.start}")
-            yield from block
-
-
-_OWN_PORTS = _own_ports()
 
 
 def scratch_dir(name: str) -> Path:
@@ -79,14 +51,17 @@ class Program:
         env: Mapping[str, str] | None = None,
         log_dir: Path | None = None,
         cwd: Path | None = None,
+        user: int | None = None,
     ) -> None:
         self.name = name
+        self.user = user  # Whose process it is; None: ours.
         self.command = list(command)
         self.env = dict(env or {})
         self.log_path = (log_dir or scratch_dir(name)) / f"{name}.log"
         self._ready = ready
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def pid(self) -> int:
@@ -99,6 +74,7 @@ class Program:
 
     def start(self, *, wait: bool = True) -> Self:
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -108,6 +84,9 @@ class Program:
                 cwd=self._cwd,
                 # A group of its own: Ctrl-C reaches the owner, who ends the others in order.
                 start_new_session=True,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
             )
         if wait:
             self.wait_ready()
@@ -129,6 +108,9 @@ class Program:
 
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def log_since_start(self) -> str:
+        return self.log_path.read_bytes()[self._log_start :].decode(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         if self.running:

@@ -14,6 +14,7 @@ import redis
 import structlog
 from hypothesis import HealthCheck, settings
 
+from lab.postgres import PostgresServer
 from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
 
 P = TypeVar("P", bound=Program)
@@ -45,6 +46,18 @@ class KafkaAt:
     bootstrap: str
 
 
+@dataclass(frozen=True, slots=True)
+class PostgresAt:
+    """A PostgreSQL that somebody else runs: AFORO_TEST_POSTGRES_URL. It may make databases."""
+
+    server_url: str
+
+    def url(self, database: str = "") -> str:
+        """Return the URL of one of its databases; without a name, of the one that was given."""
+        parts = urlsplit(self.server_url)
+        return parts._replace(path=f"/{database}").geturl() if database else self.server_url
+
+
 def started(kind: type[P]) -> Iterator[P]:
     """Run a server for the session; skip, or fail where everything is required, without it."""
     try:
@@ -61,8 +74,11 @@ def started(kind: type[P]) -> Iterator[P]:
 
 @pytest.hookimpl(optionalhook=True)  # Of pytest-xdist, which may be switched off.
 def pytest_xdist_auto_num_workers() -> int:
-    """Say how many processes `-n auto` is: none but this one where a Redis is emptied for all."""
-    if os.environ.get("AFORO_TEST_REDIS_URL"):
+    """Say how many processes `-n auto` is: none but this one where they would share servers.
+
+    A Redis is emptied for all of them; a PostgreSQL has one template of ledgers.
+    """
+    if os.environ.get("AFORO_TEST_REDIS_URL") or os.environ.get("AFORO_TEST_POSTGRES_URL"):
         return 0
     return min(WORKERS_PER_CPU * len(os.sched_getaffinity(0)), WORKERS_MAX)
 
@@ -102,6 +118,16 @@ def kafka_server() -> Iterator[KafkaServer | KafkaAt]:
         yield KafkaAt(bootstrap)
     else:
         yield from started(KafkaServer)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer | PostgresAt]:
+    """A PostgreSQL for the session. Tests make databases of their own."""
+    url = os.environ.get("AFORO_TEST_POSTGRES_URL")
+    if url:
+        yield PostgresAt(url)
+    else:
+        yield from started(PostgresServer)
 
 
 @pytest.fixture

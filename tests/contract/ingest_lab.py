@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 
 from aforo_proto import metering_pb2, policy_pb2
-from lab.servers import HANG_S, Program, ask_tcp, eventually, free_port, python_module
+from lab.ports import free_port
+from lab.servers import HANG_S, Program, ask_tcp, eventually, python_module
 from tests.contract.consume_lab import ConsumeLab, ask_all, consume_lab
 
 INSTALLATION = "inst-1"

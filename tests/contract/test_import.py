@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lab.servers import KafkaServer, eventually, free_port
+from lab.ports import free_port
+from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import DOLLAR, ConsumeLab, consume_lab
 from tests.contract.tools_lab import (

@@ -12,8 +12,9 @@ from aforo_authz import read_model
 from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes, slot_of
 from aforo_authz.redis_url import parse_redis_url
+from lab.ports import free_port
 from lab.redis_topologies import ClusterServers, SentinelServers, move_slot
-from lab.servers import HANG_S, RedisServer, eventually, free_port
+from lab.servers import HANG_S, RedisServer, eventually
 from tests.certificates import certificate
 from tests.contract.tcp_proxy import TcpProxy
 

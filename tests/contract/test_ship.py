@@ -13,7 +13,8 @@ import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 
 from aforo_proto.usage_pb2 import UsageEvent
-from lab.servers import HANG_S, KafkaServer, eventually, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import HANG_S, KafkaServer, eventually, scratch_dir
 from tests.contract.ship_lab import (
     HEALTH,
     create,
