@@ -1,5 +1,6 @@
 """Thresholds and guards, in the domain's words → the messages of aforo_proto."""
 
+import functools
 from dataclasses import asdict
 
 from aforo_admin.domain import catalog as said
@@ -7,11 +8,14 @@ from aforo_admin.domain.entitling import GuardInForce
 from aforo_proto.contract_pb2 import Guard, Thresholds
 
 
+# Most tenants of a plan have the same: one message for all, which nobody changes.
+@functools.lru_cache(maxsize=1024)
 def thresholds(given: said.Thresholds, *, source: str) -> Thresholds:
     # What is None is left out: protobuf takes it as absent.
     return Thresholds(**asdict(given), source=source)
 
 
+@functools.lru_cache(maxsize=1024)
 def guard(given: GuardInForce) -> Guard:
     own = given.guard
     message = Guard(

@@ -293,7 +293,9 @@ class Writing:
     def _assess(self, watch: Watch) -> None:
         key = PeriodKey(watch.tenant_id, watch.subscription_id, watch.period.start_micros)
         in_force: Any = self._sql.execute(IN_FORCE, (watch.tenant_id,)).fetchone()
-        before = Level(in_force[2]) if in_force is not None else Level.NONE
+        before, guards_before = Level.NONE, 0
+        if in_force is not None:
+            before, guards_before = Level(in_force[2]), in_force[3]
         if in_force is None or (in_force[0], in_force[1]) != key[1:]:
             # Another period or subscription: the level goes on from where it was.
             self._sql.execute(RETIRE, (watch.tenant_id,))
@@ -327,7 +329,7 @@ class Writing:
                 *(len(watch.guards), *key),
             ),
         )
-        if watch.guards or (in_force is not None and in_force[3]):
+        if watch.guards or guards_before:
             for transition in assess_guards(
                 self._sql, watch, account, after.revenue_nanos, now_micros=self._now_micros
             ):
