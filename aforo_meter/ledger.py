@@ -199,6 +199,12 @@ class Ledger(Protocol):
     async def tenants(self) -> Sequence[str]:
         """Return every tenant that has a margin or unpriced rows."""
 
+    async def adjusted(self) -> Sequence[str]:
+        """Return the tenants whose margin has adjustments that no assessment knows yet."""
+
+    async def close(self, *, ended_by_micros: int, now_micros: int) -> int:
+        """Close periods that ended by an instant; return how many. Usage of them becomes late."""
+
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]
     ) -> Mapping[str, Standing]:

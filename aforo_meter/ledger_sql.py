@@ -26,7 +26,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-SCHEMA_VERSION: Final = "0002"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0003"  # The last of aforo_meter/migrations/versions.
 BUSY_TIMEOUT_MS: Final = 5000
 
 T = TypeVar("T")
@@ -42,10 +42,25 @@ MOVE_POSITION = (
     " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset"
     " WHERE position.next_offset <= ?"
 )
-UNPRICED_ROWS = f"SELECT {columns(ChargeKey)} FROM charge WHERE price_id = '' AND tenant_id = ?"  # noqa: S608
+# Rows, with their adjustments, that have something left to be priced.
+WAITING: Final = (
+    f"SELECT {columns(ChargeKey)} FROM (SELECT {columns(ChargeKey)}, quantity_micros FROM charge"  # noqa: S608
+    " WHERE price_id = ''{of_tenant}"
+    f" UNION ALL SELECT {columns(ChargeKey)}, quantity_micros FROM adjustment"
+    " WHERE price_id = ''{of_tenant}) AS entry"
+    f" GROUP BY {columns(ChargeKey)} HAVING SUM(quantity_micros) > 0"
+)
+UNPRICED_ROWS = WAITING.format(of_tenant=" AND tenant_id = ?")
+UNPRICED_COUNT = f"SELECT COUNT(*) FROM ({WAITING.format(of_tenant='')}) AS waiting"  # noqa: S608
 TENANTS = (
     "SELECT tenant_id FROM margin_state WHERE in_force = 1"
     " UNION SELECT tenant_id FROM charge WHERE price_id = ''"
+    " UNION SELECT tenant_id FROM adjustment WHERE price_id = ''"
+)
+ADJUSTED = "SELECT tenant_id FROM margin_state WHERE adjusted = 1 AND in_force = 1"
+CLOSE = (
+    "UPDATE margin_state SET closed_at_micros = ?"
+    " WHERE closed_at_micros IS NULL AND period_end_micros <= ?"
 )
 PERIOD_COVERING = (
     "SELECT period_start_micros, period_end_micros FROM margin_state WHERE tenant_id = ?"
@@ -177,16 +192,23 @@ class SqlLedger:
         return await self._written(work)
 
     async def unpriced(self, tenant_id: str) -> Sequence[ChargeKey]:
-        rows = await self.read(lambda sql: sql.execute(UNPRICED_ROWS, (tenant_id,)).fetchall())
+        values = (tenant_id, tenant_id)
+        rows = await self.read(lambda sql: sql.execute(UNPRICED_ROWS, values).fetchall())
         return [ChargeKey._make(row) for row in rows]
 
     async def unpriced_rows(self) -> int:
-        query = "SELECT COUNT(*) FROM charge WHERE price_id = ''"
-        (count,) = await self.read(lambda sql: sql.execute(query).fetchone())
+        (count,) = await self.read(lambda sql: sql.execute(UNPRICED_COUNT).fetchone())
         return int(count)
 
     async def tenants(self) -> Sequence[str]:
         return await self.read(lambda sql: [row[0] for row in sql.execute(TENANTS)])
+
+    async def adjusted(self) -> Sequence[str]:
+        return await self.read(lambda sql: [row[0] for row in sql.execute(ADJUSTED)])
+
+    async def close(self, *, ended_by_micros: int, now_micros: int) -> int:
+        values = (now_micros, ended_by_micros)
+        return await self.write(lambda sql: sql.execute(CLOSE, values).rowcount)
 
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]

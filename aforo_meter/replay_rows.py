@@ -16,6 +16,11 @@ ROWS: Final = (
     " p.per_units FROM charge AS c LEFT JOIN price AS p ON p.price_id = c.price_id"
     " WHERE c.hour_start_micros >= ? AND c.hour_start_micros < ?"
 )
+ADJUSTMENTS: Final = (
+    "SELECT tenant_id, hour_start_micros, meter, price_id, subscription_id, feature, provider,"
+    " model, tool, execution_status, quantity_micros, cogs_nanos FROM adjustment"
+    " WHERE hour_start_micros >= ? AND hour_start_micros < ?"
+)
 POSITIONS: Final = "SELECT partition, next_offset FROM position WHERE topic = ?"
 IN_USE: Final = (
     "SELECT EXISTS (SELECT 1 FROM position) OR EXISTS (SELECT 1 FROM charge)"
@@ -44,6 +49,12 @@ async def contents(ledger: SqlLedger, hours: PeriodMicros, topic: str) -> Conten
             )
             name = DiffKey._make(key)
             rows[name] = rows.get(name, NOTHING).plus(Sum(quantity_micros, amount))
+        for *key, quantity_micros, cogs_nanos in sql.execute(
+            ADJUSTMENTS, (hours.start_micros, hours.end_micros)
+        ):
+            name = DiffKey._make(key)
+            rows[name] = rows.get(name, NOTHING).plus(Sum(quantity_micros, cogs_nanos))
+        rows = {name: row for name, row in rows.items() if row != NOTHING}
         positions = dict(sql.execute(POSITIONS, (topic,)).fetchall())
         return Contents(rows=rows, positions=positions)
 

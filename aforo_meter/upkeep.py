@@ -87,6 +87,8 @@ class Upkeep:
         await self._reprice_due()
         now = now_micros()
         self._to_assess |= {name for name, end in self._period_ends.items() if end <= now}
+        # Somebody has corrected what these cost: see `aforo-meter rerate`.
+        self._to_assess |= self._period_ends.keys() & set(await self._ledger.adjusted())
         await self._reassess(self._to_assess)
         self._to_assess.clear()
         for owned in new:
