@@ -57,8 +57,8 @@ CALLS_LET_PASS = (
 )
 # With adjustments: what was taken back is no usage to reckon by.
 SUMS = (
-    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"
-    f" FROM ({' UNION ALL '.join(SUMMED.format(table=table) for table in ('charge', 'adjustment'))}"  # noqa: S608
+    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"  # noqa: S608
+    f" FROM ({' UNION ALL '.join(SUMMED.format(table=table) for table in ('charge', 'adjustment'))}"
     ") AS entry GROUP BY subscription_id, provider, model, tool, meter"
     " HAVING SUM(quantity_micros) > 0"
 )

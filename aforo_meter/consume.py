@@ -25,6 +25,7 @@ from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
 from aforo_meter.dead_letters import DeadLetters
+from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.rating import Usage
 from aforo_meter.ledger import (
     Batch,
@@ -118,7 +119,12 @@ class Consumption:
             released=self._publisher.forget,
         )
         self._upkeep = Upkeep(
-            ledger, self._contracts, self._rater, self._partitions, self._publisher
+            ledger,
+            self._contracts,
+            self._rater,
+            self._partitions,
+            self._publisher,
+            close_after_micros=settings.close_after_days * DAY_MICROS,
         )
         self._reconciliation = Reconciliation(
             redis,

@@ -48,11 +48,11 @@ LEARN_PRICE = (
 )
 PERIOD: Final = " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 COGS = f"SELECT cogs_nanos FROM margin_state{PERIOD}"  # noqa: S608
-ADD_COGS = f"UPDATE margin_state SET cogs_nanos = ?, adjusted = 1{PERIOD}"
+ADD_COGS = f"UPDATE margin_state SET cogs_nanos = ?, adjusted = 1{PERIOD}"  # noqa: S608
 COUNT_UNPRICED = (
-    "UPDATE margin_state SET unpriced_rows = (SELECT COUNT(*) FROM ("
+    "UPDATE margin_state SET unpriced_rows = (SELECT COUNT(*) FROM ("  # noqa: S608
     "SELECT SUM(quantity_micros) FROM ("
-    f"SELECT {KEY}, quantity_micros FROM charge{PERIOD} AND price_id = ''"  # noqa: S608
+    f"SELECT {KEY}, quantity_micros FROM charge{PERIOD} AND price_id = ''"
     f" UNION ALL SELECT {KEY}, quantity_micros FROM adjustment{PERIOD} AND price_id = ''"
     f") AS entry GROUP BY {KEY} HAVING SUM(quantity_micros) > 0) AS waiting){PERIOD}"
 )
@@ -149,15 +149,16 @@ class Adjusting:
 
     def state(self, key: ChargeKey) -> State:
         """Return a row, with its adjustments, and how many these are."""
-        charge = self._sql.execute(ROW, key).fetchone() or (0, 0)
+        quantity_micros, extra_micros = self._sql.execute(ROW, key).fetchone() or (0, 0)
         *sums, count = self._sql.execute(ADJUSTED, key).fetchone()
         price = self._price(key.price_id)
         cogs_nanos = 0
         if price is not None:
             cogs_nanos = amount_nanos(
-                charge[0], price_nanos=price.price_nanos, per_units=price.per_units
+                quantity_micros, price_nanos=price.price_nanos, per_units=price.per_units
             )
-        return State(Row(*charge, cogs_nanos).plus(Row(*map(int, sums))), count)
+        charge = Row(quantity_micros, extra_micros, cogs_nanos)
+        return State(charge.plus(Row(*map(int, sums))), count)
 
     def is_closed(self, tenant_id: str, subscription_id: str, period_start_micros: int) -> bool:
         period = (tenant_id, subscription_id, period_start_micros)

@@ -22,7 +22,7 @@ IN_PERIOD = (
 # With what weights add to it, as authz counts. Units and micros apart: a month of bytes in 10^-6
 # units would not fit into 64 bits.
 USED = (
-    f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT} + extra_micros / {MICROS_PER_UNIT}),"
+    f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT} + extra_micros / {MICROS_PER_UNIT}),"  # noqa: S608
     f" SUM(quantity_micros % {MICROS_PER_UNIT} + extra_micros % {MICROS_PER_UNIT})"
     " FROM {table} WHERE tenant_id = ? AND meter = ?"
 )

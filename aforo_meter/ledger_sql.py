@@ -206,9 +206,12 @@ class SqlLedger:
     async def adjusted(self) -> Sequence[str]:
         return await self.read(lambda sql: [row[0] for row in sql.execute(ADJUSTED)])
 
-    async def close(self, *, ended_by_micros: int, now_micros: int) -> int:
-        values = (now_micros, ended_by_micros)
-        return await self.write(lambda sql: sql.execute(CLOSE, values).rowcount)
+    async def close(
+        self, *, ended_by_micros: int, now_micros: int, tenant_id: str | None = None
+    ) -> int:
+        query = CLOSE + ("" if tenant_id is None else " AND tenant_id = ?")
+        values = (now_micros, ended_by_micros, *([] if tenant_id is None else [tenant_id]))
+        return await self.write(lambda sql: sql.execute(query, values).rowcount)
 
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]

@@ -44,12 +44,15 @@ class Upkeep:
         rater: Rater,
         partitions: Partitions,
         publisher: Publisher,
+        *,
+        close_after_micros: int,
     ) -> None:
         self._ledger = ledger
         self._contracts = contracts
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
+        self._close_after_micros = close_after_micros
         self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
@@ -123,7 +126,7 @@ class Upkeep:
         self._rebuild(await self._publisher.heartbeat(progress))
 
     async def prune(self) -> None:
-        """Forget events that were kept long enough, once an hour, a few at a time.
+        """Once an hour, close periods, and forget events that were kept long enough.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
@@ -131,7 +134,14 @@ class Upkeep:
         metrics.UNPRICED.set(await self._ledger.unpriced_rows())
         if time.monotonic() - self._pruned_at_s < PRUNE_EVERY_S:
             return
-        pruned = await self._ledger.prune(now_micros=now_micros(), rows_max=PRUNE_ROWS_MAX)
+        now = now_micros()
+        closed = await self._ledger.close(
+            ended_by_micros=now - self._close_after_micros, now_micros=now
+        )
+        if closed:
+            log.info("periods are closed; usage of them is added beside", periods=closed)
+        # A few at a time: others write too.
+        pruned = await self._ledger.prune(now_micros=now, rows_max=PRUNE_ROWS_MAX)
         if pruned < PRUNE_ROWS_MAX:
             self._pruned_at_s = time.monotonic()
 

@@ -1,9 +1,9 @@
-"""Which adjustments make rows of the ledger right: at the prices in force now, or taken back. Pure.
+"""Which adjustments make rows of the ledger right: rated again, or taken back. Pure.
 
-Charges are never edited. What is corrected is added beside them, as adjustments with a sign. One law
-holds for every row, a charge and its adjustments taken together: it costs what its quantity costs at
-its price, rounded once. So no number of corrections, in whatever order and however often, leaves
-another amount than rating from nothing would.
+Charges are never edited. What is corrected is added beside them, as adjustments with a sign. One
+law holds for every row, a charge and its adjustments taken together: it costs what its quantity
+costs at its price, rounded once. So no number of corrections, in whatever order and however often,
+leaves another amount than rating from nothing would.
 """
 
 from collections import Counter
@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry, Prices
-from aforo_meter.domain.rating import OTHER_MODEL, UNPRICED, ChargeKey, amount_nanos
+from aforo_meter.domain.rating import (
+    OTHER_MODEL,
+    OTHER_TOOL,
+    UNPRICED,
+    ChargeKey,
+    Measured,
+    Usage,
+    amount_nanos,
+)
+from aforo_meter.domain.usage import API_CALLS
 
 
 class Kind(StrEnum):
@@ -109,13 +118,42 @@ def price_now(key: ChargeKey, used: Known, prices: Prices) -> PriceEntry | None:
     return then or held[0]
 
 
-def can_be_rerated(key: ChargeKey) -> bool:
-    """Return whether a row is rated again with the others.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which rows a re-rating changes, and which it leaves as they are."""
 
-    Unpriced rows get their price as soon as there is one, without being asked. Models that share
-    one name kept their own prices, which can't be found under it.
+    to: Mapping[ChargeKey, str]  # The id of each row's price; its own: only the amount is wrong.
+    entries: Mapping[str, PriceEntry]  # Those that rows move to, by id.
+    waiting: int  # Rows that no price covers yet: they get one without being asked.
+    without: int  # Rows whose model no price covers any more, or that share `(other)`.
+
+
+def choose(rows: Mapping[ChargeKey, Row], known: Mapping[str, Known], prices: Prices) -> Choice:
+    """Choose what is to be rated again.
+
+    Args:
+        rows: Of one tenant; an hour's rows of one meter, provider and model all together.
+        known: Prices as the ledger has them, by id; those of all these rows.
+        prices: Those of the tenant, now.
     """
-    return key.price_id != UNPRICED and OTHER_MODEL not in (key.provider, key.model)
+    to: dict[ChargeKey, str] = {}
+    entries: dict[str, PriceEntry] = {}
+    waiting = without = 0
+    for key, row in rows.items():
+        if key.price_id == UNPRICED:
+            waiting += row.quantity_micros > 0
+            continue
+        used = known[key.price_id]
+        # Models that share one name kept their own prices, which can't be found under it.
+        is_shared = OTHER_MODEL in (key.provider, key.model)
+        entry = None if is_shared else price_now(key, used, prices)
+        without += entry is None
+        if entry is not None and entry.price_id != key.price_id and row.quantity_micros:
+            to[key] = entry.price_id
+            entries[entry.price_id] = entry
+        elif changed(row, 0, 0, price=used) != NOTHING:
+            to[key] = key.price_id
+    return Choice(to=to, entries=entries, waiting=waiting, without=without)
 
 
 def rerated(
@@ -184,3 +222,65 @@ def cogs_by_period(adjustments: Iterable[Adjustment]) -> Counter[tuple[str, str,
         period = (key.tenant_id, key.subscription_id, key.period_start_micros)
         totals[period] += one.change.cogs_nanos
     return totals
+
+
+def rows_of_event(
+    usage: Usage, rows: Mapping[ChargeKey, Row], price_ids: Mapping[str, str]
+) -> dict[Measured, ChargeKey | None]:
+    """Find the rows that one event was added to; None where none has as much as it says.
+
+    The ledger keeps sums: where an hour has the same usage at several prices, the one that holds
+    now for the event's own time goes first.
+
+    Args:
+        usage: The event; none that a call is told by more than once.
+        rows: Those of its tenant and hour.
+        price_ids: By meter: the price that holds for it now; UNPRICED where none does.
+    """
+    quantities: Counter[str] = Counter()
+    for meter, quantity_micros in usage.measures:
+        quantities[meter] += quantity_micros
+    found: dict[Measured, ChargeKey | None] = {}
+    for meter, quantity_micros in quantities.items():
+        if quantity_micros == 0:
+            continue
+        measured = Measured(meter, quantity_micros)
+        extra_micros = extra_of(usage, measured)
+        fitting = [
+            key
+            for key, row in rows.items()
+            if key.meter == meter
+            and _may_hold(key, usage)
+            and row.quantity_micros >= quantity_micros
+            and row.extra_micros >= extra_micros
+        ]
+        wanted = price_ids.get(meter, UNPRICED)
+        found[measured] = max(fitting, key=lambda key: _likeness(key, usage, wanted), default=None)
+    return found
+
+
+def extra_of(usage: Usage, measured: Measured) -> int:
+    """Return what the event's weight adds on quotas."""
+    if measured.meter != API_CALLS:
+        return 0
+    return measured.quantity_micros * (usage.weight_units - 1)
+
+
+def _may_hold(key: ChargeKey, usage: Usage) -> bool:
+    return (
+        key.hour_start_micros == usage.hour_start_micros
+        and key.feature == ",".join(usage.features)
+        and key.execution_status == usage.execution_status
+        and key.provider in (usage.provider, OTHER_MODEL)
+        and key.model in (usage.model, OTHER_MODEL)
+        and key.tool in (usage.tool, OTHER_TOOL)
+    )
+
+
+def _likeness(key: ChargeKey, usage: Usage, price_id: str) -> tuple[bool, bool, bool, ChargeKey]:
+    return (
+        (key.provider, key.model, key.tool) == (usage.provider, usage.model, usage.tool),
+        key.subscription_id == usage.subscription_id,
+        key.price_id == price_id,
+        key,  # The same one each time.
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from aforo_meter.domain.periods import HOUR_MICROS
+from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS
 from aforo_meter.domain.usage import (
     LLM_CACHE_CREATION,
     LLM_CACHED_INPUT,
@@ -17,7 +17,6 @@ from aforo_meter.domain.usage import (
 )
 
 DAY_S: Final = 86_400
-DAY_MICROS: Final = DAY_S * 1_000_000
 MEMO_MAX: Final = 20_000  # Model names come from outside: what is remembered of them is bounded.
 
 # Whose price holds where a model has no own one for a kind of token.
@@ -230,9 +229,8 @@ def _beginnings(entries: Iterable[PriceEntry], *, hour_start_micros: int) -> set
         found.add(entry.effective_from_micros)
         if entry.part_of_day:
             midnight_micros = hour_start_micros - hour_start_micros % DAY_MICROS
-            found |= {
-                midnight_micros + second * 1_000_000 for second in (entry.day_from_s, entry.day_to_s)
-            }
+            for second in (entry.day_from_s, entry.day_to_s):
+                found.add(midnight_micros + second * 1_000_000)
     return {at for at in found if 0 < at - hour_start_micros < HOUR_MICROS}
 
 
