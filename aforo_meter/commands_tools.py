@@ -1,4 +1,4 @@
-"""What operators run by hand beside the processes: import, dead letters, replay, corrections …"""
+"""What operators run by hand: import, dead letters, replay, search and corrections."""
 
 from typing import Any
 
