@@ -15,13 +15,11 @@ from aforo_meter.domain.corrections import (
     Known,
     Row,
     changed,
-    extra_of,
-    rows_of_event,
+    taken_of_event,
 )
 from aforo_meter.domain.event_search import Search
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
-from aforo_meter.domain.prices import Prices
-from aforo_meter.domain.rating import UNPRICED, ChargeKey, Usage
+from aforo_meter.domain.rating import ChargeKey, Usage
 from aforo_meter.ledger import TooLargeError
 from aforo_meter.ledger_adjusting import Order
 from aforo_meter.progress import Progress
@@ -112,15 +110,16 @@ class Voiding:
         await known_terms(self._contracts, usage.tenant_id)
         hour = PeriodMicros(usage.hour_start_micros, usage.hour_start_micros + HOUR_MICROS)
         rows = await self._corrections.rows(Scope(tenant_id=usage.tenant_id, hours=hour))
-        price_ids = _price_ids(usage, self._contracts.prices(usage.tenant_id))
+        known = await self._corrections.prices()
+        prices = self._contracts.prices(usage.tenant_id)
         takes = []
-        for measured, key in rows_of_event(usage, rows, price_ids).items():
-            if key is None:
+        for meter, taken in taken_of_event(usage, rows, known, prices).items():
+            if not taken:
                 raise CommandError(
-                    f"no row of {usage.tenant_id!r} has as much {measured.meter} in that hour as"
-                    " the event says; was it taken back with its hour?"
+                    f"the ledger has less {meter} of {usage.tenant_id!r} in that hour than the"
+                    " event says; was it taken back with its hour?"
                 )
-            takes.append(Take(key, (measured.quantity_micros, extra_of(usage, measured))))
+            takes += [Take(one.key, (one.quantity_micros, one.extra_micros)) for one in taken]
         return takes
 
     async def _carry_out(self, plan: Plan) -> Voided:
@@ -182,17 +181,3 @@ def _planned(plan: Plan, prices: Mapping[str, Known]) -> list[Adjustment]:
         price = prices.get(key.price_id)
         made.append(Adjustment(key, changed(row, -quantity_micros, -extra_micros, price=price)))
     return made
-
-
-def _price_ids(usage: Usage, prices: Prices) -> dict[str, str]:
-    found = {}
-    for meter, _ in usage.measures:
-        entry = prices.price_of(
-            meter,
-            provider=usage.provider,
-            model=usage.model,
-            at_micros=usage.occurred_at_micros,
-            input_tokens=usage.input_tokens,
-        )
-        found[meter] = UNPRICED if entry is None else entry.price_id
-    return found

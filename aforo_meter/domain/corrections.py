@@ -19,9 +19,9 @@ from aforo_meter.domain.rating import (
     OTHER_TOOL,
     UNPRICED,
     ChargeKey,
-    Measured,
     Usage,
     amount_nanos,
+    size_kept,
 )
 from aforo_meter.domain.usage import API_CALLS
 
@@ -224,51 +224,81 @@ def cogs_by_period(adjustments: Iterable[Adjustment]) -> Counter[tuple[str, str,
     return totals
 
 
-def rows_of_event(
-    usage: Usage, rows: Mapping[ChargeKey, Row], price_ids: Mapping[str, str]
-) -> dict[Measured, ChargeKey | None]:
-    """Find the rows that one event was added to; None where none has as much as it says.
+class Taken(NamedTuple):
+    """What one row gives back of an event."""
 
-    The ledger keeps sums: where an hour has the same usage at several prices, the one that holds
-    now for the event's own time goes first.
+    key: ChargeKey
+    quantity_micros: int
+    extra_micros: int
+
+
+def taken_of_event(
+    usage: Usage, rows: Mapping[ChargeKey, Row], known: Mapping[str, Known], prices: Prices
+) -> dict[str, list[Taken]]:
+    """Find what rows give back of one event, by meter; nothing where they have less than it says.
+
+    The ledger keeps sums: where an hour has such usage at several prices, the one that holds now
+    for the event's own time goes first, then that of the highest tier that its request reaches.
+    Only if no row has all of it, several give.
 
     Args:
         usage: The event; none that a call is told by more than once.
         rows: Those of its tenant and hour.
-        price_ids: By meter: the price that holds for it now; UNPRICED where none does.
+        known: Prices as the ledger has them, by id; those of all these rows.
+        prices: Those of the tenant, now.
     """
     quantities: Counter[str] = Counter()
     for meter, quantity_micros in usage.measures:
         quantities[meter] += quantity_micros
-    found: dict[Measured, ChargeKey | None] = {}
+    found = {}
     for meter, quantity_micros in quantities.items():
         if quantity_micros == 0:
             continue
-        measured = Measured(meter, quantity_micros)
-        extra_micros = extra_of(usage, measured)
-        fitting = [
-            key
-            for key, row in rows.items()
-            if key.meter == meter
-            and _may_hold(key, usage)
-            and row.quantity_micros >= quantity_micros
-            and row.extra_micros >= extra_micros
-        ]
-        wanted = price_ids.get(meter, UNPRICED)
-        found[measured] = max(fitting, key=lambda key: _likeness(key, usage, wanted), default=None)
+        now = prices.price_of(
+            meter,
+            provider=usage.provider,
+            model=usage.model,
+            at_micros=usage.occurred_at_micros,
+            input_tokens=usage.input_tokens,
+        )
+        fitting = sorted(
+            (key for key in rows if key.meter == meter and _may_hold(key, usage, known)),
+            key=lambda key, now=now: _likeness(key, usage, now, known),  # type: ignore[misc]
+            reverse=True,
+        )
+        whole = (quantity_micros, quantity_micros * (usage.weight_units - 1))
+        if meter != API_CALLS:
+            whole = (quantity_micros, 0)
+        found[meter] = _taken(whole, {key: rows[key] for key in fitting})
     return found
 
 
-def extra_of(usage: Usage, measured: Measured) -> int:
-    """Return what the event's weight adds on quotas."""
-    if measured.meter != API_CALLS:
-        return 0
-    return measured.quantity_micros * (usage.weight_units - 1)
+def _taken(whole: tuple[int, int], rows: Mapping[ChargeKey, Row]) -> list[Taken]:
+    """Return what rows give, best first: one that has all of it, else several; else nothing."""
+    for key, row in rows.items():
+        if row.quantity_micros >= whole[0] and row.extra_micros >= whole[1]:
+            return [Taken(key, *whole)]
+    quantity_micros, extra_micros = whole
+    found = []
+    for key, row in rows.items():
+        one = Taken(
+            key, min(quantity_micros, row.quantity_micros), min(extra_micros, row.extra_micros)
+        )
+        if one.quantity_micros or one.extra_micros:
+            found.append(one)
+        quantity_micros -= one.quantity_micros
+        extra_micros -= one.extra_micros
+    return [] if quantity_micros or extra_micros else found
 
 
-def _may_hold(key: ChargeKey, usage: Usage) -> bool:
+def _may_hold(key: ChargeKey, usage: Usage, known: Mapping[str, Known]) -> bool:
+    if key.price_id == UNPRICED:
+        is_its_size = key.input_tokens == size_kept(key.meter, usage.input_tokens)
+    else:
+        is_its_size = known[key.price_id].tier_input_tokens_from <= usage.input_tokens
     return (
-        key.hour_start_micros == usage.hour_start_micros
+        is_its_size
+        and key.hour_start_micros == usage.hour_start_micros
         and key.feature == ",".join(usage.features)
         and key.execution_status == usage.execution_status
         and key.provider in (usage.provider, OTHER_MODEL)
@@ -277,10 +307,14 @@ def _may_hold(key: ChargeKey, usage: Usage) -> bool:
     )
 
 
-def _likeness(key: ChargeKey, usage: Usage, price_id: str) -> tuple[bool, bool, bool, ChargeKey]:
+def _likeness(
+    key: ChargeKey, usage: Usage, now: PriceEntry | None, known: Mapping[str, Known]
+) -> tuple[bool, bool, bool, int, ChargeKey]:
+    price = known.get(key.price_id)
     return (
         (key.provider, key.model, key.tool) == (usage.provider, usage.model, usage.tool),
         key.subscription_id == usage.subscription_id,
-        key.price_id == price_id,
+        key.price_id == (UNPRICED if now is None else now.price_id),
+        0 if price is None else price.tier_input_tokens_from,
         key,  # The same one each time.
     )
