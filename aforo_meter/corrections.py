@@ -34,6 +34,7 @@ class PeriodState:
     subscription_id: str
     period: PeriodMicros
     cogs_nanos: int
+    unpriced_rows: int
     revenue_nanos: int | None  # As last assessed; None: it never was.
     allowance_nanos: int | None
     currency: str | None

@@ -27,7 +27,7 @@ PRICES = (
 )
 PERIODS = (
     "SELECT tenant_id, subscription_id, period_start_micros, period_end_micros, cogs_nanos,"
-    " revenue_nanos, allowance_nanos, currency, level, in_force, closed_at_micros"
+    " unpriced_rows, revenue_nanos, allowance_nanos, currency, level, in_force, closed_at_micros"
     " FROM margin_state{where} ORDER BY tenant_id, period_start_micros, subscription_id"
 )
 SEEN = "SELECT 1 FROM seen_event WHERE tenant_id = ? AND event_id = ?"
@@ -191,6 +191,7 @@ def _period(  # noqa: PLR0913, PLR0917 - the columns of its table.
     start_micros: int,
     end_micros: int,
     cogs_nanos: int,
+    unpriced_rows: int,
     revenue_nanos: int | None,
     allowance_nanos: int | None,
     currency: str | None,
@@ -203,6 +204,7 @@ def _period(  # noqa: PLR0913, PLR0917 - the columns of its table.
         subscription_id=subscription_id,
         period=PeriodMicros(start_micros, end_micros),
         cogs_nanos=cogs_nanos,
+        unpriced_rows=unpriced_rows,
         revenue_nanos=revenue_nanos,
         allowance_nanos=allowance_nanos,
         currency=currency,
