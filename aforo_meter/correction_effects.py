@@ -15,7 +15,7 @@ class Effect:
     """One tenant's period."""
 
     before: PeriodState
-    rows: int  # Rows that adjustments are added to.
+    rows: int  # Rows that are put right or taken back; where their usage moves to is not counted.
     cogs_nanos: int  # Afterwards.
     level: Level | None  # That the next assessment gives; None: the period is not in force.
 
@@ -48,8 +48,10 @@ def effects(
     """
     changes = cogs_by_period(adjustments)
     rows: Counter[tuple[str, str, int]] = Counter()
-    for key in {one.key for one in adjustments}:
-        rows[key.tenant_id, key.subscription_id, key.period_start_micros] += 1
+    for one in adjustments:
+        key = one.key
+        period = (key.tenant_id, key.subscription_id, key.period_start_micros)
+        rows[period] += one.change.quantity_micros <= 0
     found = []
     for state in states:
         period = (state.tenant_id, state.subscription_id, state.period.start_micros)

@@ -24,9 +24,9 @@ NUMBERS: Final = frozenset(range(2, 8))
 def rerated_text(done: Rerated, order: Order | None) -> str:
     lines = _effects(done.effects)
     if done.waiting:
-        lines.append(f"{done.waiting:,} rows wait for a price: consume rates them as it comes")
+        lines.append(f"waiting for a price: {_many(done.waiting, 'row')}; consume rates them")
     if done.without:
-        lines.append(f"{done.without:,} rows are left at their price: none is found for them now")
+        lines.append(f"left at their price: {_many(done.without, 'row')}; none is found for them")
     return "\n".join([*lines, _last("put right", order, done.effects)])
 
 
@@ -71,7 +71,8 @@ def closed_text(periods: Sequence[PeriodState], *, applied: bool) -> str:
     if len(periods) > ROWS_SHOWN:
         lines.append(f"… and {len(periods) - ROWS_SHOWN:,} more (--json has all)")
     done = "closed" if applied else "to close (--apply)"
-    return "\n".join([*lines, f"{len(periods):,} periods {done}" if periods else "nothing to do"])
+    last = f"{_many(len(periods), 'period')} {done}" if periods else "nothing to do"
+    return "\n".join([*lines, last])
 
 
 def closed_json(periods: Sequence[PeriodState], *, applied: bool) -> str:
@@ -99,10 +100,14 @@ def _last(done: str, order: Order | None, found: Sequence[Effect]) -> str:
     if not rows:
         return "nothing to do"
     tenants = len({one.before.tenant_id for one in found})
-    what = f"{rows:,} rows of {tenants:,} tenants, COGS {_signed(found)}"
+    what = f"{_many(rows, 'row')} of {_many(tenants, 'tenant')}, COGS {_signed(found)}"
     if order is None:
         return f"{what}: to be {done} (--apply --reason … --author …)"
     return f"{what}: {done}, as {order.run_id}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _signed(found: Iterable[Effect]) -> str:

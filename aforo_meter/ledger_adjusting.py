@@ -32,6 +32,7 @@ ADJUSTED = (
     "SELECT COALESCE(SUM(quantity_micros), 0), COALESCE(SUM(extra_micros), 0),"  # noqa: S608
     f" COALESCE(SUM(cogs_nanos), 0), COUNT(*) FROM adjustment WHERE {CHARGE_EQUALS}"
 )
+IS_ADJUSTED = f"SELECT 1 FROM adjustment WHERE {CHARGE_EQUALS} LIMIT 1"  # noqa: S608
 ADJUST = (
     f"INSERT INTO adjustment (adjustment_id, run_id, kind, {KEY}, seq, quantity_micros,"  # noqa: S608
     " extra_micros, cogs_nanos, voided, reason, author, created_at_micros)"
@@ -159,6 +160,9 @@ class Adjusting:
             )
         charge = Row(quantity_micros, extra_micros, cogs_nanos)
         return State(charge.plus(Row(*map(int, sums))), count)
+
+    def is_adjusted(self, key: ChargeKey) -> bool:
+        return self._sql.execute(IS_ADJUSTED, key).fetchone() is not None
 
     def is_closed(self, tenant_id: str, subscription_id: str, period_start_micros: int) -> bool:
         period = (tenant_id, subscription_id, period_start_micros)

@@ -42,16 +42,23 @@ MOVE_POSITION = (
     " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset"
     " WHERE position.next_offset <= ?"
 )
+KEY: Final = columns(ChargeKey)
+KEY_OF_A: Final = ", ".join(f"a.{name}" for name in ChargeKey._fields)
 # Rows, with their adjustments, that have something left to be priced.
-WAITING: Final = (
-    f"SELECT {columns(ChargeKey)} FROM (SELECT {columns(ChargeKey)}, quantity_micros FROM charge"  # noqa: S608
-    " WHERE price_id = ''{of_tenant}"
-    f" UNION ALL SELECT {columns(ChargeKey)}, quantity_micros FROM adjustment"
-    " WHERE price_id = ''{of_tenant}) AS entry"
-    f" GROUP BY {columns(ChargeKey)} HAVING SUM(quantity_micros) > 0"
+UNPRICED_ROWS = (
+    f"SELECT {KEY} FROM (SELECT {KEY}, quantity_micros FROM charge"  # noqa: S608
+    " WHERE price_id = '' AND tenant_id = ?"
+    f" UNION ALL SELECT {KEY}, quantity_micros FROM adjustment"
+    " WHERE price_id = '' AND tenant_id = ?) AS entry"
+    f" GROUP BY {KEY} HAVING SUM(quantity_micros) > 0"
 )
-UNPRICED_ROWS = WAITING.format(of_tenant=" AND tenant_id = ?")
-UNPRICED_COUNT = f"SELECT COUNT(*) FROM ({WAITING.format(of_tenant='')}) AS waiting"  # noqa: S608
+# How many these are, of all tenants: there may be many charges, and only few are adjusted.
+UNPRICED_CHARGES = "SELECT COUNT(*) FROM charge WHERE price_id = ''"
+UNPRICED_ADJUSTED = (
+    "SELECT SUM(a.quantity_micros), (SELECT c.quantity_micros FROM charge AS c WHERE "  # noqa: S608
+    + " AND ".join(f"c.{name} = a.{name}" for name in ChargeKey._fields)
+    + f") FROM adjustment AS a WHERE a.price_id = '' GROUP BY {KEY_OF_A}"
+)
 TENANTS = (
     "SELECT tenant_id FROM margin_state WHERE in_force = 1"
     " UNION SELECT tenant_id FROM charge WHERE price_id = ''"
@@ -197,8 +204,14 @@ class SqlLedger:
         return [ChargeKey._make(row) for row in rows]
 
     async def unpriced_rows(self) -> int:
-        (count,) = await self.read(lambda sql: sql.execute(UNPRICED_COUNT).fetchone())
-        return int(count)
+        def work(sql: sqlite3.Connection) -> int:
+            (count,) = sql.execute(UNPRICED_CHARGES).fetchone()
+            for change_micros, charged_micros in sql.execute(UNPRICED_ADJUSTED):
+                waits = change_micros + (charged_micros or 0) > 0
+                count += waits - (charged_micros is not None)
+            return int(count)
+
+        return await self.read(work)
 
     async def tenants(self) -> Sequence[str]:
         return await self.read(lambda sql: [row[0] for row in sql.execute(TENANTS)])

@@ -203,7 +203,7 @@ class Writing:
         for key, price in moves:
             assert key.price_id == UNPRICED
             self._learn([price])
-            if self._is_closed(_period_of(key)) or self._adjusting.state(key).adjustments:
+            if self._is_closed(_period_of(key)) or self._adjusting.is_adjusted(key):
                 order = self._order(Kind.RERATE, "there is a price for it now")
                 self._repriced += bool(self._adjusting.rerate({key: price.price_id}, order))
                 continue

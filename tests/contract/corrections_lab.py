@@ -140,7 +140,11 @@ class CorrectionsLab:
         return written.rows_repriced
 
     async def rerate(
-        self, *, apply: bool = True, corrections: SqlCorrections | None = None, **scope: Any  # noqa: ANN401
+        self,
+        *,
+        apply: bool = True,
+        corrections: SqlCorrections | None = None,
+        **scope: Any,  # noqa: ANN401
     ) -> Rerated:
         run = Rerating(
             corrections or self.corrections,
@@ -156,9 +160,7 @@ class CorrectionsLab:
         return await self._voiding(apply=apply).event(one)
 
     def _voiding(self, *, apply: bool) -> Voiding:
-        return Voiding(
-            self.corrections, Contracts(self.redis), order(Kind.VOID) if apply else None
-        )
+        return Voiding(self.corrections, Contracts(self.redis), order(Kind.VOID) if apply else None)
 
     async def rows(self) -> Mapping[ChargeKey, Row]:
         return await self.corrections.rows(Scope())

@@ -85,7 +85,7 @@ async def test_a_rerated_tenant_is_assessed_and_alerted_while_consume_goes_on(
     assert again.lines == ["nothing to do"]
     everybody = await rerate(lab)
     assert "globex" in everybody.out
-    assert everybody.lines[-1].startswith("2 rows of 1 tenants, COGS -0.50: to be put right")
+    assert everybody.lines[-1].startswith("1 row of 1 tenant, COGS -0.50: to be put right")
 
 
 async def test_an_event_is_found_in_kafka_and_taken_back_once(lab: ConsumeLab) -> None:
@@ -94,8 +94,10 @@ async def test_an_event_is_found_in_kafka_and_taken_back_once(lab: ConsumeLab) -
     await lab.margin_is("event", lambda margin: margin.cogs_nanos > 0)
     await eventually(lambda: sum(lab.ledger.units("event").values()) == 4, within_s=10)
     before = lab.margin("event").cogs_nanos
-    where = ("--tenant", "event", "--event", one.event_id, "--bootstrap", lab.bootstrap)
-    where += ("--topic", lab.topic)
+    where = (
+        *("--tenant", "event", "--event", one.event_id),
+        *("--bootstrap", lab.bootstrap, "--topic", lab.topic),
+    )
 
     preview = await void(lab, *where)
     assert preview.code == 0, preview.err
@@ -191,14 +193,33 @@ async def test_periods_are_closed_by_hand(lab: ConsumeLab) -> None:
     until = f"{datetime_of(at_micros + 40 * 24 * HOUR_MICROS):%Y-%m-%d}"
 
     preview = await ran("close", *arguments, until)
-    assert preview.lines[-1] == "1 periods to close (--apply)"
+    assert preview.lines[-1] == "1 period to close (--apply)"
     done = await ran("close", *arguments, until, "--apply")
-    assert done.lines[-1] == "1 periods closed"
+    assert done.lines[-1] == "1 period closed"
     assert (await ran("close", *arguments, until, "--apply")).lines == ["nothing to do"]
 
     await lab.send("acme", 1, occurred_at_micros=at_micros)
     late = "SELECT quantity_micros FROM adjustment WHERE kind = 'late'"
     await eventually(lambda: lab.ledger.rows(late) == [(UNIT,)], within_s=10)
+
+
+async def test_consume_closes_periods_days_after_their_end(lab: ConsumeLab) -> None:
+    """It looks as it starts, and once an hour."""
+    at_micros = now_micros() - 60 * 24 * HOUR_MICROS
+    await lab.send("globex", 1, occurred_at_micros=at_micros)
+    closed = (
+        "SELECT period_end_micros, closed_at_micros FROM margin_state WHERE tenant_id = 'globex'"
+        " ORDER BY 1"
+    )
+    await eventually(lambda: len(lab.ledger.rows(closed)) == 2, within_s=10)
+    assert [row[1] for row in lab.ledger.rows(closed)] == [None, None]
+
+    with lab.another("closer", close_after_days="1"):
+        await eventually(lambda: lab.ledger.rows(closed)[0][1] is not None, within_s=20)
+
+    (ended, was_closed), (goes_on, is_open) = lab.ledger.rows(closed)
+    assert ended + 24 * HOUR_MICROS <= was_closed <= now_micros() < goes_on
+    assert is_open is None
 
 
 @pytest.mark.parametrize(

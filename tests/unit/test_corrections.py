@@ -32,8 +32,8 @@ HALF_PAST = HOUR + HOUR_MICROS // 2
 
 
 def entry(price_id: str, nanos: int = 1, **more: Any) -> PriceEntry:  # noqa: ANN401
-    fields = {"meter": LLM_INPUT, "per_units": 1, "effective_from_micros": 0} | more
-    return PriceEntry(price_id=price_id, price_nanos=nanos, **fields)
+    fields: dict[str, Any] = {"meter": LLM_INPUT, "per_units": 1, "effective_from_micros": 0}
+    return PriceEntry(price_id=price_id, price_nanos=nanos, **(fields | more))
 
 
 def prices(*entries: PriceEntry) -> Prices:
@@ -203,10 +203,10 @@ def test_moved_rows_cost_what_their_quantity_costs(
     after = dict(rows)
     for one in adjustments:
         after[one.key] = after.get(one.key, NOTHING).plus(one.change)
-    for one in after:
-        if one.price_id:
-            assert after[one].cogs_nanos == reckoned(after[one], figures[one.price_id])
-            assert one.price_id == to or after[one] == NOTHING
+    for name, row in after.items():
+        if name.price_id:
+            assert row.cogs_nanos == reckoned(row, figures[name.price_id])
+            assert name.price_id == to or row == NOTHING
     assert total(after)[:2] == total(rows)[:2]
     assert rerated(after, wanted, figures) == []
 
