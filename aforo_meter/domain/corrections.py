@@ -309,12 +309,15 @@ def _may_hold(key: ChargeKey, usage: Usage, known: Mapping[str, Known]) -> bool:
 
 def _likeness(
     key: ChargeKey, usage: Usage, now: PriceEntry | None, known: Mapping[str, Known]
-) -> tuple[bool, bool, bool, int, ChargeKey]:
+) -> tuple[bool, bool, bool, bool, int, ChargeKey]:
     price = known.get(key.price_id)
+    tier = None if price is None else price.tier_input_tokens_from
     return (
         (key.provider, key.model, key.tool) == (usage.provider, usage.model, usage.tool),
         key.subscription_id == usage.subscription_id,
         key.price_id == (UNPRICED if now is None else now.price_id),
-        0 if price is None else price.tier_input_tokens_from,
+        # A row that waits holds requests of this size alone.
+        tier is None or (now is not None and tier == now.tier_input_tokens_from),
+        tier or 0,
         key,  # The same one each time.
     )

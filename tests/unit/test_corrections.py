@@ -297,6 +297,16 @@ def test_the_size_of_a_request_tells_its_row() -> None:
     assert [one.key.input_tokens for one in unpriced[LLM_INPUT]] == [1001]
 
 
+def test_usage_that_waits_is_not_taken_from_a_lower_tier() -> None:
+    """Both rows have enough, and neither has the price that holds now."""
+    large = entry("large", tier_input_tokens_from=1001)
+    rows = {key(): Row(10**12), key("", input_tokens=1001): Row(10**12)}
+
+    found = taken_of_event(usage((LLM_INPUT, 1500 * UNIT)), rows, known(OLD), prices(OLD, large))
+
+    assert [one.key.price_id for one in found[LLM_INPUT]] == [""]
+
+
 def test_what_a_weight_adds_is_taken_back_with_calls_alone() -> None:
     calls = entry("calls", meter=API_CALLS)
     event = usage((API_CALLS, UNIT), (LLM_INPUT, UNIT), weight_units=5)
