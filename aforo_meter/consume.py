@@ -25,7 +25,6 @@ from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
 from aforo_meter.dead_letters import DeadLetters
-from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.rating import Usage
 from aforo_meter.ledger import (
     Batch,
@@ -46,7 +45,7 @@ from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.transitions import log_transitions
 from aforo_meter.upkeep import Upkeep
-from aforo_meter.waits import Waits
+from aforo_meter.waits import Waits, entered
 
 RETRY_S: Final = 0.2
 HEARTBEAT_S: Final = 1.0
@@ -83,7 +82,9 @@ async def run(settings: ConsumeSettings) -> int:
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
-        ledger = await stack.enter_async_context(SqlLedger(settings.ledger_url))
+        ledger = await entered(stack, lambda: SqlLedger(settings.ledger_url), stop)
+        if ledger is None:
+            return 0
         consumption = Consumption(settings, redis, ledger)
         await stack.enter_async_context(
             process.health_server(
@@ -112,19 +113,17 @@ class Consumption:
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )
         self._rater = Rater(self._contracts, ledger, retention)
-        self._publisher = Publisher(redis, ledger, self._contracts)
+        self._publisher = Publisher(
+            redis, ledger, self._contracts, ingest_ids_days=settings.ingest_ids_days
+        )
         self._partitions = Partitions(
             ledger,
             accept_lost_records=settings.accept_lost_records,
             released=self._publisher.forget,
         )
         self._upkeep = Upkeep(
-            ledger,
-            self._contracts,
-            self._rater,
-            self._partitions,
-            self._publisher,
-            close_after_micros=settings.close_after_days * DAY_MICROS,
+            *(ledger, self._contracts, self._rater, self._partitions, self._publisher),
+            close_after_days=settings.close_after_days,
         )
         self._reconciliation = Reconciliation(
             redis,
@@ -325,6 +324,7 @@ class Consumption:
                     first_offset=records[0].offset,
                     # Offsets may have gaps: records are never counted.
                     next_offset=records[-1].offset + 1,
+                    stands_at=owned.next_offset,
                 )
                 await self._apply(owned, batch, readable, records)
             except PriceConflictError as error:
@@ -355,6 +355,10 @@ class Consumption:
         metrics.BATCHES.inc()
         metrics.RECORDS.inc(len(records))
         metrics.DUPLICATES.inc(written.duplicates)
+        for became, count in written.corrections.items():
+            metrics.CORRECTIONS.labels(became).inc(count)
+        if written.corrections:  # What waited may have been rated before it had a price.
+            self._upkeep.reprice_soon(one.usage.tenant_id for one in readable)
         log_transitions(written.transitions)
         self._upkeep.note(batch.watches)
         metrics.LATE.inc(sum(one.usage.late for one in readable))

@@ -53,7 +53,8 @@ class Take(NamedTuple):
 class Corrections(Protocol):
     """Every method raises LedgerUnavailableError if the database can't be asked.
 
-    What writes does so in one transaction that waits for consumers, and holds them up meanwhile.
+    What writes does so in one transaction. Consumers go on beside it: of two that change the same
+    period of a tenant, one waits for the other, or begins again.
     """
 
     async def tenants(self, scope: Scope) -> Sequence[str]:

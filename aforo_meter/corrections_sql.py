@@ -1,10 +1,10 @@
 """Corrections in SQL, on the connections of an open ledger."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aforo_meter.corrections import ChangedMeanwhileError, PeriodState, Scope, Take
+from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import NOTHING, Adjustment, Known, Row
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
@@ -19,8 +19,6 @@ WIDTH: Final = len(ChargeKey._fields)
 TABLES: Final = ("charge", "adjustment")
 FILTERS: Final = frozenset({"meter", "provider", "model", "tool"})
 
-# Consumers move their position first of all: who holds the positions works alone.
-HOLD_POSITIONS = "UPDATE position SET next_offset = next_offset"
 PRICES = (
     "SELECT price_id, price_nanos, per_units, currency, effective_from_micros,"
     " tier_input_tokens_from FROM price"
@@ -63,7 +61,7 @@ class SqlCorrections:
             f"SELECT {KEY}, quantity_micros, extra_micros, cogs_nanos FROM adjustment{where}"  # noqa: S608
         )
 
-        def work(sql: sqlite3.Connection) -> dict[ChargeKey, Row]:
+        def work(sql: Sql) -> dict[ChargeKey, Row]:
             prices = _prices(sql)
             rows: dict[ChargeKey, Row] = {}
             for found in sql.execute(charges, values):
@@ -111,8 +109,7 @@ class SqlCorrections:
         currency: str,
         order: Order,
     ) -> Sequence[Adjustment]:
-        def work(sql: sqlite3.Connection) -> Sequence[Adjustment]:
-            sql.execute(HOLD_POSITIONS)
+        def work(sql: Sql) -> Sequence[Adjustment]:
             adjusting = Adjusting(sql)
             adjusting.learn(entries, currency=currency, now_micros=order.now_micros)
             written = adjusting.rerate(to, order)
@@ -124,8 +121,7 @@ class SqlCorrections:
     async def void(
         self, takes: Sequence[Take], order: Order, *, decision_id: str = ""
     ) -> Sequence[Adjustment]:
-        def work(sql: sqlite3.Connection) -> Sequence[Adjustment]:
-            sql.execute(HOLD_POSITIONS)
+        def work(sql: Sql) -> Sequence[Adjustment]:
             adjusting = Adjusting(sql)
             written = []
             if order.voided and _is_voided(sql, takes[0].key.tenant_id, order.voided):
@@ -170,7 +166,7 @@ def _where(scope: Scope) -> tuple[str, tuple[object, ...]]:
     return where, tuple(found.values())
 
 
-def _prices(sql: sqlite3.Connection) -> dict[str, Known]:
+def _prices(sql: Sql) -> dict[str, Known]:
     return {price_id: Known._make(rest) for price_id, *rest in sql.execute(PRICES)}
 
 
@@ -181,7 +177,7 @@ def _amount(quantity_micros: int, prices: Mapping[str, Known], key: ChargeKey) -
     return amount_nanos(quantity_micros, price_nanos=price.price_nanos, per_units=price.per_units)
 
 
-def _is_voided(sql: sqlite3.Connection, tenant_id: str, voided: str) -> bool:
+def _is_voided(sql: Sql, tenant_id: str, voided: str) -> bool:
     return sql.execute(VOIDED, (tenant_id, voided)).fetchone() is not None
 
 

@@ -5,12 +5,15 @@ Charges, position, levels and outbox change in one transaction or not at all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from aforo_meter.domain.margin import Assessment, Level, Thresholds
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, Rated
+
+# A day more than events from elsewhere may be old: a repeat is known as long as it is taken.
+INGEST_IDS_DAYS_MIN: Final = 91
 
 
 class LedgerError(Exception):
@@ -81,7 +84,7 @@ class Retention:
     """How long the ledger remembers what it has seen, so that nothing counts twice."""
 
     gateway_days: int = 35
-    ingest_days: int = 91  # Clients may send what is 90 days old.
+    ingest_days: int = INGEST_IDS_DAYS_MIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,10 @@ class Batch:
     partition: Partition
     first_offset: int
     next_offset: int
+    # Where the caller takes the partition to stand. A ledger that stands before that has lost what
+    # was written to it: it was brought back from a backup, or a server without the last commits
+    # took over.
+    stands_at: int = 0
     rated: Sequence[Rated]  # Fewer than records: some may have been dead letters.
     watches: Mapping[str, Watch]  # By tenant id; who has no contract has none.
     currency: str  # Of the prices.
@@ -124,6 +131,7 @@ class Written:
     transitions: Sequence[Transition] = ()
     duplicates: int = 0  # Events that were in the ledger already.
     rows_repriced: int = 0
+    corrections: Mapping[str, int] = field(default_factory=dict)  # By what became of them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +174,8 @@ class Ledger(Protocol):
         """Write what a batch adds, move the position, assess the tenants that are watched.
 
         Raises:
-            PartitionLostError: The stored position is already past the batch's first record.
+            PartitionLostError: The stored position is already past the batch's first record, or
+                before where the caller takes it to be.
             PriceConflictError: A price is known with other figures.
             TooLargeError: A sum would not fit.
         """

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import (
     NOTHING,
     Adjustment,
@@ -83,7 +83,7 @@ class Adjusting:
     `finish` brings the totals of the periods up to date; they must exist by then.
     """
 
-    def __init__(self, sql: sqlite3.Connection) -> None:
+    def __init__(self, sql: Sql) -> None:
         self._sql = sql
         self._prices: dict[str, Known] = {}
         self._written: list[Adjustment] = []

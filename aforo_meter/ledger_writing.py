@@ -1,11 +1,11 @@
 """What happens inside one transaction of the ledger, statement by statement."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import alert_of
+from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import Kind
 from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
@@ -132,9 +132,7 @@ KnownPrices = dict[
 class Writing:
     """One transaction. The caller begins and ends it, and drops this object if it fails."""
 
-    def __init__(
-        self, sql: sqlite3.Connection, known: KnownPrices, currency: str, *, now_micros: int
-    ) -> None:
+    def __init__(self, sql: Sql, known: KnownPrices, currency: str, *, now_micros: int) -> None:
         self._sql = sql
         self._known = known
         self._currency = currency
@@ -147,6 +145,7 @@ class Writing:
         self._repriced = 0
         self._adjusting = Adjusting(sql)
         self._closed: dict[PeriodKey, bool] = {}
+        self._corrections: Counter[str] = Counter()
         self.new_prices: KnownPrices = {}
 
     def written(self) -> Written:
@@ -154,6 +153,7 @@ class Writing:
             transitions=self._transitions,
             duplicates=self._duplicates,
             rows_repriced=self._repriced,
+            corrections=self._corrections,
         )
 
     def post(self, rated: Sequence[Rated], retention: Retention) -> None:
@@ -195,6 +195,7 @@ class Writing:
         for key, quantity_micros in quantities.items():
             self._add(key, quantity_micros, more[key])
         calls.write()
+        self._corrections.update(calls.corrections)
         self._sql.executemany(INTERVENE, [(*key, count) for key, count in interventions.items()])
         self._sql.executemany(LOG, [(*key, count) for key, count in logged.items()])
 

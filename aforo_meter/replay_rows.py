@@ -4,11 +4,11 @@ Charges and adjustments together. What people took back is in no event: it is ta
 replay as well, so that it makes no difference.
 """
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import Kind, Row
 from aforo_meter.domain.ledger_diff import NOTHING, DiffKey, Sum
 from aforo_meter.domain.periods import PeriodMicros
@@ -57,7 +57,7 @@ class Contents:
 async def contents(ledger: SqlLedger, hours: PeriodMicros, topic: str) -> Contents:
     """Return a ledger's rows of some hours, and its positions, that belong together."""
 
-    def work(sql: sqlite3.Connection) -> Contents:
+    def work(sql: Sql) -> Contents:
         rows: dict[DiffKey, Sum] = {}
         for *key, quantity_micros, price_nanos, per_units in sql.execute(
             ROWS, (hours.start_micros, hours.end_micros)
@@ -99,7 +99,7 @@ async def take_back(
         now_micros=now_micros,
     )
 
-    def work(sql: sqlite3.Connection) -> None:
+    def work(sql: Sql) -> None:
         adjusting = Adjusting(sql)
         for key, (quantity_micros, extra_micros) in voids.items():
             named = [getattr(key, name) for name in USAGE_FIELDS]

@@ -11,6 +11,7 @@ from aiokafka import TopicPartition
 from aforo_meter import consume_metrics as metrics
 from aforo_meter.batches import Rater, now_micros
 from aforo_meter.contracts import Contracts
+from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, rerate
 from aforo_meter.ledger import (
@@ -45,14 +46,14 @@ class Upkeep:
         partitions: Partitions,
         publisher: Publisher,
         *,
-        close_after_micros: int,
+        close_after_days: int,
     ) -> None:
         self._ledger = ledger
         self._contracts = contracts
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
-        self._close_after_micros = close_after_micros
+        self._close_after_micros = close_after_days * DAY_MICROS
         self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
@@ -65,6 +66,10 @@ class Upkeep:
             name for name in tenant_ids if name not in self._period_ends
         ).items():
             self._period_ends[tenant_id] = watch.period.end_micros
+
+    def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
+        """See with the next look whether unpriced rows of these tenants have a price."""
+        self._to_reprice |= set(tenant_ids)
 
     async def look(self) -> None:
         """Look once at everything that may have changed.

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from aforo_meter import process
 from aforo_meter.flow import drain, flow, open_outflow
+from aforo_meter.ingest.ages import Ages
 from aforo_meter.ingest.app import Api, make_app
 from aforo_meter.ingest.bodies import Budget
 from aforo_meter.ingest.durable import Durable, OutflowDurable, Record
@@ -24,7 +25,7 @@ from aforo_meter.ingest.keys import Keys
 from aforo_meter.ingest.ledger_look import LedgerLook
 from aforo_meter.ingest.memory import Accepted, Sessions
 from aforo_meter.ingest.redis_link import RedisLink
-from aforo_meter.ingest.server import serving
+from aforo_meter.ingest.server import listening, serving
 from aforo_meter.ingest.tenants import MetricNames, Tenants
 from aforo_meter.kafka import Connection, KafkaWriter
 from aforo_meter.outflow import Outflow
@@ -54,6 +55,10 @@ async def run(settings: IngestSettings) -> int:
     """
     stop = process.stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
+        # First of all: who can't listen has nothing to drain, and should say nothing else.
+        sockets = stack.enter_context(
+            listening(settings.listen, setting=variable(IngestSettings, "listen"))
+        )
         link = RedisLink(await stack.enter_async_context(_redis(settings)))
         ledger = LedgerLook(settings.ledger_url)
         if not ledger.there:
@@ -63,17 +68,13 @@ async def run(settings: IngestSettings) -> int:
             )
         stack.callback(ledger.close)
         names, sessions = MetricNames(link), Sessions(ledger)
+        ages = Ages(link, settings.age_days_max)
         outflow, writer = _outflow(settings)
         durable = OutflowDurable(outflow, timeout_ms=settings.kafka_timeout_ms)
 
         def ready() -> bool:
             return not stop.is_set() and link.has_answered
 
-        api = _api(settings, link, ledger, names, sessions, durable, ready=ready)
-        following = [asyncio.create_task(work) for work in (names.follow(), sessions.follow())]
-        stack.push_async_callback(_end, following)
-        flowing = asyncio.create_task(flow(outflow, writer))
-        stack.push_async_callback(drain, outflow, flowing, within_s=settings.drain_s)
         await stack.enter_async_context(
             process.health_server(
                 settings.metrics_listen,
@@ -81,13 +82,13 @@ async def run(settings: IngestSettings) -> int:
                 ready=ready,
             )
         )
+        api = _api(settings, link, ledger, names, ages, sessions, durable, ready=ready)
+        following = [asyncio.create_task(one.follow()) for one in (names, ages, sessions)]
+        stack.push_async_callback(_end, following)
+        flowing = asyncio.create_task(flow(outflow, writer))
+        stack.push_async_callback(drain, outflow, flowing, within_s=settings.drain_s)
         server = await stack.enter_async_context(
-            serving(
-                make_app(api),
-                settings.listen,
-                setting=variable(IngestSettings, "listen"),
-                drain_s=settings.drain_s,
-            )
+            serving(make_app(api), sockets, drain_s=settings.drain_s)
         )
         # Each event is some thirty objects that all die young: looking for garbage after every 700
         # of them, among modules that never die, took a tenth of the time.
@@ -174,6 +175,7 @@ def _api(
     link: RedisLink,
     ledger: LedgerLook,
     names: MetricNames,
+    ages: Ages,
     sessions: Sessions,
     durable: Durable,
     *,
@@ -185,7 +187,7 @@ def _api(
     REMEMBERED.set_function(lambda: len(accepted))
     intake = Intake(
         topic=settings.kafka_topic,
-        age_days_max=settings.age_days_max,
+        ages=ages,
         names=names,
         tenants=Tenants(link),
         ledger=ledger,

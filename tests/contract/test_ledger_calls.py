@@ -1,9 +1,7 @@
 """Calls told more than once, tools, weights and sessions: exactly once in the ledger's rows."""
 
 import asyncio
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -32,13 +30,13 @@ from tests.contract.ledger_lab import (
     NOW,
     PARTITION,
     UNIT,
-    LedgerFile,
     batch,
     price,
     used,
     watch,
     watched,
 )
+from tests.contract.ledgers import AuditedLedger, Ledgers
 
 pytestmark = pytest.mark.contract
 
@@ -66,13 +64,28 @@ def told(
     return used(event_id, prices=prices, **(given_fields | more))
 
 
-def meters(file: LedgerFile, tenant: str = "acme") -> dict[str, int]:
+def truth(
+    event_id: str,
+    *measures: tuple[str, int],
+    **more: Any,  # noqa: ANN401
+) -> Rated:
+    """Return true figures of a call, as ingest has them: of another hour, and of no feature."""
+    elsewhere: dict[str, Any] = {
+        "from_gateway": False,
+        "logged": None,
+        "features": (),
+        "at_micros": NOW + 3 * HOUR_MICROS,
+    }
+    return told(event_id, *measures, **(elsewhere | more))
+
+
+def meters(file: AuditedLedger, tenant: str = "acme") -> dict[str, int]:
     query = "SELECT meter, SUM(quantity_micros) FROM charge WHERE tenant_id = ? GROUP BY meter"
     return {meter: quantity // UNIT for meter, quantity in file.rows(query, tenant)}
 
 
 async def test_totals_so_far_and_the_end_are_counted_once(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     first = told("i1", (BYTES_RESPONSE, 30), interim=True)
     await ledger.apply(batch([first, told("i2", (BYTES_RESPONSE, 60), interim=True)]))
@@ -87,19 +100,19 @@ async def test_totals_so_far_and_the_end_are_counted_once(
 
 
 async def test_a_call_is_logged_once_and_not_before_its_end(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     logged = "SELECT outcome, calls FROM logged"
     await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True)]))
     assert file.rows(logged) == []
 
     await ledger.apply(batch([told("e", (LLM_OUTPUT, 9), estimated=True)], at=1))
-    await ledger.apply(batch([told("t", (LLM_OUTPUT, 7))], at=2))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 7))], at=2))
     assert file.rows(logged) == [("allow", 1)]
 
 
 async def test_a_long_call_that_was_no_usage_at_its_end_costs_nothing(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     for call, events in (("d1", ("i1", "e1")), ("d2", ("e2", "i2"))):
         for at, event_id in enumerate(events):
@@ -114,12 +127,12 @@ async def test_a_long_call_that_was_no_usage_at_its_end_costs_nothing(
 
 
 async def test_an_intervention_is_counted_with_the_end_alone(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [
         told("i1", (BYTES_RESPONSE, 1), interim=True, outcome=Outcome.THROTTLE),
         told("e", (LLM_OUTPUT, 9), estimated=True, outcome=Outcome.THROTTLE),
-        told("t", (LLM_OUTPUT, 7), outcome=Outcome.THROTTLE),
+        truth("t", (LLM_OUTPUT, 7)),
     ]
     await ledger.apply(batch(events))
 
@@ -127,21 +140,26 @@ async def test_an_intervention_is_counted_with_the_end_alone(
 
 
 async def test_the_truth_takes_the_estimate_off_its_row(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     """Estimated without a model, told with one: the first row is gone, and its cost with it."""
     estimate = told("e", (API_CALLS, 1), (LLM_OUTPUT, 50), estimated=True)
     await ledger.apply(batch([estimate, used("other", 5, prices=PRICES)]))
-    truth = told("t", (LLM_OUTPUT, 40), model="gpt-4o")
-    await ledger.apply(batch([truth], at=2))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), model="gpt-4o")], at=2))
 
-    rows = file.rows("SELECT meter, model, quantity_micros FROM charge ORDER BY 1")
-    assert rows == [(API_CALLS, "", 6 * UNIT), (LLM_OUTPUT, "gpt-4o", 40 * UNIT)]
+    rows = file.rows(
+        "SELECT meter, model, feature, hour_start_micros, quantity_micros FROM charge ORDER BY 1"
+    )
+    hour = NOW - NOW % HOUR_MICROS
+    assert rows == [
+        (API_CALLS, "", "api", hour, 6 * UNIT),
+        (LLM_OUTPUT, "gpt-4o", "api", hour, 40 * UNIT),
+    ]
     assert file.kept_cogs() == file.audited_cogs()
 
 
 async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     estimate = told("e", (LLM_OUTPUT, 50), estimated=True, prices=[])
     await ledger.apply(batch([estimate], watches=watched(watch())))
@@ -150,7 +168,7 @@ async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
     moved = Reprice(moves=[(row, late)], currency="USD")
     await ledger.reprice(Place(PARTITION, 1), moved, {}, now_micros=NOW)
 
-    await ledger.apply(batch([told("t", (LLM_OUTPUT, 40), prices=[late])], at=1))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), prices=[late])], at=1))
 
     assert file.units() == {"late": 40}
     assert file.kept_cogs() == file.audited_cogs()
@@ -158,24 +176,81 @@ async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
 
 
 async def test_an_unpriced_estimate_that_is_replaced_waits_for_no_price(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     await ledger.apply(
         batch([told("e", (LLM_OUTPUT, 50), estimated=True, prices=[])], watches=watched(watch()))
     )
-    await ledger.apply(batch([told("t", (LLM_OUTPUT, 40))], at=1, watches=watched(watch())))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40))], at=1, watches=watched(watch())))
 
     assert file.units() == {"o": 40}
     assert (await ledger.standings({"acme": []}))["acme"].unpriced_rows == 0
 
 
-async def test_calls_are_forgotten_with_the_ids_of_their_events(
-    ledger: SqlLedger, file: LedgerFile
+async def test_a_truth_that_comes_first_waits_for_the_estimate_and_takes_its_place(
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
-    await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True)]))
+    first = await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), model="gpt-4o")]))
+    assert (meters(file), first.corrections) == ({}, {"waiting": 1})
+
+    estimate = told("e", (API_CALLS, 1), (LLM_OUTPUT, 50), estimated=True)
+    then = await ledger.apply(batch([estimate], at=1))
+
+    assert (meters(file), then.corrections) == ({API_CALLS: 1, LLM_OUTPUT: 40}, {"replaced": 1})
+    assert file.rows("SELECT DISTINCT feature FROM charge") == [("api",)]
+    assert file.rows("SELECT * FROM true_figure") == []
+    assert file.kept_cogs() == file.audited_cogs()
+
+
+async def test_a_truth_of_a_call_that_was_counted_exactly_adds_nothing(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    """A short call is not remembered, so its truth waits; a long one's is known to be no news."""
+    short = used("e", measures=(Measured(LLM_OUTPUT, 40 * UNIT),), prices=PRICES, from_gateway=True)
+    long = told("e2", (LLM_OUTPUT, 50), call="d2")
+    await ledger.apply(batch([short, long]))
+    truths = [truth("t", (LLM_OUTPUT, 99)), truth("t2", (LLM_OUTPUT, 99), call="d2")]
+
+    written = await ledger.apply(batch(truths, at=2))
+
+    assert meters(file) == {LLM_OUTPUT: 90}
+    assert written.corrections == {"waiting": 1, "not_needed": 1}
+
+
+async def test_a_truth_of_another_tenant_changes_nothing(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    await ledger.apply(batch([told("e", (LLM_OUTPUT, 50), estimated=True)]))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 1), tenant="globex")], at=1))
+
+    assert (meters(file), meters(file, "globex")) == ({LLM_OUTPUT: 50}, {})
+
+
+async def test_an_unpriced_truth_is_priced_where_the_estimate_stood(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), prices=[])]))
+    await ledger.apply(batch([told("e", (LLM_OUTPUT, 50), estimated=True)], at=1))
+    (row,) = await ledger.unpriced("acme")
+    moved = Reprice(moves=[(row, price("late", meter=LLM_OUTPUT, nanos=7))], currency="USD")
+    await ledger.reprice(Place(PARTITION, 2), moved, {}, now_micros=NOW)
+    assert file.units() == {"late": 40}
+
+    await ledger.apply(batch([truth("t2", (LLM_OUTPUT, 45))], at=2))
+
+    assert meters(file) == {LLM_OUTPUT: 45}
+    assert file.kept_cogs() == file.audited_cogs()
+
+
+async def test_calls_are_forgotten_with_the_ids_of_their_events(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    waiting = truth("t", (LLM_OUTPUT, 7), call="d2")
+    await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True), waiting]))
     await ledger.prune(now_micros=NOW + 100 * 24 * HOUR_MICROS, rows_max=10)
 
-    assert file.rows("SELECT * FROM call") == file.rows("SELECT * FROM call_part") == []
+    for table in ("call", "call_part", "true_figure"):
+        assert file.rows(f"SELECT * FROM {table}") == []  # noqa: S608
     assert meters(file) == {BYTES_RESPONSE: 30}
 
 
@@ -184,9 +259,9 @@ async def test_calls_are_forgotten_with_the_ids_of_their_events(
 )
 @given(random=st.randoms(use_true_random=False), splits=st.integers(1, 6), again=st.integers(0, 6))
 def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
-    random: Random, splits: int, again: int, empty_ledger: Path, tmp_path: Path
+    random: Random, splits: int, again: int, ledgers: Ledgers
 ) -> None:
-    copy = LedgerFile(Path(shutil.copy(empty_ledger, tmp_path / "law.db")))
+    copy = ledgers.new()
     events = []
     for number in range(3):
         call, size = f"d{number}", 100 * (number + 1)
@@ -197,7 +272,13 @@ def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
         measures = [(API_CALLS, 1), (BYTES_RESPONSE, size), (LLM_OUTPUT, 50)]
         events.append(told(f"{call}-e", *measures, call=call, estimated=True, weight_units=3))
         if number:
-            events.append(told(f"{call}-t", (LLM_OUTPUT, 10 * number), call=call, model="m"))
+            events.append(truth(f"{call}-t", (LLM_OUTPUT, 10 * number), call=call, model="m"))
+    exact = [(API_CALLS, 1), (BYTES_RESPONSE, 400), (LLM_OUTPUT, 20)]
+    events += [
+        told("d3-e", *exact, call="d3"),
+        truth("d3-t", (LLM_OUTPUT, 99), call="d3"),
+        truth("d4-t", (LLM_OUTPUT, 99), call="d4"),  # Nobody tells of this call.
+    ]
     random.shuffle(events)
     events += random.sample(events, again)
     cuts = sorted(random.randrange(len(events)) for _ in range(splits))
@@ -212,14 +293,15 @@ def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
 
     asyncio.run(write())
 
-    assert meters(copy) == {API_CALLS: 3, BYTES_RESPONSE: 600, LLM_OUTPUT: 50 + 10 + 20}
+    assert meters(copy) == {API_CALLS: 4, BYTES_RESPONSE: 1000, LLM_OUTPUT: 50 + 10 + 20 + 20}
     assert copy.rows("SELECT SUM(extra_micros) FROM charge") == [(6 * UNIT,)]
-    assert copy.rows("SELECT calls FROM logged") == [(3,)]
+    assert copy.rows("SELECT calls FROM logged") == [(4,)]
+    assert copy.rows("SELECT DISTINCT feature FROM charge") == [("api",)]
     assert copy.kept_cogs() == copy.audited_cogs()
 
 
 async def test_a_weighted_call_uses_its_weight_of_a_quota_and_costs_one(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [used("e1", weight_units=10), used("e2", 2), used("e3", 5, meter="other", prices=[])]
     await ledger.apply(batch([*events, used("e4", weight_units=3)], watches=watched(watch())))
@@ -235,7 +317,7 @@ async def test_a_weighted_call_uses_its_weight_of_a_quota_and_costs_one(
     assert file.units() == {"p1": 4, "": 5}
 
 
-async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: LedgerFile) -> None:
+async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: AuditedLedger) -> None:
     await ledger.apply(batch([used("e1", weight_units=10, prices=[])]))
     (row,) = await ledger.unpriced("acme")
     reprice = Reprice(moves=[(row, price())], currency="USD")
@@ -245,7 +327,7 @@ async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: LedgerF
 
 
 async def test_tools_beyond_the_bound_share_a_row_whatever_the_batches(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     names = [f"tool-{number}" for number in range(TOOLS_MAX + 50)]
     events = [used(f"e{n}", tool=name) for n, name in enumerate(names)]
@@ -265,7 +347,7 @@ async def test_tools_beyond_the_bound_share_a_row_whatever_the_batches(
 
 
 async def test_models_beyond_the_bound_share_a_row_whatever_the_batches(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     names = [f"model-{number}" for number in range(MODELS_MAX + 50)]
     events = [used(f"e{n}", provider="p", model=name, prices=[]) for n, name in enumerate(names)]
@@ -294,7 +376,7 @@ async def test_models_beyond_the_bound_share_a_row_whatever_the_batches(
 
 
 async def test_a_model_beyond_the_bound_keeps_its_price(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [used(f"e{n}", model=f"model-{n}", prices=[]) for n in range(MODELS_MAX)]
     await ledger.apply(batch(events))
@@ -305,7 +387,9 @@ async def test_a_model_beyond_the_bound_keeps_its_price(
     assert file.kept_cogs() == file.audited_cogs()
 
 
-async def test_what_became_of_the_work_is_told_apart(ledger: SqlLedger, file: LedgerFile) -> None:
+async def test_what_became_of_the_work_is_told_apart(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
     events = [used("e1", execution_status="success"), used("e2", execution_status="error")]
     await ledger.apply(batch([*events, used("e3", execution_status="error")]))
 
@@ -378,7 +462,7 @@ async def test_only_sessions_that_are_over_are_forgotten(ledger: SqlLedger) -> N
 
 
 async def test_the_same_call_of_another_tenant_is_another_call(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     one = told("i1", (BYTES_RESPONSE, 30), interim=True)
     other = told("i1", (BYTES_RESPONSE, 50), interim=True, tenant="globex", logged=None)

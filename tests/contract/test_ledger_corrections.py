@@ -1,12 +1,10 @@
 """Corrections on a real ledger: adjustments that make it what rating from nothing would."""
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +36,8 @@ from tests.contract.corrections_lab import (
     sums,
     usage,
 )
-from tests.contract.ledger_lab import DOLLAR, LedgerFile
+from tests.contract.ledger_lab import DOLLAR
+from tests.contract.ledgers import AuditedLedger, Ledgers
 
 pytestmark = pytest.mark.contract
 
@@ -181,22 +180,13 @@ class History:
         self._voided |= numbers
 
 
-@pytest.fixture
-def copies(empty_ledger: Path, tmp_path: Path) -> Callable[[], LedgerFile]:
-    def copy() -> LedgerFile:
-        number = len(list(tmp_path.iterdir()))
-        return LedgerFile(Path(shutil.copy(empty_ledger, tmp_path / f"{number}.db")))
-
-    return copy
-
-
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=STEPS)
 def test_a_corrected_ledger_equals_one_that_was_rated_from_nothing(
     steps: list[Step],
-    copies: Callable[[], LedgerFile],
+    ledgers: Ledgers,
     redis_url: str,
     monkeypatch: Any,  # noqa: ANN401
 ) -> None:
@@ -204,7 +194,7 @@ def test_a_corrected_ledger_equals_one_that_was_rated_from_nothing(
     monkeypatch.setattr(rerating, "BATCH_ROWS_MAX", 1)
 
     async def live_and_scratch() -> None:
-        async with SqlLedger(copies().url) as ledger, SqlLedger(copies().url) as empty:
+        async with SqlLedger(ledgers.new().url) as ledger, SqlLedger(ledgers.new().url) as empty:
             live, scratch = (CorrectionsLab.on(one, redis_url) for one in (ledger, empty))
             history = History(live)
             for step in steps:
@@ -244,7 +234,7 @@ async def is_sound(lab: CorrectionsLab) -> None:
 
 
 async def test_a_price_that_came_late_is_put_right_beside_the_charges(
-    lab: CorrectionsLab, file: LedgerFile
+    lab: CorrectionsLab, file: AuditedLedger
 ) -> None:
     """7 calls at $1 that should have cost $2: $7 off, $14 on."""
     lab.prices([entry(CALLS, DOLLAR)])
@@ -276,7 +266,7 @@ async def test_a_price_that_came_late_is_put_right_beside_the_charges(
 
 
 async def test_a_preview_says_what_is_then_done_and_writes_nothing(
-    lab: CorrectionsLab, file: LedgerFile
+    lab: CorrectionsLab, file: AuditedLedger
 ) -> None:
     lab.prices([entry(CALLS, 333, per_units=7)])
     await lab.consume(*(usage(f"e{n}", (CALLS, n * 777_777), model=f"m{n}") for n in range(1, 9)))
@@ -292,7 +282,7 @@ async def test_a_preview_says_what_is_then_done_and_writes_nothing(
 
 
 async def test_rerating_twice_changes_nothing_the_second_time(
-    lab: CorrectionsLab, file: LedgerFile
+    lab: CorrectionsLab, file: AuditedLedger
 ) -> None:
     lab.prices([entry(CALLS, 5)])
     await lab.consume(usage("e1", (CALLS, 7 * UNIT)))
@@ -378,7 +368,7 @@ async def test_waiting_usage_is_counted_and_left_to_consume(lab: CorrectionsLab)
     assert await lab.totals() == {(CALLS, "", f"{CALLS}@5/1/0/0"): Row(UNIT, 0, 5)}
 
 
-async def test_an_event_is_taken_back_once(lab: CorrectionsLab, file: LedgerFile) -> None:
+async def test_an_event_is_taken_back_once(lab: CorrectionsLab, file: AuditedLedger) -> None:
     lab.prices([entry(CALLS, 5), entry(LLM, 1)])
     one = usage("e1", (CALLS, 2 * UNIT), (LLM, 9 * UNIT), weight_units=3)
     await lab.consume(one, usage("e2", (CALLS, UNIT)))
@@ -471,7 +461,7 @@ async def test_a_true_figure_replaces_an_estimate_that_moved_to_another_price(
     assert [row.quantity_micros for row in left(await lab.rows()).values()] == [4 * UNIT]
 
 
-async def test_a_closed_period_keeps_its_charges(lab: CorrectionsLab, file: LedgerFile) -> None:
+async def test_a_closed_period_keeps_its_charges(lab: CorrectionsLab, file: AuditedLedger) -> None:
     """3 calls at 1/2 nano and a late one: 2 nanos, as if they had come together."""
     lab.prices([entry(CALLS, 1, per_units=2)])
     await lab.consume(usage("e1", (CALLS, 3 * UNIT)))
@@ -490,7 +480,7 @@ async def test_a_closed_period_keeps_its_charges(lab: CorrectionsLab, file: Ledg
 
 
 async def test_late_usage_without_a_price_gets_it_beside_the_charges(
-    lab: CorrectionsLab, file: LedgerFile
+    lab: CorrectionsLab, file: AuditedLedger
 ) -> None:
     lab.prices([])
     await lab.consume(usage("e1", (CALLS, 3 * UNIT)))
@@ -577,7 +567,9 @@ async def test_what_was_taken_back_is_no_usage_to_estimate_by(lab: CorrectionsLa
     assert [one.quantity_micros for one in basis.sums] == [UNIT]
 
 
-async def test_sums_that_would_not_fit_are_refused(lab: CorrectionsLab, file: LedgerFile) -> None:
+async def test_sums_that_would_not_fit_are_refused(
+    lab: CorrectionsLab, file: AuditedLedger
+) -> None:
     lab.prices([entry(CALLS, 1)])
     await lab.consume(usage("e1", (CALLS, 2**62)))
     lab.prices([entry(CALLS, 1), entry(CALLS, 2**62, from_micros=1)])

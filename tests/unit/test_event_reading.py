@@ -222,8 +222,8 @@ def test_a_header_alone_makes_no_mcp_call_of_a_post() -> None:
 
 PAGES = Metering(
     rules=built_in_rules(unmetered_paths=frozenset(), unmetered_statuses=frozenset({429})),
-    meters=frozenset({"report.pages", "llm.of_the_catalog"}),
-    aliases={"pagesRendered": "report.pages"},
+    meters=frozenset({"report.pages", "mcp.prompts", "llm.of_the_catalog"}),
+    aliases={"pagesRendered": "report.pages", "payload": "bytes.response"},
 )
 
 
@@ -238,7 +238,12 @@ def reader_by(metering: Metering) -> StreamReader:
         ("Report.Pages", "2", ("report.pages", 2, 0)),
         ("pagesRendered", "2", ("report.pages", 2, 0)),
         ("agent.steps", "3", ("agent.steps", 3, 0)),
-        ("bytes.response", "10", ("bytes.response", 10, 0)),
+        ("mcp.prompts", "4", ("mcp.prompts", 4, 0)),
+        ("bytes.request", "10", None),
+        ("bytes.response", "10", None),
+        ("mcp.tool_calls", "10", None),
+        ("mcp.sessions", "10", None),
+        ("payload", "10", None),
         ("api.calls", "10", None),
         ("llm.output_tokens", "10", None),
         ("llm.of_the_catalog", "10", None),
@@ -409,6 +414,44 @@ def test_an_upstream_that_breaks_off_without_need_of_an_estimate(what: str) -> N
 
     assert not event.estimated
     assert measures_of(event).get("llm.output_tokens", 15) == 15
+
+
+TIMEOUTS = [
+    "stream_idle_timeout",
+    "max_duration_timeout",
+    "response_timeout",
+    "upstream_per_try_idle_timeout",
+    "upstream_max_stream_duration_reached",
+]
+
+
+@pytest.mark.parametrize("details", TIMEOUTS)
+def test_a_limit_of_time_that_ends_an_answer_costs_the_same_estimate(details: str) -> None:
+    event = read_event(broken_off("", details, said={**DECIDED, "provider": "anthropic"}))
+
+    assert (event.estimated, event.aborted) == (True, False)
+    assert event.dimensions.execution_status == usage_pb2.EXECUTION_STATUS_TIMEOUT
+    assert measures_of(event)["llm.input_tokens"] == 30, "120 bytes, four a token"
+    assert measures_of(event)["llm.output_tokens"] == 8, "900 bytes of events, 120 each"
+
+
+@pytest.mark.parametrize("details", TIMEOUTS)
+@pytest.mark.parametrize(
+    ("status", "executed"),
+    [
+        (408, usage_pb2.EXECUTION_STATUS_TIMEOUT),
+        (504, usage_pb2.EXECUTION_STATUS_TIMEOUT),
+        (101, usage_pb2.EXECUTION_STATUS_UNSPECIFIED),
+    ],
+)
+def test_envoys_own_words_of_a_timeout_and_a_silent_websocket_cost_no_estimate(
+    details: str, status: int, executed: usage_pb2.ExecutionStatus.ValueType
+) -> None:
+    entry = broken_off("", details, said={**DECIDED, "provider": "anthropic"}, status=status)
+    event = read_event(entry)
+
+    assert not event.estimated
+    assert event.dimensions.execution_status == executed
 
 
 def test_what_envoy_noted_of_the_request_is_the_better_estimate() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aforo_meter.database_sqlite import SqliteStatements
 from aforo_meter.domain.cloudevents import from_cloudevent
 from aforo_meter.domain.ingest_fields import PRODUCTS, REQUIRED, TEXT_UNITS_MAX
 from aforo_meter.domain.ingest_values import Rejection
@@ -81,6 +82,13 @@ def test_a_cloudevent_is_an_event_whose_data_says_the_rest() -> None:
         "ceType": "api_calls",
         "region": "eu",
     }
+
+
+def test_a_cloudevent_names_a_call_by_an_extension_attribute() -> None:
+    _, event = from_cloudevent(cloud(aforodecisionid="ab" * 16), received="2026-11-26T12:00:00Z")
+
+    assert event["aforoDecisionId"] == "ab" * 16
+    assert "aforodecisionid" not in event
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
@@ -246,6 +254,7 @@ def test_the_question_for_killed_sessions_uses_the_primary_key() -> None:
             "CREATE TABLE session (tenant_id TEXT, session_id TEXT, killed_micros BIGINT,"
             " PRIMARY KEY (tenant_id, session_id))"
         )
-        plan = sql.execute(f"EXPLAIN QUERY PLAN {KILLED}", ("[]",)).fetchall()
+        given, values = SqliteStatements(sql).given(tenant_id=["acme"], name=["s1"])
+        plan = sql.execute(f"EXPLAIN QUERY PLAN {KILLED.format(given=given)}", values).fetchall()
 
     assert any("SEARCH s USING INDEX" in row[3] for row in plan), plan
