@@ -20,6 +20,7 @@ from aforo_meter.ledger import (
     PriceConflictError,
     Reprice,
     TooLargeError,
+    Watch,
     Written,
 )
 from aforo_meter.partitions import Owned, Partitions
@@ -47,6 +48,7 @@ class Upkeep:
         publisher: Publisher,
         *,
         close_after_days: int,
+        accrue_every_s: int,
     ) -> None:
         self._ledger = ledger
         self._contracts = contracts
@@ -54,7 +56,8 @@ class Upkeep:
         self._partitions = partitions
         self._publisher = publisher
         self._close_after_micros = close_after_days * DAY_MICROS
-        self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
+        self._accrue_every_micros = accrue_every_s * 1_000_000
+        self._due_micros: dict[str, int] = {}  # By tenant: when time alone changes its margin.
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
         self._to_reprice_all = False
@@ -62,10 +65,9 @@ class Upkeep:
 
     def note(self, tenant_ids: Iterable[str]) -> None:
         """Follow these tenants from now on."""
-        for tenant_id, watch in self._rater.watches(
-            name for name in tenant_ids if name not in self._period_ends
-        ).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+        new = [name for name in tenant_ids if name not in self._due_micros]
+        for tenant_id, watch in self._rater.watches(new).items():
+            self._due_micros[tenant_id] = self._due_of(watch)
 
     def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
         """See with the next look whether unpriced rows of these tenants have a price."""
@@ -94,9 +96,9 @@ class Upkeep:
             self._to_reprice_all = True
         await self._reprice_due()
         now = now_micros()
-        self._to_assess |= {name for name, end in self._period_ends.items() if end <= now}
+        self._to_assess |= {name for name, due in self._due_micros.items() if due <= now}
         # Somebody has corrected what these cost: see `aforo-meter rerate`.
-        self._to_assess |= self._period_ends.keys() & set(await self._ledger.adjusted())
+        self._to_assess |= self._due_micros.keys() & set(await self._ledger.adjusted())
         await self._reassess(self._to_assess)
         self._to_assess.clear()
         for owned in new:
@@ -234,11 +236,18 @@ class Upkeep:
     def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
         log_transitions(written.transitions)
         for tenant_id, watch in self._rater.watches(names).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+            self._due_micros[tenant_id] = self._due_of(watch)
             self._publisher.mark(tenant_id, owned.partition.number)
         for tenant_id in names:
             if self._contracts.terms(tenant_id) is None:
-                self._period_ends.pop(tenant_id, None)
+                self._due_micros.pop(tenant_id, None)
+
+    def _due_of(self, watch: Watch) -> int:
+        """Return when a margin changes by time alone: its period ends, or its revenue accrues."""
+        end_micros = watch.period.end_micros
+        if not watch.is_accruing:
+            return end_micros
+        return min(end_micros, now_micros() + self._accrue_every_micros)
 
     def _by_partition(self, tenant_ids: Iterable[str]) -> dict[Owned, list[str]]:
         found: dict[Owned, list[str]] = {}
@@ -254,7 +263,7 @@ class Upkeep:
             return
         tenants = {
             tenant_id: owned.partition.number
-            for tenant_id in self._period_ends
+            for tenant_id in self._due_micros
             if (owned := self._partitions.of_tenant(tenant_id)) is not None
             and owned.partition.number in wanted
         }

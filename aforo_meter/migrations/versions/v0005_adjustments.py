@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 STATEMENTS = (
     # What is added to a row of `charge`, or taken off it, without editing it; there may be no such
@@ -42,6 +42,9 @@ STATEMENTS = (
         tenant_id, meter, hour_start_micros, subscription_id, period_start_micros, feature,
         provider, model, price_id, input_tokens, tool, execution_status, seq
     )
+    """,
+    """
+    CREATE INDEX adjustment_period ON adjustment (tenant_id, subscription_id, period_start_micros)
     """,
     "CREATE INDEX adjustment_unpriced ON adjustment (tenant_id) WHERE price_id = ''",
     "CREATE INDEX adjustment_voided ON adjustment (tenant_id, voided) WHERE voided <> ''",
