@@ -9,10 +9,16 @@ from aforo_meter.domain.revenue import Revenue, revenue
 from aforo_meter.ledger import Watch
 
 INT64_MAX: Final = 2**63 - 1
+NOTHING: Final = Used()
 
 ROWS = (
     "SELECT charge.meter, feature, provider, model, tool, execution_status, quantity_micros,"
     " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+ADJUSTMENTS = (
+    "SELECT meter, feature, provider, model, tool, execution_status, price_id, quantity_micros,"
+    " cogs_nanos FROM adjustment"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 DRAWN = (
@@ -24,14 +30,13 @@ DRAWN = (
 def read_account(
     sql: Sql, tenant_id: str, subscription_id: str, period_start_micros: int
 ) -> dict[UsageKey, Used]:
-    """Add up a period's rows by what prices and guards tell apart.
+    """Add up a period's rows, with their adjustments, by what prices and guards tell apart.
 
     Each row's cost is rounded by itself, as in the period's total.
     """
+    period = (tenant_id, subscription_id, period_start_micros)
     found: dict[UsageKey, Used] = {}
-    for *names, quantity_micros, price_nanos, per_units in sql.execute(
-        ROWS, (tenant_id, subscription_id, period_start_micros)
-    ):
+    for *names, quantity_micros, price_nanos, per_units in sql.execute(ROWS, period):
         if price_nanos is None:
             used = Used(quantity_micros=quantity_micros, unpriced_micros=quantity_micros)
         else:
@@ -39,7 +44,15 @@ def read_account(
             used = Used(quantity_micros=quantity_micros, cogs_nanos=cogs_nanos)
         key = UsageKey(*names)
         found[key] = found[key].plus(used) if key in found else used
-    return found
+    for *names, price_id, quantity_micros, cogs_nanos in sql.execute(ADJUSTMENTS, period):
+        used = Used(
+            quantity_micros=quantity_micros,
+            cogs_nanos=cogs_nanos,
+            unpriced_micros=0 if price_id else quantity_micros,
+        )
+        key = UsageKey(*names)
+        found[key] = found.get(key, NOTHING).plus(used)
+    return {key: used for key, used in found.items() if used != NOTHING}
 
 
 def account_of(sql: Sql, watch: Watch) -> Account:
