@@ -17,6 +17,7 @@ from aforo_meter.domain.completeness import (
 )
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.outbox_writing import leave
 
 # Absolute totals: however many consumers read them, and however often, they come to the same.
 KEEP = (
@@ -61,10 +62,6 @@ REPORTED = (
     "SELECT 1 FROM seen_event WHERE tenant_id = ?"
     " AND (event_id >= 'ik:' AND event_id < 'ik;' OR event_id >= 'ce:' AND event_id < 'ce;'"
     " OR event_id >= 'im:' AND event_id < 'im;') LIMIT 1"
-)
-LEAVE = (
-    "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
-    " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING"
 )
 PRUNE = tuple(
     f"DELETE FROM {table} WHERE ({key}) IN"  # noqa: S608
@@ -125,8 +122,9 @@ class SqlCompleteness:
         return await self._ledger.read(work)
 
     async def leave(self, tenant_id: str, alert: Alert, *, now_micros: int) -> bool:
-        values = (alert.message_id, tenant_id, alert.kind, alert.payload, now_micros, now_micros)
-        return await self._ledger.write(lambda sql: sql.execute(LEAVE, values).rowcount == 1)
+        return await self._ledger.write(
+            lambda sql: leave(sql, tenant_id, alert, now_micros=now_micros)
+        )
 
     async def prune(self, *, before_micros: int, rows_max: int) -> int:
         values = (before_micros, rows_max)

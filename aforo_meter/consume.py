@@ -20,6 +20,8 @@ from redis.exceptions import RedisError
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
+from aforo_meter.alert_work import alert_work
+from aforo_meter.alerting import ReachedQuotas
 from aforo_meter.batches import Rater, Readable, Refused, now_micros, read
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contract_messages import UnreadableError
@@ -111,7 +113,8 @@ class Consumption:
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )
         self._rater = Rater(self._contracts, ledger, retention)
-        self._publisher = Publisher(redis, ledger, self._contracts)
+        reached = ReachedQuotas(settings.quota_alerts_bp)
+        self._publisher = Publisher(redis, ledger, self._contracts, reached.note)
         self._partitions = Partitions(
             ledger,
             accept_lost_records=settings.accept_lost_records,
@@ -127,6 +130,10 @@ class Consumption:
             _rules(settings),
             settled_until=self._partitions.settled_until,
             now_micros=now_micros,
+        )
+        self._alert_work = alert_work(
+            *(settings, redis, ledger, self._contracts, self._partitions, reached),
+            tenants=self._upkeep.tenants,
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
         self._consumer: Any = None  # aiokafka ships no types.
@@ -144,7 +151,7 @@ class Consumption:
             LostRecordsError: Kafka no longer has what the ledger needs next.
         """
         settings, reconciliation = self._settings, self._reconciliation
-        compare_s = settings.completeness_poll_ms / 1000
+        compare_s, alerts_s = settings.completeness_poll_ms / 1000, settings.alerts_poll_ms / 1000
         work = [
             asyncio.create_task(self._consume(stop), name="consume"),
             asyncio.create_task(self._publisher.run(), name="publish"),
@@ -157,6 +164,7 @@ class Consumption:
                     ("decisions", reconciliation.keep, settings.decisions_poll_ms / 1000),
                     ("completeness", reconciliation.judge, compare_s),
                     ("sessions", reconciliation.tidy, compare_s),
+                    *((what, work, alerts_s) for what, work in self._alert_work.items()),
                 )
             ),
         ]

@@ -197,6 +197,16 @@ def _chunks(tenant_ids: Sequence[str]) -> Iterable[Sequence[str]]:
         yield tenant_ids[start : start + READ_TENANTS_MAX]
 
 
+def synced_at_micros(sync: bytes | None) -> int | None:
+    """Return when the last complete sync ended, Unix time; None if that is not known."""
+    if sync is None:
+        return None
+    try:
+        return policy_pb2.SyncState.FromString(sync).completed_at_micros or None
+    except DecodeError:
+        return None
+
+
 def _version_of(sync: bytes | None) -> str | None:
     """Return the catalog's version that the last complete sync wrote; None if there is none."""
     if sync is None:

@@ -26,7 +26,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-SCHEMA_VERSION: Final = "0002"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0003"  # The last of aforo_meter/migrations/versions.
 BUSY_TIMEOUT_MS: Final = 5000
 
 T = TypeVar("T")
@@ -157,7 +157,7 @@ class SqlLedger:
         self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
         def work(sql: sqlite3.Connection) -> Writing:
-            _require_place(sql, place)
+            require_place(sql, place)
             writing = Writing(sql, self._prices, "", now_micros=now_micros)
             writing.assess(watches)
             return writing
@@ -168,7 +168,7 @@ class SqlLedger:
         self, place: Place, reprice: Reprice, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
         def work(sql: sqlite3.Connection) -> Writing:
-            _require_place(sql, place)
+            require_place(sql, place)
             writing = Writing(sql, self._prices, reprice.currency, now_micros=now_micros)
             writing.reprice(reprice.moves)
             writing.assess(watches)
@@ -257,7 +257,12 @@ def _translated(work: Callable[[], T]) -> T:
         raise LedgerUnavailableError(f"{type(error).__name__}: {error}") from error
 
 
-def _require_place(sql: sqlite3.Connection, place: Place) -> None:
+def require_place(sql: sqlite3.Connection, place: Place) -> None:
+    """Refuse to write for a partition that another consumer has.
+
+    Raises:
+        PartitionLostError: It has, by the stored position.
+    """
     row: Any = sql.execute(POSITION, place.partition).fetchone()
     if row is None or row[0] != place.next_offset:
         raise PartitionLostError(

@@ -63,6 +63,10 @@ class Upkeep:
         ).items():
             self._period_ends[tenant_id] = watch.period.end_micros
 
+    def tenants(self) -> Sequence[str]:
+        """Return whom it follows: those with a contract that the ledger knows."""
+        return list(self._period_ends)
+
     async def look(self) -> None:
         """Look once at everything that may have changed.
 

@@ -159,7 +159,7 @@ class Prices:
             at_micros: When it was used, Unix time in microseconds, UTC.
             input_tokens: All input tokens of the same request, cached ones included.
         """
-        for entry in self._candidates(meter, provider, model):
+        for entry in self.candidates(meter, provider=provider, model=model):
             if entry.in_force(at_micros=at_micros, input_tokens=input_tokens):
                 return entry
         return None
@@ -173,7 +173,7 @@ class Prices:
         """
         starts = {
             entry.effective_from_micros
-            for entry in self._candidates(meter, provider, model)
+            for entry in self.candidates(meter, provider=provider, model=model)
             if 0 < entry.effective_from_micros - hour_start_micros < HOUR_MICROS
         }
         for at_micros in (hour_start_micros, *sorted(starts)):
@@ -188,7 +188,7 @@ class Prices:
                 return entry
         return None
 
-    def _candidates(self, meter: str, provider: str, model: str) -> tuple[PriceEntry, ...]:
+    def candidates(self, meter: str, *, provider: str, model: str) -> tuple[PriceEntry, ...]:
         """Return every entry that may hold, best first: the first in force is the price."""
         key = (meter, provider, model)
         known = self._memo.get(key)

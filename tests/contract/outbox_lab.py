@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from aforo_meter.endpoints import DEFAULT_ID, Endpoint
 from aforo_meter.migrate import migrate
 from aforo_meter.webhooks import verify
 from lab.http_server import HttpServer, Reply, Request
@@ -25,17 +26,24 @@ class OutboxLab:
         self.url = f"sqlite:///{path}"
         migrate(self.url, dry_run=False)
 
-    def put(self, message_id: str, *, tenant: str = "acme", created_at_s: float = 0) -> bytes:
+    def put(
+        self,
+        message_id: str,
+        *,
+        tenant: str = "acme",
+        kind: str = "margin.level_changed",
+        created_at_s: float = 0,
+    ) -> bytes:
         """Add a message that is due, as consume does; return its payload."""
         payload = json.dumps(
-            {"type": "margin.level_changed", "data": {"tenant": tenant, "n": message_id, "ü": "€"}},
+            {"type": kind, "data": {"tenant": tenant, "n": message_id, "ü": "€"}},
             ensure_ascii=False,
         )
         created_at_micros = int((created_at_s or time.time()) * 1_000_000)
         self.execute(
-            "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
-            " next_attempt_at_micros) VALUES (?, ?, 'margin.level_changed', ?, ?, ?)",
-            (message_id, tenant, payload, created_at_micros, created_at_micros),
+            "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (message_id, tenant, kind, payload, created_at_micros),
         )
         return payload.encode()
 
@@ -43,14 +51,31 @@ class OutboxLab:
         with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
             connection.execute(statement, values)
 
-    def row(self, message_id: str) -> dict[str, Any]:
+    def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
         with closing(sqlite3.connect(self.path, timeout=5)) as connection:
             connection.row_factory = sqlite3.Row
-            found = connection.execute("SELECT * FROM outbox WHERE message_id = ?", (message_id,))
-            return dict(found.fetchone())
+            return [dict(row) for row in connection.execute(statement, values)]
 
-    def delivered(self, *message_ids: str) -> bool:
-        return all(self.row(one)["delivered_at_micros"] is not None for one in message_ids)
+    def row(self, message_id: str, endpoint: str = DEFAULT_ID) -> dict[str, Any]:
+        """Return the delivery of a message to an endpoint; empty: it was not routed there."""
+        found = self.rows(
+            "SELECT delivery.* FROM delivery JOIN outbox USING (outbox_id)"
+            " WHERE message_id = ? AND endpoint_id = ?",
+            *(message_id, endpoint),
+        )
+        return found[0] if found else {}
+
+    def attempts(self, message_id: str, endpoint: str = DEFAULT_ID) -> list[dict[str, Any]]:
+        return self.rows(
+            "SELECT number, status, error, took_ms FROM delivery_attempt JOIN outbox"
+            " USING (outbox_id) WHERE message_id = ? AND endpoint_id = ? ORDER BY number",
+            *(message_id, endpoint),
+        )
+
+    def delivered(self, *message_ids: str, endpoint: str = DEFAULT_ID) -> bool:
+        return all(
+            self.row(one, endpoint).get("delivered_at_micros") is not None for one in message_ids
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -62,15 +87,21 @@ class OutboxLab:
 
     def time_passes(self) -> None:
         """Make everything that waits due."""
-        self.execute("UPDATE outbox SET next_attempt_at_micros = 0")
+        self.execute("UPDATE delivery SET next_attempt_at_micros = 0, claimed_until_micros = 0")
 
 
 class ReceiverLab:
     """Verifies each message as a receiver should, then answers as told."""
 
-    def __init__(self, answer: Callable[[str], Reply] = lambda _: Reply(status=204)) -> None:
+    def __init__(
+        self,
+        answer: Callable[[str], Reply] = lambda _: Reply(status=204),
+        *,
+        signed: bool = True,
+    ) -> None:
         self.requests: list[Request] = []
         self.answer = answer
+        self.signed = signed
         self.server = HttpServer(self._receive)
 
     @property
@@ -82,9 +113,18 @@ class ReceiverLab:
         """Message ids in the order of arrival."""
         return [request.header("webhook-id") or "" for request in self.requests]
 
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(request.body) for request in self.requests]
+
+    def endpoint(self, endpoint_id: str = DEFAULT_ID, **more: Any) -> Endpoint:  # noqa: ANN401
+        return Endpoint(endpoint_id=endpoint_id, url=self.url, **({"keys": (KEY,)} | more))
+
     def _receive(self, request: Request) -> Reply:
-        message_id = verify(
-            KEY, headers=dict(request.headers), payload=request.body, now_s=int(time.time())
-        )
+        message_id = ""
+        if self.signed:
+            message_id = verify(
+                KEY, headers=dict(request.headers), payload=request.body, now_s=int(time.time())
+            )
         self.requests.append(request)
         return self.answer(message_id)

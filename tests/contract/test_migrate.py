@@ -149,12 +149,17 @@ def test_a_ledger_of_the_first_version_keeps_its_rows(tmp_path: Path) -> None:
         for statement in v0001_ledger.TABLES:
             sql.execute(statement)
         sql.execute(v0001_ledger.OUTBOX.format(identity=v0001_ledger.IDENTITY["sqlite"]))
+        sql.execute(v0001_ledger.OPEN_MESSAGES)
         sql.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
         sql.execute("INSERT INTO alembic_version VALUES ('0001')")
         sql.execute(
             "INSERT INTO charge VALUES ('acme', 's', 1, 2, 'f', 'm', 'openai', 'gpt', '', 7, 42)"
         )
         sql.execute("INSERT INTO seen_event VALUES ('acme', 'e1', 3600000000)")
+        sql.execute(
+            "INSERT INTO outbox VALUES"
+            " (3, 'm-1', 'acme', 'k', '{}', 5, 2, 9, NULL, NULL, 'HTTP 500')"
+        )
 
     assert "ALTER TABLE charge RENAME" in migrate(url(path), dry_run=True)
     assert migrate(url(path), dry_run=False).endswith(f"schema 0001 → {SCHEMA_VERSION}")
@@ -166,5 +171,12 @@ def test_a_ledger_of_the_first_version_keeps_its_rows(tmp_path: Path) -> None:
         # Ids are kept for as long as they were before: 35 days.
         assert sql.execute("SELECT * FROM seen_event").fetchall() == [
             ("acme", "e1", 3_600_000_000 + 35 * 86_400_000_000)
+        ]
+        # A message that waits for its retry goes on waiting, for the endpoint that there was.
+        assert sql.execute("SELECT * FROM outbox").fetchall() == [
+            (3, "m-1", "acme", "k", "{}", 5, 5)
+        ]
+        assert sql.execute("SELECT * FROM delivery").fetchall() == [
+            (3, "default", "acme", 1, 2, 2, 9, 0, None, None, "HTTP 500")
         ]
     assert {"call", "call_part", "decided", "logged", "session", "charge_unpriced"} <= tables(path)
