@@ -110,7 +110,10 @@ class Lane:
                 status = await self._sender.send(
                     delivery.message_id, delivery.payload.encode(), now_s=int(time.time())
                 )
-        except SendError as error:
+        except Exception as error:  # noqa: BLE001 - one that can't be sent holds up no other.
+            if not isinstance(error, SendError):
+                lines.exception("a message can't be sent")
+                error = SendError(f"{type(error).__name__}: {error}")
             self.failed += 1
             ATTEMPTS.labels(name, "failed").inc()
             result = Result(took_ms=_ms_since(started_s), status=error.status, error=str(error))

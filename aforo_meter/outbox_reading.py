@@ -105,7 +105,7 @@ class DeliveryLog:
     async def find(self, query: LogQuery) -> Sequence[DeliveryRow]:
         """Return deliveries of the newest messages, oldest first."""
         where, values = query.where()
-        statement = f"{FIND}{where} ORDER BY outbox_id DESC, endpoint_id LIMIT ?"
+        statement = f"{FIND}{where} ORDER BY outbox_id DESC, endpoint_id DESC LIMIT ?"
         given = (*values, query.count_max)
         rows = await self._ledger.read(lambda sql: sql.execute(statement, given).fetchall())
         return [DeliveryRow._make(row) for row in reversed(rows)]

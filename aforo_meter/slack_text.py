@@ -1,5 +1,6 @@
 """An alert as a plain sentence, for Slack's incoming webhooks and what takes their form."""
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -19,11 +20,12 @@ def text_body(payload: bytes) -> bytes:
 
 
 def sentence(payload: bytes) -> str:
-    """Say what a payload says, in a sentence; of a kind from the future, what it is called."""
+    """Say what a payload says, in a sentence; of one from another version, what it is called."""
     message = json.loads(payload)
     data = message["data"]
-    words = SENTENCES.get(message["type"])
-    text = words(data) if words else f"{data.get('tenant') or 'aforo'}: {message['type']}"
+    text = f"{data.get('tenant') or 'aforo'}: {message['type']}"
+    with contextlib.suppress(KeyError, TypeError):  # Of another version's message: see its payload.
+        text = SENTENCES[message["type"]](data)
     # Slack reads these as markup; names come from outside.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

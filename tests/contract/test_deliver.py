@@ -4,28 +4,19 @@ import asyncio
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from aforo_meter.deliver import Courier
 from aforo_meter.domain.retries import RetryPolicy
-from aforo_meter.endpoints import DEFAULT_ID, Endpoint
-from aforo_meter.lanes import Lane
 from aforo_meter.ledger import LedgerUnavailableError
-from aforo_meter.ledger_sql import SqlLedger
-from aforo_meter.outbox_sql import SqlOutbox
-from aforo_meter.sending import Sender
 from lab.http_server import Reply
 from lab.servers import eventually, free_port
-from tests.contract.outbox_lab import KEY, OutboxLab, ReceiverLab
+from tests.contract.deliver_lab import PATIENT, courier_for, delivering
+from tests.contract.outbox_lab import OutboxLab, ReceiverLab
 
 pytestmark = pytest.mark.contract
-
-PATIENT = RetryPolicy(first_ms=60_000, max_ms=60_000, total_ms=600_000)
-QUICK = RetryPolicy(first_ms=1, max_ms=20, total_ms=100_000)
 
 
 @pytest.fixture
@@ -38,47 +29,6 @@ async def receiver() -> AsyncIterator[ReceiverLab]:
     lab = ReceiverLab()
     async with lab.server:
         yield lab
-
-
-@asynccontextmanager
-async def courier_for(
-    ledger: OutboxLab,
-    to: str | Sequence[Endpoint],
-    *,
-    policy: RetryPolicy = QUICK,
-    timeout_s: float = 5.0,
-    allow_private_addresses: bool = True,
-    tls: ssl.SSLContext | None = None,
-) -> AsyncIterator[Courier]:
-    if isinstance(to, str):
-        to = [Endpoint(endpoint_id=DEFAULT_ID, url=to, keys=(KEY,))]
-    async with AsyncExitStack() as stack:
-        opened = SqlLedger(ledger.url, busy_timeout_ms=200)
-        outbox = SqlOutbox(await stack.enter_async_context(opened))
-        lanes = []
-        for endpoint in to:
-            sender = Sender(
-                endpoint,
-                timeout_s=timeout_s,
-                allow_private_addresses=allow_private_addresses,
-                tls=tls,
-            )
-            await stack.enter_async_context(sender)
-            lanes.append(
-                Lane(endpoint, outbox, sender, policy, timeout_s=timeout_s, concurrency_max=16)
-            )
-        yield Courier(outbox, lanes)
-
-
-@asynccontextmanager
-async def delivering(courier: Courier) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(courier.deliver_until(stop, poll_s=0.01))
-    try:
-        yield
-    finally:
-        stop.set()
-        await task
 
 
 async def test_a_message_arrives_signed_and_exactly_as_it_was_written(
