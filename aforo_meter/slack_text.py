@@ -75,7 +75,7 @@ def _completeness_low(data: Data) -> str:
     return (
         f"{data['tenant']}: {data['missing']:,} of {data['decided']:,} calls that were decided in"
         f" the hour from {_minute(data['hour_start'])} were not logged;"
-        f" {_bp(data['score_bp'])} did, {_bp(data['threshold_bp'])} are expected"
+        f" {_bp(data['score_bp'])} were, {_bp(data['threshold_bp'])} are expected"
     )
 
 
@@ -103,7 +103,7 @@ def _price_changed(data: Data) -> str:
     when = "from" if data["state"] == "announced" else "since"
     return (
         f"{data['tenant']}: new price{_of(data)} {when} {_minute(data['effective_from'])}:"
-        f" {changes}. {_days(data)}: {_spent(data['before'], data)};"
+        f" {changes}. In the {_days(data)}: {_spent(data['before'], data)};"
         f" the same usage at the new price: {_spent(data['after'], data)}"
     )
 
