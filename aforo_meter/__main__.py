@@ -14,6 +14,7 @@ from aforo_meter import (
     process,
     settings,
 )
+from aforo_meter.command_arguments import LEDGER_URL_HELP
 from aforo_meter.listen import ListenError
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.settings_deliver import DeliverSettings
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands_ingest.register(commands, _run)
 
     migrate = commands.add_parser("migrate", help="create or upgrade the ledger")
-    migrate.add_argument("--ledger-url", required=True, help="sqlite:////absolute/path/ledger.db")
+    migrate.add_argument("--ledger-url", required=True, help=LEDGER_URL_HELP)
     migrate.add_argument("--dry-run", action="store_true", help="print what would be done")
     migrate.set_defaults(run=_migrate)
 

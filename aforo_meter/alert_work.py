@@ -10,6 +10,7 @@ from aforo_meter.batches import now_micros
 from aforo_meter.contracts import Contracts
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.partitions import Partitions
+from aforo_meter.publish import Publisher
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.sync_watch import SyncWatch
 
@@ -20,12 +21,13 @@ def alert_work(
     ledger: SqlLedger,
     contracts: Contracts,
     partitions: Partitions,
-    reached: ReachedQuotas,
+    publisher: Publisher,
     *,
     tenants: Callable[[], Sequence[str]],
 ) -> Mapping[str, Callable[[], Awaitable[None]]]:
     """Return what is to be repeated, by a name for the log. Each raises what may be waited for."""
-    alerts = SqlAlerts(ledger)
+    alerts, reached = SqlAlerts(ledger), ReachedQuotas(settings.quota_alerts_bp)
+    publisher.seen = reached.note
     alerting = Alerting(
         *(alerts, contracts, partitions, reached), tenants=tenants, now_micros=now_micros
     )

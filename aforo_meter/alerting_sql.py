@@ -3,13 +3,13 @@
 Each write names the place of its partition: who lost it tells nothing.
 """
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
 from aforo_meter.alerts import Alert, Repricing, Unpriced, price_alert, unpriced_alert
+from aforo_meter.database import Sql
 from aforo_meter.domain.margin import Assessment, Level, MarginState, Thresholds, assess
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.price_changes import (
@@ -102,7 +102,7 @@ class SqlAlerts:
         """
         given = list(alerts)
 
-        def work(sql: sqlite3.Connection) -> int:
+        def work(sql: Sql) -> int:
             require_place(sql, place)
             return sum(leave(sql, tenant, alert, now_micros=now_micros) for tenant, alert in given)
 
@@ -111,7 +111,7 @@ class SqlAlerts:
     async def unpriced_changes(self) -> frozenset[str]:
         """Return the tenants whose usage without a price is not what was told."""
 
-        def work(sql: sqlite3.Connection) -> frozenset[str]:
+        def work(sql: Sql) -> frozenset[str]:
             differ = _waiting(sql.execute(WAITING)) ^ _waiting(sql.execute(TOLD))
             return frozenset(tenant_id for tenant_id, _ in differ)
 
@@ -127,7 +127,7 @@ class SqlAlerts:
         """
         names = list(tenant_ids)
 
-        def work(sql: sqlite3.Connection) -> list[Unpriced]:
+        def work(sql: Sql) -> list[Unpriced]:
             require_place(sql, place)
             return [told for name in names for told in _tell_unpriced(sql, name, now_micros)]
 
@@ -150,7 +150,7 @@ class SqlAlerts:
     async def old_price_ids(self, before_micros: int) -> frozenset[str]:
         """Return the prices by which somebody was charged before an instant."""
 
-        def work(sql: sqlite3.Connection) -> frozenset[str]:
+        def work(sql: Sql) -> frozenset[str]:
             return frozenset(name for (name,) in sql.execute(OLD_PRICES, (before_micros,)))
 
         return await self._ledger.read(work)
@@ -167,7 +167,7 @@ class SqlAlerts:
         def model_of(change: PriceChange) -> tuple[str, str, ChangeState]:
             return (change.use.provider, change.use.model, change.state)
 
-        def work(sql: sqlite3.Connection) -> list[Repricing]:
+        def work(sql: Sql) -> list[Repricing]:
             require_place(sql, place)
             told = []
             for _, group in groupby(sorted(changes, key=model_of), key=model_of):
@@ -186,7 +186,7 @@ def _waiting(rows: Iterable[Any]) -> set[Waiting]:
     return {(tenant_id, ModelUse(*use)) for tenant_id, *use in rows if tenant_id}
 
 
-def _tell_unpriced(sql: sqlite3.Connection, tenant_id: str, now_micros: int) -> list[Unpriced]:
+def _tell_unpriced(sql: Sql, tenant_id: str, now_micros: int) -> list[Unpriced]:
     waiting = _waiting(sql.execute(WAITING + OF_TENANT, (tenant_id,)))
     told = _waiting(sql.execute(TOLD + OF_TENANT, (tenant_id,)))
     for _, use in told - waiting:
@@ -209,16 +209,12 @@ def _tell_unpriced(sql: sqlite3.Connection, tenant_id: str, now_micros: int) -> 
     return found
 
 
-def _is_news(
-    sql: sqlite3.Connection, measure: Measure, change: PriceChange, now_micros: int
-) -> bool:
+def _is_news(sql: Sql, measure: Measure, change: PriceChange, now_micros: int) -> bool:
     values = (measure.tenant_id, *change.use, change.state.value, change.price_ids, now_micros)
     return sql.execute(TELL_PRICE, values).rowcount == 1
 
 
-def _repricing(
-    sql: sqlite3.Connection, measure: Measure, changes: Sequence[PriceChange]
-) -> Repricing:
+def _repricing(sql: Sql, measure: Measure, changes: Sequence[PriceChange]) -> Repricing:
     level, revenue_nanos, cogs_nanos, allowance_nanos = sql.execute(MARGIN, measure.key).fetchone()
     before = Assessment(
         level=Level(level),

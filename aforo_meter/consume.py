@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
 from aforo_meter.alert_work import alert_work
-from aforo_meter.alerting import ReachedQuotas
 from aforo_meter.batches import Rater, Readable, Refused, now_micros, read
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contract_messages import UnreadableError
@@ -47,7 +46,7 @@ from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.transitions import log_transitions
 from aforo_meter.upkeep import Upkeep
-from aforo_meter.waits import Waits
+from aforo_meter.waits import Waits, entered
 
 RETRY_S: Final = 0.2
 HEARTBEAT_S: Final = 1.0
@@ -84,7 +83,9 @@ async def run(settings: ConsumeSettings) -> int:
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
-        ledger = await stack.enter_async_context(SqlLedger(settings.ledger_url))
+        ledger = await entered(stack, lambda: SqlLedger(settings.ledger_url), stop)
+        if ledger is None:
+            return 0
         consumption = Consumption(settings, redis, ledger)
         await stack.enter_async_context(
             process.health_server(
@@ -113,8 +114,7 @@ class Consumption:
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )
         self._rater = Rater(self._contracts, ledger, retention)
-        reached = ReachedQuotas(settings.quota_alerts_bp)
-        self._publisher = Publisher(redis, ledger, self._contracts, reached.note)
+        self._publisher = Publisher(redis, ledger, self._contracts)
         self._partitions = Partitions(
             ledger,
             accept_lost_records=settings.accept_lost_records,
@@ -132,7 +132,7 @@ class Consumption:
             now_micros=now_micros,
         )
         self._alert_work = alert_work(
-            *(settings, redis, ledger, self._contracts, self._partitions, reached),
+            *(settings, redis, ledger, self._contracts, self._partitions, self._publisher),
             tenants=self._upkeep.tenants,
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
@@ -327,6 +327,7 @@ class Consumption:
                     first_offset=records[0].offset,
                     # Offsets may have gaps: records are never counted.
                     next_offset=records[-1].offset + 1,
+                    stands_at=owned.next_offset,
                 )
                 await self._apply(owned, batch, readable, records)
             except PriceConflictError as error:

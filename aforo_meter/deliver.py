@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from aforo_meter import process
+from aforo_meter.database import without_password
 from aforo_meter.domain.retries import RetryPolicy
 from aforo_meter.endpoints import Endpoint, endpoints_of
 from aforo_meter.lanes import ERRORS, Lane, now_micros
@@ -50,7 +51,7 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
             ready=lambda: courier.outbox_answers,
         ):
             names = [endpoint.endpoint_id for endpoint in endpoints]
-            log.info("delivering", ledger=settings.ledger_url, endpoints=names)
+            log.info("delivering", ledger=without_password(settings.ledger_url), endpoints=names)
             await courier.deliver_until(stop, poll_s=settings.poll_ms / 1000)
     log.info("stopped")
     return 0

@@ -1,10 +1,10 @@
 """The delivery log, for people: what became of each message, attempt by attempt; and once more."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from aforo_meter.database import Sql
 from aforo_meter.ledger_sql import SqlLedger
 
 WAITING: Final = "waiting"
@@ -123,7 +123,7 @@ class DeliveryLog:
     async def resend(self, row: DeliveryRow, endpoint_id: str, *, now_micros: int) -> None:
         """Make a message due for an endpoint, whatever became of it before."""
 
-        def work(sql: sqlite3.Connection) -> Any:  # noqa: ANN401 - a cursor that nobody looks at.
+        def work(sql: Sql) -> Any:  # noqa: ANN401 - a cursor that nobody looks at.
             if sql.execute(RESEND, (now_micros, row.outbox_id, endpoint_id)).rowcount == 0:
                 values = (row.outbox_id, endpoint_id, row.tenant_id, now_micros)
                 sql.execute(RESEND_ELSEWHERE, values)

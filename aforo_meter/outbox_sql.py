@@ -1,9 +1,9 @@
 """The outbox in SQL, on the connections of an open ledger."""
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
+from aforo_meter.database import Sql
 from aforo_meter.endpoints import Endpoint
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.outbox import Backlog, Delivery, Result
@@ -75,10 +75,10 @@ class SqlOutbox:
         self._ledger = ledger
 
     async def route(self, endpoints: Sequence[Endpoint], *, now_micros: int) -> int:
-        def look(sql: sqlite3.Connection) -> list[Any]:
+        def look(sql: Sql) -> list[Any]:
             return sql.execute(UNROUTED, (ROUTE_MAX,)).fetchall()
 
-        def work(sql: sqlite3.Connection) -> int:
+        def work(sql: Sql) -> int:
             found = look(sql)  # Once more: another process may have routed them.
             for outbox_id, tenant_id, kind in found:
                 for endpoint in endpoints:
@@ -94,7 +94,7 @@ class SqlOutbox:
     async def due(
         self, endpoint: Endpoint, *, now_micros: int, count_max: int
     ) -> Sequence[Delivery]:
-        def work(sql: sqlite3.Connection) -> list[Any]:
+        def work(sql: Sql) -> list[Any]:
             if sql.execute(GONE, (endpoint.endpoint_id, endpoint.url_digest)).fetchone():
                 return []
             values = (endpoint.endpoint_id, now_micros, now_micros, count_max)
@@ -103,7 +103,7 @@ class SqlOutbox:
         return [Delivery._make(row) for row in await self._ledger.read(work)]
 
     async def claim(self, delivery: Delivery, *, now_micros: int, until_micros: int) -> bool:
-        def work(sql: sqlite3.Connection) -> bool:
+        def work(sql: Sql) -> bool:
             key = _key(delivery)
             if sql.execute(CLAIM, (until_micros, *key, delivery.attempts)).rowcount != 1:
                 return False
@@ -124,7 +124,7 @@ class SqlOutbox:
     async def gone(
         self, delivery: Delivery, result: Result, endpoint: Endpoint, *, now_micros: int
     ) -> None:
-        def work(sql: sqlite3.Connection) -> None:
+        def work(sql: Sql) -> None:
             _end_attempt(sql, delivery, result)
             sql.execute(RETRY, (now_micros, result.error, *_attempt(delivery)))
             sql.execute(MARK_GONE, (endpoint.endpoint_id, endpoint.url_digest, now_micros))
@@ -136,7 +136,7 @@ class SqlOutbox:
         return await self._ledger.write(lambda sql: sql.execute(BACK, values).rowcount == 1)
 
     async def backlog(self, endpoint: Endpoint) -> Backlog:
-        def work(sql: sqlite3.Connection) -> Backlog:
+        def work(sql: Sql) -> Backlog:
             messages, oldest = sql.execute(BACKLOG, (endpoint.endpoint_id,)).fetchone()
             gone = sql.execute(GONE, (endpoint.endpoint_id, endpoint.url_digest)).fetchone()
             return Backlog(messages=messages, oldest_at_micros=oldest, is_gone=gone is not None)
@@ -146,14 +146,14 @@ class SqlOutbox:
     async def _end(
         self, delivery: Delivery, result: Result, statement: str, values: tuple[object, ...]
     ) -> None:
-        def work(sql: sqlite3.Connection) -> None:
+        def work(sql: Sql) -> None:
             _end_attempt(sql, delivery, result)
             sql.execute(statement, values)
 
         await self._ledger.write(work)
 
 
-def _end_attempt(sql: sqlite3.Connection, delivery: Delivery, result: Result) -> None:
+def _end_attempt(sql: Sql, delivery: Delivery, result: Result) -> None:
     values = (result.took_ms, result.status, result.error, *_attempt(delivery))
     sql.execute(END_ATTEMPT, values)
 

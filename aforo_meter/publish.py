@@ -51,26 +51,14 @@ class Due:
 
 
 class Publisher:
-    """Knows whose margins Redis does not have yet. Lives in one event loop.
+    """Knows whose margins Redis does not have yet. Lives in one event loop."""
 
-    Args:
-        redis: Where to.
-        ledger: Where from.
-        contracts: Which quotas to tell the use of.
-        seen: Hears how each tenant stands whose margin is written, with its terms and the time.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        ledger: Ledger,
-        contracts: Contracts,
-        seen: Callable[[Standing, Terms, int], None] | None = None,
-    ) -> None:
+    def __init__(self, redis: Redis, ledger: Ledger, contracts: Contracts) -> None:
         self._redis = redis
         self._ledger = ledger
         self._contracts = contracts
-        self._seen = seen
+        # Hears how each tenant stands whose margin is written, with its terms and the time.
+        self.seen: Callable[[Standing, Terms, int], None] | None = None
         self._due: dict[str, Due] = {}
         self._wake = asyncio.Event()
         self._rebuilding = False
@@ -165,8 +153,8 @@ class Publisher:
         for name, standing in standings.items():
             known = terms[name]
             assert known is not None
-            if self._seen is not None:
-                self._seen(standing, known, now)
+            if self.seen is not None:
+                self.seen(standing, known, now)
             margin = margin_of(standing, known, partition=chunk[name].partition, now_micros=now)
             pipeline.set(margin_key(name), margin.SerializeToString())
         await pipeline.execute()

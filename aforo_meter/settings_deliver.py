@@ -28,14 +28,16 @@ class DeliverSettings(BaseSettings):
     )
 
     ledger_url: LedgerUrl
-    """The ledger, whose outbox is delivered: sqlite:////absolute/path/ledger.db. Required."""
+    """The ledger, whose outbox is delivered: sqlite:////absolute/path/ledger.db or
+    postgresql://user:password@host/database. Required."""
 
     webhook_url: Annotated[str, AfterValidator(_webhook_url)] = ""
     """Where messages are posted, if to one endpoint. This or ENDPOINTS is required."""
 
     webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = SecretStr("")
-    """What they are signed with: whsec_ and base64 of 24 to 64 bytes. While it is being changed,
-    both, separated by a space."""
+    """What they are signed with: whsec_ and base64 of 24 to 64 bytes. Make one with:
+    echo whsec_$(head -c 32 /dev/urandom | base64). While it is being changed: both, separated by a
+    space."""
 
     endpoints: str = ""
     """A YAML file of several endpoints, without secrets: docs/alerts.md."""

@@ -2,29 +2,26 @@
 
 import base64
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from aforo_meter.endpoints import DEFAULT_ID, Endpoint
-from aforo_meter.migrate import migrate
 from aforo_meter.webhooks import verify
 from lab.http_server import HttpServer, Reply, Request
+from tests.contract.ledgers import AuditedLedger
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
 class OutboxLab:
-    """A migrated ledger in a file."""
+    """A ledger, of which only the outbox matters."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.url = f"sqlite:///{path}"
-        migrate(self.url, dry_run=False)
+    def __init__(self, ledger: AuditedLedger) -> None:
+        self.url = ledger.url
+        self._ledger = ledger
 
     def put(
         self,
@@ -43,47 +40,41 @@ class OutboxLab:
         self.execute(
             "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros)"
             " VALUES (?, ?, ?, ?, ?)",
-            (message_id, tenant, kind, payload, created_at_micros),
+            *(message_id, tenant, kind, payload, created_at_micros),
         )
         return payload.encode()
 
-    def execute(self, statement: str, values: tuple[object, ...] = ()) -> None:
-        with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
-            connection.execute(statement, values)
-
-    def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
-        with closing(sqlite3.connect(self.path, timeout=5)) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(statement, values)]
+    def execute(self, statement: str, *values: object) -> None:
+        self._ledger.execute(statement, *values)
 
     def row(self, message_id: str, endpoint: str = DEFAULT_ID) -> dict[str, Any]:
         """Return the delivery of a message to an endpoint; empty: it was not routed there."""
-        found = self.rows(
+        query = (
             "SELECT delivery.* FROM delivery JOIN outbox USING (outbox_id)"
-            " WHERE message_id = ? AND endpoint_id = ?",
-            *(message_id, endpoint),
+            " WHERE message_id = ? AND endpoint_id = ?"
         )
-        return found[0] if found else {}
+        for row in self._ledger.rows(query, message_id, endpoint):
+            return dict(zip(self._ledger.columns("delivery"), row, strict=True))
+        return {}
 
     def attempts(self, message_id: str, endpoint: str = DEFAULT_ID) -> list[dict[str, Any]]:
-        return self.rows(
+        query = (
             "SELECT number, status, error, took_ms FROM delivery_attempt JOIN outbox"
-            " USING (outbox_id) WHERE message_id = ? AND endpoint_id = ? ORDER BY number",
-            *(message_id, endpoint),
+            " USING (outbox_id) WHERE message_id = ? AND endpoint_id = ? ORDER BY number"
         )
+        rows = self._ledger.rows(query, message_id, endpoint)
+        return [
+            dict(zip(("number", "status", "error", "took_ms"), row, strict=True)) for row in rows
+        ]
 
     def delivered(self, *message_ids: str, endpoint: str = DEFAULT_ID) -> bool:
         return all(
             self.row(one, endpoint).get("delivered_at_micros") is not None for one in message_ids
         )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Let nobody else write."""
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
-            connection.execute("ROLLBACK")
+        return self._ledger.locked()
 
     def time_passes(self) -> None:
         """Make everything that waits due."""

@@ -14,14 +14,15 @@ from aforo_meter.ledger import LedgerUnavailableError
 from lab.http_server import Reply
 from lab.servers import eventually, free_port
 from tests.contract.deliver_lab import PATIENT, courier_for, delivering
+from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import OutboxLab, ReceiverLab
 
 pytestmark = pytest.mark.contract
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> OutboxLab:
-    return OutboxLab(tmp_path / "ledger.db")
+def ledger(file: AuditedLedger) -> OutboxLab:
+    return OutboxLab(file)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from aforo_meter.outbox_sql import SqlOutbox
 from lab.http_server import Reply
 from lab.servers import eventually, free_port
 from tests.contract.deliver_lab import PATIENT, courier_for, delivering
+from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import KEY, SECRET, OutboxLab, ReceiverLab
 
 pytestmark = pytest.mark.contract
@@ -27,8 +27,8 @@ NEW_SECRET = "whsec_" + base64.b64encode(NEW_KEY).decode()
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> OutboxLab:
-    return OutboxLab(tmp_path / "ledger.db")
+def ledger(file: AuditedLedger) -> OutboxLab:
+    return OutboxLab(file)
 
 
 @pytest.fixture

@@ -48,8 +48,15 @@ def charged(
 ) -> ChargedPrice:
     """Return a price that the tenant was charged at from nine days ago until now."""
     return ChargedPrice(
-        *(price.price_id, price.price_nanos, price.per_units, price.effective_from_micros),
-        *(price.tier_input_tokens_from, price.source, used, first, last),
+        price_id=price.price_id,
+        price_nanos=price.price_nanos,
+        per_units=price.per_units,
+        effective_from_micros=price.effective_from_micros,
+        tier_input_tokens_from=price.tier_input_tokens_from,
+        source=price.source,
+        first_used_at_micros=used,
+        first_hour_micros=first,
+        last_hour_micros=last,
     )
 
 
