@@ -282,7 +282,7 @@ async def test_a_locked_database_is_waited_for(ledger: OutboxLab, receiver: Rece
     ledger.put("m-1")
     async with courier_for(ledger, receiver.url) as courier:
         with ledger.locked():
-            with pytest.raises(LedgerUnavailableError, match="locked"):
+            with pytest.raises(LedgerUnavailableError, match="lock"):
                 await courier.deliver_due()
             async with delivering(courier):
                 await eventually(lambda: not courier.outbox_answers)
