@@ -10,6 +10,7 @@ from aforo_meter.batches import now_micros
 from aforo_meter.contracts import Contracts
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.partitions import Partitions
+from aforo_meter.price_watch import PriceWatch
 from aforo_meter.publish import Publisher
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.sync_watch import SyncWatch
@@ -28,9 +29,8 @@ def alert_work(
     """Return what is to be repeated, by a name for the log. Each raises what may be waited for."""
     alerts, reached = SqlAlerts(ledger), ReachedQuotas(settings.quota_alerts_bp)
     publisher.seen = reached.note
-    alerting = Alerting(
-        *(alerts, contracts, partitions, reached), tenants=tenants, now_micros=now_micros
-    )
+    alerting = Alerting(alerts, partitions, reached, now_micros=now_micros)
+    prices = PriceWatch(*(alerts, contracts, partitions), tenants=tenants, now_micros=now_micros)
     sync = SyncWatch(
         *(redis, alerts, partitions),
         topic=settings.kafka_topic,
@@ -40,6 +40,6 @@ def alert_work(
     return {
         "quota alerts": alerting.tell_quotas,
         "unpriced usage": alerting.tell_unpriced,
-        "price changes": alerting.tell_prices,
+        "price changes": prices.look,
         "age of the sync": sync.look,
     }

@@ -6,7 +6,7 @@ Each write names the place of its partition: who lost it tells nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import Alert, Repricing, Unpriced, price_alert, unpriced_alert
 from aforo_meter.database import Sql
@@ -20,11 +20,13 @@ from aforo_meter.domain.price_changes import (
     PriceChange,
     extra_nanos,
 )
-from aforo_meter.ledger import Place
+from aforo_meter.ledger import Partition, Place
 from aforo_meter.ledger_sql import SqlLedger, require_place
 from aforo_meter.outbox_writing import leave
 
 Waiting = tuple[str, ModelUse]  # A tenant's usage that waits for a price.
+Charged = Mapping[ModelUse, Sequence[ChargedPrice]]
+ChargedPeriod = tuple[PeriodMicros, Charged]
 
 WAITING: Final = "SELECT DISTINCT tenant_id, meter, provider, model FROM charge WHERE price_id = ''"
 TOLD: Final = "SELECT tenant_id, meter, provider, model FROM unpriced_told WHERE is_open = 1"
@@ -56,6 +58,14 @@ FORMER_PERIOD = (
     " AND subscription_id = ? AND period_start_micros < ?"
     " ORDER BY period_start_micros DESC LIMIT 1"
 )
+PRICES_CHECKED = (
+    "SELECT catalog_version, until_micros FROM prices_checked WHERE topic = ? AND partition = ?"
+)
+SET_PRICES_CHECKED = (
+    "INSERT INTO prices_checked (topic, partition, catalog_version, until_micros)"
+    " VALUES (?, ?, ?, ?) ON CONFLICT (topic, partition) DO UPDATE SET"
+    " catalog_version = excluded.catalog_version, until_micros = excluded.until_micros"
+)
 TELL_PRICE = (
     "INSERT INTO price_told (tenant_id, meter, provider, model, state, price_ids, told_at_micros)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -69,6 +79,13 @@ ROWS = (
     f"SELECT meter, provider, model, price_id, quantity_micros FROM charge{IN_PERIOD}"  # noqa: S608
     " AND provider = ? AND model = ?"
 )
+
+
+class Checked(NamedTuple):
+    """Up to what prices were compared with what was charged."""
+
+    catalog_version: str
+    until_micros: int  # Then another of its prices begins to hold.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,19 +150,28 @@ class SqlAlerts:
 
         return await self._ledger.write(work)
 
-    async def charged(self, measure: Measure) -> Mapping[ModelUse, Sequence[ChargedPrice]]:
-        """Return the prices that a tenant's usage of one period was charged at."""
-        rows = await self._ledger.read(lambda sql: sql.execute(CHARGED, measure.key).fetchall())
-        found: dict[ModelUse, list[ChargedPrice]] = {}
-        for row in rows:
-            found.setdefault(ModelUse._make(row[:3]), []).append(ChargedPrice._make(row[3:]))
-        return found
+    async def charged(self, measures: Iterable[Measure]) -> Sequence[Sequence[ChargedPeriod]]:
+        """Return the prices that tenants were charged at: in each one's period, and that before."""
+        given = list(measures)
+        return await self._ledger.read(lambda sql: [_charged(sql, one) for one in given])
 
-    async def former_period(self, measure: Measure) -> PeriodMicros | None:
-        row = await self._ledger.read(
-            lambda sql: sql.execute(FORMER_PERIOD, measure.key).fetchone()
-        )
-        return None if row is None else PeriodMicros(*row)
+    async def prices_checked(self, partition: Partition) -> Checked:
+        """Return up to what the prices of a partition's tenants were compared."""
+        row = await self._ledger.read(lambda sql: sql.execute(PRICES_CHECKED, partition).fetchone())
+        return Checked("", 0) if row is None else Checked._make(row)
+
+    async def set_prices_checked(self, place: Place, checked: Checked) -> bool:
+        """Note up to what the prices of a partition's tenants were compared; return True.
+
+        Raises:
+            PartitionLostError: The stored position is another.
+        """
+
+        def work(sql: Sql) -> bool:
+            require_place(sql, place)
+            return sql.execute(SET_PRICES_CHECKED, (*place.partition, *checked)).rowcount == 1
+
+        return await self._ledger.write(work)
 
     async def old_price_ids(self, before_micros: int) -> frozenset[str]:
         """Return the prices by which somebody was charged before an instant."""
@@ -180,6 +206,20 @@ class SqlAlerts:
             return told
 
         return await self._ledger.write(work)
+
+
+def _charged(sql: Sql, measure: Measure) -> Sequence[ChargedPeriod]:
+    former = sql.execute(FORMER_PERIOD, measure.key).fetchone()
+    periods = [measure.period] if former is None else [measure.period, PeriodMicros(*former)]
+    return [(period, _charged_in(sql, measure, period)) for period in periods]
+
+
+def _charged_in(sql: Sql, measure: Measure, period: PeriodMicros) -> Charged:
+    key = (measure.tenant_id, measure.subscription_id, period.start_micros)
+    found: dict[ModelUse, list[ChargedPrice]] = {}
+    for row in sql.execute(CHARGED, key):
+        found.setdefault(ModelUse._make(row[:3]), []).append(ChargedPrice._make(row[3:]))
+    return found
 
 
 def _waiting(rows: Iterable[Any]) -> set[Waiting]:

@@ -57,6 +57,11 @@ class Contracts:
         """The price book; None until one was found."""
         return self._book
 
+    @property
+    def catalog_version(self) -> str | None:
+        """The version of the catalog that all that is known was read at, or after."""
+        return self._catalog_version
+
     def terms(self, tenant_id: str) -> Terms | None:
         """Return a tenant's terms; None if it has no contract, as far as is known."""
         return self._terms.get(tenant_id)

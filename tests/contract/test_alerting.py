@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aforo_meter.alerting_sql import Measure, SqlAlerts
+from aforo_meter.alerting_sql import Checked, Measure, SqlAlerts
 from aforo_meter.alerts import NOBODY, sync_alert
 from aforo_meter.domain.margin import Level, Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
@@ -143,7 +143,8 @@ async def found_changes(
     book = PriceBook(version="2", currency="USD", own=(PriceList(entries=tuple(entries)),))
     since = now - 24 * HOUR_MICROS
     news = News(since_micros=since, old_price_ids=await alerts.old_price_ids(since))
-    return changes(await alerts.charged(measure), Prices(book), news, now_micros=now)
+    (((_, charged), *_),) = await alerts.charged([measure])
+    return changes(charged, Prices(book), news, now_micros=now)
 
 
 async def test_a_new_price_is_told_with_the_margin_before_and_after(
@@ -244,9 +245,23 @@ async def test_the_period_before_is_known_by_its_charges(ledger: SqlLedger) -> N
     await ledger.apply(batch([used("e1", 1, period=before, at_micros=at)]))
     alerts = SqlAlerts(ledger)
 
-    assert await alerts.former_period(MEASURE) == before
-    charged = await alerts.charged(replace(MEASURE, period=before))
-    assert [one.price_id for one in charged[CALLS]] == ["p1"]
-    assert charged[CALLS][0].last_hour_micros == at - at % HOUR_MICROS
-    assert await alerts.charged(MEASURE) == {}
-    assert await alerts.former_period(replace(MEASURE, tenant_id="globex")) is None
+    ((now, charged_now), (then, charged_then)), only = await alerts.charged(
+        [MEASURE, replace(MEASURE, tenant_id="globex")]
+    )
+    assert (now, charged_now) == (PERIOD, {})
+    assert then == before
+    assert [one.price_id for one in charged_then[CALLS]] == ["p1"]
+    assert charged_then[CALLS][0].last_hour_micros == at - at % HOUR_MICROS
+    assert only == [(PERIOD, {})]
+
+
+async def test_what_was_compared_is_known_after_a_restart(ledger: SqlLedger) -> None:
+    await ledger.apply(batch([used("e1")]))
+    alerts = SqlAlerts(ledger)
+    assert await alerts.prices_checked(PARTITION) == Checked("", 0)
+    for checked in (Checked("v1", 5), Checked("v2", 2**63 - 1)):
+        assert await alerts.set_prices_checked(Place(PARTITION, 1), checked)
+        assert await alerts.prices_checked(PARTITION) == checked
+
+    with pytest.raises(PartitionLostError):
+        await alerts.set_prices_checked(Place(PARTITION, 2), Checked("v3", 5))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from aforo_meter.domain.periods import datetime_of
 from aforo_proto import policy_pb2
 from aforo_proto.contract_pb2 import PriceEntry
 from lab.servers import KafkaServer, eventually
@@ -131,6 +132,10 @@ async def test_usage_without_a_contract_is_told_too(lab: ConsumeLab) -> None:
     assert alert["meter"] == "strange.meter"
 
 
+def rfc3339(micros: int) -> str:
+    return datetime_of(micros).isoformat().replace("+00:00", "Z")
+
+
 def raised(meter: str, price_id: str, nanos: int, *, in_s: float = 0) -> PriceEntry:
     return PriceEntry(
         price_id=price_id,
@@ -174,6 +179,38 @@ async def test_nobody_is_told_of_prices_of_what_he_does_not_use(lab: ConsumeLab)
 
     await alerts_are(lab, "user", "price.changed", 1)
     await alerts_are(lab, "non-user", "price.changed", 0)
+
+
+async def test_a_change_at_the_start_of_a_period_is_seen_in_the_usage_of_the_one_before(
+    lab: ConsumeLab,
+) -> None:
+    begun_micros = now_micros() - 1800 * SECOND_MICROS
+    lab.catalog.price("first.meter", DOLLAR)
+    lab.catalog.contract("first", anchor_micros=begun_micros)
+    lab.catalog.sync()
+    before = begun_micros - 1800 * SECOND_MICROS
+    await lab.send("first", 4, meter="first.meter", occurred_at_micros=before)
+    await lab.units_are("first", {f"first.meter@{DOLLAR}": 4})
+
+    lab.catalog.prices.append(raised("first.meter", "first-2", 2 * DOLLAR))
+    lab.catalog.sync()
+
+    (alert,) = await alerts_are(lab, "first", "price.changed", 1)
+    assert alert["period_end"] == rfc3339(begun_micros)
+    assert alert["after"]["cogs_nanos"] == 8 * DOLLAR
+
+
+async def test_a_price_that_changed_while_nobody_consumed_is_told(lab: ConsumeLab) -> None:
+    lab.catalog.price("away.meter", DOLLAR)
+    await contracted(lab, "away")
+    await lab.send("away", 1, meter="away.meter")
+    await lab.margin_is("away", lambda margin: margin.cogs_nanos == DOLLAR)
+    await asyncio.to_thread(lab.program.kill)
+    lab.catalog.prices.append(raised("away.meter", "away-2", 2 * DOLLAR))
+    lab.catalog.sync()
+    await lab.start()
+
+    await alerts_are(lab, "away", "price.changed", 1)
 
 
 async def test_a_restart_tells_nothing_again(lab: ConsumeLab) -> None:

@@ -290,3 +290,19 @@ async def test_after_a_message_is_given_up_at_one_endpoint_the_other_has_it(
     assert ledger.row("m-1")["gave_up_at_micros"] is not None
     assert receiver.ids == ["m-1"] * 3 + ["m-2"]
     assert other.ids == ["m-1", "m-2"]
+
+
+async def test_a_message_that_can_not_be_rendered_holds_up_no_other(
+    ledger: OutboxLab, receiver: ReceiverLab, other: ReceiverLab
+) -> None:
+    receiver.signed = False
+    ledger.put("m-1")
+    ledger.execute("UPDATE outbox SET payload = ?", "no json")
+    ledger.put("m-2", tenant="globex", kind="kind.of_tomorrow")
+    slack = Endpoint(endpoint_id="slack", url=receiver.url, format=Format.SLACK)
+    async with courier_for(ledger, [slack, other.endpoint("other")], policy=PATIENT) as courier:
+        assert not await courier.deliver_due()
+
+    assert receiver.bodies == [{"text": "globex: kind.of_tomorrow"}]
+    assert sorted(other.ids) == ["m-1", "m-2"]
+    assert "JSONDecodeError" in ledger.row("m-1", "slack")["last_error"]

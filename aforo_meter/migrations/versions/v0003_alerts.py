@@ -101,6 +101,16 @@ TOLD = (
         PRIMARY KEY (tenant_id, meter, provider, model, state, price_ids)
     )
     """,
+    # For which version of the catalog that was looked for; and when another of its prices holds.
+    """
+    CREATE TABLE prices_checked (
+        topic TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        catalog_version TEXT NOT NULL,
+        until_micros BIGINT NOT NULL,
+        PRIMARY KEY (topic, partition)
+    )
+    """,
     "DROP INDEX charge_unpriced",
     """
     CREATE INDEX charge_unpriced ON charge (tenant_id, meter, provider, model)
