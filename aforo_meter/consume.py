@@ -40,7 +40,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.partitions import LostRecordsError, Owned, Partitions
 from aforo_meter.publish import Publisher
-from aforo_meter.reconciliation import Reconciliation, Rules
+from aforo_meter.reconciliation import Reconciliation, rules_of
 from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
@@ -114,7 +114,9 @@ class Consumption:
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )
         self._rater = Rater(self._contracts, ledger, retention)
-        self._publisher = Publisher(redis, ledger, self._contracts)
+        self._publisher = Publisher(
+            redis, ledger, self._contracts, ingest_ids_days=settings.ingest_ids_days
+        )
         self._partitions = Partitions(
             ledger,
             accept_lost_records=settings.accept_lost_records,
@@ -127,7 +129,7 @@ class Consumption:
             redis,
             SqlCompleteness(ledger),
             SqlSessions(ledger),
-            _rules(settings),
+            rules_of(settings),
             settled_until=self._partitions.settled_until,
             now_micros=now_micros,
         )
@@ -358,6 +360,10 @@ class Consumption:
         metrics.BATCHES.inc()
         metrics.RECORDS.inc(len(records))
         metrics.DUPLICATES.inc(written.duplicates)
+        for became, count in written.corrections.items():
+            metrics.CORRECTIONS.labels(became).inc(count)
+        if written.corrections:  # What waited may have been rated before it had a price.
+            self._upkeep.reprice_soon(one.usage.tenant_id for one in readable)
         log_transitions(written.transitions)
         self._upkeep.note(batch.watches)
         metrics.LATE.inc(sum(one.usage.late for one in readable))
@@ -368,16 +374,6 @@ class Consumption:
                     owned.partition.number,
                     oldest_micros=one.usage.occurred_at_micros,
                 )
-
-
-def _rules(settings: ConsumeSettings) -> Rules:
-    return Rules(
-        grace_micros=settings.completeness_grace_s * 1_000_000,
-        threshold_bp=settings.completeness_threshold_bp,
-        keep_days=settings.completeness_days,
-        idle_micros=settings.session_idle_s * 1_000_000,
-        session_days=settings.session_days,
-    )
 
 
 class TopicMissingError(KafkaError):

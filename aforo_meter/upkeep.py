@@ -67,6 +67,10 @@ class Upkeep:
         """Return whom it follows: those with a contract that the ledger knows."""
         return list(self._period_ends)
 
+    def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
+        """See with the next look whether unpriced rows of these tenants have a price."""
+        self._to_reprice |= set(tenant_ids)
+
     async def look(self) -> None:
         """Look once at everything that may have changed.
 

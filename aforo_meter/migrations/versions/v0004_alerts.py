@@ -2,8 +2,10 @@
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+from aforo_meter.migrations.versions.v0002_metering import CLUSTERED
+
+revision = "0004"
+down_revision = "0003"
 
 # The endpoint of AFORO_METER_DELIVER_WEBHOOK_URL, the only one there was.
 FORMER_ENDPOINT = "default"
@@ -117,8 +119,6 @@ TOLD = (
     WHERE price_id = ''
     """,
 )
-# The only word in which the databases differ.
-CLUSTERED = {"sqlite": " WITHOUT ROWID", "postgresql": ""}
 
 
 def upgrade() -> None:
