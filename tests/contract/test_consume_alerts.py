@@ -213,6 +213,33 @@ async def test_a_price_that_changed_while_nobody_consumed_is_told(lab: ConsumeLa
     await alerts_are(lab, "away", "price.changed", 1)
 
 
+async def test_two_consumers_tell_each_thing_once(lab: ConsumeLab) -> None:
+    tenants = [f"pair-{number}" for number in range(6)]
+    lab.catalog.price("pair.meter", DOLLAR)
+    for tenant in tenants:
+        await contracted(lab, tenant, meter="pair.meter", limit_units=4)
+        await lab.send(tenant, 3, meter="pair.meter")
+    for tenant in tenants:
+        await lab.margin_is(tenant, lambda margin: margin.cogs_nanos == 3 * DOLLAR)
+
+    with lab.another("second", alerts_poll_ms="100") as second:
+        await eventually(lambda: lab.log_lines("partition taken", second), within_s=60)
+        lab.catalog.prices.append(raised("pair.meter", "pair-2", 2 * DOLLAR))
+        lab.catalog.sync()
+        for tenant in tenants:
+            await lab.send(tenant, 1, meter="pair.meter")
+            await lab.send(tenant, 1, meter="pair.unpriced")
+        await eventually(
+            lambda: all(len(lab.outbox(tenant)) >= 4 for tenant in tenants), within_s=60
+        )
+        await asyncio.sleep(LOOKS_S)
+
+    for tenant in tenants:
+        kinds = [message["type"] for message in lab.outbox(tenant)]
+        assert kinds.count("quota.reached") == 2, kinds
+        assert kinds.count("price.changed") == kinds.count("usage.unpriced") == 1, kinds
+
+
 async def test_a_restart_tells_nothing_again(lab: ConsumeLab) -> None:
     """After all the above: the last test of this consumer."""
     before = lab.ledger.rows("SELECT message_id FROM outbox ORDER BY outbox_id")

@@ -85,7 +85,7 @@ async def test_an_endpoint_that_is_dead_holds_up_no_other(
 async def test_an_endpoint_that_is_slow_holds_up_no_other(
     ledger: OutboxLab, receiver: ReceiverLab, other: ReceiverLab
 ) -> None:
-    receiver.answer = lambda _: Reply(status=200, delay_s=2.0)
+    receiver.answer = lambda _: Reply(status=200, delay_s=60)
     for number in range(20):
         ledger.put(f"m-{number}", tenant=f"t-{number}")
     to = [receiver.endpoint("slow"), other.endpoint("fast")]

@@ -84,6 +84,23 @@ def test_a_quota_is_told_again_in_another_window_or_of_another_limit(other: Any)
     assert quota_alert(later).message_id == first.message_id
 
 
+@pytest.mark.parametrize(
+    ("limit", "used", "reached"),
+    [
+        (10, 7, []),
+        (10, 8, [8000]),
+        (10, 10, [8000, 10_000]),
+        (3, 2, []),
+        (10**18, 8 * 10**17, [8000]),
+        (0, 0, []),  # A quota of nothing is no quota to run out of.
+    ],
+)
+def test_a_part_of_a_quota_is_reached_exactly(limit: int, used: int, reached: list[int]) -> None:
+    quota = replace(REACHED.quota, limit_units=limit)
+
+    assert quota.reached_bp(used, (8000, 10_000)) == reached
+
+
 def test_unpriced_usage_is_told_once_an_episode() -> None:
     first = unpriced_alert(UNPRICED, now_micros=NOW)
 

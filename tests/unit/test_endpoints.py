@@ -94,7 +94,7 @@ def test_nothing_that_is_shown_of_an_endpoint_is_a_secret(tmp_path: Path) -> Non
         ("endpoints: []", "endpoints: List should have at least 1 item"),
         (WHOLE.replace("id: ops", "id: finance"), "finance: an id is given to one endpoint only"),
         (WHOLE.replace("id: ops", "id: Ops!"), "endpoints[1].id: expected up to 64 of a-z"),
-        (WHOLE.replace("price.changed", "price.chnaged"), "endpoints[0].kinds[1]: 'price.chnaged'"),
+        (WHOLE.replace("price.changed", "price.moved"), "endpoints[0].kinds[1]: 'price.moved'"),
         (WHOLE.replace("format: slack", "format: teams"), "endpoints[1].format: "),
         (WHOLE.replace("tenants:", "tenant:"), "endpoints[0].tenant: Extra inputs"),
         (WHOLE.replace("env: FINANCE_NEW", "env: NOWHERE"), "the variable NOWHERE is not set"),
