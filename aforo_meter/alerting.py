@@ -1,12 +1,12 @@
 """Alerts that no single charge makes: quotas that are used up, usage without a price.
 
-Each look compares what is in the ledger with what was told, and tells the difference:
-so a crash in between loses nothing and repeats nothing. A tenant's alerts are left by the owner of
-its partition alone. Lives in one event loop.
+Each look compares what is in the ledger with what was told, and tells the difference: so a crash
+in between loses nothing and repeats nothing. A tenant's alerts are left by the owner of its
+partition alone. All of it lives in one event loop.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 from prometheus_client import Counter
@@ -25,7 +25,7 @@ from aforo_meter.partitions import Owned, Partitions
 from aforo_meter.publish import queries_of
 
 TENANTS_MAX: Final = 200  # In one transaction.
-TOLD_MAX: Final = 100_000  # Message ids that are remembered, so that they are not left again.
+TOLD_MAX: Final = 100_000  # What is remembered as told, so that it is not left again and again.
 
 ALERTS = Counter("aforo_consume_alerts_total", "Alerts that were left, by kind.", ["kind"])
 
@@ -34,19 +34,33 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
+class Noted(NamedTuple):
+    """What is to be told of a quota, and by what it is known."""
+
+    key: tuple[object, ...]
+    tenant_id: str
+    alert: Alert
+
+
 class ReachedQuotas:
     """Hears how tenants stand, as their margins are published, and keeps what is to be told."""
 
     def __init__(self, thresholds_bp: Sequence[int]) -> None:
         self._thresholds_bp = sorted(set(thresholds_bp))
-        self._told: set[str] = set()
-        self._waiting: dict[str, tuple[str, Alert]] = {}  # By message id; with the tenant.
+        self._told: set[tuple[object, ...]] = set()
+        self._waiting: dict[tuple[object, ...], Noted] = {}
 
     def note(self, standing: Standing, terms: Terms, now_micros: int) -> None:
         quotas = {quota.quota_id: quota for quota in terms.quotas}
         for query in queries_of(terms, now_micros=now_micros):
             quota, used_units = quotas[query.quota_id], standing.used_units[query.quota_id]
             for threshold_bp in quota.reached_bp(used_units, self._thresholds_bp):
+                key = (
+                    *(standing.tenant_id, standing.subscription_id, quota.quota_id),
+                    *(query.window.start_micros, quota.limit_units, threshold_bp),
+                )
+                if key in self._told or key in self._waiting:
+                    continue
                 reached = QuotaReached(
                     tenant_id=standing.tenant_id,
                     subscription_id=standing.subscription_id,
@@ -57,19 +71,20 @@ class ReachedQuotas:
                     currency=standing.currency,
                     as_of_micros=now_micros,
                 )
-                alert = quota_alert(reached)
-                if alert.message_id not in self._told:
-                    self._waiting.setdefault(alert.message_id, (standing.tenant_id, alert))
+                self._waiting[key] = Noted(key, standing.tenant_id, quota_alert(reached))
 
-    def waiting(self) -> Sequence[tuple[str, Alert]]:
+    def waiting(self) -> Sequence[Noted]:
         return list(self._waiting.values())
 
-    def told(self, alerts: Iterable[tuple[str, Alert]]) -> None:
+    def told(self, some: Iterable[Noted]) -> None:
         if len(self._told) >= TOLD_MAX:
             self._told.clear()  # The outbox knows them still.
-        for _, alert in alerts:
-            self._told.add(alert.message_id)
-            self._waiting.pop(alert.message_id, None)
+        self._told.update(one.key for one in some)
+
+    def drop(self, some: Iterable[Noted]) -> None:
+        """Let go of what was told, or is another consumer's; else it is heard of again."""
+        for one in some:
+            self._waiting.pop(one.key, None)
 
 
 class Alerting:
@@ -102,18 +117,20 @@ class Alerting:
             LedgerUnavailableError: The ledger does not answer.
         """
         waiting = self._reached.waiting()
-        by_tenant: dict[str, list[tuple[str, Alert]]] = {}
-        for tenant_id, alert in waiting:
-            by_tenant.setdefault(tenant_id, []).append((tenant_id, alert))
+        by_tenant: dict[str, list[Noted]] = {}
+        for one in waiting:
+            by_tenant.setdefault(one.tenant_id, []).append(one)
         for owned, names in self._by_partition(by_tenant):
-            some = [one for name in names for one in by_tenant[name]]
+            await self._tell_quotas(owned, [one for name in names for one in by_tenant[name]])
+        self._reached.drop(waiting)
 
-            async def leave(place: Place, some: Sequence[tuple[str, Alert]] = some) -> int:
-                return await self._alerts.leave(place, some, now_micros=self._now_micros())
-
-            ALERTS.labels(QUOTA_REACHED).inc(await fenced(owned, leave) or 0)
-        # What is another consumer's by now, that one tells.
-        self._reached.told(waiting)
+    async def _tell_quotas(self, owned: Owned, some: Sequence[Noted]) -> None:
+        alerts = [(one.tenant_id, one.alert) for one in some]
+        now = self._now_micros()
+        left = await fenced(owned, lambda place: self._alerts.leave(place, alerts, now_micros=now))
+        if left is not None:
+            self._reached.told(some)
+            ALERTS.labels(QUOTA_REACHED).inc(left)
 
     async def tell_unpriced(self) -> None:
         """Tell of usage that waits for a price.
@@ -122,16 +139,16 @@ class Alerting:
             LedgerUnavailableError: The ledger does not answer.
         """
         for owned, names in self._by_partition(await self._alerts.unpriced_changes()):
-            now = self._now_micros()
-            told = await fenced(
-                owned,
-                lambda place, names=names, now=now: self._alerts.tell_unpriced(  # type: ignore[misc]
-                    place, names, now_micros=now
-                ),
-            )
-            for one in told or ():
-                ALERTS.labels(USAGE_UNPRICED).inc()
-                log.warning("usage has no price", tenant=one.tenant_id, **one.use._asdict())
+            await self._tell_unpriced(owned, names)
+
+    async def _tell_unpriced(self, owned: Owned, names: Sequence[str]) -> None:
+        now = self._now_micros()
+        told = await fenced(
+            owned, lambda place: self._alerts.tell_unpriced(place, names, now_micros=now)
+        )
+        for one in told or ():
+            ALERTS.labels(USAGE_UNPRICED).inc()
+            log.warning("usage has no price", tenant=one.tenant_id, **one.use._asdict())
 
     def _by_partition(self, tenant_ids: Iterable[str]) -> Iterable[tuple[Owned, Sequence[str]]]:
         """Yield this consumer's of these tenants, by partition, as many as fit a transaction."""
