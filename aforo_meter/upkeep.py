@@ -19,6 +19,7 @@ from aforo_meter.ledger import (
     PriceConflictError,
     Reprice,
     TooLargeError,
+    Watch,
     Written,
 )
 from aforo_meter.partitions import Owned, Partitions
@@ -44,13 +45,16 @@ class Upkeep:
         rater: Rater,
         partitions: Partitions,
         publisher: Publisher,
+        *,
+        accrue_every_s: int,
     ) -> None:
         self._ledger = ledger
         self._contracts = contracts
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
-        self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
+        self._accrue_every_micros = accrue_every_s * 1_000_000
+        self._due_micros: dict[str, int] = {}  # By tenant: when time alone changes its margin.
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
         self._to_reprice_all = False
@@ -58,14 +62,13 @@ class Upkeep:
 
     def note(self, tenant_ids: Iterable[str]) -> None:
         """Follow these tenants from now on."""
-        for tenant_id, watch in self._rater.watches(
-            name for name in tenant_ids if name not in self._period_ends
-        ).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+        new = [name for name in tenant_ids if name not in self._due_micros]
+        for tenant_id, watch in self._rater.watches(new).items():
+            self._due_micros[tenant_id] = self._due_of(watch)
 
     def tenants(self) -> Sequence[str]:
         """Return whom it follows: those with a contract that the ledger knows."""
-        return list(self._period_ends)
+        return list(self._due_micros)
 
     def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
         """See with the next look whether unpriced rows of these tenants have a price."""
@@ -94,7 +97,7 @@ class Upkeep:
             self._to_reprice_all = True
         await self._reprice_due()
         now = now_micros()
-        self._to_assess |= {name for name, end in self._period_ends.items() if end <= now}
+        self._to_assess |= {name for name, due in self._due_micros.items() if due <= now}
         await self._reassess(self._to_assess)
         self._to_assess.clear()
         for owned in new:
@@ -225,11 +228,18 @@ class Upkeep:
     def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
         log_transitions(written.transitions)
         for tenant_id, watch in self._rater.watches(names).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+            self._due_micros[tenant_id] = self._due_of(watch)
             self._publisher.mark(tenant_id, owned.partition.number)
         for tenant_id in names:
             if self._contracts.terms(tenant_id) is None:
-                self._period_ends.pop(tenant_id, None)
+                self._due_micros.pop(tenant_id, None)
+
+    def _due_of(self, watch: Watch) -> int:
+        """Return when a margin changes by time alone: its period ends, or its revenue accrues."""
+        end_micros = watch.period.end_micros
+        if not watch.is_accruing:
+            return end_micros
+        return min(end_micros, now_micros() + self._accrue_every_micros)
 
     def _by_partition(self, tenant_ids: Iterable[str]) -> dict[Owned, list[str]]:
         found: dict[Owned, list[str]] = {}
@@ -245,7 +255,7 @@ class Upkeep:
             return
         tenants = {
             tenant_id: owned.partition.number
-            for tenant_id in self._period_ends
+            for tenant_id in self._due_micros
             if (owned := self._partitions.of_tenant(tenant_id)) is not None
             and owned.partition.number in wanted
         }
