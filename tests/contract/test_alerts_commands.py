@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab.http_server import Reply
-from lab.servers import ROOT, Program, eventually, free_port, python_module
+from lab.ports import free_port
+from lab.servers import ROOT, Program, eventually, python_module
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import SECRET, OutboxLab, ReceiverLab
 

@@ -13,7 +13,6 @@ from aforo_proto.contract_pb2 import PriceEntry
 from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
-    ASSIGNED_S_MAX,
     DOLLAR,
     SECOND_MICROS,
     ConsumeLab,
@@ -241,18 +240,24 @@ async def test_two_consumers_tell_each_thing_once(lab: ConsumeLab) -> None:
 
 
 async def test_a_restart_tells_nothing_again(lab: ConsumeLab) -> None:
-    """After all the above: the last test of this consumer."""
-    before = lab.ledger.rows("SELECT message_id FROM outbox ORDER BY outbox_id")
-    assert len(before) >= 8
+    lab.catalog.price("again.meter", DOLLAR)
+    await contracted(lab, "again", meter="again.meter", limit_units=5)
+    await lab.send("again", 4, meter="again.meter")
+    await lab.send("again", 1, meter="again.unpriced")
+    await alerts_are(lab, "again", "usage.unpriced", 1)
+    lab.catalog.prices.append(raised("again.meter", "again-2", 2 * DOLLAR))
+    lab.catalog.sync()
+    await alerts_are(lab, "again", "price.changed", 1)
+    await alerts_are(lab, "again", "quota.reached", 1)
+
     await asyncio.to_thread(lab.program.kill)
     await lab.start()
-    await lab.send("warm-up")
-    await lab.margin_is(
-        "warm-up", lambda margin: margin.cogs_nanos == 2 * DOLLAR, within_s=ASSIGNED_S_MAX
-    )
-    await asyncio.sleep(2 * LOOKS_S)
+    await lab.send("again", 1, meter="again.meter")
+    await lab.margin_is("again", lambda margin: margin.cogs_nanos == 6 * DOLLAR)
+    await alerts_are(lab, "again", "quota.reached", 2)
 
-    assert lab.ledger.rows("SELECT message_id FROM outbox ORDER BY outbox_id") == before
+    kinds = [message["type"] for message in lab.outbox("again")]
+    assert sorted(kinds) == ["price.changed", "quota.reached", "quota.reached", "usage.unpriced"]
 
 
 async def test_a_sync_that_stands_still_is_told_once_and_again_after_the_next(

@@ -12,7 +12,8 @@ import pytest
 from aforo_meter.domain.retries import RetryPolicy
 from aforo_meter.ledger import LedgerUnavailableError
 from lab.http_server import Reply
-from lab.servers import eventually, free_port
+from lab.ports import free_port
+from lab.servers import eventually
 from tests.contract.deliver_lab import PATIENT, courier_for, delivering
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import OutboxLab, ReceiverLab

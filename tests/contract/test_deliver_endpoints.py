@@ -15,7 +15,8 @@ from aforo_meter.endpoints import DEFAULT_ID, Endpoint, Format
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.outbox_sql import SqlOutbox
 from lab.http_server import Reply
-from lab.servers import eventually, free_port
+from lab.ports import free_port
+from lab.servers import eventually
 from tests.contract.deliver_lab import PATIENT, courier_for, delivering
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import KEY, SECRET, OutboxLab, ReceiverLab

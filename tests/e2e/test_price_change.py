@@ -13,7 +13,7 @@ from aforo_proto import margin_pb2, usage_pb2
 from lab.servers import KafkaServer, Program, eventually, python_module
 from tests.alert_schemas import check
 from tests.conftest import KafkaAt
-from tests.contract.consume_lab import ASSIGNED_S_MAX, DOLLAR, ConsumeLab, consume_lab
+from tests.contract.consume_lab import DOLLAR, ConsumeLab, consume_lab
 from tests.contract.outbox_lab import SECRET, ReceiverLab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -103,9 +103,7 @@ async def test_a_raised_price_costs_from_the_next_event_on_and_is_told_with_its_
     """
     lab = world.lab
     await world.use(2_800_000)
-    await lab.margin_is(
-        "acme", lambda margin: margin.cogs_nanos == 7 * DOLLAR, within_s=ASSIGNED_S_MAX
-    )
+    await lab.margin_is("acme", lambda margin: margin.cogs_nanos == 7 * DOLLAR)
 
     world.raise_price()
     await eventually(lambda: len(lab.alerts("acme", "price.changed")) == 1)
