@@ -17,6 +17,7 @@ from aforo_meter.domain.completeness import (
 )
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.outbox_writing import leave
 
 # Absolute totals: however many consumers read them, and however often, they come to the same.
 KEEP = (
@@ -68,10 +69,6 @@ REPORTED = (
     # Not a range: databases sort texts in different orders.
     "SELECT 1 FROM seen_event WHERE tenant_id = ?"
     " AND substr(event_id, 1, 3) IN ('ik:', 'ce:', 'im:') LIMIT 1"
-)
-LEAVE = (
-    "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
-    " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING"
 )
 PRUNE = tuple(
     f"DELETE FROM {table} WHERE ({key}) IN"  # noqa: S608
@@ -135,8 +132,9 @@ class SqlCompleteness:
         return await self._ledger.read(work)
 
     async def leave(self, tenant_id: str, alert: Alert, *, now_micros: int) -> bool:
-        values = (alert.message_id, tenant_id, alert.kind, alert.payload, now_micros, now_micros)
-        return await self._ledger.write(lambda sql: sql.execute(LEAVE, values).rowcount == 1)
+        return await self._ledger.write(
+            lambda sql: leave(sql, tenant_id, alert, now_micros=now_micros)
+        )
 
     async def prune(self, *, before_micros: int, rows_max: int) -> int:
         values = (before_micros, rows_max)

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
+from aforo_meter.alert_work import alert_work
 from aforo_meter.batches import Rater, Readable, now_micros, read, without
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contract_messages import UnreadableError
@@ -38,7 +39,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.partitions import LostRecordsError, Owned, Partitions
 from aforo_meter.publish import Publisher
-from aforo_meter.reconciliation import Reconciliation, Rules
+from aforo_meter.reconciliation import Reconciliation, rules_of
 from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
@@ -129,9 +130,13 @@ class Consumption:
             redis,
             SqlCompleteness(ledger),
             SqlSessions(ledger),
-            _rules(settings),
+            rules_of(settings),
             settled_until=self._partitions.settled_until,
             now_micros=now_micros,
+        )
+        self._alert_work = alert_work(
+            *(settings, redis, ledger, self._contracts, self._partitions, self._publisher),
+            tenants=self._upkeep.tenants,
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
         self._consumer: Any = None  # aiokafka ships no types.
@@ -149,7 +154,7 @@ class Consumption:
             LostRecordsError: Kafka no longer has what the ledger needs next.
         """
         settings, reconciliation = self._settings, self._reconciliation
-        compare_s = settings.completeness_poll_ms / 1000
+        compare_s, alerts_s = settings.completeness_poll_ms / 1000, settings.alerts_poll_ms / 1000
         work = [
             asyncio.create_task(self._consume(stop), name="consume"),
             asyncio.create_task(self._publisher.run(), name="publish"),
@@ -162,6 +167,7 @@ class Consumption:
                     ("decisions", reconciliation.keep, settings.decisions_poll_ms / 1000),
                     ("completeness", reconciliation.judge, compare_s),
                     ("sessions", reconciliation.tidy, compare_s),
+                    *((what, work, alerts_s) for what, work in self._alert_work.items()),
                 )
             ),
         ]
@@ -369,16 +375,6 @@ class Consumption:
                     owned.partition.number,
                     oldest_micros=one.usage.occurred_at_micros,
                 )
-
-
-def _rules(settings: ConsumeSettings) -> Rules:
-    return Rules(
-        grace_micros=settings.completeness_grace_s * 1_000_000,
-        threshold_bp=settings.completeness_threshold_bp,
-        keep_days=settings.completeness_days,
-        idle_micros=settings.session_idle_s * 1_000_000,
-        session_days=settings.session_days,
-    )
 
 
 class TopicMissingError(KafkaError):

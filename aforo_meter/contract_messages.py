@@ -129,6 +129,8 @@ def _quotas_of(tenant_id: str, quotas: Iterable[policy_pb2.Quota]) -> Iterable[Q
             meter=quota.meter,
             window=window,
             features=frozenset(quota.features),
+            limit_units=quota.limit_units,
+            soft=quota.soft,
         )
 
 

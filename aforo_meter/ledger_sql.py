@@ -28,7 +28,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-SCHEMA_VERSION: Final = "0006"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0007"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ class SqlLedger:
         self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
         def work(sql: Sql) -> Writing:
-            _require_place(sql, place)
+            require_place(sql, place)
             writing = Writing(sql, self._prices, "", now_micros=now_micros)
             writing.assess(watches)
             return writing
@@ -171,7 +171,7 @@ class SqlLedger:
         self, place: Place, reprice: Reprice, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
         def work(sql: Sql) -> Writing:
-            _require_place(sql, place)
+            require_place(sql, place)
             writing = Writing(sql, self._prices, reprice.currency, now_micros=now_micros)
             writing.reprice(reprice.moves)
             writing.assess(watches)
@@ -263,7 +263,12 @@ def _move_position(sql: Sql, batch: Batch) -> None:
         )
 
 
-def _require_place(sql: Sql, place: Place) -> None:
+def require_place(sql: Sql, place: Place) -> None:
+    """Refuse to write for a partition that another consumer has.
+
+    Raises:
+        PartitionLostError: It has, by the stored position.
+    """
     # It is written as it is: so nobody else can move it before the end of the transaction.
     if sql.execute(HOLD_POSITION, (*place.partition, place.next_offset)).rowcount != 1:
         row: Any = sql.execute(POSITION, place.partition).fetchone()

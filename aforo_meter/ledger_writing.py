@@ -35,6 +35,7 @@ from aforo_meter.ledger_calls import CallsWriting, move_parts
 from aforo_meter.ledger_guards import assess_guards
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW, bounded
 from aforo_meter.ledger_sessions import write_sightings
+from aforo_meter.outbox_writing import leave
 
 INT64_MAX: Final = 2**63 - 1
 DAY_MICROS: Final = 24 * HOUR_MICROS
@@ -107,10 +108,6 @@ SET_STATE = (
     " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?,"
     " guard_count = ?, adjusted = 0"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-)
-ENQUEUE = (
-    "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
-    " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -367,13 +364,9 @@ class Writing:
                 self._alert(transition)
 
     def _alert(self, transition: Transition) -> None:
-        alert = alert_of(transition)
-        now_micros = self._now_micros
-        tenant_id = transition.watch.tenant_id
-        self._sql.execute(
-            ENQUEUE,
-            (alert.message_id, tenant_id, alert.kind, alert.payload, now_micros, now_micros),
-        )
+        tenant_id, now_micros = transition.watch.tenant_id, self._now_micros
+        is_new = leave(self._sql, tenant_id, alert_of(transition), now_micros=now_micros)
+        assert is_new, "the sequence of a period's transitions has no gap and no repetition"
         self._transitions.append(transition)
 
 

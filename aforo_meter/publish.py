@@ -6,7 +6,7 @@ between that reading and its write to Redis; the successor's next write puts it 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,6 +71,8 @@ class Publisher:
         self._ingest_ids_days = ingest_ids_days
         self._ledger = ledger
         self._contracts = contracts
+        # Hears how each tenant stands whose margin is written, with its terms and the time.
+        self.seen: Callable[[Standing, Terms, int], None] | None = None
         self._due: dict[str, Due] = {}
         self._wake = asyncio.Event()
         self._rebuilding = False
@@ -170,6 +172,8 @@ class Publisher:
         for name, standing in standings.items():
             known = terms[name]
             assert known is not None
+            if self.seen is not None:
+                self.seen(standing, known, now)
             margin = margin_of(standing, known, partition=chunk[name].partition, now_micros=now)
             pipeline.set(margin_key(name), margin.SerializeToString())
         await pipeline.execute()

@@ -69,6 +69,10 @@ class Upkeep:
         for tenant_id, watch in self._rater.watches(new).items():
             self._due_micros[tenant_id] = self._due_of(watch)
 
+    def tenants(self) -> Sequence[str]:
+        """Return whom it follows: those with a contract that the ledger knows."""
+        return list(self._due_micros)
+
     def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
         """See with the next look whether unpriced rows of these tenants have a price."""
         self._to_reprice |= set(tenant_ids)

@@ -159,7 +159,7 @@ class Prices:
             at_micros: When it was used, Unix time in microseconds, UTC.
             input_tokens: All input tokens of the same request, cached ones included.
         """
-        for entry in self._candidates(meter, provider, model):
+        for entry in self.candidates(meter, provider=provider, model=model):
             if entry.in_force(at_micros=at_micros, input_tokens=input_tokens):
                 return entry
         return None
@@ -185,7 +185,7 @@ class Prices:
     ) -> tuple[PriceEntry, ...]:
         """Return the prices in force at some time of an hour, in the order of their beginnings."""
         held: dict[str, PriceEntry] = {}
-        candidates = self._candidates(meter, provider, model)
+        candidates = self.candidates(meter, provider=provider, model=model)
         for at_micros in sorted(
             {hour_start_micros, *_beginnings(candidates, hour_start_micros=hour_start_micros)}
         ):
@@ -200,7 +200,7 @@ class Prices:
                 held.setdefault(entry.price_id, entry)
         return tuple(held.values())
 
-    def _candidates(self, meter: str, provider: str, model: str) -> tuple[PriceEntry, ...]:
+    def candidates(self, meter: str, *, provider: str, model: str) -> tuple[PriceEntry, ...]:
         """Return every entry that may hold, best first: the first in force is the price."""
         key = (meter, provider, model)
         known = self._memo.get(key)

@@ -20,6 +20,7 @@ from aforo_proto import contract_pb2, margin_pb2, policy_pb2, usage_pb2
 from aforo_proto.contract_pb2 import Contract, PriceEntry, PriceList
 from lab.ports import free_port
 from lab.servers import HANG_S, Program, RedisServer, ask_tcp, eventually, python_module
+from tests.alert_schemas import check
 from tests.contract.ledgers import AuditedLedger, LedgerFile
 
 DOLLAR = 1_000_000_000
@@ -177,10 +178,18 @@ class ConsumeLab:
             raise AssertionError(f"{found} != {expected}\n{self.program.log_tail()}") from None
 
     def outbox(self, tenant: str) -> list[dict[str, Any]]:
+        """Return a tenant's alerts; each is as docs/alerts.md says."""
         rows = self.ledger.rows(
             "SELECT payload FROM outbox WHERE tenant_id = ? ORDER BY outbox_id", tenant
         )
-        return [json.loads(payload) for (payload,) in rows]
+        messages = [json.loads(payload) for (payload,) in rows]
+        for message in messages:
+            check(message)
+        return messages
+
+    def alerts(self, tenant: str, kind: str) -> list[dict[str, Any]]:
+        """Return what a tenant's alerts of one kind say."""
+        return [message["data"] for message in self.outbox(tenant) if message["type"] == kind]
 
     def log_lines(self, event: str, program: Program | None = None) -> list[dict[str, Any]]:
         lines = (program or self.program).log_text().splitlines()

@@ -130,7 +130,9 @@ async def test_it_tells_probes_and_prometheus_how_it_is(
         await eventually(lambda: ledger.delivered("m-1"))
         assert b"200 OK" in ask(port, "/livez")
         assert b"404 Not Found" in ask(port, "/nothing")
-        metrics = await eventually(lambda: b'attempts_total{result="delivered"} 1.0' in ask(port))
+        metrics = await eventually(
+            lambda: b'attempts_total{endpoint="default",result="delivered"} 1.0' in ask(port)
+        )
         assert metrics, program.log_text()
 
 
