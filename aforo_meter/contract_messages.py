@@ -12,6 +12,7 @@ from aforo_meter.domain.periods import Cadence
 from aforo_meter.domain.prices import MatchKind, ModelMatch, PriceBook, PriceEntry, PriceList
 from aforo_meter.domain.quotas import Quota, WindowKind
 from aforo_meter.domain.terms import Terms
+from aforo_meter.phase_messages import basis_of, phases_of, rates_of
 from aforo_proto import contract_pb2, policy_pb2
 
 log = structlog.get_logger()
@@ -56,6 +57,11 @@ def terms_of(tenant_id: str, contract: bytes, policy: bytes | None) -> Terms:
         raise UnreadableError(what, f"its anchor {said.anchor_micros} is not of this era")
     if said.committed_fee_nanos < 0 or said.allowance_nanos < 0:
         raise UnreadableError(what, "its fee or allowance is negative")
+    try:
+        phases, basis = phases_of(said.phases), basis_of(said.basis)
+        exchange_rates = rates_of(said.exchange_rates)
+    except ValueError as error:
+        raise UnreadableError(what, str(error)) from error
     return Terms(
         tenant_id=tenant_id,
         subscription_id=said.subscription_id,
@@ -69,6 +75,9 @@ def terms_of(tenant_id: str, contract: bytes, policy: bytes | None) -> Terms:
         negotiated=_lists_of(said.negotiated),
         quotas=tuple(_quotas_of(tenant_id, quotas)),
         catalog_version=said.catalog_version,
+        phases=phases,
+        basis=basis,
+        exchange_rates=exchange_rates,
     )
 
 

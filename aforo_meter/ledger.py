@@ -11,6 +11,7 @@ from aforo_meter.domain.margin import Assessment, Level, Thresholds
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, Rated
+from aforo_meter.domain.terms import RevenueBasis, Terms
 
 
 class LedgerError(Exception):
@@ -68,12 +69,18 @@ class Watch:
     tenant_id: str
     subscription_id: str
     period: PeriodMicros
-    revenue_nanos: int
+    revenue_nanos: int  # Of a contract whose revenue is fixed.
     allowance_nanos: int
-    currency: str
+    currency: str  # Of prices and margin.
     thresholds: Thresholds
     catalog_version: str
     price_book_version: str
+    terms: Terms | None = None  # Of one whose revenue usage or time can change: see revenue.py.
+
+    @property
+    def is_accruing(self) -> bool:
+        """Does time alone change its revenue?"""
+        return self.terms is not None and self.terms.basis is RevenueBasis.ACCRUED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +158,9 @@ class Standing:
     catalog_version: str
     price_book_version: str
     used_units: Mapping[str, int] = field(default_factory=dict)  # By quota id, rounded down.
+    contract_currency: str = ""
+    contract_revenue_nanos: int = 0  # The revenue in the contract's own currency.
+    prepaid_left_nanos: int = 0
 
 
 class Ledger(Protocol):

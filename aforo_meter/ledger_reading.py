@@ -12,7 +12,9 @@ from aforo_meter.ledger import Standing, UsageQuery
 IN_FORCE = (
     "SELECT subscription_id, period_start_micros, period_end_micros, cogs_nanos, unpriced_rows,"
     " level, revenue_nanos, allowance_nanos, currency, catalog_version, price_book_version,"
-    " assessed_at_micros FROM margin_state WHERE tenant_id = ? AND in_force = 1"
+    " assessed_at_micros, COALESCE(contract_currency, currency),"
+    " COALESCE(contract_revenue_nanos, revenue_nanos), prepaid_left_nanos"
+    " FROM margin_state WHERE tenant_id = ? AND in_force = 1"
 )
 IN_WINDOW = " AND hour_start_micros >= ? AND hour_start_micros < ?"
 IN_PERIOD = (
@@ -40,7 +42,8 @@ def read_standing(
     if row is None:
         return None
     subscription_id, start, end, cogs, unpriced, level, revenue, allowance, *rest = row
-    currency, catalog_version, price_book_version, assessed_at_micros = rest
+    currency, catalog_version, price_book_version, assessed_at_micros, *contract = rest
+    contract_currency, contract_revenue_nanos, prepaid_left_nanos = contract
     return Standing(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -60,6 +63,9 @@ def read_standing(
         used_units={
             query.quota_id: _used_units(sql, tenant_id, subscription_id, query) for query in queries
         },
+        contract_currency=contract_currency,
+        contract_revenue_nanos=contract_revenue_nanos,
+        prepaid_left_nanos=prepaid_left_nanos,
     )
 
 

@@ -26,7 +26,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-SCHEMA_VERSION: Final = "0002"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0003"  # The last of aforo_meter/migrations/versions.
 BUSY_TIMEOUT_MS: Final = 5000
 
 T = TypeVar("T")

@@ -27,6 +27,7 @@ from aforo_meter.ledger import (
     Watch,
     Written,
 )
+from aforo_meter.ledger_accounts import kept, revenue_of
 from aforo_meter.ledger_calls import CallsWriting, move_parts
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW, bounded
 from aforo_meter.ledger_sessions import write_sightings
@@ -98,7 +99,8 @@ STATE = (
 SET_STATE = (
     "UPDATE margin_state SET in_force = 1, period_end_micros = ?, level = ?,"
     " level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
-    " currency = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
+    " currency = ?, contract_currency = ?, contract_revenue_nanos = ?, prepaid_drawn_nanos = ?,"
+    " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 ENQUEUE = (
@@ -293,8 +295,9 @@ class Writing:
             self._sql.execute(RETIRE, (watch.tenant_id,))
             self._sql.execute(OPEN_PERIOD, (*key, watch.period.end_micros))
         cogs_nanos, seq, since_micros = self._sql.execute(STATE, key).fetchone()
+        revenue = revenue_of(self._sql, watch, now_micros=self._now_micros)
         after = assess(
-            revenue_nanos=watch.revenue_nanos,
+            revenue_nanos=kept(revenue.book_nanos),
             cogs_nanos=cogs_nanos,
             allowance_nanos=watch.allowance_nanos,
             thresholds=watch.thresholds,
@@ -311,7 +314,9 @@ class Writing:
             SET_STATE,
             (
                 *(watch.period.end_micros, int(after.level), since_micros or self._now_micros, seq),
-                *(watch.revenue_nanos, watch.allowance_nanos, watch.currency),
+                *(after.revenue_nanos, watch.allowance_nanos, watch.currency),
+                *(revenue.currency, kept(revenue.total_nanos)),
+                *(kept(revenue.prepaid_drawn_nanos), revenue.prepaid_left_nanos),
                 *(watch.catalog_version, watch.price_book_version, self._now_micros, *key),
             ),
         )

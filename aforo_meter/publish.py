@@ -239,4 +239,7 @@ def margin_of(
         unpriced_rows=standing.unpriced_rows,
         quota_usages=usages,
         catalog_version=standing.catalog_version,
+        contract_currency=standing.contract_currency,
+        contract_revenue_nanos=standing.contract_revenue_nanos,
+        prepaid_left_nanos=standing.prepaid_left_nanos,
     )

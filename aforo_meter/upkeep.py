@@ -19,6 +19,7 @@ from aforo_meter.ledger import (
     PriceConflictError,
     Reprice,
     TooLargeError,
+    Watch,
     Written,
 )
 from aforo_meter.partitions import Owned, Partitions
@@ -30,6 +31,7 @@ REPRICE_ROWS_MAX: Final = 1000
 OFFSETS_TIMEOUT_S: Final = 1.0
 PRUNE_EVERY_S: Final = 3600.0
 PRUNE_ROWS_MAX: Final = 5000
+ACCRUE_EVERY_MICROS: Final = 60_000_000
 
 log = structlog.get_logger()
 
@@ -50,7 +52,7 @@ class Upkeep:
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
-        self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
+        self._due_micros: dict[str, int] = {}  # By tenant: when time alone changes its margin.
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
         self._to_reprice_all = False
@@ -58,10 +60,9 @@ class Upkeep:
 
     def note(self, tenant_ids: Iterable[str]) -> None:
         """Follow these tenants from now on."""
-        for tenant_id, watch in self._rater.watches(
-            name for name in tenant_ids if name not in self._period_ends
-        ).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+        new = [name for name in tenant_ids if name not in self._due_micros]
+        for tenant_id, watch in self._rater.watches(new).items():
+            self._due_micros[tenant_id] = _due_micros(watch)
 
     async def look(self) -> None:
         """Look once at everything that may have changed.
@@ -86,7 +87,7 @@ class Upkeep:
             self._to_reprice_all = True
         await self._reprice_due()
         now = now_micros()
-        self._to_assess |= {name for name, end in self._period_ends.items() if end <= now}
+        self._to_assess |= {name for name, due in self._due_micros.items() if due <= now}
         await self._reassess(self._to_assess)
         self._to_assess.clear()
         for owned in new:
@@ -217,11 +218,11 @@ class Upkeep:
     def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
         log_transitions(written.transitions)
         for tenant_id, watch in self._rater.watches(names).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+            self._due_micros[tenant_id] = _due_micros(watch)
             self._publisher.mark(tenant_id, owned.partition.number)
         for tenant_id in names:
             if self._contracts.terms(tenant_id) is None:
-                self._period_ends.pop(tenant_id, None)
+                self._due_micros.pop(tenant_id, None)
 
     def _by_partition(self, tenant_ids: Iterable[str]) -> dict[Owned, list[str]]:
         found: dict[Owned, list[str]] = {}
@@ -237,9 +238,15 @@ class Upkeep:
             return
         tenants = {
             tenant_id: owned.partition.number
-            for tenant_id in self._period_ends
+            for tenant_id in self._due_micros
             if (owned := self._partitions.of_tenant(tenant_id)) is not None
             and owned.partition.number in wanted
         }
         log.info("redis has no margins, or not all; they are written again", tenants=len(tenants))
         self._publisher.rebuild(tenants)
+
+
+def _due_micros(watch: Watch) -> int:
+    """Return when a margin changes by time alone: its period ends, or its revenue accrues."""
+    end_micros = watch.period.end_micros
+    return min(end_micros, now_micros() + ACCRUE_EVERY_MICROS) if watch.is_accruing else end_micros

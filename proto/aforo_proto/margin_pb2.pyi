@@ -121,6 +121,9 @@ class Margin(message.Message):
     UNPRICED_ROWS_FIELD_NUMBER: builtins.int
     QUOTA_USAGES_FIELD_NUMBER: builtins.int
     CATALOG_VERSION_FIELD_NUMBER: builtins.int
+    CONTRACT_CURRENCY_FIELD_NUMBER: builtins.int
+    CONTRACT_REVENUE_NANOS_FIELD_NUMBER: builtins.int
+    PREPAID_LEFT_NANOS_FIELD_NUMBER: builtins.int
     tenant_id: builtins.str
     subscription_id: builtins.str
     level: Level.ValueType
@@ -146,6 +149,11 @@ class Margin(message.Message):
     """Ledger rows of the period that no price covers yet."""
     catalog_version: builtins.str
     """Of the contract that this was worked out with."""
+    contract_currency: builtins.str
+    """ISO 4217. What follows is in it; revenue_nanos is this at the period's rate."""
+    contract_revenue_nanos: builtins.int
+    prepaid_left_nanos: builtins.int
+    """Of a prepaid balance, after the period's usage so far."""
     @builtins.property
     def quota_usages(self) -> containers.RepeatedCompositeFieldContainer[QuotaUsage]: ...
     def __init__(
@@ -167,10 +175,13 @@ class Margin(message.Message):
         unpriced_rows: builtins.int = ...,
         quota_usages: abc.Iterable[QuotaUsage] | None = ...,
         catalog_version: builtins.str = ...,
+        contract_currency: builtins.str = ...,
+        contract_revenue_nanos: builtins.int = ...,
+        prepaid_left_nanos: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "as_of_micros", b"as_of_micros", "catalog_version", b"catalog_version", "cogs_nanos", b"cogs_nanos", "currency", b"currency", "level", b"level", "partition", b"partition", "period_end_micros", b"period_end_micros", "period_start_micros", b"period_start_micros", "price_book_version", b"price_book_version", "quota_usages", b"quota_usages", "revenue_nanos", b"revenue_nanos", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "unpriced_rows", b"unpriced_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "as_of_micros", b"as_of_micros", "catalog_version", b"catalog_version", "cogs_nanos", b"cogs_nanos", "contract_currency", b"contract_currency", "contract_revenue_nanos", b"contract_revenue_nanos", "currency", b"currency", "level", b"level", "partition", b"partition", "period_end_micros", b"period_end_micros", "period_start_micros", b"period_start_micros", "prepaid_left_nanos", b"prepaid_left_nanos", "price_book_version", b"price_book_version", "quota_usages", b"quota_usages", "revenue_nanos", b"revenue_nanos", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "unpriced_rows", b"unpriced_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
