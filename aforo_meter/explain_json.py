@@ -21,7 +21,8 @@ def as_json(told: Explanation) -> str:
         "subscription": state.subscription_id,
         "plan": told.statement.plan_id,
         "period": period_json(state.period),
-        "currency": told.statement.currency,
+        "currency": state.currency,
+        "contract_currency": told.statement.currency,
         "level": state.level.name.lower(),
         "level_since": _instant(state.level_since_micros),
         "in_force": state.in_force,
@@ -41,9 +42,8 @@ def as_json(told: Explanation) -> str:
             "floors": [_floor_json(one) for one in standings(assessment, told.thresholds)],
         },
         "revenue": [
-            {"kind": line.kind.value, "text": line.text, "amount_nanos": line.amount_nanos}
-            for line in told.statement.lines
-            if line.amount_nanos
+            {"kind": line.kind.value, "item": line.item, "amount_nanos": line.amount_nanos}
+            for line in told.revenue_lines
         ],
         "cogs": [cost_json(line) for line in told.record.costs],
         "unpriced_rows": state.unpriced_rows,

@@ -7,6 +7,7 @@ from aforo_meter.domain.floors import Standing, standings
 from aforo_meter.domain.inquiry import CostLine, KeptPrice
 from aforo_meter.domain.prices import Precedence
 from aforo_meter.explanation import Explanation
+from aforo_meter.line_text import line_text
 from aforo_meter.shown_values import (
     LEVELS,
     age,
@@ -63,7 +64,7 @@ def _head(told: Explanation) -> list[str]:
 
 
 def _margin(told: Explanation) -> str:
-    assessment, currency = told.record.state.assessment, told.statement.currency
+    assessment, currency = told.record.state.assessment, told.record.state.currency or ""
     cogs = amount(assessment.cogs_nanos)
     if assessment.revenue_nanos:
         revenue = amount(assessment.revenue_nanos)
@@ -82,7 +83,7 @@ def _floors(told: Explanation) -> list[str]:
     found = standings(told.record.state.assessment, told.thresholds)
     if not found:
         return ["floors", "  none apply"]
-    currency = told.statement.currency
+    currency = told.record.state.currency or ""
     rows = [
         (
             f"  {MARKS[one.holds]}",
@@ -106,10 +107,13 @@ def _standing(one: Standing, told: Explanation) -> str:
 
 
 def _revenue(told: Explanation) -> list[str]:
-    lines = [line for line in told.statement.lines if line.amount_nanos]
-    rows = [(f"  {line.text}", amount(line.amount_nanos)) for line in lines]
-    rows.append(("  revenue", amount(told.statement.total_nanos)))
-    return [f"revenue    {told.statement.currency}", *columns(rows, right={1})]
+    state, currency = told.record.state, told.statement.currency
+    lines = told.revenue_lines
+    rows = [(f"  {line_text(line)}", amount(line.amount_nanos)) for line in lines]
+    rows.append(("  revenue", amount(sum(line.amount_nanos for line in lines))))
+    if state.currency not in (None, currency):
+        rows.append((f"  in {state.currency}", amount(state.assessment.revenue_nanos)))
+    return [f"revenue    {currency}", *columns(rows, right={1})]
 
 
 def _costs(told: Explanation) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aforo_meter.domain.inquiry import Record
 from aforo_meter.domain.margin import Level, Thresholds
-from aforo_meter.domain.statement import Statement
+from aforo_meter.domain.statement import Line, LineKind, Statement
 from aforo_meter.tenant_reading import Known, Override, Synced
 
 
@@ -13,10 +13,19 @@ class Explanation:
     """All that a level follows from, read at one instant."""
 
     record: Record
-    statement: Statement
+    statement: Statement  # As far as its revenue has accrued by now.
     known: Known
     synced: Synced
     now_micros: int
+
+    @property
+    def revenue_lines(self) -> list[Line]:
+        """What revenue is made of. What a prepaid balance pays is revenue too."""
+        return [
+            line
+            for line in self.statement.lines
+            if line.amount_nanos and line.kind is not LineKind.PREPAID
+        ]
 
     @property
     def thresholds(self) -> Thresholds:

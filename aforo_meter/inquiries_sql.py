@@ -11,11 +11,13 @@ from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.inquiries import Choice
+from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_sql import SqlLedger
 
 STATES = (
     "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
     " level_since_micros, revenue_nanos, allowance_nanos, cogs_nanos, unpriced_rows, currency,"
+    " COALESCE(contract_currency, currency), COALESCE(contract_revenue_nanos, revenue_nanos),"
     " catalog_version, price_book_version, assessed_at_micros FROM margin_state"
     " WHERE tenant_id = ?"
 )
@@ -41,6 +43,10 @@ INTERVENTIONS = (
     "SELECT outcome, reason, SUM(count) FROM intervention WHERE tenant_id = ?"
     " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
     " GROUP BY outcome, reason ORDER BY outcome, reason"
+)
+DRAWN = (
+    "SELECT period_start_micros, prepaid_drawn_nanos FROM margin_state WHERE tenant_id = ?"
+    " AND subscription_id = ? AND prepaid_drawn_nanos > 0"
 )
 TENANTS = "SELECT tenant_id FROM margin_state WHERE in_force = 1 ORDER BY tenant_id"
 
@@ -72,7 +78,7 @@ def _record(sql: sqlite3.Connection, choice: Choice) -> Record | None:
         return None
     state = max(wanted, key=lambda one: (one.in_force, one.period.start_micros))
     costs, cogs_by_hour = _costs(sql, state)
-    period = state.period
+    whose, period = (state.tenant_id, state.subscription_id), state.period
     interventions = sql.execute(
         INTERVENTIONS, (choice.tenant_id, period.start_micros, period.end_micros)
     )
@@ -83,6 +89,8 @@ def _record(sql: sqlite3.Connection, choice: Choice) -> Record | None:
         interventions=tuple(
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
+        account=read_account(sql, *whose, period.start_micros),
+        drawn_by_period=dict(sql.execute(DRAWN, whose).fetchall()),
         other_subscriptions=tuple(
             sorted(one.subscription_id for one in states if one is not state)
         ),
@@ -100,7 +108,8 @@ def _states(sql: sqlite3.Connection, choice: Choice) -> list[PeriodState]:
 
 def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns of STATES
     subscription_id, start, end, in_force, level, since, revenue, allowance, cogs, *rest = row
-    unpriced_rows, currency, catalog_version, price_book_version, assessed_at_micros = rest
+    unpriced_rows, currency, contract_currency, contract_revenue_nanos, *versions = rest
+    catalog_version, price_book_version, assessed_at_micros = versions
     return PeriodState(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -113,6 +122,8 @@ def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns 
         cogs_nanos=cogs,
         unpriced_rows=unpriced_rows,
         currency=currency,
+        contract_currency=contract_currency,
+        contract_revenue_nanos=contract_revenue_nanos,
         catalog_version=catalog_version,
         price_book_version=price_book_version,
         assessed_at_micros=assessed_at_micros,

@@ -8,10 +8,10 @@ import csv
 import io
 from typing import Final
 
-from aforo_meter.domain.periods import Cadence
 from aforo_meter.domain.rating import LLM_METERS
 from aforo_meter.domain.statement import Line, LineKind, Statement
 from aforo_meter.domain.usage import API_CALLS
+from aforo_meter.line_text import line_text
 from aforo_meter.shown_values import exact_amount, exact_units, instant
 
 COLUMNS: Final = (
@@ -25,7 +25,9 @@ COLUMNS: Final = (
 )
 NULL: Final = ""  # What the specification calls null, where it allows that.
 BYTES_METERS: Final = "bytes."
-FEE_UNITS: Final = {str(Cadence.MONTH): "Month", str(Cadence.YEAR): "Year"}
+FEE_UNIT: Final = "Period"
+USAGE: Final = "Usage"
+PURCHASE: Final = "Purchase"
 
 
 def as_focus(told: Statement, *, issuer: str) -> str:
@@ -43,35 +45,38 @@ def as_focus(told: Statement, *, issuer: str) -> str:
 
 
 def _row(told: Statement, line: Line, issuer: str) -> dict[str, str]:
-    is_fee = line.kind is LineKind.FEE
-    start, end = instant(told.period.start_micros), instant(told.period.end_micros)
-    # No list price, credit or prepayment is told apart: all four costs are what the line bills.
+    span = line.span or told.period
+    # No list price and no amortisation is told apart: all four costs are what the line bills.
     cost = exact_amount(line.amount_nanos)
-    quantity, unit = exact_units(line.quantity_micros), _unit(line)
-    is_of_a_model = line.item.startswith(LLM_METERS)
+    category, frequency = _category(line)
+    is_priced = category in {USAGE, PURCHASE}
+    is_of_a_model = line.meter.startswith(LLM_METERS)
+    quantity, unit = ("1", FEE_UNIT)
+    if line.meter:
+        quantity, unit = exact_units(line.charged_micros), _unit(line.meter)
     return {
         "BilledCost": cost,
         "BillingAccountId": told.tenant_id,
         "BillingAccountName": NULL,  # The ledger knows ids.
         "BillingCurrency": told.currency,
-        "BillingPeriodEnd": end,
-        "BillingPeriodStart": start,
-        "ChargeCategory": "Purchase" if is_fee else "Usage",
+        "BillingPeriodEnd": instant(told.period.end_micros),
+        "BillingPeriodStart": instant(told.period.start_micros),
+        "ChargeCategory": category,
         "ChargeClass": NULL,  # "Correction" would be one of a period that was invoiced before.
-        "ChargeDescription": line.text,
-        "ChargeFrequency": "Recurring" if is_fee else "Usage-Based",
-        "ChargePeriodEnd": end,
-        "ChargePeriodStart": start,
-        "ConsumedQuantity": NULL if is_fee else quantity,
-        "ConsumedUnit": NULL if is_fee else unit,
+        "ChargeDescription": line_text(line, told.period),
+        "ChargeFrequency": frequency,
+        "ChargePeriodEnd": instant(span.end_micros),
+        "ChargePeriodStart": instant(span.start_micros),
+        "ConsumedQuantity": exact_units(line.used_micros) if category == USAGE else NULL,
+        "ConsumedUnit": unit if category == USAGE else NULL,
         "ContractedCost": cost,
         "EffectiveCost": cost,
         "InvoiceId": NULL,  # A preview has none.
         "InvoiceIssuerName": issuer,
         "ListCost": cost,
-        "PricingCategory": "Standard",
-        "PricingQuantity": quantity,
-        "PricingUnit": unit,
+        "PricingCategory": "Standard" if is_priced else NULL,
+        "PricingQuantity": quantity if is_priced else NULL,
+        "PricingUnit": unit if is_priced else NULL,
         "ProviderName": issuer,
         "PublisherName": issuer,
         "ServiceCategory": "AI and Machine Learning" if is_of_a_model else "Other",
@@ -82,11 +87,20 @@ def _row(told: Statement, line: Line, issuer: str) -> dict[str, str]:
     }
 
 
-def _unit(line: Line) -> str:
-    if line.kind is LineKind.FEE:
-        return FEE_UNITS.get(line.unit, "Period")
-    if line.item.startswith(LLM_METERS):
+def _category(line: Line) -> tuple[str, str]:
+    """Return the charge's category and frequency. What nobody has used is no usage."""
+    if line.kind is LineKind.USAGE and line.used_micros:
+        return USAGE, "Usage-Based"
+    if line.kind in {LineKind.FEE, LineKind.USAGE}:
+        return PURCHASE, "Recurring"
+    if line.kind is LineKind.MINIMUM:
+        return "Adjustment", "Recurring"
+    return "Credit", "Recurring"
+
+
+def _unit(meter: str) -> str:
+    if meter.startswith(LLM_METERS):
         return "Tokens"
-    if line.item.startswith(BYTES_METERS):
+    if meter.startswith(BYTES_METERS):
         return "B"
-    return "Requests" if line.item == API_CALLS else "Units"
+    return "Requests" if meter == API_CALLS else "Units"

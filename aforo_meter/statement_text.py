@@ -6,9 +6,10 @@ import json
 from typing import Any, Final
 
 from aforo_meter.domain.inquiry import Record
-from aforo_meter.domain.statement import Line, Statement
+from aforo_meter.domain.statement import Statement
 from aforo_meter.explain_json import cost_json, period_json
 from aforo_meter.explain_text import model_of, price_text
+from aforo_meter.line_text import line_text
 from aforo_meter.shown_values import (
     amount,
     columns,
@@ -23,8 +24,8 @@ from aforo_meter.shown_values import (
 
 COGS: Final = "cogs"  # The kind of a CSV row that says what usage cost us.
 CSV_COLUMNS: Final = (
-    *("tenant", "subscription", "period_start", "period_end", "kind", "item", "text"),
-    *("quantity", "estimated_quantity", "unit", "amount", "currency"),
+    *("tenant", "subscription", "period_start", "period_end", "kind", "item", "meter", "text"),
+    *("used", "charged", "is_estimated", "amount", "currency"),
 )
 
 
@@ -33,26 +34,30 @@ def as_table(told: Statement, internal: Record | None) -> str:
     plan = f", plan {told.plan_id}" if told.plan_id else ""
     state = "the period is over" if told.is_final else "so far"
     rows = [
-        (line.text, _quantity(line), line.unit, amount(line.amount_nanos)) for line in told.lines
+        (
+            line_text(line, told.period),
+            f"{'~' if line.is_estimated else ''}{units(line.used_micros)}" if line.meter else "",
+            units(line.charged_micros) if line.meter else "",
+            amount(line.amount_nanos),
+        )
+        for line in told.lines
     ]
-    head = ("", "quantity", "unit", told.currency)
+    head = ("", "used", "charged", told.currency)
     total = ("total", "", "", amount(told.total_nanos))
     lines = [
         f"statement  {told.tenant_id}, subscription {told.subscription_id or 'none'}{plan}",
         f"period     {span(told.period)}",
         f"as of      {minute(told.as_of_micros)} UTC, {state}",
         "",
-        *columns([head, *rows, total], right={1, 3}),
+        *columns([head, *rows, total], right={1, 2, 3}),
     ]
-    if any(line.estimated_micros for line in told.lines):
+    if told.prepaid_left_nanos:
+        lines.append(f"left of the prepaid balance: {amount(told.prepaid_left_nanos)}")
+    if any(line.is_estimated for line in told.lines):
         lines += ["", "~ partly estimated"]
     if internal is not None:
         lines += ["", *_internal(internal)]
     return "\n".join(lines)
-
-
-def _quantity(line: Line) -> str:
-    return f"{'~' if line.estimated_micros else ''}{units(line.quantity_micros)}"
 
 
 def _internal(record: Record) -> list[str]:
@@ -87,9 +92,13 @@ def as_csv(told: Statement, internal: Record | None) -> str:
     for line in told.lines:
         writer.writerow(
             (
-                *(*whose, line.kind.value, line.item, line.text),
-                *(exact_units(line.quantity_micros), exact_units(line.estimated_micros)),
-                *(line.unit, exact_amount(line.amount_nanos), told.currency),
+                *(*whose, line.kind.value, line.item, line.meter, line_text(line, told.period)),
+                *(
+                    (exact_units(line.used_micros), exact_units(line.charged_micros))
+                    if line.meter
+                    else ("", "")
+                ),
+                *(str(line.is_estimated).lower(), exact_amount(line.amount_nanos), told.currency),
             )
         )
     for cost in internal.costs if internal else ():
@@ -97,9 +106,9 @@ def as_csv(told: Statement, internal: Record | None) -> str:
         text = f"{model_of(cost)}: {price_text(price) if price else 'unpriced'}"
         writer.writerow(
             (
-                *(*whose, COGS, cost.meter, text),
-                *(exact_units(cost.quantity_micros), exact_units(cost.estimated_micros)),
-                cost.meter,
+                *(*whose, COGS, price.price_id if price else "", cost.meter, text),
+                *(exact_units(cost.quantity_micros), ""),
+                str(cost.estimated_micros > 0).lower(),
                 *((exact_amount(cost.cogs_nanos), price.currency) if price else ("", "")),
             )
         )
@@ -120,14 +129,17 @@ def as_json(told: Statement, internal: Record | None) -> str:
             {
                 "kind": line.kind.value,
                 "item": line.item,
-                "text": line.text,
-                "quantity_micros": line.quantity_micros,
-                "estimated_micros": line.estimated_micros,
-                "unit": line.unit,
+                "meter": line.meter,
+                "text": line_text(line, told.period),
+                "used_micros": line.used_micros,
+                "charged_micros": line.charged_micros,
+                "is_estimated": line.is_estimated,
+                "span": period_json(line.span) if line.span else None,
                 "amount_nanos": line.amount_nanos,
             }
             for line in told.lines
         ],
+        "prepaid_left_nanos": told.prepaid_left_nanos,
         "total_nanos": told.total_nanos,
     }
     if internal is not None:

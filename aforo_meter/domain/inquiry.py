@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from aforo_meter.domain.account import Account
 from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.prices import Precedence, precedence_of
@@ -23,7 +24,9 @@ class PeriodState:
     allowance_nanos: int | None
     cogs_nanos: int
     unpriced_rows: int
-    currency: str | None
+    currency: str | None  # Of the margin's figures.
+    contract_currency: str | None
+    contract_revenue_nanos: int | None  # The revenue in the contract's own currency.
     catalog_version: str | None
     price_book_version: str | None
     assessed_at_micros: int | None
@@ -86,6 +89,9 @@ class Record:
     costs: tuple[CostLine, ...] = ()  # The most expensive first.
     cogs_by_hour: Mapping[int, int] = field(default_factory=dict)  # By the start of the hour.
     interventions: tuple[Intervention, ...] = ()
+    account: Account = field(default_factory=dict)  # What a rate card tells apart.
+    # What the subscription's periods draw from a prepaid balance, by their start.
+    drawn_by_period: Mapping[int, int] = field(default_factory=dict)
     other_subscriptions: tuple[str, ...] = ()  # Of the same tenant, in the same time.
 
     def units_by_meter(self) -> dict[str, "Units"]:
