@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter fuzz restarts kills fix clean
+.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter fuzz restarts kills money-kills names fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +10,7 @@ PROTOS := $(wildcard proto/aforo_proto/*.proto)
 CODE := aforo_authz aforo_meter aforo_admin lab demo bench tests
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv from the constraints file
 
@@ -70,8 +70,16 @@ REQUESTS ?= 20000
 kills: $(STAMP) ## REQUESTS through Envoy for each of SEEDS, while ships, consumer and broker are killed and frozen; a line each
 	$(BIN)/python -m tests.e2e.rounds_of_kills --seeds $(SEEDS) --requests $(REQUESTS) $(KILLS_ARGS)
 
+KILLS ?= 200
+money-kills: $(STAMP) ## KILLS of consumer, courier, stores and broker while usage flows; then every nano is reckoned
+	$(BIN)/python -m tests.e2e.rounds_of_money --kills $(KILLS) $(MONEY_ARGS)
+
 bench-meter: $(STAMP) ## measure metering: entries to Kafka and to the spool, ingest, memory, what Envoy's access log adds
 	$(BIN)/python -m bench.meter $(BENCH_ARGS)
+
+NAMES ?= 10000000
+names: $(STAMP) ## one caller who names another tool in each of NAMES calls: all charged, rows and memory bounded
+	$(BIN)/python -m tests.e2e.flood_of_names --names $(NAMES)
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -5,6 +5,7 @@ import getpass
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from aforo_admin import (
 )
 from aforo_admin.catalog_file import CatalogFile, open_file
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.domain.checking_metering import SCOPES
 from aforo_admin.domain.problems import check_id
 from aforo_admin.faults import CatalogError
 from aforo_admin.following import Follower, RedisFailure
@@ -35,7 +37,6 @@ OK: Final = 0
 FAILED: Final = 1
 MISUSED: Final = 2
 
-PLACEHOLDER: Final = "TENANT"
 KEY_BYTES_MAX: Final = 4096
 
 EXAMPLES: Final = """examples:
@@ -51,6 +52,16 @@ EXAMPLES: Final = """examples:
 Every setting is a variable that begins with AFORO_ADMIN_; check-config prints them all.
 Exit codes: 0 ok, 1 failed, 2 wrong usage, settings or catalog. `check` ends with 1 if the catalog
 has faults, `diff --exit-code` with 1 if anything differs, and with 2 if it could not compare.
+"""
+
+MINT_EXAMPLES: Final = """examples:
+  aforo-admin mint --tenant acme
+  aforo-admin mint --tenant acme --id production --expires 2027-12-31
+  aforo-admin mint --ingest billing-bridge
+  aforo-admin mint --ingest usage-page --scope quotas:read
+  aforo-admin mint --ingest billing-bridge --scope usage:ingest --scope quotas:read
+
+Prints the key, which nothing keeps, and the lines with its hash, to be added to the catalog.
 """
 
 log = structlog.get_logger("aforo_admin")
@@ -88,14 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--exit-code", action="store_true", help="end with 1 if there is any")
     command.set_defaults(run=_diff)
 
-    command = commands.add_parser("mint", help="make an API key; it is shown once")
-    command.add_argument("--tenant", metavar="ID", default=PLACEHOLDER, help="whom it identifies")
-    command.add_argument("--id", metavar="NAME", default="main", help="its public name")
-    command.add_argument(
-        "--ingest", metavar="NAME", help="a key of your own programs, to report usage with"
-    )
-    command.add_argument("--expires", metavar="WHEN", help="a date, like 2027-12-31 (UTC)")
-    command.set_defaults(run=_mint)
+    _add_mint(commands)
 
     command = commands.add_parser("hash", help="read a key from stdin, print its SHA-256")
     command.set_defaults(run=_hash)
@@ -109,6 +113,29 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check-config", help="print the settings in force, and stop")
     command.set_defaults(run=_check_config)
     return parser
+
+
+def _add_mint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "mint",
+        help="make an API key; it is shown once",
+        description="Makes a key with which a tenant calls, or a program of yours reports usage.",
+        epilog=MINT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--tenant", metavar="ID", help="whom it identifies")
+    command.add_argument("--id", metavar="NAME", help="its public name (default: main)")
+    command.add_argument(
+        "--ingest", metavar="NAME", help="instead: the name of a key for a program of yours"
+    )
+    command.add_argument(
+        "--scope",
+        action="append",
+        choices=SCOPES,
+        help="what such a key may do, repeatable (default: usage:ingest)",
+    )
+    command.add_argument("--expires", metavar="WHEN", help="a date, like 2027-12-31 (UTC)")
+    command.set_defaults(run=_mint)
 
 
 def _sync(options: argparse.Namespace) -> int:
@@ -190,13 +217,7 @@ async def _compared(chosen: settings.RedisSettings, model: ReadModel) -> Differe
 
 
 def _mint(options: argparse.Namespace) -> int:
-    complaints = []
-    named = [("--tenant", options.tenant), ("--id", options.id), ("--ingest", options.ingest)]
-    for name, given in named:
-        if (name, given) != ("--tenant", PLACEHOLDER) and given is not None:
-            complaints += [f"{name}: {problem.message}" for problem in check_id((), given)]
-    if options.ingest is not None and options.tenant != PLACEHOLDER:
-        complaints.append("--ingest: such a key is no tenant's; leave out --tenant")
+    complaints = list(_mint_complaints(options))
     expires_at = None
     try:
         expires_at = instant(options.expires) if options.expires else None
@@ -207,17 +228,40 @@ def _mint(options: argparse.Namespace) -> int:
     key = mint.mint_key()
     sha256 = mint.sha256_of_key(key)
     if options.ingest is not None:
-        lines = mint.ingest_lines(key_id=options.ingest, sha256=sha256, expires_at=expires_at)
+        lines = mint.ingest_lines(
+            key_id=options.ingest,
+            sha256=sha256,
+            scopes=list(dict.fromkeys(options.scope or SCOPES[:1])),
+            expires_at=expires_at,
+        )
     else:
         lines = mint.catalog_lines(
             tenant_id=options.tenant,
-            credential_id=options.id,
+            credential_id=options.id or "main",
             sha256=sha256,
             expires_at=expires_at,
         )
     _print(f"{key}\n\n{lines}")
     _complain("above is the key, shown only now, and what to add to the catalog", OK)
     return OK
+
+
+def _mint_complaints(options: argparse.Namespace) -> Iterator[str]:
+    for name in ("tenant", "id", "ingest"):
+        given = getattr(options, name)
+        if given is not None:
+            yield from (f"--{name}: {problem.message}" for problem in check_id((), given))
+    if options.tenant is None and options.ingest is None:
+        yield (
+            "whose key shall it be? Say --tenant ID, as the catalog names the tenant; or"
+            " --ingest NAME for a program of yours that reports usage"
+        )
+    if options.ingest is not None and options.tenant is not None:
+        yield "--ingest: such a key is no tenant's; leave out --tenant"
+    if options.ingest is not None and options.id is not None:
+        yield "--id: the name of such a key is what --ingest says; leave out --id"
+    if options.ingest is None and options.scope:
+        yield "--scope: only keys made with --ingest have scopes; a tenant's plan says what it may"
 
 
 def _hash(_options: argparse.Namespace) -> int:

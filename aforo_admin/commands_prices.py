@@ -72,7 +72,9 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     )
     compared.add_argument("old", metavar="OLD", help=BOOK_HELP)
     compared.add_argument("new", metavar="NEW", help="the same")
-    compared.add_argument("--ledger-url", help="sqlite:////absolute/path/ledger.db")
+    compared.add_argument(
+        "--ledger-url", help="sqlite:////absolute/path/ledger.db or postgresql://user@host/database"
+    )
     compared.add_argument("--exit-code", action="store_true", help="end with 1 if prices differ")
     compared.set_defaults(run=lambda options: _run(_diff, options))
     for action in (listed, compared):

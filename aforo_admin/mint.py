@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -39,13 +40,15 @@ def catalog_lines(
     return "\n".join(lines)
 
 
-def ingest_lines(*, key_id: str, sha256: str, expires_at: datetime | None = None) -> str:
+def ingest_lines(
+    *, key_id: str, sha256: str, scopes: Sequence[str], expires_at: datetime | None = None
+) -> str:
     """Return the lines of an ingest key, as they stand in the catalog."""
     lines = [
         "ingest_keys:",
         f"  - id: {_word(key_id)}",
         f'    sha256: "{sha256}"',
-        '    scopes: ["usage:ingest"]',
+        f"    scopes: {json.dumps(list(scopes))}",
     ]
     if expires_at is not None:
         lines.append(f"    expires_at: {day(expires_at)}")

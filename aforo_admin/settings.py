@@ -11,11 +11,25 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 PREFIX: Final = "AFORO_ADMIN_"
 PORT_MAX: Final = 65535
+
+# What numbers, choices, and yes or no may be, by pydantic's kinds of errors. None of them is about
+# a setting that may hold a secret, so what was given can be told.
+EXPECTED: Final = {
+    "bool_parsing": "true or false",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+}
 
 
 class SettingsError(Exception):
@@ -129,10 +143,17 @@ def without_password(url: str) -> str:
 
 def _complaint(kind: type[BaseSettings], error: ValidationError) -> str:
     lines = []
-    for detail in error.errors(include_url=False, include_input=False):
+    for detail in error.errors(include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else ""
-        message = detail["msg"].removeprefix("Value error, ")
+        message = _wrong(detail)
         if detail["type"] == "missing":
             message = f"not set. {kind.model_fields[name].description}"
         lines.append(f"{variable(name)}: {message}")
     return "\n".join(lines)
+
+
+def _wrong(detail: ErrorDetails) -> str:
+    """Return what is wrong with a value, and what it should be."""
+    if expected := EXPECTED.get(detail["type"]):
+        return f"{detail['input']!r}: expected {expected.format(**detail.get('ctx', {}))}"
+    return detail["msg"].removeprefix("Value error, ")

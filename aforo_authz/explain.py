@@ -90,7 +90,8 @@ async def explain(
     """Decide as a serving process would, and tell how.
 
     Raises:
-        UnexplainableError: Redis can't be asked, or the read model in it is not complete.
+        UnexplainableError: Redis can't be asked, the read model in it is not complete, or it knows
+            nothing of the tenant that was named.
     """
     call, now_micros = question.call, question.now_micros
     async with _reader(target) as reader:
@@ -133,7 +134,14 @@ async def _known(question: Question, reader: "_Reader") -> Known:
         credential = await _credential(presented, reader)
     if credential is None:
         return Known(presented=presented is not None)
-    policy = await reader.read("policy", read_model.policy_key(credential.tenant_id))
+    policy_key = read_model.policy_key(credential.tenant_id)
+    policy = await reader.read("policy", policy_key)
+    if policy is None and question.tenant_id:
+        # With a credential we would know whose it is; of a bare name we know nothing.
+        raise UnexplainableError(
+            f"nobody knows a tenant {question.tenant_id!r}: {policy_key} is not in Redis; is it in"
+            " the catalog (aforo-admin check), and has aforo-admin sync run since?"
+        )
     margin: Margin | None = await reader.read("margin", read_model.margin_key(credential.tenant_id))
     if margin is None:
         return Known(presented=True, credential=credential, policy=policy)

@@ -11,8 +11,6 @@ from urllib.parse import quote
 
 import structlog
 from ngh2 import (
-    Configuration,
-    Connection,
     ConnectionClosed,
     ConnectionStateError,
     DataReceived,
@@ -22,8 +20,6 @@ from ngh2 import (
     NGH2Error,
     PingAcknowledged,
     RequestReceived,
-    Role,
-    Setting,
     SettingsReceived,
     StreamClosed,
     StreamReset,
@@ -31,6 +27,8 @@ from ngh2 import (
     TrailersReceived,
 )
 
+from aforo_authz import http2_limits
+from aforo_authz.answers import LastAnswers
 from aforo_authz.grpc_framing import PREFIX_BYTES, framed, parse_timeout_s, unframed
 from aforo_authz.limits import Limits
 from aforo_authz.server import (
@@ -43,8 +41,6 @@ from aforo_authz.server import (
 
 log = structlog.get_logger(__name__)
 
-HEADERS_MAX = 128
-CONNECTION_WINDOW = 16 << 20
 WRITE_BUFFER_BYTES_MAX = 8 << 20  # A peer that reads no answers is cut off.
 LINGER_S = 5.0  # How long a closed connection may take to send what is queued.
 # An error code makes it whole. For all that it says, any stream may have been processed.
@@ -66,25 +62,9 @@ class Owner(Protocol):
     connections: "set[Http2Connection]"
     now_s: float  # The loop's time, as of the last second: exact enough for limits in seconds.
     refused: Callable[[str], None]  # Counts what goes beyond a limit, by kind.
+    unheard: Callable[[bytes], None]  # Told of each answer whose caller had left.
     closed: Callable[[], None]  # Told of each connection's end.
     draining: bool  # Are connections that are made now asked to begin nothing?
-
-
-def configuration_of(limits: Limits) -> Configuration:
-    return Configuration(
-        max_inbound_header_list_size=limits.header_list_bytes_max,
-        max_inbound_header_count=HEADERS_MAX,
-        # Envoy resets a stream whenever a check times out: bursts of resets are its good right.
-        stream_reset_rate_limit=(10_000, 1_000),
-    )
-
-
-def settings_of(limits: Limits) -> dict[Setting, int]:
-    return {
-        Setting.MAX_CONCURRENT_STREAMS: limits.streams_max,
-        Setting.INITIAL_WINDOW_SIZE: 1 << 20,
-        Setting.MAX_HEADER_LIST_SIZE: limits.header_list_bytes_max,
-    }
 
 
 class _Stream:
@@ -107,6 +87,7 @@ class Http2Connection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._streams: dict[int, _Stream] = {}
+        self._answers = LastAnswers(owner.limits.streams_max)
         self._buffered_bytes = 0
         self._control_frames = 0  # In this second.
         self._flush_due = False
@@ -121,9 +102,7 @@ class Http2Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         limits = self._owner.limits
-        self._http2 = Connection(Role.SERVER, configuration_of(limits))
-        self._http2.initiate_connection(settings_of(limits))
-        self._http2.set_local_window_size(CONNECTION_WINDOW)
+        self._http2 = http2_limits.begin(limits)
         self._crowded = len(self._owner.connections) >= limits.connections_max
         self._owner.connections.add(self)
         if self._owner.draining:
@@ -166,6 +145,7 @@ class Http2Connection(asyncio.Protocol):
 
     def sweep(self) -> None:
         """End what takes too long: a handshake, a message, a silence. Called once a second."""
+        self._answers.age()
         if self._transport.is_closing():
             return
         now_s, limits = self._owner.now_s, self._owner.limits
@@ -242,8 +222,10 @@ class Http2Connection(asyncio.Protocol):
         elif kind is DataReceived:
             data = cast("DataReceived", event)
             self._collect(data.stream_id, data.data, end=data.end_stream)
-        elif kind is StreamClosed or kind is StreamReset:
-            self._forget(cast("StreamClosed | StreamReset", event).stream_id)
+        elif kind is StreamClosed:
+            self._forget(cast("StreamClosed", event).stream_id)
+        elif kind is StreamReset:
+            self._leave(cast("StreamReset", event).stream_id)
         elif kind is TrailersReceived:
             self._collect(cast("TrailersReceived", event).stream_id, b"", end=True)
         elif kind is ConnectionClosed:
@@ -332,8 +314,11 @@ class Http2Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _succeed(self, stream_id: int, message: bytes) -> None:
-        if self._take(stream_id) is not None:
-            self._respond(stream_id, HEADERS, framed(message))
+        waits = self._take(stream_id) is not None
+        if waits and self._respond(stream_id, HEADERS, framed(message)):
+            self._answers.keep(stream_id, message)
+        else:
+            self._owner.unheard(message)
 
     def _fail(self, stream_id: int, code: int, message: str) -> None:
         assert code != OK
@@ -354,12 +339,20 @@ class Http2Connection(asyncio.Protocol):
         if stream is not None:
             _cancel(stream)
 
+    def _leave(self, stream_id: int) -> None:
+        """Forget a call that its caller gave up; our answer, if there is one, crossed his word."""
+        self._forget(stream_id)
+        answer = self._answers.take(stream_id)
+        if answer is not None:
+            self._owner.unheard(answer)
+
     def _respond(
         self, stream_id: int, headers: tuple[Header, ...], framed: bytes | None = None
-    ) -> None:
+    ) -> bool:
+        """Answer; False if that came too late."""
         http2 = self._http2
         if self._transport.is_closing():
-            return
+            return False
         try:
             http2.send_response(stream_id, headers, end_stream=framed is None)
             if framed is not None:
@@ -369,6 +362,8 @@ class Http2Connection(asyncio.Protocol):
             # The client gave up, or left. Its reset, or its GOAWAY, came in the same read, so we
             # have not seen it yet.
             log.debug("an answer came too late", stream=stream_id)
+            return False
+        return True
 
     def _flush(self) -> None:
         self._flush_due = False

@@ -39,6 +39,8 @@ class GrpcioServer:
         limits: What a client may cost.
         tls: For TCP addresses.
         hear: Told of each call's `traceparent`, right before its method is called.
+        unheard: Told of each answer that came after its caller's time was over. An answer that
+            crosses the word of a caller who leaves is not told: grpcio does not say so.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class GrpcioServer:
         limits: Limits | None = None,
         tls: Tls | None = None,
         hear: Callable[[str], None] | None = None,
+        unheard: Callable[[bytes], None] = lambda _answer: None,
     ) -> None:
         limits = limits or Limits()
         self._tls = tls
@@ -62,7 +65,7 @@ class GrpcioServer:
             ("grpc.so_reuseport", 0),  # A port in use must be an error, not a shared one.
         ]
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers(_handlers(methods, hear))
+        self._server.add_generic_rpc_handlers(_handlers(methods, hear, unheard))
 
     async def start(self, addresses: list[Address]) -> list[Address]:
         """Bind and begin."""
@@ -121,12 +124,12 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def _handlers(
-    methods: Methods, hear: Callable[[str], None] | None
+    methods: Methods, hear: Callable[[str], None] | None, unheard: Callable[[bytes], None]
 ) -> "list[grpc.GenericRpcHandler[bytes, bytes]]":
     handlers = []
     for path, method in methods.items():
         _, service, name = path.split("/")
-        behaviour = _behaviour(guarded(method))
+        behaviour = _behaviour(guarded(method), unheard)
         if hear is not None:
             behaviour = _heard(behaviour, hear)
         handler = grpc.unary_unary_rpc_method_handler(behaviour)
@@ -144,12 +147,16 @@ def _heard(behaviour: Behaviour, hear: Callable[[str], None]) -> Behaviour:
     return call
 
 
-def _behaviour(method: Method) -> Behaviour:
+def _behaviour(method: Method, unheard: Callable[[bytes], None]) -> Behaviour:
     async def call(message: bytes, context: "Context") -> bytes:
         try:
-            return await answer(method, message, context.time_remaining())
+            answered = await answer(method, message, context.time_remaining())
         except RpcError as error:
             await context.abort(CODES[error.code], error.message)
-        raise AssertionError("abort raises")
+            raise AssertionError("abort raises") from error
+        left_s = context.time_remaining()
+        if left_s is not None and left_s <= 0:
+            unheard(answered)
+        return answered
 
     return call

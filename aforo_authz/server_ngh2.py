@@ -30,6 +30,7 @@ class Ngh2Server:
         limits: What a client may cost.
         tls: For TCP addresses.
         refused: Told of everything that goes beyond a limit, by kind.
+        unheard: Told of each answer whose caller had left before it reached him.
         connection: Makes what speaks on each connection.
         take_over: Replace whoever listens on a UNIX socket of ours.
     """
@@ -41,6 +42,7 @@ class Ngh2Server:
         limits: Limits | None = None,
         tls: Tls | None = None,
         refused: Callable[[str], None] = lambda _kind: None,
+        unheard: Callable[[bytes], None] = lambda _answer: None,
         connection: Callable[[Owner], Http2Connection] = Http2Connection,
         take_over: bool = False,
     ) -> None:
@@ -50,6 +52,7 @@ class Ngh2Server:
         self.limits = limits or Limits()
         self.connections: set[Http2Connection] = set()
         self.refused = refused
+        self.unheard = unheard
         self.closed: Callable[[], None] = lambda: None  # Told of each connection's end.
         self.now_s = 0.0
         self.draining = False

@@ -36,6 +36,7 @@ from aforo_authz.spans_http2 import SpannedHttp2Connection
 from aforo_authz.tally import Tally
 from aforo_authz.tally_redis import TallyWriter
 from aforo_authz.tls import Tls
+from aforo_authz.unheard import taking_back
 
 if TYPE_CHECKING:
     from aforo_authz.spans import Spans  # Imports OpenTelemetry: only who wants spans has it.
@@ -139,7 +140,7 @@ def _assembled(settings: Settings, otlp: Otlp | None) -> _Parts:
         writer=TallyWriter(tally, nodes, observe=counts.observe_redis),
         decision_log=decision_log,
         healthy=healthy,
-        server=_server(settings, methods, counts, spans),
+        server=_server(settings, methods, counts, spans, taking_back(tally)),
         spans=spans,
     )
 
@@ -196,14 +197,20 @@ def _spans(otlp: Otlp | None) -> "Spans | None":
     return Spans(otlp)
 
 
-def _server(settings: Settings, methods: Methods, counts: Metrics, spans: "Spans | None") -> Server:
+def _server(
+    settings: Settings,
+    methods: Methods,
+    counts: Metrics,
+    spans: "Spans | None",
+    unheard: Callable[[bytes], None],
+) -> Server:
     tls = Tls(settings.tls_files) if settings.tls_files is not None else None
     if settings.transport == "grpcio":
         # Only who asks for it pays for its 20 MB of memory.
         from aforo_authz.server_grpcio import GrpcioServer  # noqa: PLC0415
 
         hear = spans.hear if spans is not None else None
-        return GrpcioServer(methods, limits=settings.limits, tls=tls, hear=hear)
+        return GrpcioServer(methods, limits=settings.limits, tls=tls, hear=hear, unheard=unheard)
     connection: Callable[[Owner], Http2Connection] = Http2Connection
     if spans is not None:
         connection = functools.partial(SpannedHttp2Connection, hear=spans.hear)
@@ -212,6 +219,7 @@ def _server(settings: Settings, methods: Methods, counts: Metrics, spans: "Spans
         limits=settings.limits,
         tls=tls,
         refused=counts.count_refused,
+        unheard=unheard,
         connection=connection,
         take_over=settings.take_over,
     )

@@ -8,9 +8,10 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnparsableError
 
@@ -22,6 +23,19 @@ from aforo_authz.server import Address, AddressError, UnixAddress, parse_address
 from aforo_authz.tls import TlsFiles
 
 PREFIX = "AFORO_AUTHZ_"
+
+# What numbers, choices, and yes or no may be, by pydantic's kinds of errors. None of them is about
+# a setting that may hold a secret, so what was given can be told.
+EXPECTED: Final = {
+    "bool_parsing": "true or false",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+}
 
 
 class SettingsError(Exception):
@@ -264,17 +278,24 @@ def load(names: Iterable[str], **chosen: str | int) -> Settings:
     except UnparsableError as error:
         raise SettingsError(f"{PREFIX}DENIALS: not JSON: {error.__cause__}") from error
     except ValidationError as error:
-        lines = [_told(item["loc"], item["msg"]) for item in error.errors()]
+        lines = [_told(item["loc"], _wrong(item)) for item in error.errors()]
         raise SettingsError("\n".join(lines)) from error
 
 
 def describe(settings: Settings) -> str:
-    """Return the settings in force, a line each, without passwords."""
+    """Return the settings in force, one a line with what it is for, without passwords."""
     values = settings.model_dump(mode="json") | {"redis_url": masked(settings.redis_url)}
     return "\n".join(
-        f"{PREFIX}{name.upper()}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-    ).replace("=null\n", "=\n")
+        f"{PREFIX}{name.upper()}={_shown(values[name])}"
+        f"  # {' '.join((field.description or '').split())}"
+        for name, field in Settings.model_fields.items()
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def masked(url: str) -> str:
@@ -285,9 +306,15 @@ def masked(url: str) -> str:
 
 def _told(where: tuple[int | str, ...], message: str) -> str:
     """Return a line about an unusable value; one about several begins with their names."""
-    message = message.removeprefix("Value error, ")
     name = ".".join(str(part) for part in where).upper()
     return f"{PREFIX}{name}: {message}" if name else f"{PREFIX}{message}"
+
+
+def _wrong(detail: ErrorDetails) -> str:
+    """Return what is wrong with a value, and what it should be."""
+    if expected := EXPECTED.get(detail["type"]):
+        return f"{detail['input']!r}: expected {expected.format(**detail.get('ctx', {}))}"
+    return detail["msg"].removeprefix("Value error, ")
 
 
 def _unknown(name: str, known: set[str]) -> str:

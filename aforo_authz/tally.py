@@ -13,6 +13,7 @@ from aforo_authz.domain.access import Decision, Outcome
 from aforo_authz.metrics import Reading
 
 HOUR_S = 3600
+UNHEARD = "Decisions counted no more: their callers had left before they heard of them."
 NOBODY = "?"  # Whose credential is unknown: no tenant can be called so.
 
 _Kind = tuple[str, tuple[str, ...], Outcome]  # tenant, features, outcome
@@ -38,6 +39,7 @@ class Tally:
 
     def __init__(self, *, kept_max: int = 20_000, totals_max: int = 200_000) -> None:
         self.lost = 0  # Decisions that found no place, because Redis was away for long.
+        self.taken_back = 0  # Decisions whose callers had left before they heard of them.
         self.totals_written = 0
         self._kept_max = kept_max
         self._totals_max = totals_max
@@ -68,6 +70,23 @@ class Tally:
             self._fresh[kind] = 1
         else:
             self.lost += 1
+
+    def take_back(
+        self, *, tenant_id: str, features: tuple[str, ...], outcome: Outcome, hour_s: int
+    ) -> None:
+        """Count one decision less: nobody heard of it, so nothing will be logged under it."""
+        kind = (tenant_id, features, outcome)
+        key = (hour_s, kind)
+        fresh = self._fresh.get(kind, 0) if hour_s == self._hour_s else 0
+        total = self._totals.get(key, 0)
+        if fresh + total <= 0:
+            return  # It found no place, or its hour is over and written.
+        self.taken_back += 1
+        if fresh:
+            self._fresh[kind] = fresh - 1
+        else:
+            self._totals[key] = total - 1
+            self._unwritten.add(key)
 
     def gather(self) -> None:
         """Add what was counted since the last look to the totals."""
@@ -101,6 +120,7 @@ class Tally:
         return [
             ("tally_totals_written", "Totals written to Redis.", lambda: self.totals_written),
             ("tally_decisions_lost", "Decisions in no total.", lambda: self.lost),
+            ("tally_decisions_unheard", UNHEARD, lambda: self.taken_back),
         ]
 
     def gauges(self) -> list[Reading]:

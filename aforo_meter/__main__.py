@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from aforo_meter import commands_ingest, commands_ledger, commands_tools, process, settings
+from aforo_meter.command_arguments import LEDGER_URL_HELP
 from aforo_meter.listen import ListenError
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.settings_deliver import DeliverSettings
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands_ingest.register(commands, _run)
 
     migrate = commands.add_parser("migrate", help="create or upgrade the ledger")
-    migrate.add_argument("--ledger-url", required=True, help="sqlite:////absolute/path/ledger.db")
+    migrate.add_argument("--ledger-url", required=True, help=LEDGER_URL_HELP)
     migrate.add_argument("--dry-run", action="store_true", help="print what would be done")
     migrate.set_defaults(run=_migrate)
 

@@ -94,6 +94,7 @@ class Rater:
         *,
         first_offset: int,
         next_offset: int,
+        stands_at: int = 0,
     ) -> Batch:
         """Rate what was read.
 
@@ -109,6 +110,7 @@ class Rater:
             partition=partition,
             first_offset=first_offset,
             next_offset=next_offset,
+            stands_at=stands_at,
             rated=[await self._rate(usage) for usage in usages],
             watches=self.watches({tenant_id for tenant_id, _ in named}),
             currency=self.currency,

@@ -12,7 +12,7 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 
-LEDGER_URL_HELP: Final = "sqlite:////absolute/path/ledger.db"
+LEDGER_URL_HELP: Final = "sqlite:////absolute/path/ledger.db or postgresql://user@host/database"
 BOOTSTRAP_HELP: Final = "Kafka brokers to begin with: host:port, separated by commas"
 USAGE_TOPIC: Final = "aforo.usage.v1"
 DEAD_LETTER_TOPIC: Final = "aforo.usage.dlq.v1"

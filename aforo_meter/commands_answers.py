@@ -60,8 +60,10 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     explain = _command(commands, "explain", "why a tenant has its level", EXPLAIN)
     explain.add_argument("tenant", metavar="TENANT")
     when = explain.add_mutually_exclusive_group()
-    when.add_argument("--at", type=time_micros, help="of the period that this time is in, UTC")
-    when.add_argument("--period", type=period, dest="at", help=PERIOD_HELP)
+    when.add_argument(
+        "--at", metavar="TIME", type=time_micros, help="of the period that this time is in, UTC"
+    )
+    when.add_argument("--period", metavar="PERIOD", type=period, dest="at", help=PERIOD_HELP)
     explain.add_argument("--json", action="store_true", help="for programs")
 
     statement = _command(commands, "statement", "what a period bills: a preview", STATEMENT)

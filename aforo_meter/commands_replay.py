@@ -33,10 +33,10 @@ examples:
       --live-ledger-url sqlite:////var/lib/aforo/ledger.db
 
 Reads the usage that occurred in that time from Kafka, rates it by the contracts and prices that
-hold now, and writes it to a ledger of its own, which must be a new file. With --live-ledger-url the
-two are compared: hours that lie wholly in the time, as far as the live ledger had read when the
-replay began. It sends no alert, publishes no margin, and writes nothing to Kafka, Redis or the live
-ledger.
+hold now, and writes it to a ledger of its own, which must be a new file or an empty database. With
+--live-ledger-url the two are compared: hours that lie wholly in the time, as far as the live ledger
+had read when the replay began. It sends no alert, publishes no margin, and writes nothing to Kafka,
+Redis or the live ledger.
 
 Exit codes: 0 equal (or nothing to compare with); 1 differences, or it could not be done;
 2 wrong usage.
@@ -60,7 +60,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         "--to", dest="until", type=time_micros, required=True, help="UTC, exclusive"
     )
     parser.add_argument(
-        "--ledger-url", type=ledger_url, required=True, help=f"a new file: {LEDGER_URL_HELP}"
+        "--ledger-url", type=ledger_url, required=True, help=f"a new ledger: {LEDGER_URL_HELP}"
     )
     parser.add_argument("--live-ledger-url", type=ledger_url, help="what to compare with")
     parser.add_argument("--json", action="store_true", help="for programs; all differences")

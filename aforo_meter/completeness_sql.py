@@ -1,11 +1,11 @@
 """What was decided and logged, in SQL. What was logged is written with the charges."""
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from aforo_meter.alerts import Alert
 from aforo_meter.completeness import Decided, ScoreQuery
+from aforo_meter.database import Sql
 from aforo_meter.domain.completeness import (
     FILLED,
     PASSED,
@@ -58,9 +58,9 @@ SUMS = (
 # What came over HTTP, or from files, names no features: its charges can't be told from those of
 # calls that need none. By their ids: those of ingest and import begin so, those of gateways don't.
 REPORTED = (
+    # Not a range: databases sort texts in different orders.
     "SELECT 1 FROM seen_event WHERE tenant_id = ?"
-    " AND (event_id >= 'ik:' AND event_id < 'ik;' OR event_id >= 'ce:' AND event_id < 'ce;'"
-    " OR event_id >= 'im:' AND event_id < 'im;') LIMIT 1"
+    " AND substr(event_id, 1, 3) IN ('ik:', 'ce:', 'im:') LIMIT 1"
 )
 LEAVE = (
     "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
@@ -113,7 +113,7 @@ class SqlCompleteness:
     async def basis(self, tenant_id: str, feature: str, hours: PeriodMicros) -> Basis:
         values = (tenant_id, feature, hours.start_micros, hours.end_micros)
 
-        def work(sql: sqlite3.Connection) -> Basis:
+        def work(sql: Sql) -> Basis:
             if not feature and sql.execute(REPORTED, (tenant_id,)).fetchone() is not None:
                 return Basis()
             (calls,) = sql.execute(CALLS_LET_PASS, values).fetchone()

@@ -45,7 +45,7 @@ from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.transitions import log_transitions
 from aforo_meter.upkeep import Upkeep
-from aforo_meter.waits import Waits
+from aforo_meter.waits import Waits, entered
 
 RETRY_S: Final = 0.2
 HEARTBEAT_S: Final = 1.0
@@ -82,7 +82,9 @@ async def run(settings: ConsumeSettings) -> int:
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
-        ledger = await stack.enter_async_context(SqlLedger(settings.ledger_url))
+        ledger = await entered(stack, lambda: SqlLedger(settings.ledger_url), stop)
+        if ledger is None:
+            return 0
         consumption = Consumption(settings, redis, ledger)
         await stack.enter_async_context(
             process.health_server(
@@ -319,6 +321,7 @@ class Consumption:
                     first_offset=records[0].offset,
                     # Offsets may have gaps: records are never counted.
                     next_offset=records[-1].offset + 1,
+                    stands_at=owned.next_offset,
                 )
                 await self._apply(owned, batch, readable, records)
             except PriceConflictError as error:

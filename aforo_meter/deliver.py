@@ -10,9 +10,10 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from aforo_meter import process
+from aforo_meter.database import without_password
 from aforo_meter.domain.retries import RetryPolicy, wait_ms
 from aforo_meter.outbox import Message, Outbox, OutboxUnavailableError
-from aforo_meter.outbox_sql import SqliteOutbox
+from aforo_meter.outbox_sql import SqlOutbox
 from aforo_meter.sending import Receiver, Sender, SendError
 from aforo_meter.settings import variable
 from aforo_meter.settings_deliver import DeliverSettings
@@ -48,7 +49,7 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
         timeout_s=settings.timeout_ms / 1000,
         allow_private_addresses=settings.allow_private_addresses,
     )
-    async with SqliteOutbox(settings.ledger_url) as outbox, Sender(receiver) as sender:
+    async with SqlOutbox(settings.ledger_url) as outbox, Sender(receiver) as sender:
         courier = Courier(
             outbox,
             sender,
@@ -67,7 +68,7 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
             setting=variable(DeliverSettings, "metrics_listen"),
             ready=lambda: courier.outbox_answers,
         ):
-            log.info("delivering", ledger=settings.ledger_url)
+            log.info("delivering", ledger=without_password(settings.ledger_url))
             await courier.deliver_until(stop, poll_s=settings.poll_ms / 1000)
     log.info("stopped")
     return 0

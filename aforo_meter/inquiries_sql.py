@@ -1,10 +1,10 @@
 """What people ask the ledger about a tenant's period, in SQL."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.calls import Certainty
 from aforo_meter.domain.inquiry import CostLine, Intervention, KeptPrice, PeriodState, Record
 from aforo_meter.domain.margin import Level
@@ -71,7 +71,7 @@ class SqlInquiries:
         return await self._ledger.read(lambda sql: [row[0] for row in sql.execute(TENANTS)])
 
 
-def _record(sql: sqlite3.Connection, choice: Choice) -> Record | None:
+def _record(sql: Sql, choice: Choice) -> Record | None:
     states = _states(sql, choice)
     wanted = [state for state in states if choice.subscription_id in (None, state.subscription_id)]
     if not wanted:
@@ -97,7 +97,7 @@ def _record(sql: sqlite3.Connection, choice: Choice) -> Record | None:
     )
 
 
-def _states(sql: sqlite3.Connection, choice: Choice) -> list[PeriodState]:
+def _states(sql: Sql, choice: Choice) -> list[PeriodState]:
     at_micros = choice.at_micros
     if at_micros is None:
         rows = sql.execute(IN_FORCE, (choice.tenant_id,)).fetchall()
@@ -130,9 +130,7 @@ def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns 
     )
 
 
-def _costs(
-    sql: sqlite3.Connection, state: PeriodState
-) -> tuple[tuple[CostLine, ...], dict[int, int]]:
+def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int, int]]:
     """Add up the rows of a period, by kind and price, and by hour."""
     key = (state.tenant_id, state.subscription_id, state.period.start_micros)
     quantities: Counter[_Kind] = Counter()

@@ -98,6 +98,10 @@ class Batch:
     partition: Partition
     first_offset: int
     next_offset: int
+    # Where the caller takes the partition to stand. A ledger that stands before that has lost what
+    # was written to it: it was brought back from a backup, or a server without the last commits
+    # took over.
+    stands_at: int = 0
     rated: Sequence[Rated]  # Fewer than records: some may have been dead letters.
     watches: Mapping[str, Watch]  # By tenant id; who has no contract has none.
     currency: str  # Of the prices.
@@ -176,7 +180,8 @@ class Ledger(Protocol):
         """Write what a batch adds, move the position, assess the tenants that are watched.
 
         Raises:
-            PartitionLostError: The stored position is already past the batch's first record.
+            PartitionLostError: The stored position is already past the batch's first record, or
+                before where the caller takes it to be.
             PriceConflictError: A price is known with other figures.
             TooLargeError: A sum would not fit.
         """

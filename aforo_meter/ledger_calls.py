@@ -1,8 +1,8 @@
 """Calls of which more than one event tells, within one transaction of the ledger."""
 
-import sqlite3
 from typing import Final, NamedTuple
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.calls import NEW, Call, Certainty, Change, Part, Told, tell
 from aforo_meter.domain.rating import UNPRICED, ChargeKey, Rated
 
@@ -56,7 +56,7 @@ class Repeated(NamedTuple):
 class CallsWriting:
     """Reads each call once, and writes what became of it at the end of the transaction."""
 
-    def __init__(self, sql: sqlite3.Connection, *, keep_until_micros: int) -> None:
+    def __init__(self, sql: Sql, *, keep_until_micros: int) -> None:
         self._sql = sql
         self._keep_until_micros = keep_until_micros
         self._calls: dict[tuple[str, str], tuple[Call, bool]] = {}
@@ -101,7 +101,7 @@ class CallsWriting:
         return Call(ended=bool(row[0]), parts=parts), bool(row[1])
 
 
-def move_parts(sql: sqlite3.Connection, row: ChargeKey, *, price_id: str) -> None:
+def move_parts(sql: Sql, row: ChargeKey, *, price_id: str) -> None:
     """Let the parts in an unpriced row follow it to its price, or they'd be taken off elsewhere."""
     assert row.price_id == UNPRICED
     key = tuple(value for name, value in row._asdict().items() if name != "price_id")

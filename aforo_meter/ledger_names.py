@@ -4,11 +4,11 @@ Which ones have rows of their own follows from the ledger's rows, so that no res
 into batches changes it.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.rating import (
     MODELS_MAX,
     OTHER_MODEL,
@@ -27,20 +27,20 @@ TOOLS = (
 )
 # Which models an hour has, by the primary key alone: from one meter of the tenant to the next.
 MODELS = (
-    "WITH RECURSIVE known (meter) AS (SELECT MIN(meter) FROM charge WHERE tenant_id = ?1"
-    " UNION ALL SELECT (SELECT MIN(meter) FROM charge WHERE tenant_id = ?1"
+    "WITH RECURSIVE known (meter) AS (SELECT MIN(meter) FROM charge WHERE tenant_id = ?"
+    " UNION ALL SELECT (SELECT MIN(meter) FROM charge WHERE tenant_id = ?"
     " AND meter > known.meter) FROM known WHERE known.meter IS NOT NULL)"
     " SELECT DISTINCT c.provider, c.model FROM known CROSS JOIN charge AS c"
-    " WHERE c.tenant_id = ?1 AND c.meter = known.meter AND c.hour_start_micros = ?2"
+    " WHERE c.tenant_id = ? AND c.meter = known.meter AND c.hour_start_micros = ?"
 )
 
 
-def bounded(sql: sqlite3.Connection, new: Sequence[Rated]) -> Sequence[Rated]:
+def bounded(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
     """Count what names one tool or model too many in its hour under one name for all of them."""
     return _with_bounded_models(sql, _with_bounded_tools(sql, new))
 
 
-def _with_bounded_tools(sql: sqlite3.Connection, new: Sequence[Rated]) -> Sequence[Rated]:
+def _with_bounded_tools(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
     known: dict[tuple[str, int], set[str]] = {}
     kept = []
     for one in new:
@@ -60,7 +60,7 @@ def _with_bounded_tools(sql: sqlite3.Connection, new: Sequence[Rated]) -> Sequen
     return kept
 
 
-def _with_bounded_models(sql: sqlite3.Connection, new: Sequence[Rated]) -> Sequence[Rated]:
+def _with_bounded_models(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
     # What has a price keeps it: no number of names makes usage cheaper.
     models: dict[tuple[str, int], _Models] = {}
     kept = []
@@ -86,7 +86,7 @@ def _with_bounded_models(sql: sqlite3.Connection, new: Sequence[Rated]) -> Seque
 class _Models:
     """The models that a tenant has in one hour: read when one may be new, and not before."""
 
-    def __init__(self, sql: sqlite3.Connection, tenant_id: str, hour_start_micros: int) -> None:
+    def __init__(self, sql: Sql, tenant_id: str, hour_start_micros: int) -> None:
         self._sql = sql
         self._hour = (tenant_id, hour_start_micros)
         self._known: set[tuple[str, str]] = set()
@@ -103,7 +103,7 @@ class _Models:
             if self._sql.execute(ROW, key).fetchone() is not None:
                 self._know(pair)  # Most usage adds to a row that is there.
                 return pair
-            for row in self._sql.execute(MODELS, self._hour):
+            for row in self._sql.execute(MODELS, (*[self._hour[0]] * 3, self._hour[1])):
                 self._know(row)
             self._is_read = True
         if pair in self._known:

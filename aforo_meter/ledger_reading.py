@@ -1,8 +1,8 @@
 """The questions that publishing asks of the ledger's tables."""
 
-import sqlite3
 from collections.abc import Sequence
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.quotas import COGS
@@ -35,9 +35,7 @@ SPENT = (
 )
 
 
-def read_standing(
-    sql: sqlite3.Connection, tenant_id: str, queries: Sequence[UsageQuery]
-) -> Standing | None:
+def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> Standing | None:
     row = sql.execute(IN_FORCE, (tenant_id,)).fetchone()
     if row is None:
         return None
@@ -69,9 +67,7 @@ def read_standing(
     )
 
 
-def _used_units(
-    sql: sqlite3.Connection, tenant_id: str, subscription_id: str, query: UsageQuery
-) -> int:
+def _used_units(sql: Sql, tenant_id: str, subscription_id: str, query: UsageQuery) -> int:
     where = IN_PERIOD if query.billing else IN_WINDOW
     window: tuple[object, ...] = (query.window.start_micros, query.window.end_micros)
     if query.billing:

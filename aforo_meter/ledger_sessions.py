@@ -1,10 +1,10 @@
 """Sessions within one transaction of the ledger: read, brought up to date, written."""
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.rating import Rated
 from aforo_meter.domain.sessions import EndedBy, Session, seen
 
@@ -24,7 +24,7 @@ SET = (
 )
 
 
-def write_sightings(sql: sqlite3.Connection, rated: Iterable[Rated]) -> None:
+def write_sightings(sql: Sql, rated: Iterable[Rated]) -> None:
     """Bring sessions up to date with events that the ledger has not seen before."""
     sessions: dict[tuple[str, str], Session] = {}
     for one in rated:
@@ -38,12 +38,12 @@ def write_sightings(sql: sqlite3.Connection, rated: Iterable[Rated]) -> None:
         write_session(sql, session)
 
 
-def read_session(sql: sqlite3.Connection, tenant_id: str, session_id: str) -> Session | None:
+def read_session(sql: Sql, tenant_id: str, session_id: str) -> Session | None:
     row = sql.execute(GET, (tenant_id, session_id)).fetchone()
     return None if row is None else session_of(row)
 
 
-def write_session(sql: sqlite3.Connection, session: Session) -> None:
+def write_session(sql: Sql, session: Session) -> None:
     sql.execute(SET, astuple(session))
 
 

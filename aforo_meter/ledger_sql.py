@@ -1,19 +1,21 @@
-"""The ledger in SQL. SQLite here; the statements are the portable ones."""
+"""The ledger in SQL, on SQLite and on PostgreSQL (database.py): the statements are the same."""
 
-import asyncio
-import functools
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from aforo_meter.database import (
+    BUSY_TIMEOUT_MS,
+    DatabaseThread,
+    Sql,
+    database_of,
+    migrate_advice,
+    schema_version,
+)
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import ChargeKey
 from aforo_meter.ledger import (
     Batch,
     LedgerError,
-    LedgerUnavailableError,
     Partition,
     PartitionLostError,
     Place,
@@ -27,7 +29,6 @@ from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
 SCHEMA_VERSION: Final = "0003"  # The last of aforo_meter/migrations/versions.
-BUSY_TIMEOUT_MS: Final = 5000
 
 T = TypeVar("T")
 
@@ -40,7 +41,11 @@ SET_POSITION = (
 MOVE_POSITION = (
     "INSERT INTO position (topic, partition, next_offset) VALUES (?, ?, ?)"
     " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset"
-    " WHERE position.next_offset <= ?"
+    " WHERE position.next_offset <= ? AND position.next_offset >= ?"
+)
+HOLD_POSITION = (
+    "UPDATE position SET next_offset = next_offset"
+    " WHERE topic = ? AND partition = ? AND next_offset = ?"
 )
 UNPRICED_ROWS = f"SELECT {columns(ChargeKey)} FROM charge WHERE price_id = '' AND tenant_id = ?"  # noqa: S608
 TENANTS = (
@@ -70,12 +75,17 @@ class SqlLedger:
     """
 
     def __init__(self, ledger_url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
-        self._url = ledger_url
-        self._busy_timeout_s = busy_timeout_ms / 1000
-        self._path = Path(ledger_url.removeprefix("sqlite:///"))
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-write")
-        self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-read")
+        """Remember the wiring.
+
+        Raises:
+            LedgerError: The URL can't be read.
+        """
         self._prices = KnownPrices()
+        self._database = database_of(ledger_url, busy_timeout_ms=busy_timeout_ms)
+        # What was known of prices may be wrong after a while away: it may be another server, with
+        # an older state.
+        self._writer = DatabaseThread(self._database, "ledger-write", opened=self._prices.clear)
+        self._reader = DatabaseThread(self._database, "ledger-read")
 
     async def __aenter__(self) -> Self:
         """Open the ledger.
@@ -85,49 +95,26 @@ class SqlLedger:
             LedgerUnavailableError: It does not answer.
         """
         try:
-            await self._open()
+            await self._require_schema()
         except BaseException:
             await self.__aexit__()
             raise
         return self
 
-    async def _open(self) -> None:
-        if not self._path.is_file():
-            raise LedgerError(f"there is no ledger at {self._path}; {self._advice}")
-        self._writer = await _in(self._write_thread, self._connect)
-        self._reader = await _in(self._read_thread, self._connect)
-        version = await self.read(_schema_version)
+    async def _require_schema(self) -> None:
+        place, advice = self._database.name, migrate_advice(self._database)
+        if self._database.is_missing:
+            raise LedgerError(f"there is no ledger at {place}; {advice}")
+        version = await self.read(lambda sql: schema_version(self._database, sql))
         if version != SCHEMA_VERSION:
             raise LedgerError(
-                f"the ledger at {self._path} has schema {version or '(none)'}, and this version"
-                f" needs {SCHEMA_VERSION}; {self._advice}"
+                f"the ledger at {place} has schema {version or '(none)'}, and this version"
+                f" needs {SCHEMA_VERSION}; {advice}"
             )
 
     async def __aexit__(self, *_: object) -> None:
-        for thread, name in ((self._write_thread, "_writer"), (self._read_thread, "_reader")):
-            connection: sqlite3.Connection | None = getattr(self, name, None)
-            if connection is not None:
-                await _in(thread, connection.close)
-            thread.shutdown()
-
-    @property
-    def _advice(self) -> str:
-        return f"run: aforo-meter migrate --ledger-url {self._url}"
-
-    def _connect(self) -> sqlite3.Connection:
-        # Never created here: an empty ledger would start at the first record again.
-        connection = sqlite3.connect(
-            f"{self._path.as_uri()}?mode=rw",
-            uri=True,
-            timeout=self._busy_timeout_s,
-            isolation_level=None,  # Transactions are begun and ended in `_transact`.
-            check_same_thread=False,  # Closed from the loop's thread if opening failed.
-        )
-        connection.execute("PRAGMA foreign_keys = ON")
-        # In WAL mode a power cut may take the last commits with it, whole ones: charges and
-        # position together, so Kafka delivers them again.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        return connection
+        await self._writer.close()
+        await self._reader.close()
 
     async def next_offset(self, partition: Partition) -> int | None:
         row = await self.read(lambda sql: sql.execute(POSITION, partition).fetchone())
@@ -137,15 +124,8 @@ class SqlLedger:
         await self.write(lambda sql: sql.execute(SET_POSITION, (*partition, next_offset)))
 
     async def apply(self, batch: Batch) -> Written:
-        def work(sql: sqlite3.Connection) -> Writing:
-            moved = sql.execute(
-                MOVE_POSITION, (*batch.partition, batch.next_offset, batch.first_offset)
-            )
-            if moved.rowcount != 1:
-                raise PartitionLostError(
-                    f"{batch.partition.topic}/{batch.partition.number} is past offset"
-                    f" {batch.first_offset}: another consumer has it"
-                )
+        def work(sql: Sql) -> Writing:
+            _move_position(sql, batch)
             writing = Writing(sql, self._prices, batch.currency, now_micros=batch.now_micros)
             writing.post(batch.rated, batch.retention)
             writing.assess(batch.watches)
@@ -156,7 +136,7 @@ class SqlLedger:
     async def reassess(
         self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
-        def work(sql: sqlite3.Connection) -> Writing:
+        def work(sql: Sql) -> Writing:
             _require_place(sql, place)
             writing = Writing(sql, self._prices, "", now_micros=now_micros)
             writing.assess(watches)
@@ -167,7 +147,7 @@ class SqlLedger:
     async def reprice(
         self, place: Place, reprice: Reprice, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
-        def work(sql: sqlite3.Connection) -> Writing:
+        def work(sql: Sql) -> Writing:
             _require_place(sql, place)
             writing = Writing(sql, self._prices, reprice.currency, now_micros=now_micros)
             writing.reprice(reprice.moves)
@@ -191,7 +171,7 @@ class SqlLedger:
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]
     ) -> Mapping[str, Standing]:
-        def work(sql: sqlite3.Connection) -> dict[str, Standing]:
+        def work(sql: Sql) -> dict[str, Standing]:
             found = ((name, read_standing(sql, name, asked)) for name, asked in queries.items())
             return {name: standing for name, standing in found if standing is not None}
 
@@ -207,68 +187,47 @@ class SqlLedger:
     async def prune(self, *, now_micros: int, rows_max: int) -> int:
         values = (now_micros, rows_max)
 
-        def work(sql: sqlite3.Connection) -> int:
+        def work(sql: Sql) -> int:
             sql.execute(PRUNE_PARTS, values)
             calls = sql.execute(PRUNE_CALLS, values).rowcount
             return max(calls, sql.execute(PRUNE_SEEN, values).rowcount)
 
         return await self.write(work)
 
-    async def _written(self, work: Callable[[sqlite3.Connection], Writing]) -> Written:
+    async def _written(self, work: Callable[[Sql], Writing]) -> Written:
         writing = await self.write(work)
         self._prices.update(writing.new_prices)  # They are committed now.
         return writing.written()
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Callable[[Sql], T]) -> T:
         """Do some work in a transaction that may write: for the ports beside this one."""
-        return await _in(self._write_thread, lambda: _transact(self._writer, "IMMEDIATE", work))
+        return await self._writer.begin(work, writes=True)
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[Sql], T]) -> T:
         """Do some work that sees all as of one instant, and holds up no commit."""
-        return await _in(self._read_thread, lambda: _transact(self._reader, "DEFERRED", work))
+        return await self._reader.begin(work, writes=False)
 
 
-def _transact(
-    connection: sqlite3.Connection, mode: str, work: Callable[[sqlite3.Connection], T]
-) -> T:
-    try:
-        connection.execute(f"BEGIN {mode}")
-        result = work(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return result
+def _move_position(sql: Sql, batch: Batch) -> None:
+    offsets = (batch.next_offset, batch.first_offset, batch.stands_at)
+    if sql.execute(MOVE_POSITION, (*batch.partition, *offsets)).rowcount != 1:
+        row: Any = sql.execute(POSITION, batch.partition).fetchone()
+        past = row is not None and row[0] > batch.first_offset
+        raise PartitionLostError(
+            f"{batch.partition.topic}/{batch.partition.number} is "
+            + (
+                f"past offset {batch.first_offset}: another consumer has it"
+                if past
+                else f"before offset {batch.stands_at}: the ledger has lost what was written to it"
+            )
+        )
 
 
-async def _in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    # If the caller is cancelled the thread goes on, and the next call waits its turn behind it.
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(thread, functools.partial(_translated, work))
-
-
-def _translated(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-        raise  # A mistake of ours.
-    except sqlite3.DatabaseError as error:
-        raise LedgerUnavailableError(f"{type(error).__name__}: {error}") from error
-
-
-def _require_place(sql: sqlite3.Connection, place: Place) -> None:
-    row: Any = sql.execute(POSITION, place.partition).fetchone()
-    if row is None or row[0] != place.next_offset:
+def _require_place(sql: Sql, place: Place) -> None:
+    # It is written as it is: so nobody else can move it before the end of the transaction.
+    if sql.execute(HOLD_POSITION, (*place.partition, place.next_offset)).rowcount != 1:
+        row: Any = sql.execute(POSITION, place.partition).fetchone()
         raise PartitionLostError(
             f"{place.partition.topic}/{place.partition.number} stands at"
             f" {None if row is None else row[0]}, not {place.next_offset}"
         )
-
-
-def _schema_version(sql: sqlite3.Connection) -> str | None:
-    exists = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
-    if sql.execute(exists).fetchone() is None:
-        return None
-    row = sql.execute("SELECT version_num FROM alembic_version").fetchone()
-    return None if row is None else str(row[0])

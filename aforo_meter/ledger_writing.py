@@ -1,11 +1,11 @@
 """What happens inside one transaction of the ledger, statement by statement."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import alert_of
+from aforo_meter.database import Sql
 from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
@@ -131,9 +131,7 @@ KnownPrices = dict[
 class Writing:
     """One transaction. The caller begins and ends it, and drops this object if it fails."""
 
-    def __init__(
-        self, sql: sqlite3.Connection, known: KnownPrices, currency: str, *, now_micros: int
-    ) -> None:
+    def __init__(self, sql: Sql, known: KnownPrices, currency: str, *, now_micros: int) -> None:
         self._sql = sql
         self._known = known
         self._currency = currency

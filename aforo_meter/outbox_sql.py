@@ -1,19 +1,16 @@
 """The outbox in SQL, beside the ledger. Its table is made by the meter's migrations."""
 
-import asyncio
-import sqlite3
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, Self, TypeVar
 
+from aforo_meter.database import Cursor, DatabaseThread, Values, database_of, migrate_advice
+from aforo_meter.ledger import LedgerError, LedgerUnavailableError
 from aforo_meter.outbox import Backlog, Message, OutboxError, OutboxUnavailableError
 
-BUSY_TIMEOUT_S: Final = 5.0
+BUSY_TIMEOUT_MS: Final = 5000
+
 T = TypeVar("T")
 
-HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'outbox'"
 DUE = (
     "SELECT outbox_id, message_id, tenant_id, kind, payload, attempts FROM outbox AS mine"
     " WHERE delivered_at_micros IS NULL AND gave_up_at_micros IS NULL"
@@ -47,13 +44,20 @@ BACKLOG = (
 )
 
 
-class SqliteOutbox:
+class SqlOutbox:
     """Works on one thread of its own: a locked database must not hold up the loop."""
 
     def __init__(self, ledger_url: str) -> None:
-        self._path = Path(ledger_url.removeprefix("sqlite:///"))
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="outbox")
-        self._connection: sqlite3.Connection | None = None
+        """Remember the wiring.
+
+        Raises:
+            OutboxError: The URL can't be read.
+        """
+        try:
+            self._database = database_of(ledger_url, busy_timeout_ms=BUSY_TIMEOUT_MS)
+        except LedgerError as error:
+            raise OutboxError(str(error)) from None
+        self._thread = DatabaseThread(self._database, "outbox")
 
     async def __aenter__(self) -> Self:
         """Open the database.
@@ -62,33 +66,37 @@ class SqliteOutbox:
             OutboxError: There is no ledger, or none with an outbox.
             OutboxUnavailableError: It does not answer.
         """
-        advice = f"run: aforo-meter migrate --ledger-url sqlite:///{self._path}"
-        if not self._path.is_file():
-            raise OutboxError(f"there is no ledger at {self._path}; {advice}")
-        self._connection = await self._in_thread(self._connect)
-        if not await self._execute(HAS_TABLE, {}, lambda cursor: cursor.fetchone()):
+        try:
+            await self._require_table()
+        except BaseException:
             await self.__aexit__()
-            raise OutboxError(f"{self._path} holds no outbox; {advice}")
+            raise
         return self
 
+    async def _require_table(self) -> None:
+        place, advice = self._database.name, migrate_advice(self._database)
+        if self._database.is_missing:
+            raise OutboxError(f"there is no ledger at {place}; {advice}")
+        has_table = self._database.has_table
+        if await self._execute(has_table, ("outbox",), lambda found: found.fetchone()) is None:
+            raise OutboxError(f"{place} holds no outbox; {advice}")
+
     async def __aexit__(self, *_: object) -> None:
-        if self._connection is not None:
-            await self._in_thread(self._connection.close)
-        self._thread.shutdown()
+        await self._thread.close()
 
     async def due(self, *, now_micros: int, count_max: int) -> Sequence[Message]:
         values = {"now_micros": now_micros, "count_max": count_max}
-        rows = await self._execute(DUE, values, lambda cursor: cursor.fetchall())
+        rows = await self._execute(DUE, values, lambda found: found.fetchall())
         return [
             Message(
-                outbox_id=row["outbox_id"],
-                message_id=row["message_id"],
-                tenant_id=row["tenant_id"],
-                kind=row["kind"],
-                payload=row["payload"].encode(),
-                attempts=row["attempts"],
+                outbox_id=outbox_id,
+                message_id=message_id,
+                tenant_id=tenant_id,
+                kind=kind,
+                payload=payload.encode(),
+                attempts=attempts,
             )
-            for row in rows
+            for outbox_id, message_id, tenant_id, kind, payload, attempts in rows
         ]
 
     async def claim(self, message: Message, *, until_micros: int) -> bool:
@@ -105,36 +113,21 @@ class SqliteOutbox:
         await self._update(GIVE_UP, message, {"now_micros": now_micros, "error": error})
 
     async def backlog(self) -> Backlog:
-        row = await self._execute(BACKLOG, {}, lambda cursor: cursor.fetchone())
-        return Backlog(messages=row["messages"], oldest_at_micros=row["oldest_at_micros"])
+        messages, oldest_at_micros = await self._execute(
+            BACKLOG, {}, lambda found: found.fetchone()
+        )
+        return Backlog(messages=messages, oldest_at_micros=oldest_at_micros)
 
     async def _update(self, statement: str, message: Message, values: Mapping[str, object]) -> int:
         given = {"outbox_id": message.outbox_id, **values}
-        return await self._execute(statement, given, lambda cursor: cursor.rowcount)
+        return await self._execute(statement, given, lambda found: found.rowcount)
 
-    async def _execute(
-        self, statement: str, values: Mapping[str, object], take: Callable[[sqlite3.Cursor], T]
-    ) -> T:
+    async def _execute(self, statement: str, values: Values, take: Callable[[Cursor], T]) -> T:
         """Run one statement, which is a transaction of its own."""
-        connection = self._connection
-        assert connection is not None, "used outside `async with`"
-        return await self._in_thread(lambda: take(connection.execute(statement, values)))
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            # Read-write but never created: an empty database would look like an empty outbox.
-            f"file:{urllib.parse.quote(str(self._path))}?mode=rw",
-            uri=True,
-            timeout=BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.row_factory = sqlite3.Row
-        return connection
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, work)
-        except sqlite3.Error as error:
+            return await self._thread.begin(
+                lambda sql: take(sql.execute(statement, values)),
+                writes=statement.startswith("UPDATE"),
+            )
+        except LedgerUnavailableError as error:
             raise OutboxUnavailableError(str(error)) from error

@@ -46,6 +46,17 @@ SWITCHING_PROTOCOLS: Final = 101
 # An upstream that breaks off: what came before the answer began is an answer of Envoy's own.
 BROKEN_OFF: Final = "upstream_reset_after_response_started"
 NEVER_BEGAN: Final = "upstream_reset_before_response_started"
+# Envoy's limits of time, which end an answer that has begun. Before that Envoy answers itself.
+TIME_IS_UP: Final = frozenset(
+    {
+        "stream_idle_timeout",
+        "max_duration_timeout",
+        "response_timeout",
+        "upstream_per_try_idle_timeout",
+        "upstream_max_stream_duration_reached",
+    }
+)
+TIMEOUT_STATUSES: Final = frozenset({408, 504})
 HOUR_DIGITS_MAX: Final = 12
 WEIGHT_DIGITS_MAX: Final = 12
 
@@ -80,7 +91,7 @@ class Plan:
     decided: bool
     refused: bool  # At the gate: whatever was reported is nobody's usage.
     aborted: bool
-    broken_off: bool  # By the upstream, in the midst of its answer.
+    broken_off: bool  # In the midst of the answer: by the upstream, or by a limit of time.
     provider: str  # As the decision says; it goes before what a protocol tells.
     counts: tuple[tuple[str, str], ...]  # What is worth counting about each.
     # For the way that builds no objects. `quick` is False where it can't be taken.
@@ -103,25 +114,20 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
     # a gRPC call is refused with 200.
     refused = details in REFUSED_DETAILS or flags.unauthorized
     status = envoy_values.status(facts.status)
-    # A WebSocket ends by its client's leaving; that is no abort.
-    aborted = status != SWITCHING_PROTOCOLS and (
-        flags.aborted or details.startswith("downstream_remote_disconnect")
-    )
-    broken_off = status != SWITCHING_PROTOCOLS and (
-        details.startswith(BROKEN_OFF) or (flags.broken_off and not details.startswith(NEVER_BEGAN))
-    )
+    ending = _ending(status, details, flags)
     outcome = outcome_of(decision, refused_at_gate=refused)
     method = METHODS.get(facts.method, "")
     executed = execution_status(
         status=status,
         grpc_status=envoy_values.readable(facts.grpc_status).strip(),
         blocked=outcome is Outcome.BLOCK,
-        aborted=aborted,
+        aborted=ending.aborted,
+        timed_out=ending.timed_out,
     )
     provider = clip(envoy_values.text(facts.provider))
     shared = usage_pb2.UsageEvent(
         outcome=OUTCOMES[outcome],
-        aborted=aborted,
+        aborted=ending.aborted,
         dimensions=usage_pb2.Dimensions(
             provider=provider,
             route=clip(envoy_values.readable(facts.route), ROUTE_CHARACTERS_MAX),
@@ -156,9 +162,31 @@ def plan_of(facts: Facts, rules: Applied) -> Plan:
         counted,
         unmetered,
         refused=refused,
-        aborted=aborted,
-        broken_off=broken_off,
+        aborted=ending.aborted,
+        broken_off=ending.broken_off,
         provider=provider,
+    )
+
+
+class _Ending(NamedTuple):
+    """What ended an answer before its time, if anything did."""
+
+    aborted: bool = False
+    timed_out: bool = False
+    broken_off: bool = False
+
+
+def _ending(status: int, details: str, flags: envoy_values.Flags) -> _Ending:
+    if status == SWITCHING_PROTOCOLS:
+        return _Ending()  # A WebSocket ends by its client's leaving, or in silence.
+    timed_out = details in TIME_IS_UP and status not in TIMEOUT_STATUSES
+    by_upstream = details.startswith(BROKEN_OFF) or (
+        flags.broken_off and not details.startswith(NEVER_BEGAN)
+    )
+    return _Ending(
+        aborted=flags.aborted or details.startswith("downstream_remote_disconnect"),
+        timed_out=timed_out,
+        broken_off=timed_out or by_upstream,
     )
 
 

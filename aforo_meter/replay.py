@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -17,12 +16,13 @@ from aforo_meter.batches import AHEAD_MICROS_MAX, Rater, read
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
+from aforo_meter.database import database_of, without_password
 from aforo_meter.domain.ledger_diff import Comparison, compare, left_out, whole_hours
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.kafka_reading import Span, TopicReader, count_of, limited, open_topic
 from aforo_meter.ledger import Partition, PriceConflictError, TooLargeError
 from aforo_meter.ledger_sql import SqlLedger
-from aforo_meter.migrate import SQLITE, migrate
+from aforo_meter.migrate import migrate
 from aforo_meter.progress import Progress
 from aforo_meter.replay_rows import contents, is_in_use
 
@@ -75,7 +75,8 @@ async def run(wanted: Wanted) -> Replayed:
         scratch = await stack.enter_async_context(SqlLedger(wanted.scratch_url))
         if await is_in_use(scratch):
             raise CommandError(
-                f"{wanted.scratch_url} has been written to; name a new file, or remove that one"
+                f"{without_password(wanted.scratch_url)} has been written to; name a new ledger, or"
+                " remove that one"
             )
         reader = await stack.enter_async_context(open_topic(wanted.bootstrap, wanted.topic))
         redis = await stack.enter_async_context(_redis(wanted.redis_url))
@@ -178,25 +179,15 @@ def refuse_live(wanted: Wanted) -> None:
     Raises:
         CommandError: It is.
     """
-    scratch = _path(wanted.scratch_url)
+    scratch = database_of(wanted.scratch_url).identity
     named = {"--live-ledger-url": wanted.live_url or ""}
     named |= {name: os.environ.get(name, "") for name in LIVE_VARIABLES}
     for name, url in named.items():
-        if url and _same(scratch, _path(url)):
+        if url and database_of(url).identity == scratch:
             raise CommandError(
                 f"--ledger-url is the ledger of {name}: a replay would count twice there;"
-                " name a new file"
+                " name a new one"
             )
-
-
-def _path(url: str) -> Path:
-    return Path(url.removeprefix(SQLITE))
-
-
-def _same(one: Path, other: Path) -> bool:
-    if one.exists() and other.exists():
-        return one.samefile(other)
-    return one.resolve() == other.resolve()
 
 
 @contextlib.asynccontextmanager

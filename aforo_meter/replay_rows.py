@@ -1,10 +1,10 @@
 """What a ledger has of some hours, and where it stood then: read as of one instant."""
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.ledger_diff import NOTHING, DiffKey, Sum
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import amount_nanos
@@ -32,7 +32,7 @@ class Contents:
 async def contents(ledger: SqlLedger, hours: PeriodMicros, topic: str) -> Contents:
     """Return a ledger's rows of some hours, and its positions, that belong together."""
 
-    def work(sql: sqlite3.Connection) -> Contents:
+    def work(sql: Sql) -> Contents:
         rows: dict[DiffKey, Sum] = {}
         for *key, quantity_micros, price_nanos, per_units in sql.execute(
             ROWS, (hours.start_micros, hours.end_micros)

@@ -1,8 +1,8 @@
 """Sessions in SQL, beside the charges. What consume counts of them commits with the charges."""
 
-import sqlite3
 from collections.abc import Collection, Sequence
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.sessions import Session, killed
 from aforo_meter.ledger_sessions import COLUMNS, read_session, session_of, write_session
 from aforo_meter.ledger_sql import SqlLedger
@@ -44,7 +44,7 @@ class SqlSessions:
         return await self._ledger.read(lambda sql: read_session(sql, tenant_id, session_id))
 
     async def kill(self, tenant_id: str, session_id: str, *, now_micros: int) -> Session | None:
-        def work(sql: sqlite3.Connection) -> Session | None:
+        def work(sql: Sql) -> Session | None:
             session = read_session(sql, tenant_id, session_id)
             if session is None:
                 return None
@@ -55,7 +55,7 @@ class SqlSessions:
         return await self._ledger.write(work)
 
     async def killed(self, tenant_id: str, session_ids: Collection[str]) -> Sequence[str]:
-        def work(sql: sqlite3.Connection) -> list[str]:
+        def work(sql: Sql) -> list[str]:
             found = (sql.execute(KILLED, (tenant_id, name)).fetchone() for name in session_ids)
             return [row[0] for row in found if row is not None]
 

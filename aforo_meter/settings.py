@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
 from aforo_meter.settings_consume import ConsumeSettings
@@ -23,6 +24,19 @@ from aforo_meter.settings_types import PREFIX
 class SettingsError(Exception):
     """The settings don't allow a start; the message names each one and what to do."""
 
+
+# What numbers, choices, and yes or no may be, by pydantic's kinds of errors. None of them is about
+# a setting that may hold a secret, so what was given can be told.
+EXPECTED: Final = {
+    "bool_parsing": "true or false",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+}
 
 ALL: Final[Mapping[str, type[BaseSettings]]] = {
     "ship": ShipSettings,
@@ -95,8 +109,8 @@ def _without_password(url: str) -> str:
 
 
 def _complaints(kind: type[BaseSettings], error: ValidationError) -> Iterator[str]:
-    for detail in error.errors(include_url=False, include_input=False):
-        message = detail["msg"].removeprefix("Value error, ")
+    for detail in error.errors(include_url=False):
+        message = _wrong(detail)
         if not detail["loc"]:  # About several at once: it names them itself.
             yield message
             continue
@@ -105,3 +119,10 @@ def _complaints(kind: type[BaseSettings], error: ValidationError) -> Iterator[st
             field = kind.model_fields.get(name)
             message = f"not set. {field.description}" if field else "not set"
         yield f"{variable(kind, name)}: {message}"
+
+
+def _wrong(detail: ErrorDetails) -> str:
+    """Return what is wrong with a value, and what it should be."""
+    if expected := EXPECTED.get(detail["type"]):
+        return f"{detail['input']!r}: expected {expected.format(**detail.get('ctx', {}))}"
+    return detail["msg"].removeprefix("Value error, ")

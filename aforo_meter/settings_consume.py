@@ -36,7 +36,8 @@ class ConsumeSettings(BaseSettings):
     """The read model: contracts and prices in, margins out. Required."""
 
     ledger_url: LedgerUrl
-    """The ledger: sqlite:////absolute/path/ledger.db. Required."""
+    """The ledger: sqlite:////absolute/path/ledger.db or postgresql://user:password@host/database.
+    Required."""
 
     batch_ms_max: int = Field(default=100, ge=1)
     """How long to wait for more records before a batch is rated."""

@@ -44,13 +44,15 @@ class DeliverSettings(BaseSettings):
     )
 
     ledger_url: LedgerUrl
-    """The ledger, whose outbox is delivered: sqlite:////absolute/path/ledger.db. Required."""
+    """The ledger, whose outbox is delivered: sqlite:////absolute/path/ledger.db or
+    postgresql://user:password@host/database. Required."""
 
     webhook_url: Annotated[str, AfterValidator(_webhook_url)]
     """Where messages are posted. Required."""
 
     webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)]
-    """What they are signed with: whsec_ and base64 of 24 to 64 bytes. Required."""
+    """What they are signed with: whsec_ and base64 of 24 to 64 bytes. Make one with:
+    echo whsec_$(head -c 32 /dev/urandom | base64). Required."""
 
     allow_private_addresses: bool = False
     """Post to addresses that are not on the public Internet too."""

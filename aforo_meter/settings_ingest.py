@@ -72,7 +72,8 @@ class IngestSettings(BaseSettings):
     """How long to wait for Redis. Known keys and tenants go on without it."""
 
     ledger_url: Annotated[str, AfterValidator(_optional_ledger_url)] = ""
-    """The ledger, which is only read: sqlite:////absolute/path/ledger.db. It tells duplicates and
+    """The ledger, which is only read: sqlite:////absolute/path/ledger.db or
+    postgresql://user:password@host/database. It tells duplicates and
     killed sessions. Empty: the consumer drops duplicates all the same, but clients are not told."""
 
     age_days_max: int = Field(default=90, ge=1, le=3650)

@@ -59,8 +59,13 @@ def ledger_url(text: str) -> str:
     Raises:
         ValueError: It says which form is expected.
     """
-    if not re.match(r"sqlite:////[^?]", text):
-        raise ValueError("expected sqlite:////absolute/path/ledger.db (four slashes)")
+    if not re.match(r"sqlite:////[^?]|postgres(ql)?://[^/?#]*/[^/?#@]+(\?[^#]*)?$", text):
+        # It is not quoted: it may hold a password.
+        raise ValueError(
+            "expected sqlite:////absolute/path/ledger.db (four slashes), or"
+            " postgresql://user:password@host:5432/database; special characters of a password must"
+            " be percent-encoded"
+        )
     return text
 
 

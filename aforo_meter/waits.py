@@ -1,13 +1,21 @@
-"""Says once, and then now and again, that something is away."""
+"""Waiting for what is away: said once, and then now and again."""
 
+import asyncio
 import time
-from typing import Final
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Final, TypeVar
 
 import structlog
 
 from aforo_meter import consume_metrics as metrics
+from aforo_meter import process
+from aforo_meter.ledger import LedgerUnavailableError
 
 SAY_AGAIN_S: Final = 30.0  # What is still away is said again.
+AGAIN_S: Final = 1.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -36,3 +44,20 @@ class Waits:
             waited_s = round(time.monotonic() - self._since_s, 1)
             log.info("going on", what=self._what, waited_s=waited_s)
             self._since_s = None
+
+
+async def entered(
+    stack: AsyncExitStack, make: Callable[[], AbstractAsyncContextManager[T]], stop: asyncio.Event
+) -> T | None:
+    """Open a ledger as soon as its database answers; None if the process is stopped before."""
+    waits = Waits("the ledger")
+    while not stop.is_set():
+        try:
+            opened = await stack.enter_async_context(make())
+        except LedgerUnavailableError as error:
+            waits.failed(error)
+            await process.wait_for(stop, timeout_s=AGAIN_S)
+        else:
+            waits.worked()
+            return opened
+    return None

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a prefix, not a secret.
 SECRET_BYTES_MIN = 24
 SECRET_BYTES_MAX = 64
+NEW_SECRET = f"echo {SECRET_PREFIX}$(head -c 32 /dev/urandom | base64)"  # For a shell.
+MAKE_ONE = f"make one with: {NEW_SECRET}"
 TOLERANCE_S = 300
 
 ID_HEADER = "webhook-id"
@@ -30,16 +32,15 @@ def parse_secret(text: str) -> bytes:
         ValueError: Not such a text, or a key of fewer than 24 or more than 64 bytes.
     """
     if not text.startswith(SECRET_PREFIX):
-        raise ValueError(f"a webhook secret starts with {SECRET_PREFIX!r}")
+        raise ValueError(f"a webhook secret starts with {SECRET_PREFIX!r}; {MAKE_ONE}")
     try:
         key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"what follows {SECRET_PREFIX!r} is not base64") from None
+        raise ValueError(f"what follows {SECRET_PREFIX!r} is not base64; {MAKE_ONE}") from None
     if not SECRET_BYTES_MIN <= len(key) <= SECRET_BYTES_MAX:
         raise ValueError(
-            f"a webhook secret holds {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes, this one "
-            f'{len(key)}; make one with: python -c "import base64, secrets; '
-            f"print('{SECRET_PREFIX}' + base64.b64encode(secrets.token_bytes(32)).decode())\""
+            f"a webhook secret holds {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes, this one"
+            f" {len(key)}; {MAKE_ONE}"
         )
     return key
 

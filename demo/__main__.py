@@ -51,6 +51,7 @@ def run(stack: Stack, *, once: bool) -> int:
     try:
         stack.start(told=lambda text: print(f"… {text}", flush=True))
         print(f"up after {time.monotonic() - started:.1f} s: {stack.url}", flush=True)
+        print(f"usage over HTTP: {stack.ingest_url}/docs", flush=True)
         world = World(stack)
         if once:
             good = asyncio.run(play(world, lambda text: print(text, flush=True)))

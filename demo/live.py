@@ -15,7 +15,7 @@ from rich.text import Text
 from aforo_proto import margin_pb2
 from demo.observe import World, dollars
 from demo.story import CHAT, MESSAGES, completion
-from demo.tenants import TENANTS, Tenant
+from demo.tenants import INGEST_KEY, TENANTS, Tenant
 from lab.http_client import HttpClient
 
 REFRESH_S = 0.5
@@ -65,6 +65,14 @@ async def show(world: World, console: Console) -> None:
 def curl_lines(world: World) -> str:
     """Return commands to try by hand."""
     body = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}'
+    event = (
+        '{"specversion": "1.0", "id": "1", "source": "/by-hand", "type": "api_calls",'
+        ' "subject": "umbrella", "data": {"quantity": 100}}'
+    )
+    usage = (
+        f"curl -i {world.stack.ingest_url}/v1/events -H 'x-api-key: {INGEST_KEY}'"
+        f" -H 'content-type: application/cloudevents+json' -d '{event}'"
+    )
     acme, globex = TENANTS["acme"].key, TENANTS["globex"].key
     return "\n".join(
         [
@@ -72,6 +80,7 @@ def curl_lines(world: World) -> str:
             f"  curl -i {world.url}{CHAT} -H 'x-api-key: {acme}' -d '{body}'",
             f"  curl -i {world.url}/echo -H 'x-api-key: {globex}'      # a hard quota",
             f"  curl -i {world.url}/echo -H 'x-api-key: wrong' -H 'x-tenant-id: acme'",
+            f"  {usage}      # usage over HTTP",
             f"  $EDITOR {world.stack.catalog}      # plan pro at 30.00 frees Acme in a second",
             f"  logs: {world.stack.home}",
         ]

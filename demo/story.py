@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from demo.checks import StepFailedError, check, until
 from demo.observe import World, dollars
-from demo.tenants import HARD_QUOTA_CALLS, TENANTS, catalog
+from demo.tenants import HARD_QUOTA_CALLS, INGEST_KEY, TENANTS, catalog
 from lab.http_client import Answer, HttpClient
 
 CHAT = "/v1/chat/completions"
@@ -199,6 +199,35 @@ async def spoofing_changes_nothing(world: World) -> str:
     return "six lies and two bad keys: 429 stayed 429, no key 401, and each call was billed once"
 
 
+async def usage_over_http_counts_once(world: World) -> str:
+    calls, tokens = await world.calls("initech"), await world.ledger_tokens("initech")
+    event = {"customerId": "initech", "metricName": "api_calls", "occurredAt": int(time.time())}
+    model = {"provider": "openai", "model": "gpt-4o", "inputTokens": 900, "outputTokens": 100}
+    batch = {
+        "events": [
+            {**event, "quantity": 5, "idempotencyKey": "nightly-report"},
+            {**event, "quantity": 1, "idempotencyKey": "off-line-chat", "metadata": model},
+        ]
+    }
+    async with HttpClient(world.stack.ingest_url, api_key=INGEST_KEY) as client:
+        first, again = [await client.post("/v1/ingest/batch", batch) for _ in range(2)]
+    check((first.status, again.status) == (202, 202), "202 twice", (first, again))
+    told, repeated = first.json()["data"], again.json()["data"]
+    check(told["accepted"] == 2, "2 accepted", told)
+    check(repeated["duplicates"] == 2, "2 duplicates", repeated)
+    expected = (calls + 6, tokens.total() + 1000)
+
+    async def seen() -> tuple[int, int]:
+        return await world.calls("initech"), (await world.ledger_tokens("initech")).total()
+
+    _, took_s = await until(seen, lambda found: found == expected, f"calls, tokens: {expected}")
+    return (
+        f"a batch sent twice, 202 each: {told['accepted']} accepted, then"
+        f" {repeated['duplicates']} duplicates; 6 calls and 1,000 tokens more in the ledger after"
+        f" {took_s:.2f} s"
+    )
+
+
 async def redis_stopped_and_back(world: World) -> str:
     async with world.client("umbrella") as client:
         await client.get("/echo")
@@ -285,6 +314,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("a hard quota is exact", hard_quota_is_exact),
     ("streams are metered to the token", streams_are_metered_to_the_token),
     ("spoofing changes nothing", spoofing_changes_nothing),
+    ("usage over HTTP counts once", usage_over_http_counts_once),
     ("Redis stopped, and back", redis_stopped_and_back),
     ("consumer killed in mid-batch", consumer_killed_in_mid_batch),
 )

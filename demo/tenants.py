@@ -19,6 +19,7 @@ class Tenant:
 
 HARD_QUOTA_CALLS = 25
 PRO_FEE = Decimal("10.00")
+INGEST_KEY = mint_key()  # Of a program of the owner's, which reports usage over HTTP.
 CALL_COST_NANOS = 20_000  # $0.02 per 1,000 calls, as in the catalog below.
 
 TENANTS = {
@@ -75,6 +76,9 @@ plans:
     committed_fee: 100.00
     features: [chat, api]
     thresholds: {{warn_below: 10%, throttle_below: 5%, block_below: -20%}}
+
+ingest_keys:
+  - {{id: demo, sha256: {sha256_of_key(INGEST_KEY)}, scopes: ["usage:ingest", "quotas:read"]}}
 
 tenants:
 {"".join(_tenant(tenant, acme_fee) for tenant in TENANTS.values())}

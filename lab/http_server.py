@@ -50,6 +50,7 @@ class Reply:
     pieces: tuple[bytes, ...] | None = None
     delay_s: float = 0.0  # Before the head.
     gap_s: float = 0.0  # Between the pieces.
+    breaks_after: int | None = None  # Pieces: then the connection is cut.
     on_written: Callable[[], None] | None = None  # After the last byte, and only then.
     # With status 101: what comes after goes in here, and what it returns goes back.
     then: Callable[[bytes], bytes] | None = None
@@ -123,7 +124,7 @@ class _Connection(asyncio.Protocol):
         try:
             while self._answering is None and (request := take_request(self._received)):
                 reply = self._handler(request)
-                if reply.delay_s or reply.gap_s:
+                if reply.delay_s or reply.gap_s or reply.breaks_after is not None:
                     self._answering = asyncio.create_task(self._answer_slowly(request, reply))
                 else:
                     self._answer(request, reply)
@@ -149,6 +150,9 @@ class _Connection(asyncio.Protocol):
             for number, piece in enumerate(reply.pieces):
                 if number:
                     await asyncio.sleep(reply.gap_s)
+                if number == reply.breaks_after:
+                    self.abort()
+                    return
                 self._write(chunk(piece))
             self._write(LAST)
         self._answering = None

@@ -56,14 +56,17 @@ class Program:
         env: Mapping[str, str] | None = None,
         log_dir: Path | None = None,
         cwd: Path | None = None,
+        user: int | None = None,
     ) -> None:
         self.name = name
+        self.user = user  # Whose process it is; None: ours.
         self.command = list(command)
         self.env = dict(env or {})
         self.log_path = (log_dir or scratch_dir(name)) / f"{name}.log"
         self._ready = ready
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def pid(self) -> int:
@@ -76,6 +79,7 @@ class Program:
 
     def start(self, *, wait: bool = True) -> Self:
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -85,6 +89,9 @@ class Program:
                 cwd=self._cwd,
                 # A group of its own: Ctrl-C reaches the owner, who ends the others in order.
                 start_new_session=True,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
             )
         if wait:
             self.wait_ready()
@@ -106,6 +113,9 @@ class Program:
 
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def log_since_start(self) -> str:
+        return self.log_path.read_bytes()[self._log_start :].decode(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         if self.running:

@@ -49,9 +49,12 @@ class Options:
     ingress_port: int | None = None  # None: any free one.
     envoy_concurrency: int = 1
     authz_env: Mapping[str, str] = field(default_factory=dict)
+    sync_env: Mapping[str, str] = field(default_factory=dict)
     consume_env: Mapping[str, str] = field(default_factory=dict)
+    deliver_env: Mapping[str, str] = field(default_factory=dict)
     kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
+    gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
 
 
 class Stack:
@@ -66,7 +69,7 @@ class Stack:
         self.spools = {which: self.home / f"spool-{which}" for which in SHIPS}
         self.ledger_path = self.home / "ledger.sqlite3"
         self.ledger_url = f"sqlite:///{self.ledger_path}"
-        self.ports = {name: free_port() for name in ("premium", "economy", "webhooks")}
+        self.ports = {name: free_port() for name in ("premium", "economy", "webhooks", "usage")}
         self._exits = contextlib.ExitStack()
         self.upstream = self._stand_in("premium", "lab.upstream", "--name", "premium")
         self.economy = self._stand_in("economy", "lab.upstream", "--name", "economy")
@@ -80,6 +83,7 @@ class Stack:
             for which in SHIPS
         ]
         self.consume = self._aforo("consume", "aforo_meter", "consume", env=self._consume_env())
+        self.ingest = self._aforo("ingest", "aforo_meter", "ingest", env=self._ingest_env())
         self.deliver = self._aforo("deliver", "aforo_meter", "deliver", env=self._deliver_env())
         self.envoy = self._envoy()
 
@@ -89,12 +93,18 @@ class Stack:
         return f"http://127.0.0.1:{self.envoy.port('ingress')}"
 
     @property
+    def ingest_url(self) -> str:
+        """Where usage is reported that does not cross the gateway."""
+        return f"http://127.0.0.1:{self.ports['usage']}"
+
+    @property
     def programs(self) -> list[Program]:
         """All processes, in the order in which they start."""
-        return [
-            *(self.redis, self.kafka, self.upstream, self.economy, self.webhooks),
-            *(self.sync, self.authz, *self.ships, self.consume, self.deliver, self.envoy),
-        ]
+        behind = [self.redis, self.kafka, self.webhooks, self.sync]
+        behind += [self.ingest, self.consume, self.deliver]
+        if not self.options.gateway:
+            return behind
+        return [*behind, self.upstream, self.economy, self.authz, *self.ships, self.envoy]
 
     def start(self, *, told: Callable[[str], None] = lambda _: None) -> Self:
         """Start everything; `told` hears of each step. On failure all that ran is ended."""
@@ -122,6 +132,8 @@ class Stack:
             self._run(program, wait=False)
         for program in rest:
             program.wait_ready()
+        if not self.options.gateway:
+            return
         # Until its own health checks have found them, Envoy lets requests pass unasked.
         wait_until(lambda: self.envoy.sees_healthy("aforo_authz", "aforo_als"), "Envoy's checks")
 
@@ -168,6 +180,7 @@ class Stack:
             "AFORO_ADMIN_CATALOG": str(self.catalog),
             "AFORO_ADMIN_REDIS_URL": self.redis.url,
             "AFORO_ADMIN_METRICS_LISTEN": METRICS,
+            **self.options.sync_env,
         }
 
     def _authz_env(self) -> dict[str, str]:
@@ -188,6 +201,16 @@ class Stack:
             "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
         }
 
+    def _ingest_env(self) -> dict[str, str]:
+        return {
+            "AFORO_METER_INGEST_LISTEN": f"127.0.0.1:{self.ports['usage']}",
+            "AFORO_METER_INGEST_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            "AFORO_METER_INGEST_KAFKA_IDEMPOTENCE": str(self.kafka.knows_idempotence).lower(),
+            "AFORO_METER_INGEST_REDIS_URL": self.redis.url,
+            "AFORO_METER_INGEST_LEDGER_URL": self.ledger_url,
+            "AFORO_METER_INGEST_METRICS_LISTEN": METRICS,
+        }
+
     def _consume_env(self) -> dict[str, str]:
         return {
             "AFORO_METER_CONSUME_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
@@ -204,6 +227,7 @@ class Stack:
             "AFORO_METER_DELIVER_WEBHOOK_SECRET": WEBHOOK_SECRET,
             "AFORO_METER_DELIVER_ALLOW_PRIVATE_ADDRESSES": "true",  # The receiver is on loopback.
             "AFORO_METER_DELIVER_METRICS_LISTEN": METRICS,
+            **self.options.deliver_env,
         }
 
     def _envoy(self) -> EnvoyServer:

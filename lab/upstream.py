@@ -182,6 +182,7 @@ class FakeLlm:
             headers={"content-type": "text/event-stream; charset=utf-8", **headers},
             pieces=api.as_events(answer, body),
             gap_s=float(body.get("x_lab_gap_ms", 0)) / 1000,
+            breaks_after=body.get("x_lab_breaks_after"),
             on_written=written,
         )
 

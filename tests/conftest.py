@@ -14,6 +14,7 @@ import pytest
 import redis
 import structlog
 
+from lab.postgres import PostgresServer
 from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
 
 P = TypeVar("P", bound=Program)
@@ -35,6 +36,18 @@ class KafkaAt:
     """Brokers that somebody else runs: AFORO_TEST_KAFKA."""
 
     bootstrap: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresAt:
+    """A PostgreSQL that somebody else runs: AFORO_TEST_POSTGRES_URL. It may make databases."""
+
+    server_url: str
+
+    def url(self, database: str = "") -> str:
+        """Return the URL of one of its databases; without a name, of the one that was given."""
+        parts = urlsplit(self.server_url)
+        return parts._replace(path=f"/{database}").geturl() if database else self.server_url
 
 
 def started(kind: type[P]) -> Iterator[P]:
@@ -114,6 +127,16 @@ def kafka_server() -> Iterator[KafkaServer | KafkaAt]:
         yield KafkaAt(bootstrap)
     else:
         yield from started(KafkaServer)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer | PostgresAt]:
+    """A PostgreSQL for the session. Tests make databases of their own."""
+    url = os.environ.get("AFORO_TEST_POSTGRES_URL")
+    if url:
+        yield PostgresAt(url)
+    else:
+        yield from started(PostgresServer)
 
 
 @pytest.fixture

@@ -53,7 +53,12 @@ GRPC_DIGITS_MAX: Final = 10
 
 
 def execution_status(
-    *, status: int, grpc_status: str = "", blocked: bool = False, aborted: bool = False
+    *,
+    status: int,
+    grpc_status: str = "",
+    blocked: bool = False,
+    aborted: bool = False,
+    timed_out: bool = False,
 ) -> ExecutionStatus | None:
     """Return what became of a call; None where nothing is known.
 
@@ -63,11 +68,14 @@ def execution_status(
             which is 200 for refused and failed calls too.
         blocked: We refused it, whatever the status was.
         aborted: The client left before the end: nobody got what the status promised.
+        timed_out: A limit of the gateway's ended the answer, with the same effect.
     """
     if blocked:
         return ExecutionStatus.BLOCKED
     if aborted:
         return ExecutionStatus.CANCELLED
+    if timed_out:
+        return ExecutionStatus.TIMEOUT
     if grpc_status.isdecimal() and len(grpc_status) <= GRPC_DIGITS_MAX:
         return GRPC.get(int(grpc_status), ExecutionStatus.ERROR)
     return HTTP.get(status) or HTTP_BY_HUNDRED.get(status // 100)

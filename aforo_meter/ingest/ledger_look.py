@@ -5,17 +5,15 @@ the ledger counts once.
 """
 
 import asyncio
-import json
-import sqlite3
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import structlog
 from prometheus_client import Gauge
 
-BUSY_TIMEOUT_S: Final = 0.2
+from aforo_meter.database import DatabaseThread, Sql, database_of
+
+BUSY_TIMEOUT_MS: Final = 200
 # What a client waits for it at most. A batch of 1,000 is looked up in some 3 ms.
 PATIENCE_S: Final = 0.5
 
@@ -25,15 +23,13 @@ REACHABLE = Gauge("aforo_ingest_ledger_reachable", "1 if the ledger answered whe
 
 # One row for each pair asked for, found by the primary key of the table.
 SEEN: Final = (
-    "SELECT s.tenant_id, s.event_id FROM json_each(?) AS asked CROSS JOIN seen_event AS s"
-    " ON s.tenant_id = json_extract(asked.value, '$[0]')"
-    " AND s.event_id = json_extract(asked.value, '$[1]')"
+    "SELECT s.tenant_id, s.event_id FROM {given} CROSS JOIN seen_event AS s"
+    " WHERE s.tenant_id = given.tenant_id AND s.event_id = given.name"
 )
 KILLED: Final = (
-    "SELECT s.tenant_id, s.session_id FROM json_each(?) AS asked CROSS JOIN session AS s"
-    " ON s.tenant_id = json_extract(asked.value, '$[0]')"
-    " AND s.session_id = json_extract(asked.value, '$[1]')"
-    " WHERE s.killed_micros IS NOT NULL"
+    "SELECT s.tenant_id, s.session_id FROM {given} CROSS JOIN session AS s"
+    " WHERE s.tenant_id = given.tenant_id AND s.session_id = given.name"
+    " AND s.killed_micros IS NOT NULL"
 )
 
 log = structlog.get_logger()
@@ -43,20 +39,28 @@ class LedgerLook:
     """One connection on a thread of its own. Lives in one event loop.
 
     Args:
-        ledger_url: sqlite:////absolute/path; "" if there is none to ask.
+        ledger_url: As every process has it; "" if there is none to ask.
+
+    Raises:
+        LedgerError: The URL can't be read.
     """
 
     def __init__(self, ledger_url: str) -> None:
-        self._path = Path(ledger_url.removeprefix("sqlite:///")) if ledger_url else None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-look")
-        self._connection: sqlite3.Connection | None = None
+        self._database = (
+            database_of(ledger_url, busy_timeout_ms=BUSY_TIMEOUT_MS, only_reads=True)
+            if ledger_url
+            else None
+        )
+        self._thread = (
+            DatabaseThread(self._database, "ledger-look") if self._database is not None else None
+        )
         self._stuck: asyncio.Future[set[Pair]] | None = None
         self._complaint = ""
 
     @property
     def there(self) -> bool:
-        """Is the ledger where it should be? So too if there is none to ask."""
-        return self._path is None or self._path.is_file()
+        """Is the ledger where it should be, as far as can be told? So too if there is none."""
+        return self._database is None or not self._database.is_missing
 
     async def seen(self, events: Collection[Pair]) -> set[Pair]:
         """Return those (tenant, event id) that the ledger has; none if it does not answer."""
@@ -68,16 +72,15 @@ class LedgerLook:
         return None if self._complaint else found
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread is not None:
+            self._thread.abandon()
 
     async def _ask(self, query: str, pairs: Collection[Pair]) -> set[Pair]:
-        if self._path is None or not pairs:
+        if self._thread is None or self._database is None or not pairs:
             return set()
         if self._stuck is not None and not self._stuck.done():
             return set()  # One question at a time: they would only queue up behind it.
-        question = json.dumps(list(pairs))
-        loop = asyncio.get_running_loop()
-        asking = loop.run_in_executor(self._thread, self._look, query, question)
+        asking = self._thread.begin(lambda sql: _look(sql, query, pairs), writes=False)
         try:
             found = await asyncio.wait_for(asyncio.shield(asking), PATIENCE_S)
         except TimeoutError:
@@ -85,29 +88,11 @@ class LedgerLook:
             asking.add_done_callback(_forget)
             self._complain("it did not answer in time")
             return set()
-        except (sqlite3.Error, OSError) as error:
+        except self._database.errors as error:
             self._complain(f"{type(error).__name__}: {error}")
             return set()
         self._complain("")
         return found
-
-    def _look(self, query: str, question: str) -> set[Pair]:
-        try:
-            if self._connection is None:
-                assert self._path is not None, "asked only if there is a ledger"
-                self._connection = sqlite3.connect(
-                    f"{self._path.as_uri()}?mode=ro",
-                    uri=True,
-                    timeout=BUSY_TIMEOUT_S,
-                    isolation_level=None,
-                    check_same_thread=False,
-                )
-            return set(self._connection.execute(query, (question,)).fetchall())
-        except sqlite3.Error:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
-            raise
 
     def _complain(self, complaint: str) -> None:
         REACHABLE.set(0 if complaint else 1)
@@ -119,6 +104,12 @@ class LedgerLook:
         elif self._complaint and not complaint:
             log.info("the ledger answers again")
         self._complaint = complaint
+
+
+def _look(sql: Sql, query: str, pairs: Collection[Pair]) -> set[Pair]:
+    tenant_ids, names = zip(*pairs, strict=True)
+    given, values = sql.given(tenant_id=tenant_ids, name=names)
+    return set(sql.execute(query.format(given=given), values).fetchall())
 
 
 def _forget(asking: asyncio.Future[set[Pair]]) -> None:

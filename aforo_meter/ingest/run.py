@@ -24,7 +24,7 @@ from aforo_meter.ingest.keys import Keys
 from aforo_meter.ingest.ledger_look import LedgerLook
 from aforo_meter.ingest.memory import Accepted, Sessions
 from aforo_meter.ingest.redis_link import RedisLink
-from aforo_meter.ingest.server import serving
+from aforo_meter.ingest.server import listening, serving
 from aforo_meter.ingest.tenants import MetricNames, Tenants
 from aforo_meter.kafka import Connection, KafkaWriter
 from aforo_meter.outflow import Outflow
@@ -54,6 +54,10 @@ async def run(settings: IngestSettings) -> int:
     """
     stop = process.stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
+        # First of all: who can't listen has nothing to drain, and should say nothing else.
+        sockets = stack.enter_context(
+            listening(settings.listen, setting=variable(IngestSettings, "listen"))
+        )
         link = RedisLink(await stack.enter_async_context(_redis(settings)))
         ledger = LedgerLook(settings.ledger_url)
         if not ledger.there:
@@ -69,11 +73,6 @@ async def run(settings: IngestSettings) -> int:
         def ready() -> bool:
             return not stop.is_set() and link.has_answered
 
-        api = _api(settings, link, ledger, names, sessions, durable, ready=ready)
-        following = [asyncio.create_task(work) for work in (names.follow(), sessions.follow())]
-        stack.push_async_callback(_end, following)
-        flowing = asyncio.create_task(flow(outflow, writer))
-        stack.push_async_callback(drain, outflow, flowing, within_s=settings.drain_s)
         await stack.enter_async_context(
             process.health_server(
                 settings.metrics_listen,
@@ -81,13 +80,13 @@ async def run(settings: IngestSettings) -> int:
                 ready=ready,
             )
         )
+        api = _api(settings, link, ledger, names, sessions, durable, ready=ready)
+        following = [asyncio.create_task(work) for work in (names.follow(), sessions.follow())]
+        stack.push_async_callback(_end, following)
+        flowing = asyncio.create_task(flow(outflow, writer))
+        stack.push_async_callback(drain, outflow, flowing, within_s=settings.drain_s)
         server = await stack.enter_async_context(
-            serving(
-                make_app(api),
-                settings.listen,
-                setting=variable(IngestSettings, "listen"),
-                drain_s=settings.drain_s,
-            )
+            serving(make_app(api), sockets, drain_s=settings.drain_s)
         )
         # Each event is some thirty objects that all die young: looking for garbage after every 700
         # of them, among modules that never die, took a tenth of the time.

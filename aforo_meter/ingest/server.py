@@ -114,13 +114,9 @@ class Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: Starlette, listen: str, *, setting: str, drain_s: float
+    app: Starlette, sockets: Sequence[socket.socket], *, drain_s: float
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve while the body runs; then let requests that are under way end.
-
-    Raises:
-        ListenError: An address is in use or can't be listened on.
-    """
+    """Serve on sockets that listen while the body runs; then let requests under way end."""
     server = Server(
         uvicorn.Config(
             app,
@@ -135,7 +131,6 @@ async def serving(
             backlog=BACKLOG,
         )
     )
-    sockets = _sockets(listen, setting=setting)
     task: asyncio.Task[None] = asyncio.create_task(server.serve(sockets=list(sockets)))
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it.
@@ -146,16 +141,23 @@ async def serving(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _sockets(listen: str, *, setting: str) -> Sequence[socket.socket]:
-    found: list[socket.socket] = []
-    for address in parse_addresses(listen):
-        claim(address, setting=setting)
-        try:
-            found.append(_bound(address))
-        except OSError as error:
-            raise listen_error(address, error, setting=setting) from error
-        restrict(address)
-    return found
+@contextlib.contextmanager
+def listening(listen: str, *, setting: str) -> Iterator[Sequence[socket.socket]]:
+    """Listen on addresses while the body runs. Who connects waits until somebody serves.
+
+    Raises:
+        ListenError: An address is in use or can't be listened on.
+    """
+    with contextlib.ExitStack() as found:
+        sockets: list[socket.socket] = []
+        for address in parse_addresses(listen):
+            claim(address, setting=setting)
+            try:
+                sockets.append(found.enter_context(_bound(address)))
+            except OSError as error:
+                raise listen_error(address, error, setting=setting) from error
+            restrict(address)
+        yield sockets
 
 
 def _bound(address: TcpAddress | UnixAddress) -> socket.socket:

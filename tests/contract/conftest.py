@@ -4,15 +4,14 @@ A test that says so runs on asyncio's own loop and on uvloop, as in production.
 """
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from aforo_meter.ledger_sql import SqlLedger
-from tests.contract.ledger_lab import LedgerFile
+from tests.contract.ledgers import AuditedLedger, LedgerFile, Ledgers, ledgers_of
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -35,12 +34,21 @@ def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledgers(
+    request: pytest.FixtureRequest, empty_ledger: Path, tmp_path: Path
+) -> Iterator[Ledgers]:
+    """Places for ledgers: the test runs with each of the two databases."""
+    with ledgers_of(request, empty_ledger, tmp_path) as found:
+        yield found
+
+
 @pytest.fixture
-def file(empty_ledger: Path, tmp_path: Path) -> LedgerFile:
-    return LedgerFile(Path(shutil.copy(empty_ledger, tmp_path / "ledger.db")))
+def file(ledgers: Ledgers) -> AuditedLedger:
+    return ledgers.new()
 
 
-@pytest.fixture(params=["sqlite"])
-async def ledger(file: LedgerFile) -> AsyncIterator[SqlLedger]:
+@pytest.fixture
+async def ledger(file: AuditedLedger) -> AsyncIterator[SqlLedger]:
     async with SqlLedger(file.url, busy_timeout_ms=200) as opened:
         yield opened

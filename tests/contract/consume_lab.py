@@ -19,7 +19,7 @@ from aforo_meter import topics
 from aforo_proto import contract_pb2, margin_pb2, policy_pb2, usage_pb2
 from aforo_proto.contract_pb2 import Contract, PriceEntry, PriceList
 from lab.servers import Program, RedisServer, ask_tcp, eventually, free_port, python_module
-from tests.contract.ledger_lab import LedgerFile
+from tests.contract.ledgers import AuditedLedger, LedgerFile
 
 DOLLAR = 1_000_000_000
 SECOND_MICROS = 1_000_000
@@ -103,7 +103,7 @@ class ConsumeLab:
     redis_server: RedisServer
     redis: redis.Redis
     catalog: Catalog
-    ledger: LedgerFile
+    ledger: AuditedLedger
     program: Program
     metrics_port: int
     producer: Any
@@ -271,7 +271,12 @@ def consume_program(lab: ConsumeLab, name: str, **env: str) -> Program:
 
 @asynccontextmanager
 async def consume_lab(
-    bootstrap: str, home: Path, *, partitions: int = 2, **env: str
+    bootstrap: str,
+    home: Path,
+    *,
+    partitions: int = 2,
+    ledger: AuditedLedger | None = None,
+    **env: str,
 ) -> AsyncIterator[ConsumeLab]:
     """Make everything but the running process, and end it all afterwards."""
     number = next(_numbers)
@@ -288,7 +293,7 @@ async def consume_lab(
             redis_server=server,
             redis=client,
             catalog=Catalog(client),
-            ledger=LedgerFile.create(home / "ledger.db"),
+            ledger=LedgerFile.create(home / "ledger.db") if ledger is None else ledger,
             program=Program("none", []),
             metrics_port=free_port(),
             producer=producer,

@@ -2,28 +2,25 @@
 
 import base64
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from aforo_meter.migrate import migrate
 from aforo_meter.webhooks import verify
 from lab.http_server import HttpServer, Reply, Request
+from tests.contract.ledgers import AuditedLedger
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
 class OutboxLab:
-    """A migrated ledger in a file."""
+    """A ledger, of which only the outbox matters."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.url = f"sqlite:///{path}"
-        migrate(self.url, dry_run=False)
+    def __init__(self, ledger: AuditedLedger) -> None:
+        self.url = ledger.url
+        self._ledger = ledger
 
     def put(self, message_id: str, *, tenant: str = "acme", created_at_s: float = 0) -> bytes:
         """Add a message that is due, as consume does; return its payload."""
@@ -35,30 +32,22 @@ class OutboxLab:
         self.execute(
             "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
             " next_attempt_at_micros) VALUES (?, ?, 'margin.level_changed', ?, ?, ?)",
-            (message_id, tenant, payload, created_at_micros, created_at_micros),
+            *(message_id, tenant, payload, created_at_micros, created_at_micros),
         )
         return payload.encode()
 
-    def execute(self, statement: str, values: tuple[object, ...] = ()) -> None:
-        with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
-            connection.execute(statement, values)
+    def execute(self, statement: str, *values: object) -> None:
+        self._ledger.execute(statement, *values)
 
     def row(self, message_id: str) -> dict[str, Any]:
-        with closing(sqlite3.connect(self.path, timeout=5)) as connection:
-            connection.row_factory = sqlite3.Row
-            found = connection.execute("SELECT * FROM outbox WHERE message_id = ?", (message_id,))
-            return dict(found.fetchone())
+        return self._ledger.row("outbox", "message_id = ?", message_id)
 
     def delivered(self, *message_ids: str) -> bool:
         return all(self.row(one)["delivered_at_micros"] is not None for one in message_ids)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Let nobody else write."""
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
-            connection.execute("ROLLBACK")
+        return self._ledger.locked()
 
     def time_passes(self) -> None:
         """Make everything that waits due."""

@@ -41,7 +41,7 @@ from tests.contract.envoy_lab import (
 )
 from tests.contract.ship_lab import ShipLab, ship_lab
 
-CASE = "x-lab-case"
+CASE, LIMIT = "x-lab-case", "x-lab-limit"
 HOUR = "1774000000"
 
 
@@ -144,6 +144,7 @@ async def sweep_lab(
             manager(document)["access_log_options"]["access_log_flush_interval"] = flush
             (host,) = manager(document)["route_config"]["virtual_hosts"]
             host["routes"][-1:-1] = further_routes()
+            host["routes"][:0] = limited_routes(host["routes"])
             endpoint = {"address": {"pipe": {"path": str(ship.socket_path)}}}
             receivers = cluster(document, "aforo_als")["load_assignment"]
             receivers["endpoints"] = [{"lb_endpoints": [{"endpoint": endpoint}]}]
@@ -178,6 +179,31 @@ def further_routes() -> list[dict[str, Any]]:
             "match": {"prefix": "/redirect"},
             "route": {"cluster": "api", "internal_redirect_policy": follow},
         },
+    ]
+
+
+# What ends an answer that takes too long. In a user's Envoy it is minutes.
+LIMITS: Mapping[str, dict[str, Any]] = {
+    "idle_timeout": {"idle_timeout": "0.3s"},
+    "timeout": {"timeout": "0.8s"},
+    "per_try_idle_timeout": {"retry_policy": {"per_try_idle_timeout": "0.3s"}},
+    "max_stream_duration": {"max_stream_duration": {"max_stream_duration": "0.8s"}},
+}
+
+
+def limited_routes(routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the route of a model again for each limit, for calls with a header that names it."""
+    (model,) = [route for route in routes if route.get("name") == "openai_chat"]
+    return [
+        {
+            **model,
+            "match": {
+                **model["match"],
+                "headers": [{"name": LIMIT, "string_match": {"exact": name}}],
+            },
+            "route": {**model["route"], **limit},
+        }
+        for name, limit in LIMITS.items()
     ]
 
 

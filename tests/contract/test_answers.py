@@ -27,12 +27,12 @@ from tests.contract.ledger_lab import (
     NOW,
     PERIOD,
     START,
-    LedgerFile,
     batch,
     used,
     watch,
     watched,
 )
+from tests.contract.ledgers import AuditedLedger
 from tests.contract.tools_lab import ran
 
 pytestmark = pytest.mark.contract
@@ -48,7 +48,7 @@ def client(redis_url: str) -> redis.Redis:
 
 @pytest.fixture
 async def of(
-    ledger: SqlLedger, file: LedgerFile, client: redis.Redis, redis_url: str
+    ledger: SqlLedger, file: AuditedLedger, client: redis.Redis, redis_url: str
 ) -> AsyncIterator[answers.Sources]:
     await fill(ledger)
     publish(client)
@@ -99,7 +99,7 @@ async def test_all_formats_of_a_statement_come_to_the_same_total(of: answers.Sou
 
 
 async def test_the_costs_of_an_explanation_add_up_to_the_ledgers_cogs(
-    of: answers.Sources, file: LedgerFile
+    of: answers.Sources, file: AuditedLedger
 ) -> None:
     told = await answers.explanation(of, ACME, now_micros=NOW)
 
@@ -225,7 +225,9 @@ async def test_an_emptied_redis_is_not_taken_for_a_tenant_without_contract(
 
 
 @pytest.mark.usefixtures("of")
-async def test_the_commands_print_and_end_as_documented(file: LedgerFile, redis_url: str) -> None:
+async def test_the_commands_print_and_end_as_documented(
+    file: AuditedLedger, redis_url: str
+) -> None:
     where = ["--ledger-url", file.url, "--redis-url", redis_url]
     fine = [
         ["explain", "acme", "--period", "2026-11", *where, "--json"],

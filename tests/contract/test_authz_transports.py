@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -24,16 +25,18 @@ from aforo_authz.server import (
 )
 from aforo_authz.server_grpcio import GrpcioServer
 from aforo_authz.server_ngh2 import Ngh2Server
+from lab.servers import eventually
 
 pytestmark = [
     pytest.mark.contract,
     pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
 ]
 
-ECHO, LATER, REFUSE, BREAK, BREAK_LATER, BUDGET, HANG = (
+ECHO, LATER, REFUSE, BREAK, BREAK_LATER, BUDGET, HANG, STALL = (
     f"/test.Service/{name}"
-    for name in ("Echo", "Later", "Refuse", "Break", "BreakLater", "Budget", "Hang")
+    for name in ("Echo", "Later", "Refuse", "Break", "BreakLater", "Budget", "Hang", "Stall")
 )
+STALL_S = 0.3
 
 
 def echo(message: bytes, _budget_s: float | None) -> bytes:
@@ -67,6 +70,11 @@ async def hang(message: bytes, _budget_s: float | None) -> bytes:
     return message
 
 
+def stall(message: bytes, _budget_s: float | None) -> bytes:
+    time.sleep(STALL_S)  # As when the machine has no time for us: the loop stands still too.
+    return message
+
+
 METHODS: dict[str, Method] = {
     ECHO: echo,
     LATER: later,
@@ -75,17 +83,24 @@ METHODS: dict[str, Method] = {
     BREAK_LATER: break_down_later,
     BUDGET: budget,
     HANG: hang,
+    STALL: stall,
 }
 
 MakeServer = Callable[[], Server]
 
 
+@pytest.fixture
+def unheard() -> list[bytes]:
+    return []
+
+
 @pytest.fixture(params=["ngh2", "grpcio"])
-def make_server(request: pytest.FixtureRequest) -> MakeServer:
+def make_server(request: pytest.FixtureRequest, unheard: list[bytes]) -> MakeServer:
     health = Health(lambda: True)
     health.listening = True
     methods = {**METHODS, HEALTH: health.check}
-    return lambda: Ngh2Server(methods) if request.param == "ngh2" else GrpcioServer(methods)
+    make = Ngh2Server if request.param == "ngh2" else GrpcioServer
+    return lambda: make(methods, unheard=unheard.append)
 
 
 @pytest.fixture
@@ -193,6 +208,17 @@ async def test_the_callers_deadline_reaches_the_method(channel: grpc.aio.Channel
     left_s = float(await call(channel, BUDGET, timeout_s=5.0))
 
     assert 3.0 < left_s <= 5.1  # Clients may round up.
+
+
+async def test_an_answer_that_comes_when_its_caller_has_left_is_told_and_no_other(
+    channel: grpc.aio.Channel, unheard: list[bytes]
+) -> None:
+    assert await call(channel, STALL, b"patient") == b"patient"
+    await status_of(channel, STALL, b"impatient", timeout_s=STALL_S / 3)
+    await eventually(lambda: bool(unheard))
+
+    assert await call(channel, ECHO, b"next") == b"next"
+    assert unheard == [b"impatient"]
 
 
 async def test_a_caller_who_gives_up_leaves_the_connection_intact(

@@ -35,7 +35,8 @@ from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.wire import usage_of
 from tests.authz_samples import make_policy
 from tests.contract.consume_lab import now_micros
-from tests.contract.ledger_lab import NOW, LedgerFile, batch, used
+from tests.contract.ledger_lab import NOW, batch, used
+from tests.contract.ledgers import AuditedLedger
 
 pytestmark = pytest.mark.contract
 
@@ -47,7 +48,7 @@ class Lab:
     """A ledger, a Redis, and a clock that is set by hand."""
 
     ledger: SqlLedger
-    file: LedgerFile
+    file: AuditedLedger
     redis: Redis
     redis_port: int
     now_micros: int = NOW
@@ -86,7 +87,7 @@ class Lab:
 
 
 @pytest.fixture
-async def lab(ledger: SqlLedger, file: LedgerFile, redis_url: str) -> AsyncIterator[Lab]:
+async def lab(ledger: SqlLedger, file: AuditedLedger, redis_url: str) -> AsyncIterator[Lab]:
     client = Redis.from_url(redis_url)
     port = urlsplit(redis_url).port or 6379
     yield Lab(ledger=ledger, file=file, redis=client, redis_port=port)
@@ -296,7 +297,7 @@ async def test_filling_closes_the_gap_and_asking_twice_fills_once(lab: Lab) -> N
     await filled(lab)
 
     rows = lab.file.rows(
-        "SELECT meter, SUM(quantity_micros), SUM(extra_micros) FROM charge GROUP BY 1"
+        "SELECT meter, SUM(quantity_micros), SUM(extra_micros) FROM charge GROUP BY 1 ORDER BY 1"
     )
     assert rows == [("api.calls", 6_000_000, 6_000_000), ("llm.input_tokens", 600_000_000, 0)]
     (found,) = await lab.scores()
@@ -353,13 +354,12 @@ async def test_usage_that_others_report_is_no_basis_for_lost_calls(lab: Lab, eve
     assert (after.hours, after.totals()) == (0, {})
 
 
-def command(file: LedgerFile, *arguments: str) -> list[str]:
+def command(file: AuditedLedger, *arguments: str) -> list[str]:
     span = ("--from", "2026-11-05T04:00", "--to", "2026-11-05T05:00")
     return ["completeness", "--ledger-url", file.url, *span, *arguments]
 
 
-async def prepare(path: Path) -> LedgerFile:
-    file = LedgerFile.create(path)
+async def prepare(file: AuditedLedger) -> AuditedLedger:
     async with SqlLedger(file.url) as ledger:
         await SqlCompleteness(ledger).keep_decided(
             [decided(200), decided(5, tenant="globex"), decided(1, tenant="")]
@@ -371,15 +371,15 @@ async def prepare(path: Path) -> LedgerFile:
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> LedgerFile:
-    return asyncio.run(prepare(tmp_path / "ledger.db"))
+def prepared(file: AuditedLedger) -> AuditedLedger:
+    return asyncio.run(prepare(file))
 
 
 NEVER_CLOSED = ("--grace-s", "9999999999")  # Whatever the clock says, the hour is open still.
 
 
 def test_the_command_shows_what_is_missing(
-    prepared: LedgerFile, capsys: pytest.CaptureFixture[str]
+    prepared: AuditedLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(prepared, *NEVER_CLOSED)) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -392,7 +392,7 @@ def test_the_command_shows_what_is_missing(
 
 
 def test_the_command_speaks_to_programs(
-    prepared: LedgerFile, capsys: pytest.CaptureFixture[str]
+    prepared: AuditedLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(prepared, "--json", "--tenant", "acme")) == 0
     said = json.loads(capsys.readouterr().out)
@@ -404,7 +404,7 @@ def test_the_command_speaks_to_programs(
 
 
 def test_a_check_ends_with_1_below_the_threshold(
-    prepared: LedgerFile, capsys: pytest.CaptureFixture[str]
+    prepared: AuditedLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check = command(prepared, "--check", "--open", "--tenant", "acme")
 
@@ -416,7 +416,7 @@ def test_a_check_ends_with_1_below_the_threshold(
 
 
 def test_filling_shows_before_it_sends(
-    prepared: LedgerFile, capsys: pytest.CaptureFixture[str]
+    prepared: AuditedLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(prepared, "--fill", "--open")) == 0
     printed = capsys.readouterr().out
@@ -451,8 +451,7 @@ def test_a_ledger_that_is_not_there_is_told(
     assert "aforo-meter migrate" in capsys.readouterr().err
 
 
-async def prepare_sessions(path: Path) -> LedgerFile:
-    file = LedgerFile.create(path)
+async def prepare_sessions(file: AuditedLedger) -> AuditedLedger:
     async with SqlLedger(file.url) as ledger:
         start = Sighting("s1", Boundary.START, "AI_AGENT", "helper", NOW)
         end = Sighting("s2", Boundary.END, "MCP_SERVER", "", NOW + 60_000_000)
@@ -461,12 +460,12 @@ async def prepare_sessions(path: Path) -> LedgerFile:
 
 
 @pytest.fixture
-def with_sessions(tmp_path: Path) -> LedgerFile:
-    return asyncio.run(prepare_sessions(tmp_path / "ledger.db"))
+def with_sessions(file: AuditedLedger) -> AuditedLedger:
+    return asyncio.run(prepare_sessions(file))
 
 
 def test_sessions_are_listed_shown_and_killed(
-    with_sessions: LedgerFile, capsys: pytest.CaptureFixture[str]
+    with_sessions: AuditedLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def say(*arguments: str) -> tuple[int, str]:
         action, *rest = arguments

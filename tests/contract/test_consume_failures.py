@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -169,8 +168,7 @@ async def test_records_that_kafka_has_lost_stop_it_with_the_ways_out(lab: Consum
     await lab.units_are("acme", {"api.calls@1000000": 1}, within_s=ASSIGNED_S_MAX)
     await asyncio.to_thread(lab.program.stop)
     # As if the topic had been made anew: the ledger stands where Kafka has never been.
-    with sqlite3.connect(lab.ledger.path) as sql:
-        sql.execute("UPDATE position SET next_offset = next_offset + 1000 WHERE next_offset > 0")
+    lab.ledger.execute("UPDATE position SET next_offset = next_offset + 1000 WHERE next_offset > 0")
 
     lab.program.start(wait=False)
     assert await asyncio.to_thread(lab.program.wait, ASSIGNED_S_MAX) == 1
@@ -236,7 +234,9 @@ def lock(lab: ConsumeLab) -> Program:
         "import sqlite3, time; sql = sqlite3.connect(%r, isolation_level=None);"
         " sql.execute('BEGIN IMMEDIATE'); print('locked', flush=True); time.sleep(60)"
     )
-    program = Program("locker", [sys.executable, "-c", code % str(lab.ledger.path)])
+    program = Program(
+        "locker", [sys.executable, "-c", code % lab.ledger.url.removeprefix("sqlite:///")]
+    )
     program.start(wait=False)
     while "locked" not in program.log_text():
         pass

@@ -13,10 +13,11 @@ import pytest
 from aforo_meter.deliver import Courier
 from aforo_meter.domain.retries import RetryPolicy
 from aforo_meter.outbox import OutboxError, OutboxUnavailableError
-from aforo_meter.outbox_sql import SqliteOutbox
+from aforo_meter.outbox_sql import SqlOutbox
 from aforo_meter.sending import Receiver, Sender
 from lab.http_server import Reply
 from lab.servers import eventually, free_port
+from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import KEY, OutboxLab, ReceiverLab
 
 pytestmark = pytest.mark.contract
@@ -26,8 +27,8 @@ QUICK = RetryPolicy(first_ms=1, max_ms=20, total_ms=100_000)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> OutboxLab:
-    return OutboxLab(tmp_path / "ledger.db")
+def ledger(file: AuditedLedger) -> OutboxLab:
+    return OutboxLab(file)
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def courier_for(
     target = Receiver(
         url=url, key=KEY, timeout_s=timeout_s, allow_private_addresses=allow_private_addresses
     )
-    async with SqliteOutbox(ledger.url) as outbox, Sender(target, tls=tls) as sender:
+    async with SqlOutbox(ledger.url) as outbox, Sender(target, tls=tls) as sender:
         yield Courier(outbox, sender, policy, timeout_s=timeout_s, concurrency_max=16)
 
 
@@ -314,11 +315,11 @@ async def test_the_address_is_pinned_and_the_certificate_still_has_to_be_for_the
 async def test_a_locked_database_is_waited_for(
     ledger: OutboxLab, receiver: ReceiverLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aforo_meter.outbox_sql.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("aforo_meter.outbox_sql.BUSY_TIMEOUT_MS", 10)
     ledger.put("m-1")
     async with courier_for(ledger, receiver.url) as courier:
         with ledger.locked():
-            with pytest.raises(OutboxUnavailableError, match="locked"):
+            with pytest.raises(OutboxUnavailableError, match="lock"):
                 await courier.deliver_due()
             async with delivering(courier):
                 await eventually(lambda: not courier.outbox_answers)
@@ -329,7 +330,7 @@ async def test_a_locked_database_is_waited_for(
 
 async def test_a_missing_ledger_is_not_made_but_named(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match=r"no ledger at .*; run: aforo-meter migrate"):
-        async with SqliteOutbox(f"sqlite:///{tmp_path}/none.db"):
+        async with SqlOutbox(f"sqlite:///{tmp_path}/none.db"):
             pass
 
     assert not (tmp_path / "none.db").exists()
@@ -338,12 +339,12 @@ async def test_a_missing_ledger_is_not_made_but_named(tmp_path: Path) -> None:
 async def test_a_ledger_without_an_outbox_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     with pytest.raises(OutboxError, match="holds no outbox"):
-        async with SqliteOutbox(f"sqlite:///{tmp_path}/empty.db"):
+        async with SqlOutbox(f"sqlite:///{tmp_path}/empty.db"):
             pass
 
 
 async def test_a_file_that_is_no_database_is_told_from_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("hello " * 1000)
     with pytest.raises(OutboxUnavailableError, match="not a database"):
-        async with SqliteOutbox(f"sqlite:///{tmp_path}/text.db"):
+        async with SqlOutbox(f"sqlite:///{tmp_path}/text.db"):
             pass

@@ -6,20 +6,20 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from lab.http_server import Reply
 from lab.servers import ROOT, Program, eventually, free_port, python_module
+from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import SECRET, OutboxLab, ReceiverLab
 
 pytestmark = pytest.mark.contract
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> OutboxLab:
-    return OutboxLab(tmp_path / "ledger.db")
+def ledger(file: AuditedLedger) -> OutboxLab:
+    return OutboxLab(file)
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -298,18 +296,11 @@ async def test_heartbeats_are_apart_and_never_billed(lab: IngestLab) -> None:
 
 def kill_session(lab: IngestLab, tenant: str, session: str) -> None:
     """Kill a session as an operator would: in the ledger."""
-    with closing(sqlite3.connect(lab.consume.ledger.path, timeout=5)) as sql, sql:
-        sql.execute(
-            "CREATE TABLE IF NOT EXISTS session (tenant_id TEXT, session_id TEXT, product TEXT,"
-            " agent TEXT, opened_micros BIGINT, last_seen_micros BIGINT, started_micros BIGINT,"
-            " ended_micros BIGINT, steps BIGINT, ended_by TEXT, killed_micros BIGINT,"
-            " PRIMARY KEY (tenant_id, session_id))"
-        )
-        sql.execute(
-            "INSERT INTO session VALUES (?, ?, '', '', 1, 1, NULL, 1, 0, 'killed', 1)"
-            " ON CONFLICT (tenant_id, session_id) DO UPDATE SET killed_micros = 1",
-            (tenant, session),
-        )
+    lab.consume.ledger.execute(
+        "INSERT INTO session VALUES (?, ?, '', '', 1, 1, NULL, 1, 0, 'killed', 1)"
+        " ON CONFLICT (tenant_id, session_id) DO UPDATE SET killed_micros = 1",
+        *(tenant, session),
+    )
 
 
 async def test_a_killed_session_is_told_to_the_key_that_uses_it_and_no_other(

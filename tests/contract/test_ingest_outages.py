@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -95,8 +94,7 @@ async def test_without_the_ledger_events_are_taken_and_it_counts_them_once(
         await lab.batch(first)
         await lab.meters_are(tenant, {"api.calls": 1})
 
-        with contextlib.closing(sqlite3.connect(lab.consume.ledger.path)) as sql:
-            sql.execute("BEGIN IMMEDIATE")
+        with lab.consume.ledger.locked():
             assert (await lab.batch(first, second)).counts == (1, 1, 0)
         await lab.meters_are(tenant, {"api.calls": 2})
 
@@ -260,9 +258,13 @@ async def test_an_address_in_use_is_said_in_a_line(
     kafka_server: KafkaServer | KafkaAt, tmp_path: Path
 ) -> None:
     async with a_lab(kafka_server.bootstrap, tmp_path, consuming=False) as lab:
-        other = ingest_program(lab.consume, lab.port, free_port(), name="other")
-        other.start(wait=False)
+        taken = {"LISTEN": (lab.port, free_port()), "METRICS_LISTEN": (free_port(), lab.port)}
+        for setting, (port, metrics_port) in taken.items():
+            other = ingest_program(lab.consume, port, metrics_port, name=setting)
+            other.start(wait=False)
 
-        assert await asyncio.to_thread(other.wait, 30) == 2
-        assert "already in use" in other.log_text()
-        assert "AFORO_METER_INGEST_LISTEN" in other.log_text()
+            assert await asyncio.to_thread(other.wait, 30) == 2
+            assert other.log_text() == (
+                f"aforo-meter: 127.0.0.1:{lab.port} is already in use: stop what listens there, or"
+                f" change AFORO_METER_INGEST_{setting}\n"
+            )

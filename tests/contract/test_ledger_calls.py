@@ -1,9 +1,7 @@
 """Calls told more than once, tools, weights and sessions: exactly once in the ledger's rows."""
 
 import asyncio
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -32,13 +30,13 @@ from tests.contract.ledger_lab import (
     NOW,
     PARTITION,
     UNIT,
-    LedgerFile,
     batch,
     price,
     used,
     watch,
     watched,
 )
+from tests.contract.ledgers import AuditedLedger, Ledgers
 
 pytestmark = pytest.mark.contract
 
@@ -66,13 +64,13 @@ def told(
     return used(event_id, prices=prices, **(given_fields | more))
 
 
-def meters(file: LedgerFile, tenant: str = "acme") -> dict[str, int]:
+def meters(file: AuditedLedger, tenant: str = "acme") -> dict[str, int]:
     query = "SELECT meter, SUM(quantity_micros) FROM charge WHERE tenant_id = ? GROUP BY meter"
     return {meter: quantity // UNIT for meter, quantity in file.rows(query, tenant)}
 
 
 async def test_totals_so_far_and_the_end_are_counted_once(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     first = told("i1", (BYTES_RESPONSE, 30), interim=True)
     await ledger.apply(batch([first, told("i2", (BYTES_RESPONSE, 60), interim=True)]))
@@ -87,7 +85,7 @@ async def test_totals_so_far_and_the_end_are_counted_once(
 
 
 async def test_a_call_is_logged_once_and_not_before_its_end(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     logged = "SELECT outcome, calls FROM logged"
     await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True)]))
@@ -99,7 +97,7 @@ async def test_a_call_is_logged_once_and_not_before_its_end(
 
 
 async def test_a_long_call_that_was_no_usage_at_its_end_costs_nothing(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     for call, events in (("d1", ("i1", "e1")), ("d2", ("e2", "i2"))):
         for at, event_id in enumerate(events):
@@ -114,7 +112,7 @@ async def test_a_long_call_that_was_no_usage_at_its_end_costs_nothing(
 
 
 async def test_an_intervention_is_counted_with_the_end_alone(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [
         told("i1", (BYTES_RESPONSE, 1), interim=True, outcome=Outcome.THROTTLE),
@@ -127,7 +125,7 @@ async def test_an_intervention_is_counted_with_the_end_alone(
 
 
 async def test_the_truth_takes_the_estimate_off_its_row(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     """Estimated without a model, told with one: the first row is gone, and its cost with it."""
     estimate = told("e", (API_CALLS, 1), (LLM_OUTPUT, 50), estimated=True)
@@ -141,7 +139,7 @@ async def test_the_truth_takes_the_estimate_off_its_row(
 
 
 async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     estimate = told("e", (LLM_OUTPUT, 50), estimated=True, prices=[])
     await ledger.apply(batch([estimate], watches=watched(watch())))
@@ -158,7 +156,7 @@ async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
 
 
 async def test_an_unpriced_estimate_that_is_replaced_waits_for_no_price(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     await ledger.apply(
         batch([told("e", (LLM_OUTPUT, 50), estimated=True, prices=[])], watches=watched(watch()))
@@ -170,7 +168,7 @@ async def test_an_unpriced_estimate_that_is_replaced_waits_for_no_price(
 
 
 async def test_calls_are_forgotten_with_the_ids_of_their_events(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True)]))
     await ledger.prune(now_micros=NOW + 100 * 24 * HOUR_MICROS, rows_max=10)
@@ -184,9 +182,9 @@ async def test_calls_are_forgotten_with_the_ids_of_their_events(
 )
 @given(random=st.randoms(use_true_random=False), splits=st.integers(1, 6), again=st.integers(0, 6))
 def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
-    random: Random, splits: int, again: int, empty_ledger: Path, tmp_path: Path
+    random: Random, splits: int, again: int, ledgers: Ledgers
 ) -> None:
-    copy = LedgerFile(Path(shutil.copy(empty_ledger, tmp_path / "law.db")))
+    copy = ledgers.new()
     events = []
     for number in range(3):
         call, size = f"d{number}", 100 * (number + 1)
@@ -219,7 +217,7 @@ def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
 
 
 async def test_a_weighted_call_uses_its_weight_of_a_quota_and_costs_one(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [used("e1", weight_units=10), used("e2", 2), used("e3", 5, meter="other", prices=[])]
     await ledger.apply(batch([*events, used("e4", weight_units=3)], watches=watched(watch())))
@@ -235,7 +233,7 @@ async def test_a_weighted_call_uses_its_weight_of_a_quota_and_costs_one(
     assert file.units() == {"p1": 4, "": 5}
 
 
-async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: LedgerFile) -> None:
+async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: AuditedLedger) -> None:
     await ledger.apply(batch([used("e1", weight_units=10, prices=[])]))
     (row,) = await ledger.unpriced("acme")
     reprice = Reprice(moves=[(row, price())], currency="USD")
@@ -245,7 +243,7 @@ async def test_repriced_calls_keep_their_weight(ledger: SqlLedger, file: LedgerF
 
 
 async def test_tools_beyond_the_bound_share_a_row_whatever_the_batches(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     names = [f"tool-{number}" for number in range(TOOLS_MAX + 50)]
     events = [used(f"e{n}", tool=name) for n, name in enumerate(names)]
@@ -265,7 +263,7 @@ async def test_tools_beyond_the_bound_share_a_row_whatever_the_batches(
 
 
 async def test_models_beyond_the_bound_share_a_row_whatever_the_batches(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     names = [f"model-{number}" for number in range(MODELS_MAX + 50)]
     events = [used(f"e{n}", provider="p", model=name, prices=[]) for n, name in enumerate(names)]
@@ -294,7 +292,7 @@ async def test_models_beyond_the_bound_share_a_row_whatever_the_batches(
 
 
 async def test_a_model_beyond_the_bound_keeps_its_price(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     events = [used(f"e{n}", model=f"model-{n}", prices=[]) for n in range(MODELS_MAX)]
     await ledger.apply(batch(events))
@@ -305,7 +303,9 @@ async def test_a_model_beyond_the_bound_keeps_its_price(
     assert file.kept_cogs() == file.audited_cogs()
 
 
-async def test_what_became_of_the_work_is_told_apart(ledger: SqlLedger, file: LedgerFile) -> None:
+async def test_what_became_of_the_work_is_told_apart(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
     events = [used("e1", execution_status="success"), used("e2", execution_status="error")]
     await ledger.apply(batch([*events, used("e3", execution_status="error")]))
 
@@ -378,7 +378,7 @@ async def test_only_sessions_that_are_over_are_forgotten(ledger: SqlLedger) -> N
 
 
 async def test_the_same_call_of_another_tenant_is_another_call(
-    ledger: SqlLedger, file: LedgerFile
+    ledger: SqlLedger, file: AuditedLedger
 ) -> None:
     one = told("i1", (BYTES_RESPONSE, 30), interim=True)
     other = told("i1", (BYTES_RESPONSE, 50), interim=True, tenant="globex", logged=None)

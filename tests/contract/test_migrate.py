@@ -4,14 +4,17 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from aforo_meter.__main__ import main
+from aforo_meter.database import without_password
 from aforo_meter.ledger import LedgerError
 from aforo_meter.ledger_sql import SCHEMA_VERSION, SqlLedger
 from aforo_meter.migrate import migrate
 from aforo_meter.migrations.versions import v0001_ledger
 from lab.servers import free_port
+from tests.contract.ledgers import AuditedLedger, LedgerFile, Ledgers
 
 pytestmark = pytest.mark.contract
 
@@ -20,61 +23,71 @@ def url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def tables(path: Path) -> set[str]:
-    with closing(sqlite3.connect(path)) as sql:
-        return {name for (name,) in sql.execute("SELECT name FROM sqlite_master")}
+def run_script(ledger: AuditedLedger, script: str) -> None:
+    """Do by hand what a dry run shows."""
+    if isinstance(ledger, LedgerFile):
+        with closing(sqlite3.connect(ledger.path)) as sql:
+            sql.executescript(script)
+    else:
+        with psycopg.connect(ledger.url) as connection:
+            connection.execute(script.encode())
 
 
-def set_version(path: Path, version: str) -> None:
-    with closing(sqlite3.connect(path)) as sql, sql:
-        sql.execute("UPDATE alembic_version SET version_num = ?", (version,))
+def test_a_ledger_is_made_and_the_second_time_left_alone(ledgers: Ledgers) -> None:
+    ledger = ledgers.blank()
+
+    assert migrate(ledger.url, dry_run=False).endswith(f"schema (none) → {SCHEMA_VERSION}")
+    assert {"charge", "price", "position", "margin_state", "outbox"} <= ledger.tables()
+    assert migrate(ledger.url, dry_run=False).endswith("nothing to do")
 
 
-def test_a_ledger_is_made_and_the_second_time_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+def test_the_version_that_the_code_needs_is_the_last_migrations(ledgers: Ledgers) -> None:
+    ledger = ledgers.blank()
+    migrate(ledger.url, dry_run=False)
 
-    assert migrate(url(path), dry_run=False).endswith(f"schema (none) → {SCHEMA_VERSION}")
-    assert {"charge", "price", "position", "margin_state", "outbox"} <= tables(path)
-    assert migrate(url(path), dry_run=False).endswith("nothing to do")
-
-
-def test_the_version_that_the_code_needs_is_the_last_migrations(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    migrate(url(path), dry_run=False)
-
-    with closing(sqlite3.connect(path)) as sql:
-        assert sql.execute("SELECT version_num FROM alembic_version").fetchall() == [
-            (SCHEMA_VERSION,)
-        ]
-        assert sql.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger.rows("SELECT version_num FROM alembic_version") == [(SCHEMA_VERSION,)]
 
 
-def test_a_dry_run_shows_the_statements_and_makes_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+def test_readers_of_a_file_and_its_writer_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    ledger = LedgerFile.create(tmp_path / "ledger.db")
 
-    shown = migrate(url(path), dry_run=True)
+    assert ledger.rows("PRAGMA journal_mode") == [("wal",)]
+
+
+def test_a_dry_run_shows_the_statements_and_changes_nothing(ledgers: Ledgers) -> None:
+    ledger = ledgers.blank()
+
+    shown = migrate(ledger.url, dry_run=True)
 
     assert "CREATE TABLE charge" in shown
-    assert not path.exists()
+    if isinstance(ledger, LedgerFile):
+        assert not ledger.path.exists()
+    else:
+        assert not ledger.tables()
 
 
-def test_what_a_dry_run_shows_is_what_is_done(tmp_path: Path) -> None:
-    by_hand, by_us = tmp_path / "by_hand.db", tmp_path / "by_us.db"
-    with closing(sqlite3.connect(by_hand)) as sql:
-        sql.executescript(migrate(url(by_hand), dry_run=True))
-    migrate(url(by_us), dry_run=False)
+def test_what_a_dry_run_shows_is_what_is_done(ledgers: Ledgers) -> None:
+    by_hand, by_us = ledgers.blank(), ledgers.blank()
+    run_script(by_hand, migrate(by_hand.url, dry_run=True))
+    migrate(by_us.url, dry_run=False)
 
-    assert tables(by_hand) == tables(by_us)
-    assert migrate(url(by_hand), dry_run=True).endswith("nothing to do")
+    assert by_hand.tables() == by_us.tables()
+    assert [by_hand.columns(name) for name in sorted(by_hand.tables())] == [
+        by_us.columns(name) for name in sorted(by_us.tables())
+    ]
+    assert migrate(by_hand.url, dry_run=True).endswith("nothing to do")
 
 
-def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    migrate(url(path), dry_run=False)
-    set_version(path, "9999")
+def set_version(ledger: AuditedLedger, version: str) -> None:
+    assert ledger.execute("UPDATE alembic_version SET version_num = ?", version) == 1
+
+
+def test_a_newer_ledger_is_left_alone(ledgers: Ledgers) -> None:
+    ledger = ledgers.new()
+    set_version(ledger, "9999")
 
     with pytest.raises(LedgerError, match=r"9999.*newer aforo-meter"):
-        migrate(url(path), dry_run=False)
+        migrate(ledger.url, dry_run=False)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -93,6 +106,15 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         migrate(url(path), dry_run=False)
 
 
+def test_a_server_that_does_not_answer_is_named_without_the_password() -> None:
+    port = free_port()
+
+    with pytest.raises(LedgerError, match=f"postgresql://me@127.0.0.1:{port}/aforo") as caught:
+        migrate(f"postgresql://me:hunter2@127.0.0.1:{port}/aforo", dry_run=False)
+
+    assert "hunter2" not in str(caught.value)
+
+
 async def test_a_consumer_without_a_ledger_says_what_to_run(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 
@@ -105,66 +127,68 @@ async def test_a_consumer_without_a_ledger_says_what_to_run(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("version", ["0000", "9999"])
-async def test_a_consumer_refuses_another_schema(tmp_path: Path, version: str) -> None:
-    path = tmp_path / "ledger.db"
-    migrate(url(path), dry_run=False)
-    set_version(path, version)
+async def test_a_consumer_refuses_another_schema(ledgers: Ledgers, version: str) -> None:
+    ledger = ledgers.new()
+    set_version(ledger, version)
 
-    with pytest.raises(LedgerError, match=f"schema {version}, and this version needs"):
-        async with SqlLedger(url(path)):
+    with pytest.raises(LedgerError, match=f"schema {version}, and this version needs") as caught:
+        async with SqlLedger(ledger.url):
             pass
+    advice = f"run: aforo-meter migrate --ledger-url {without_password(ledger.url)}"
+    assert str(caught.value).endswith(advice)
 
 
-async def test_an_empty_database_has_no_schema(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    path.touch()
+async def test_an_empty_database_has_no_schema(ledgers: Ledgers) -> None:
+    ledger = ledgers.blank()
+    if isinstance(ledger, LedgerFile):
+        ledger.path.touch()
 
     with pytest.raises(LedgerError, match=r"schema \(none\)"):
-        async with SqlLedger(url(path)):
+        async with SqlLedger(ledger.url):
             pass
 
 
 def test_the_command_says_it_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["migrate", "--ledger-url", url(tmp_path / "no" / "l.db")]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    nowhere = f"postgresql://127.0.0.1:{free_port()}/aforo"
+    for refused in (url(tmp_path / "no" / "l.db"), nowhere):
+        assert main(["migrate", "--ledger-url", refused]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
     assert main(["migrate", "--ledger-url", url(tmp_path / "l.db")]) == 0
 
 
 def test_consume_ends_with_2_without_a_ledger(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ledgers: Ledgers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AFORO_METER_CONSUME_KAFKA_BOOTSTRAP", f"127.0.0.1:{free_port()}")
     monkeypatch.setenv("AFORO_METER_CONSUME_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
-    monkeypatch.setenv("AFORO_METER_CONSUME_LEDGER_URL", url(tmp_path / "l.db"))
+    monkeypatch.setenv("AFORO_METER_CONSUME_LEDGER_URL", ledgers.blank().url)
 
     assert main(["consume"]) == 2
     assert "aforo-meter migrate" in capsys.readouterr().err
 
 
-def test_a_ledger_of_the_first_version_keeps_its_rows(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with closing(sqlite3.connect(path)) as sql, sql:
-        for statement in v0001_ledger.TABLES:
-            sql.execute(statement)
-        sql.execute(v0001_ledger.OUTBOX.format(identity=v0001_ledger.IDENTITY["sqlite"]))
-        sql.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-        sql.execute("INSERT INTO alembic_version VALUES ('0001')")
-        sql.execute(
-            "INSERT INTO charge VALUES ('acme', 's', 1, 2, 'f', 'm', 'openai', 'gpt', '', 7, 42)"
-        )
-        sql.execute("INSERT INTO seen_event VALUES ('acme', 'e1', 3600000000)")
+def test_a_ledger_of_the_first_version_keeps_its_rows(ledgers: Ledgers) -> None:
+    ledger = ledgers.blank()
+    outbox = v0001_ledger.OUTBOX.format(identity=v0001_ledger.IDENTITY[ledgers.kind])
+    statements = [*v0001_ledger.TABLES, outbox]
+    statements += [
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
+        "INSERT INTO alembic_version VALUES ('0001')",
+        "INSERT INTO charge VALUES ('acme', 's', 1, 2, 'f', 'm', 'openai', 'gpt', '', 7, 42)",
+        "INSERT INTO seen_event VALUES ('acme', 'e1', 3600000000)",
+    ]
+    run_script(ledger, ";".join(statements))
 
-    assert "ALTER TABLE charge RENAME" in migrate(url(path), dry_run=True)
-    assert migrate(url(path), dry_run=False).endswith(f"schema 0001 → {SCHEMA_VERSION}")
+    assert "ALTER TABLE charge RENAME" in migrate(ledger.url, dry_run=True)
+    assert migrate(ledger.url, dry_run=False).endswith(f"schema 0001 → {SCHEMA_VERSION}")
 
-    with closing(sqlite3.connect(path)) as sql:
-        assert sql.execute("SELECT * FROM charge").fetchall() == [
-            ("acme", "s", 1, 2, "f", "m", "openai", "gpt", "", 7, "", "", 42, 0)
-        ]
-        # Ids are kept for as long as they were before: 35 days.
-        assert sql.execute("SELECT * FROM seen_event").fetchall() == [
-            ("acme", "e1", 3_600_000_000 + 35 * 86_400_000_000)
-        ]
-    assert {"call", "call_part", "decided", "logged", "session", "charge_unpriced"} <= tables(path)
+    assert ledger.rows("SELECT * FROM charge") == [
+        ("acme", "s", 1, 2, "f", "m", "openai", "gpt", "", 7, "", "", 42, 0)
+    ]
+    # Ids are kept for as long as they were before: 35 days.
+    assert ledger.rows("SELECT * FROM seen_event") == [
+        ("acme", "e1", 3_600_000_000 + 35 * 86_400_000_000)
+    ]
+    assert {"call", "call_part", "decided", "logged", "session"} <= ledger.tables()

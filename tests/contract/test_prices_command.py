@@ -9,7 +9,8 @@ import pytest
 from aforo_meter.domain.periods import HOUR_MICROS, calendar_month
 from aforo_meter.ledger_sql import SqlLedger
 from tests.contract.consume_lab import now_micros
-from tests.contract.ledger_lab import DOLLAR, LedgerFile, batch, price, used, watch, watched
+from tests.contract.ledger_lab import DOLLAR, batch, price, used, watch, watched
+from tests.contract.ledgers import AuditedLedger
 from tests.contract.test_sync_process import CLOSED_PORT_URL, aforo_admin
 
 pytestmark = pytest.mark.contract
@@ -64,7 +65,7 @@ def test_what_redis_holds_equals_the_catalog_that_was_synced(
 
 
 async def test_a_rise_names_whose_level_it_would_change(
-    env: dict[str, str], ledger: SqlLedger, file: LedgerFile, tmp_path: Path
+    env: dict[str, str], ledger: SqlLedger, file: AuditedLedger, tmp_path: Path
 ) -> None:
     """acme's 7 calls cost 7 of 10 dollars, 9.80 at 1.40; globex' one call changes nothing much."""
     now = now_micros()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import redis
@@ -16,7 +15,8 @@ from aforo_meter.publish import Publisher, consumed_key, margin_key
 from aforo_proto import margin_pb2
 from lab.servers import RedisServer, eventually, free_port
 from tests.contract.consume_lab import Catalog, now_micros
-from tests.contract.ledger_lab import DOLLAR, LedgerFile, batch, used, watch, watched
+from tests.contract.ledger_lab import DOLLAR, batch, used, watch, watched
+from tests.contract.ledgers import AuditedLedger
 
 pytestmark = pytest.mark.contract
 
@@ -47,8 +47,7 @@ class Parts:
 
 
 @pytest.fixture
-async def parts(redis_url: str, tmp_path: Path) -> AsyncIterator[Parts]:
-    file = LedgerFile.create(tmp_path / "ledger.db")
+async def parts(redis_url: str, file: AuditedLedger) -> AsyncIterator[Parts]:
     sync_client = redis.Redis.from_url(redis_url)
     catalog = Catalog(sync_client)
     for tenant in ("acme", "globex"):

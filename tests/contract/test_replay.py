@@ -1,9 +1,7 @@
 """Usage rated again and compared with the ledger; usage searched. Real broker, real consumer."""
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from aforo_proto import usage_pb2
 from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import DOLLAR, ConsumeLab, consume_lab, now_micros, usage_event
-from tests.contract.ledger_lab import UNIT, LedgerFile
+from tests.contract.ledger_lab import UNIT
+from tests.contract.ledgers import AuditedLedger, LedgerFile, Ledgers, ledgers_of
 from tests.contract.tools_lab import Ran, ran, started
 
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
@@ -38,12 +37,23 @@ def text(micros: int) -> str:
     return datetime_of(micros).replace(tzinfo=None).isoformat()
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def places(
+    request: pytest.FixtureRequest,
+    empty_ledger: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Ledgers]:
+    with ledgers_of(request, empty_ledger, tmp_path_factory.mktemp("ledgers")) as found:
+        yield found
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lab(
-    kafka_server: KafkaServer | KafkaAt, tmp_path_factory: pytest.TempPathFactory
+    kafka_server: KafkaServer | KafkaAt, tmp_path_factory: pytest.TempPathFactory, places: Ledgers
 ) -> AsyncIterator[ConsumeLab]:
     """A consumer that has read usage of several hours, with all that makes rating difficult."""
-    async with consume_lab(kafka_server.bootstrap, tmp_path_factory.mktemp("replay")) as made:
+    home = tmp_path_factory.mktemp("replay")
+    async with consume_lab(kafka_server.bootstrap, home, ledger=places.new()) as made:
         made.catalog.price("api.calls", DOLLAR)
         made.catalog.price("llm.input_tokens", 7)
         for number in range(TENANTS - 1):  # The last one has no contract.
@@ -90,10 +100,10 @@ def is_read(lab: ConsumeLab) -> bool:
     return read is not None and read >= len(lab.sent) + 1
 
 
-async def replayed(lab: ConsumeLab, scratch: Path, *more: str) -> Ran:
+async def replayed(lab: ConsumeLab, scratch_url: str, *more: str) -> Ran:
     return await ran(
         *("replay", "--bootstrap", lab.bootstrap, "--topic", lab.topic),
-        *("--redis-url", lab.redis_server.url, "--ledger-url", f"sqlite:///{scratch}", *more),
+        *("--redis-url", lab.redis_server.url, "--ledger-url", scratch_url, *more),
     )
 
 
@@ -103,19 +113,19 @@ def whole(lab: ConsumeLab) -> list[str]:
     return ["--from", text(START), "--to", end, "--live-ledger-url", lab.ledger.url]
 
 
-def charges(ledger: LedgerFile) -> list[tuple[Any, ...]]:
+def charges(ledger: AuditedLedger) -> list[tuple[Any, ...]]:
     return ledger.rows(
         "SELECT * FROM charge ORDER BY tenant_id, hour_start_micros, meter, price_id, tool, model"
     )
 
 
 async def test_a_replay_equals_the_live_ledger_and_tells_nobody(
-    lab: ConsumeLab, tmp_path: Path
+    lab: ConsumeLab, places: Ledgers
 ) -> None:
-    scratch = LedgerFile(tmp_path / "scratch.db")
+    scratch = places.blank()
     before = lab.ledger.contents()
 
-    found = await replayed(lab, scratch.path, *whole(lab), "--json")
+    found = await replayed(lab, scratch.url, *whole(lab), "--json")
 
     assert found.code == 0, found.err + found.out
     report = found.json()
@@ -133,14 +143,14 @@ async def test_a_replay_equals_the_live_ledger_and_tells_nobody(
 
 
 async def test_hours_that_are_not_wholly_in_range_are_left_out_and_named(
-    lab: ConsumeLab, tmp_path: Path
+    lab: ConsumeLab, places: Ledgers
 ) -> None:
     half = HOUR_MICROS // 2
     since, until = START + half, START + 3 * HOUR_MICROS + half
 
     found = await replayed(
         lab,
-        tmp_path / "scratch.db",
+        places.blank().url,
         *("--from", text(since), "--to", text(until), "--live-ledger-url", lab.ledger.url),
     )
 
@@ -153,19 +163,17 @@ async def test_hours_that_are_not_wholly_in_range_are_left_out_and_named(
     assert " 0 differ, 0 are in the live ledger alone, 0 in the replay alone" in found.lines[-1]
 
 
-async def test_a_row_that_was_tampered_with_is_found(lab: ConsumeLab, tmp_path: Path) -> None:
+async def test_a_row_that_was_tampered_with_is_found(lab: ConsumeLab, places: Ledgers) -> None:
     at = "tenant_id = 't1' AND meter = 'api.calls' AND tool = '' AND hour_start_micros = ?"
     change = f"UPDATE charge SET quantity_micros = quantity_micros + ? WHERE {at}"  # noqa: S608
 
     def tamper(units: int) -> None:
-        with closing(sqlite3.connect(lab.ledger.path, timeout=10)) as sql:
-            assert sql.execute(change, (units * UNIT, START + HOUR_MICROS)).rowcount == 1
-            sql.commit()
+        assert lab.ledger.execute(change, units * UNIT, START + HOUR_MICROS) == 1
 
     tamper(3)
     try:
-        found = await replayed(lab, tmp_path / "one.db", *whole(lab))
-        as_json = await replayed(lab, tmp_path / "two.db", *whole(lab), "--json")
+        found = await replayed(lab, places.blank().url, *whole(lab))
+        as_json = await replayed(lab, places.blank().url, *whole(lab), "--json")
     finally:
         tamper(-3)
 
@@ -179,11 +187,10 @@ async def test_a_row_that_was_tampered_with_is_found(lab: ConsumeLab, tmp_path: 
 
 
 async def test_a_replay_never_writes_to_a_ledger_that_is_in_use(
-    lab: ConsumeLab, tmp_path: Path
+    lab: ConsumeLab, places: Ledgers, tmp_path: Path
 ) -> None:
-    link = tmp_path / "link.db"
-    link.symlink_to(lab.ledger.path)
-    used = tmp_path / "used.db"
+    link = another_name_of(lab.ledger, tmp_path)
+    used = places.blank().url
     before = charges(lab.ledger)
 
     live = await replayed(lab, link, *whole(lab))
@@ -193,9 +200,17 @@ async def test_a_replay_never_writes_to_a_ledger_that_is_in_use(
 
     assert [one.code for one in (live, unnamed, first, second)] == [1, 1, 0, 1]
     assert "is the ledger of --live-ledger-url" in live.err
-    assert "has been written to; name a new file" in unnamed.err
-    assert "has been written to; name a new file" in second.err
+    assert "has been written to; name a new ledger" in unnamed.err
+    assert "has been written to; name a new ledger" in second.err
     assert charges(lab.ledger) == before
+
+
+def another_name_of(ledger: AuditedLedger, folder: Path) -> str:
+    if not isinstance(ledger, LedgerFile):
+        return f"{ledger.url}?application_name=replay"
+    link = folder / "link.db"
+    link.symlink_to(ledger.path)
+    return f"sqlite:///{link}"
 
 
 async def search(lab: ConsumeLab, *more: str) -> Ran:
@@ -240,12 +255,12 @@ async def test_events_are_found_by_what_clients_attached(lab: ConsumeLab) -> Non
 
 
 async def test_what_the_live_ledger_has_not_read_yet_is_no_difference(
-    lab: ConsumeLab, tmp_path: Path
+    lab: ConsumeLab, places: Ledgers
 ) -> None:
     await asyncio.to_thread(lab.stop)
     await lab.send("t1", 5, occurred_at_micros=START)
 
-    found = await replayed(lab, tmp_path / "scratch.db", *whole(lab))
+    found = await replayed(lab, places.blank().url, *whole(lab))
 
     assert found.code == 0, found.err + found.out
     assert "1 records left out: the live ledger has not read them yet" in found.out

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -18,6 +19,8 @@ from aforo_meter.domain.outcomes import GRPC, ExecutionStatus
 from lab.servers import KafkaServer, eventually
 from tests.contract.sweep_lab import (
     CASE,
+    LIMIT,
+    LIMITS,
     SweepLab,
     decision_id_of,
     expected,
@@ -423,6 +426,48 @@ async def test_a_client_that_hangs_up_pays_an_estimate(
     # Four bytes a token of the body, as Envoy estimates it: the prompt, what is around it,
     # and what the route's script added.
     assert len(prompt) // 4 <= measures["llm.input_tokens"] <= measures["bytes.request"] // 4 + 15
+
+
+@pytest.mark.parametrize(
+    ("how", "gap_ms", "executed"),
+    [
+        ("the upstream breaks off", 20, "SUCCESS"),
+        ("idle_timeout", 1500, "TIMEOUT"),
+        ("per_try_idle_timeout", 1500, "TIMEOUT"),
+        ("timeout", 100, "TIMEOUT"),
+        ("max_stream_duration", 100, "TIMEOUT"),
+    ],
+)
+async def test_an_answer_that_is_cut_short_costs_an_estimate(
+    lab: SweepLab, how: str, gap_ms: int, executed: str
+) -> None:
+    body: dict[str, Any] = {"model": "gpt-4o", "stream": True}
+    body |= {"messages": [{"role": "user", "content": "x" * 200}]}
+    body |= {"x_lab_words": 50, "x_lab_gap_ms": gap_ms}
+    if how not in LIMITS:
+        body["x_lab_breaks_after"] = 5
+    received = 0
+
+    async def read() -> None:
+        nonlocal received
+        async for piece in lab.client.stream(CHAT, body, headers={CASE: how, LIMIT: how}):
+            received += len(piece)
+
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await read()
+    await eventually(lambda: lab.events(how), within_s=30)
+    (event,) = lab.events(how)
+    print(side_by_side(how, [], [told(event)]))  # noqa: T201 - the table of `make sweep`.
+    measures = {one.meter: one.units for one in event.measures}
+
+    assert (event.estimated, event.aborted) == (True, False)
+    assert told(event)["execution_status"] == executed
+    assert (event.dimensions.provider, event.dimensions.model) == ("openai", "gpt-4o")
+    assert measures["api.calls"] == 1
+    assert measures["bytes.response"] == received > 0
+    assert measures["llm.output_tokens"] == -(-received // 205)
+    # Four bytes a token of the body, as Envoy estimates it.
+    assert 200 // 4 <= measures["llm.input_tokens"] <= measures["bytes.request"] // 4 + 15
 
 
 def has_ended(lab: SweepLab, case: str) -> bool:

@@ -138,7 +138,7 @@ def test_missing_and_wrong_settings_are_told_together() -> None:
     assert done.returncode == 2
     assert "AFORO_ADMIN_REDIS_URL: expected redis://host:port/db" in done.stderr
     assert "AFORO_ADMIN_CATALOG: not set." in done.stderr
-    assert "AFORO_ADMIN_SYNC_INTERVAL_S: Input should be greater than 0" in done.stderr
+    assert "AFORO_ADMIN_SYNC_INTERVAL_S: '0': expected more than 0" in done.stderr
     assert "AFORO_ADMIN_METRICS_LISTEN: '9100': expected host:port" in done.stderr
 
 

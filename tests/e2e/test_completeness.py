@@ -12,12 +12,15 @@ from demo.checks import until
 from demo.observe import World
 from demo.story import CHAT
 from demo.tenants import catalog
-from lab.servers import scratch_dir
-from lab.stack import Options, Stack, run_aforo
+from lab.servers import ask_tcp, scratch_dir
+from lab.stack import Options, Stack, run_aforo, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+METRICS_PAGE = b"GET /metrics HTTP/1.0\r\n\r\n"
 TENANT = "umbrella"
+LATE_TENANT = "hooli"
+HASTE_S = 0.1  # Less than Envoy waits for a decision.
 SETTLED_S = 2.0  # Envoy's flush, consume's batch, and a second between looks at the decisions.
 
 
@@ -34,15 +37,15 @@ def world() -> Iterator[World]:
         yield World(stack)
 
 
-def completeness(world: World, *arguments: str) -> str:
+def completeness(world: World, *arguments: str, tenant_id: str = TENANT) -> str:
     return run_aforo(
         *("aforo_meter", "completeness", "--ledger-url", world.stack.ledger_url),
-        *("--tenant", TENANT, "--open", *arguments),
+        *("--tenant", tenant_id, "--open", *arguments),
     )
 
 
-def scores(world: World) -> dict[str, int]:
-    total: dict[str, int] = json.loads(completeness(world, "--json"))["total"]
+def scores(world: World, tenant_id: str = TENANT) -> dict[str, int]:
+    total: dict[str, int] = json.loads(completeness(world, "--json", tenant_id=tenant_id))["total"]
     return total
 
 
@@ -67,6 +70,20 @@ async def at_rest(world: World) -> dict[str, int]:
         before = calls
         await asyncio.sleep(SETTLED_S)
     return scores(world)
+
+
+async def unheard(world: World) -> int:
+    """Return how many decisions authz took back from its tally."""
+    page = await asyncio.to_thread(
+        ask_tcp, world.stack.ports["authz"], METRICS_PAGE, bytes_max=1 << 17
+    )
+    found = re.search(rb"aforo_authz_tally_decisions_unheard_total (\d+)", page)
+    assert found is not None, page
+    return int(found[1])
+
+
+def wait_until_healthy(world: World) -> None:
+    wait_until(lambda: world.stack.envoy.sees_healthy("aforo_authz"), "Envoy's checks")
 
 
 async def async_scores(world: World) -> dict[str, int]:
@@ -108,3 +125,36 @@ async def test_calls_that_the_log_lost_are_known_and_can_be_filled_in(world: Wor
     assert await world.calls(TENANT) == served
     # Questions of one kind are alike here, so the average is the truth, to the token.
     assert await world.ledger_tokens(TENANT) == await world.served(TENANT)
+
+
+async def test_what_was_decided_too_late_or_for_callers_who_had_left_is_not_missing(
+    world: World,
+) -> None:
+    """Envoy logs them without a decision, as calls of nobody: the tenant owes nothing for them."""
+    authz = world.stack.authz
+    async with world.client(LATE_TENANT) as client:
+        assert (await client.get("/echo")).header("x-aforo-decision") == "allow"
+        authz.freeze()
+        try:
+            patient = [asyncio.create_task(client.get("/echo")) for _ in range(20)]
+            hasty = [
+                asyncio.create_task(asyncio.wait_for(client.get("/echo"), HASTE_S))
+                for _ in range(20)
+            ]
+            late = await asyncio.gather(*patient)
+            left = await asyncio.gather(*hasty, return_exceptions=True)
+        finally:
+            authz.thaw()
+        await until(lambda: unheard(world), lambda count: count == 40, "40 decisions unheard")
+        await asyncio.to_thread(wait_until_healthy, world)
+        for _ in range(3):
+            assert (await client.get("/echo")).header("x-aforo-decision") == "allow"
+    assert {answer.header("x-aforo-decision") for answer in late} == {None}, "Envoy did not wait"
+    assert all(isinstance(each, TimeoutError) for each in left)
+
+    told, _ = await until(
+        lambda: asyncio.to_thread(scores, world, LATE_TENANT),
+        lambda seen: seen["logged"] == 4,
+        "4 calls logged",
+    )
+    assert (told["decided"], told["missing"], told["score_bp"]) == (4, 0, 10_000)

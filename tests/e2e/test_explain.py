@@ -103,17 +103,29 @@ def test_another_moment_can_be_asked_for(model: ReadModel, redis_url: str) -> No
         (("--credential", "guessed"), "unknown_credential"),
         ((), "unauthenticated"),
         (("--jwt-subject", "nobody"), "unknown_credential"),
-        (("--tenant", "globex"), "subscription_inactive"),
+        (("--credential", "of-a-tenant-without-a-policy"), "subscription_inactive"),
         (("--tenant", "acme", "--features", "video"), "feature_not_entitled"),
     ],
 )
 def test_refusals_have_their_reasons(
+    model: ReadModel, redis_url: str, arguments: tuple[str, ...], reason: str
+) -> None:
+    model.put_credential("of-a-tenant-without-a-policy", make_credential(tenant_id="globex"))
+
+    assert f"reason {reason}" in explain(redis_url, *arguments, *CHAT).stdout
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_of_a_tenant_whom_nobody_knows_nothing_is_said_to_be_ok(
     model: ReadModel,  # noqa: ARG001 - fills Redis
     redis_url: str,
-    arguments: tuple[str, ...],
-    reason: str,
+    more: tuple[str, ...],
 ) -> None:
-    assert f"reason {reason}" in explain(redis_url, *arguments, *CHAT).stdout
+    told = explain(redis_url, "--tenant", "nobody", *CHAT, *more)
+
+    assert told.returncode == 3
+    assert told.stdout == ""
+    assert "nobody knows a tenant 'nobody': aforo:v1:{nobody}:policy is not in" in told.stderr
 
 
 def test_without_redis_or_a_read_model_it_says_so_and_ends_with_3(redis_url: str) -> None:

@@ -86,18 +86,22 @@ def test_a_claims_path_is_names_between_dots_or_a_list_of_names(
         ("METRICS_LISTEN", "9090", "'9090' is no address"),
         ("REDIS_URL", "http://redis", "expected redis://host:port/db"),
         ("REDIS_URL", "redis://host:99999/0", "expected redis://host:port/db"),
-        ("REDIS_TIMEOUT_MS", "0", "greater than or equal to 1"),
-        ("REDIS_TIMEOUT_MS", "soon", "valid integer"),
-        ("STALE_MAX_S", "0", "greater than or equal to 1"),
+        ("REDIS_TIMEOUT_MS", "0", "'0': expected at least 1"),
+        ("REDIS_TIMEOUT_MS", "10001", "'10001': expected at most 10000"),
+        ("REDIS_TIMEOUT_MS", "soon", "'soon': expected a whole number"),
+        ("IDLE_S_MAX", "0", "'0': expected more than 0"),
+        ("IDLE_S_MAX", "5 min", "'5 min': expected a number"),
+        ("PEER_CERTIFICATE", "maybe", "'maybe': expected true or false"),
+        ("STALE_MAX_S", "0", "'0': expected at least 1"),
         ("JWT_CLAIM_PATH", "payload..sub", "write payload.sub"),
         ("JWT_CLAIM_PATH", '["payload", 1]', "write payload.sub"),
         ("JWT_CLAIM_PATH", '["payload"', "write payload.sub"),
-        ("LOG_LEVEL", "loud", "Input should be 'debug'"),
-        ("LOG_SAMPLE_RATIO", "1.5", "less than or equal to 1"),
-        ("TRANSPORT", "http", "Input should be 'ngh2' or 'grpcio'"),
+        ("LOG_LEVEL", "loud", "'loud': expected 'debug', 'info', 'warning' or 'error'"),
+        ("LOG_SAMPLE_RATIO", "1.5", "'1.5': expected at most 1"),
+        ("TRANSPORT", "http", "'http': expected 'ngh2' or 'grpcio'"),
         ("DENIALS", "{bad", "not JSON"),
         ("DENIALS", "[]", "valid dictionary"),
-        ("DENIALS", '{"no_reason": {"status": 403}}', "Input should be 'unauthenticated'"),
+        ("DENIALS", '{"no_reason": {"status": 403}}', "'no_reason': expected 'unauthenticated'"),
         ("DENIALS", '{"allowed": {"status": 403}}', "'allowed' is no refusal"),
         ("DENIALS", '{"quota_exceeded": {"stattus": 403}}', r"unknown keys \['stattus'\]"),
         ("DENIALS", '{"quota_exceeded": {"status": 200}}', "a number from 400 to 599"),
@@ -148,6 +152,17 @@ def test_an_error_over_a_url_does_not_quote_it(monkeypatch: pytest.MonkeyPatch, 
     assert SECRET not in str(raised.value)
 
 
+def test_each_setting_in_force_is_shown_with_what_it_is_for() -> None:
+    lines = describe(Settings()).splitlines()
+
+    assert len(lines) == len(Settings.model_fields)
+    assert (
+        "AFORO_AUTHZ_METRICS_LISTEN=  # host:port of /metrics, /livez and /readyz. Empty: off."
+        in lines
+    )
+    assert all(line.rpartition("  # ")[2] for line in lines)
+
+
 def test_the_description_is_what_can_be_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {"quota_exceeded": {"status": 403, "title": "Enough"}}
     settings = loaded(
@@ -157,7 +172,8 @@ def test_the_description_is_what_can_be_set_again(monkeypatch: pytest.MonkeyPatc
         AFORO_AUTHZ_REDIS_URL="unix:///run/redis.sock?db=1",
     )
 
-    described = dict(line.split("=", 1) for line in describe(settings).splitlines())
+    lines = [line.rpartition("  # ")[0] for line in describe(settings).splitlines()]
+    described = dict(line.split("=", 1) for line in lines)
 
     assert set(described) == {PREFIX + name.upper() for name in Settings.model_fields}
     assert loaded(monkeypatch, **described) == settings

@@ -411,6 +411,44 @@ def test_an_upstream_that_breaks_off_without_need_of_an_estimate(what: str) -> N
     assert measures_of(event).get("llm.output_tokens", 15) == 15
 
 
+TIMEOUTS = [
+    "stream_idle_timeout",
+    "max_duration_timeout",
+    "response_timeout",
+    "upstream_per_try_idle_timeout",
+    "upstream_max_stream_duration_reached",
+]
+
+
+@pytest.mark.parametrize("details", TIMEOUTS)
+def test_a_limit_of_time_that_ends_an_answer_costs_the_same_estimate(details: str) -> None:
+    event = read_event(broken_off("", details, said={**DECIDED, "provider": "anthropic"}))
+
+    assert (event.estimated, event.aborted) == (True, False)
+    assert event.dimensions.execution_status == usage_pb2.EXECUTION_STATUS_TIMEOUT
+    assert measures_of(event)["llm.input_tokens"] == 30, "120 bytes, four a token"
+    assert measures_of(event)["llm.output_tokens"] == 8, "900 bytes of events, 120 each"
+
+
+@pytest.mark.parametrize("details", TIMEOUTS)
+@pytest.mark.parametrize(
+    ("status", "executed"),
+    [
+        (408, usage_pb2.EXECUTION_STATUS_TIMEOUT),
+        (504, usage_pb2.EXECUTION_STATUS_TIMEOUT),
+        (101, usage_pb2.EXECUTION_STATUS_UNSPECIFIED),
+    ],
+)
+def test_envoys_own_words_of_a_timeout_and_a_silent_websocket_cost_no_estimate(
+    details: str, status: int, executed: usage_pb2.ExecutionStatus.ValueType
+) -> None:
+    entry = broken_off("", details, said={**DECIDED, "provider": "anthropic"}, status=status)
+    event = read_event(entry)
+
+    assert not event.estimated
+    assert event.dimensions.execution_status == executed
+
+
 def test_what_envoy_noted_of_the_request_is_the_better_estimate() -> None:
     entry = left_early()
     info = llm_pb2.RequestInfo(

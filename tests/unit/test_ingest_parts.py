@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aforo_meter.database_sqlite import SqliteStatements
 from aforo_meter.domain.cloudevents import from_cloudevent
 from aforo_meter.domain.ingest_fields import PRODUCTS, REQUIRED, TEXT_UNITS_MAX
 from aforo_meter.domain.ingest_values import Rejection
@@ -246,6 +247,7 @@ def test_the_question_for_killed_sessions_uses_the_primary_key() -> None:
             "CREATE TABLE session (tenant_id TEXT, session_id TEXT, killed_micros BIGINT,"
             " PRIMARY KEY (tenant_id, session_id))"
         )
-        plan = sql.execute(f"EXPLAIN QUERY PLAN {KILLED}", ("[]",)).fetchall()
+        given, values = SqliteStatements(sql).given(tenant_id=["acme"], name=["s1"])
+        plan = sql.execute(f"EXPLAIN QUERY PLAN {KILLED.format(given=given)}", values).fetchall()
 
     assert any("SEARCH s USING INDEX" in row[3] for row in plan), plan

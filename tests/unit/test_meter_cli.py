@@ -74,7 +74,7 @@ def test_ingest_shows_how_to_send_a_first_event(capsys: pytest.CaptureFixture[st
     [
         ("LEDGER_URL", "ledger.db", "sqlite:////absolute/path"),
         ("REDIS_URL", "localhost", "expected redis://"),
-        ("AGE_DAYS_MAX", "0", "greater than or equal to 1"),
+        ("AGE_DAYS_MAX", "0", "expected at least 1"),
         ("LISTEN", "9193", "expected host:port"),
         ("KEYS", "secret", "no such setting"),
     ],

@@ -44,6 +44,49 @@ def test_an_id_that_yaml_would_misread_is_quoted(capsys: pytest.CaptureFixture[s
     assert '      - id: "null"' in out
 
 
+@pytest.mark.parametrize(
+    ("asked", "scopes"),
+    [
+        ([], ("usage:ingest",)),
+        (["--scope", "quotas:read"], ("quotas:read",)),
+        (
+            ["--scope", "usage:ingest", "--scope", "quotas:read", "--scope", "quotas:read"],
+            ("usage:ingest", "quotas:read"),
+        ),
+    ],
+)
+def test_an_ingest_key_has_the_scopes_that_were_asked_for(
+    asked: list[str], scopes: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mint", "--ingest", "bridge", *asked]) == 0
+
+    key, _, lines = capsys.readouterr().out.partition("\n")
+    catalog = read_text(f"version: 1\ncurrency: USD\n{lines}".encode(), name="c.yaml")
+    (found,) = catalog.ingest_keys
+    assert (found.key_id, found.scopes) == ("bridge", scopes)
+    assert found.sha256 == sha256_of_key(key)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "whose key shall it be? Say --tenant ID"),
+        (["--id", "ci"], "--ingest NAME for a program of yours"),
+        (["--tenant", "acme", "--ingest", "bridge"], "leave out --tenant"),
+        (["--ingest", "bridge", "--id", "ci"], "leave out --id"),
+        (["--tenant", "acme", "--scope", "quotas:read"], "--scope: only keys made with --ingest"),
+    ],
+)
+def test_a_key_is_made_for_somebody_and_for_one_of_both(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mint", *arguments]) == 2
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert told in said.err
+
+
 def test_wrong_names_and_dates_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mint", "--tenant", "A{", "--id", "", "--expires", "soon"]) == 2
 

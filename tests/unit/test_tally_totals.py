@@ -133,12 +133,15 @@ def test_while_nothing_can_be_written_memory_has_an_end_and_what_is_lost_is_know
     assert {name: read() for name, _, read in tally.counters()} == {
         "tally_totals_written": 0,
         "tally_decisions_lost": 2,
+        "tally_decisions_unheard": 0,
     }
 
 
+UNHEARD = -1
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from("abcde"), st.integers(0, 5 * HOUR_S)),
+        st.tuples(st.sampled_from("abcde"), st.just(UNHEARD)),
         st.sampled_from(["written", "refused", "half"]),
     ),
     max_size=60,
@@ -160,7 +163,16 @@ def test_every_decision_is_in_exactly_one_total_whatever_fails(
         tally.written(totals)
 
     for step in [*steps, "written"]:
-        if isinstance(step, tuple):
+        if isinstance(step, tuple) and step[1] == UNHEARD:
+            before = tally.taken_back
+            tally.take_back(
+                tenant_id=step[0],
+                features=CHAT.features,
+                outcome=Outcome.ALLOW,
+                hour_s=clock_s // HOUR_S * HOUR_S,
+            )
+            counted[step[0]] -= tally.taken_back - before
+        elif isinstance(step, tuple):
             tenant, later_s = step
             clock_s += later_s
             count(tally, decision(tenant), clock_s)
@@ -174,3 +186,4 @@ def test_every_decision_is_in_exactly_one_total_whatever_fails(
     for (_, _, tenant), decisions in store.items():
         stored[tenant] += decisions
     assert stored == counted
+    assert min(store.values(), default=0) >= 0

@@ -1,12 +1,21 @@
 """Standard Webhooks signatures."""
 
 import base64
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aforo_meter.webhooks import SignatureError, parse_secret, sign, signed_headers, verify
+from aforo_meter.settings_deliver import DeliverSettings
+from aforo_meter.webhooks import (
+    NEW_SECRET,
+    SignatureError,
+    parse_secret,
+    sign,
+    signed_headers,
+    verify,
+)
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -44,6 +53,23 @@ def test_a_wrong_secret_is_refused_without_being_repeated(text: str, complaint: 
         parse_secret(text)
 
     assert not text or text not in str(caught.value)
+    assert str(caught.value).endswith(f"make one with: {NEW_SECRET}")
+
+
+def test_the_command_that_a_complaint_names_makes_a_secret() -> None:
+    made = [
+        subprocess.run(["sh", "-c", NEW_SECRET], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+
+    assert [len(parse_secret(text.strip())) for text in made] == [32, 32]
+    assert made[0] != made[1]
+
+
+def test_the_setting_says_how_to_make_a_secret() -> None:
+    said = DeliverSettings.model_fields["webhook_secret"].description or ""
+
+    assert NEW_SECRET in " ".join(said.split())
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1), st.binary())

