@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from aforo_admin import price_text, redis_access, settings
-from aforo_admin.domain.entitling import micros
 from aforo_admin.domain.price_changes import (
     Books,
     Effect,
@@ -24,6 +23,7 @@ from aforo_admin.following import RedisFailure
 from aforo_admin.ledger_reading import LedgerUnreadableError, standings
 from aforo_admin.price_books import PricesError, books_of_file, books_of_redis
 from aforo_admin.yaml_scalars import instant
+from aforo_meter.domain.periods import micros_of
 
 OK: Final = 0
 DIFFERS: Final = 1
@@ -115,7 +115,7 @@ def _diff(options: argparse.Namespace) -> int:
     changed = changes(old, new)
     affected: Sequence[Effect] | None = None
     if options.ledger_url is not None:
-        found = standings(options.ledger_url, now_micros=micros(_now()))
+        found = standings(options.ledger_url, now_micros=micros_of(_now()))
         affected = list(effects(found, old, new, changed))
     as_text = price_text.diff_json if options.json else price_text.diff_text
     print(as_text(changed, affected, new.book.currency))  # noqa: T201
@@ -142,7 +142,7 @@ async def _live(chosen: settings.RedisSettings) -> Books:
 
 def _micros(text: str) -> int:
     try:
-        return micros(instant(text))
+        return micros_of(instant(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
+from aforo_admin import messages_rates
 from aforo_admin.builtin_prices import built_in_lists
 from aforo_admin.domain import catalog as said
 from aforo_admin.domain import entitling
-from aforo_admin.domain.entitling import micros
 from aforo_admin.domain.problems import day
 from aforo_authz.domain import access, quotas
 from aforo_meter.domain.metering import Quantity
+from aforo_meter.domain.periods import micros_of
 from aforo_meter.domain.prices import NEGOTIATED_SOURCE, OWN_SOURCE
 from aforo_proto.contract_pb2 import (
     Cadence,
@@ -21,6 +22,7 @@ from aforo_proto.contract_pb2 import (
     PriceBook,
     PriceEntry,
     PriceList,
+    RevenueBasis,
     Thresholds,
 )
 from aforo_proto.margin_pb2 import Level
@@ -58,7 +60,7 @@ def credential(tenant_id: str, given: said.Credential) -> Credential:
         tenant_id=tenant_id,
         kind=CredentialKind.Value(f"CREDENTIAL_KIND_{given.kind.name}"),
         status=CREDENTIAL_STATUS_REVOKED if given.revoked else CREDENTIAL_STATUS_ACTIVE,
-        expires_at_micros=micros(given.expires_at) if given.expires_at else 0,
+        expires_at_micros=micros_of(given.expires_at) if given.expires_at else 0,
         credential_id=given.credential_id,
     )
 
@@ -115,7 +117,7 @@ def contract(given: entitling.Contract) -> Contract:
         committed_fee_nanos=given.committed_fee_nanos,
         allowance_nanos=given.allowance_nanos,
         cadence=Cadence.Value(f"CADENCE_{given.cadence.name}"),
-        anchor_micros=micros(given.anchor),
+        anchor_micros=micros_of(given.anchor),
         thresholds=Thresholds(
             warn_below_bp=floors.warn_below_bp,
             throttle_below_bp=floors.throttle_below_bp,
@@ -126,6 +128,9 @@ def contract(given: entitling.Contract) -> Contract:
         negotiated=price_lists(
             given.negotiated, source=NEGOTIATED_SOURCE, owner=f"negotiated:{given.tenant_id}"
         ),
+        phases=[messages_rates.phase(each) for each in given.phases],
+        basis=RevenueBasis.Value(f"REVENUE_BASIS_{given.basis.name}"),
+        exchange_rates=[messages_rates.exchange_rate(each) for each in given.exchange_rates],
     )
 
 
@@ -183,7 +188,7 @@ def ingest_key(given: said.IngestKey) -> IngestKey:
             for scope in given.scopes
         ],
         revoked=given.revoked,
-        expires_at_micros=micros(given.expires_at) if given.expires_at else 0,
+        expires_at_micros=micros_of(given.expires_at) if given.expires_at else 0,
         tenants=given.tenants,
     )
 
@@ -254,7 +259,7 @@ def _price_entry(price: said.CostPrice, *, source: str, owner: str) -> PriceEntr
         meter=price.meter,
         price_nanos=price.price_nanos,
         per_units=price.per_units,
-        effective_from_micros=micros(price.effective_from),
+        effective_from_micros=micros_of(price.effective_from),
     )
     name = f"{owner}/{price.provider or '*'}/{price.model or '*'}/{price.meter}"
     checksum = hashlib.sha256(entry.SerializeToString(deterministic=True)).hexdigest()

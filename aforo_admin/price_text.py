@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from aforo_admin.domain.price_changes import Change, Effect, EntryKey
-from aforo_admin.readable import instant_text, margin_ratio_text, money
+from aforo_admin.readable import margin_ratio_text
+from aforo_admin.readable_values import instant_text, money
 from aforo_admin.tables import table
 from aforo_meter.domain.margin import Assessment
 from aforo_meter.domain.prices import PriceEntry

@@ -1,8 +1,8 @@
 """A period's usage summed up, and the revenue that follows: questions to the ledger's tables."""
 
-import sqlite3
 from typing import Final
 
+from aforo_meter.database import Sql
 from aforo_meter.domain.account import Account, UsageKey, Used
 from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.domain.revenue import Revenue, revenue
@@ -22,7 +22,7 @@ DRAWN = (
 
 
 def read_account(
-    sql: sqlite3.Connection, tenant_id: str, subscription_id: str, period_start_micros: int
+    sql: Sql, tenant_id: str, subscription_id: str, period_start_micros: int
 ) -> dict[UsageKey, Used]:
     """Add up a period's rows by what prices and guards tell apart.
 
@@ -42,7 +42,7 @@ def read_account(
     return found
 
 
-def revenue_of(sql: sqlite3.Connection, watch: Watch, *, now_micros: int) -> Revenue:
+def revenue_of(sql: Sql, watch: Watch, *, now_micros: int) -> Revenue:
     """Return the revenue that a margin is measured by. Only a rate card needs the usage for it."""
     terms, period = watch.terms, watch.period
     if terms is None:

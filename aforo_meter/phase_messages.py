@@ -4,6 +4,7 @@ Each function raises ValueError with what makes no sense: usage is not free beca
 be read, so the contract as a whole is refused.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Final
 
@@ -26,6 +27,7 @@ from aforo_meter.domain.rate_card import (
 from aforo_meter.domain.terms import ExchangeRate, Phase, RevenueBasis
 from aforo_proto import contract_pb2
 
+CARDS_REMEMBERED: Final = 1024
 BASES: Final = {
     contract_pb2.REVENUE_BASIS_UNSPECIFIED: RevenueBasis.PERIOD,
     contract_pb2.REVENUE_BASIS_PERIOD: RevenueBasis.PERIOD,
@@ -68,13 +70,16 @@ def _phase(message: contract_pb2.Phase) -> Phase:
         source=message.source,
         currency=message.currency,
         committed_fee_nanos=message.committed_fee_nanos,
-        rate_cards=tuple(_card(each) for each in message.rate_cards),
+        rate_cards=tuple(_card(each.SerializeToString()) for each in message.rate_cards),
         prepaid_nanos=message.prepaid_nanos,
         prepaid_from_micros=message.prepaid_from_micros,
     )
 
 
-def _card(message: contract_pb2.RateCard) -> RateCard:
+@functools.lru_cache(maxsize=CARDS_REMEMBERED)
+def _card(encoded: bytes) -> RateCard:
+    """Read a card; the tenants of a plan share it."""
+    message = contract_pb2.RateCard.FromString(encoded)
     _check_signs(message.minimum_nanos)
     names = [each.component_id for each in message.components]
     if len(set(names)) < len(names):

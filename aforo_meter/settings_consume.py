@@ -48,6 +48,9 @@ class ConsumeSettings(BaseSettings):
     contract_poll_ms: int = Field(default=200, ge=10)
     """How often to look for changed contracts and prices."""
 
+    accrue_every_s: int = Field(default=60, ge=1)
+    """How often to look what has accrued by now of fees whose contract accrues them."""
+
     session_timeout_ms: int = Field(default=6000, ge=100)
     """After this silence Kafka gives a member's partitions to the others."""
 

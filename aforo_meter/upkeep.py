@@ -31,7 +31,6 @@ REPRICE_ROWS_MAX: Final = 1000
 OFFSETS_TIMEOUT_S: Final = 1.0
 PRUNE_EVERY_S: Final = 3600.0
 PRUNE_ROWS_MAX: Final = 5000
-ACCRUE_EVERY_MICROS: Final = 60_000_000
 
 log = structlog.get_logger()
 
@@ -46,12 +45,15 @@ class Upkeep:
         rater: Rater,
         partitions: Partitions,
         publisher: Publisher,
+        *,
+        accrue_every_s: int,
     ) -> None:
         self._ledger = ledger
         self._contracts = contracts
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
+        self._accrue_every_micros = accrue_every_s * 1_000_000
         self._due_micros: dict[str, int] = {}  # By tenant: when time alone changes its margin.
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
@@ -62,7 +64,7 @@ class Upkeep:
         """Follow these tenants from now on."""
         new = [name for name in tenant_ids if name not in self._due_micros]
         for tenant_id, watch in self._rater.watches(new).items():
-            self._due_micros[tenant_id] = _due_micros(watch)
+            self._due_micros[tenant_id] = self._due_of(watch)
 
     async def look(self) -> None:
         """Look once at everything that may have changed.
@@ -218,11 +220,18 @@ class Upkeep:
     def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
         log_transitions(written.transitions)
         for tenant_id, watch in self._rater.watches(names).items():
-            self._due_micros[tenant_id] = _due_micros(watch)
+            self._due_micros[tenant_id] = self._due_of(watch)
             self._publisher.mark(tenant_id, owned.partition.number)
         for tenant_id in names:
             if self._contracts.terms(tenant_id) is None:
                 self._due_micros.pop(tenant_id, None)
+
+    def _due_of(self, watch: Watch) -> int:
+        """Return when a margin changes by time alone: its period ends, or its revenue accrues."""
+        end_micros = watch.period.end_micros
+        if not watch.is_accruing:
+            return end_micros
+        return min(end_micros, now_micros() + self._accrue_every_micros)
 
     def _by_partition(self, tenant_ids: Iterable[str]) -> dict[Owned, list[str]]:
         found: dict[Owned, list[str]] = {}
@@ -244,9 +253,3 @@ class Upkeep:
         }
         log.info("redis has no margins, or not all; they are written again", tenants=len(tenants))
         self._publisher.rebuild(tenants)
-
-
-def _due_micros(watch: Watch) -> int:
-    """Return when a margin changes by time alone: its period ends, or its revenue accrues."""
-    end_micros = watch.period.end_micros
-    return min(end_micros, now_micros() + ACCRUE_EVERY_MICROS) if watch.is_accruing else end_micros

@@ -13,7 +13,9 @@ from aforo_admin.domain.catalog import (
     ThresholdChanges,
     Thresholds,
 )
+from aforo_admin.domain.checking_contracts import check_plan_money
 from aforo_admin.domain.checking_metering import metering_problems
+from aforo_admin.domain.checking_rates import check_currency, exchange_rate_problems
 from aforo_admin.domain.checking_tenants import tenants_problems
 from aforo_admin.domain.problems import (
     Path,
@@ -34,14 +36,13 @@ from aforo_admin.domain.problems import (
 
 WEIGHT_UNITS_MAX: Final = 1_000_000
 
-_CURRENCY = re.compile(r"[A-Z]{3}")
-
 
 def find_problems(catalog: Catalog) -> list[Problem]:
     """Return every breach of the catalog's rules, in the order of its parts."""
     features = frozenset(feature.feature_id for feature in catalog.features)
     return [
         *_money(catalog),
+        *exchange_rate_problems(catalog),
         *_features(catalog),
         *_routes(catalog.routes, features),
         *(problem for plan in catalog.plans.values() for problem in _plan(plan, features, catalog)),
@@ -52,12 +53,9 @@ def find_problems(catalog: Catalog) -> list[Problem]:
 
 
 def _money(catalog: Catalog) -> Iterator[Problem]:
-    if not _CURRENCY.fullmatch(catalog.currency):
-        yield Problem(
-            path=("currency",),
-            message=f'"{catalog.currency}" is no currency: use three capital letters, like USD',
-        )
-    elif catalog.built_in_costs and catalog.currency != BUILT_IN_CURRENCY:
+    wrong = list(check_currency(("currency",), catalog.currency))
+    yield from wrong
+    if not wrong and catalog.built_in_costs and catalog.currency != BUILT_IN_CURRENCY:
         yield Problem(
             path=("currency",),
             message=f"the built-in prices of language models are in {BUILT_IN_CURRENCY}: use it, "
@@ -119,6 +117,7 @@ def _plan(plan: Plan, features: frozenset[str], catalog: Catalog) -> Iterator[Pr
     yield from check_text((*path, "title"), plan.title)
     yield from check_amount((*path, "committed_fee"), plan.committed_fee_nanos)
     yield from check_amount((*path, "allowance"), plan.allowance_nanos)
+    yield from check_plan_money(path, plan, catalog, features)
     if plan.committed_fee_nanos > 0 and plan.allowance_nanos is not None:
         yield Problem(
             path=(*path, "allowance"),

@@ -5,7 +5,7 @@ Of several rules the narrowest wins: tenant, then the deal in force, then the pl
 
 import functools
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from aforo_admin.domain.catalog import (
@@ -19,8 +19,10 @@ from aforo_admin.domain.catalog import (
     ThresholdChanges,
     Thresholds,
 )
+from aforo_admin.domain.phasing import anchor_of, currency_of, phases_of
 from aforo_authz.domain import access, quotas
-from aforo_meter.domain.periods import Cadence, Period, period_containing
+from aforo_meter.domain.periods import Cadence, Period, micros_of, period_containing
+from aforo_meter.domain.terms import ExchangeRate, Phase, RevenueBasis
 
 _FLOORS: Final = ("warn_below_bp", "throttle_below_bp", "block_below_bp")
 
@@ -40,6 +42,9 @@ class Contract:
     thresholds: Thresholds
     thresholds_source: str  # Which rules the floors come from, the narrowest first.
     negotiated: tuple[CostPrice, ...]
+    phases: tuple[Phase, ...]
+    basis: RevenueBasis
+    exchange_rates: tuple[ExchangeRate, ...]  # Of the phases' currencies.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +66,12 @@ def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
         tenant: One of its tenants.
         now: Aware UTC.
     """
-    plan = catalog.plans[tenant.subscription.plan_id]
+    subscription = tenant.subscription
+    plan = catalog.plans[subscription.plan_at(now)]
     deal = next((deal for deal in tenant.deals if deal.holds_at(now)), None)
-    started_at = tenant.subscription.started_at
-    period = period_containing(started_at, plan.cadence, max(now, started_at))
+    started_at = subscription.started_at
+    anchor = anchor_of(subscription, plan)
+    period = period_containing(anchor, plan.cadence, max(now, started_at))
     return Entitled(
         policy=_policy(tenant, plan, deal, period, started=now >= started_at),
         contract=_contract(catalog, tenant, plan, deal),
@@ -77,6 +84,11 @@ def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
                     for at in (each.effective_from, each.effective_until)
                     if at is not None and at > now
                 ),
+                *(
+                    each.effective_from
+                    for each in subscription.changes
+                    if each.effective_from > now
+                ),
                 *([started_at] if started_at > now else []),
             ]
         ),
@@ -87,7 +99,7 @@ def _policy(
     tenant: Tenant, plan: Plan, deal: Deal | None, period: Period, *, started: bool
 ) -> access.Policy:
     subscription = tenant.subscription
-    following = period_containing(subscription.started_at, plan.cadence, period.end)
+    following = period_containing(anchor_of(subscription, plan), plan.cadence, period.end)
     override = tenant.margin_override
     shadow = plan.shadow if tenant.shadow is None else tenant.shadow
     return access.Policy(
@@ -95,15 +107,15 @@ def _policy(
         subscription_id=subscription.subscription_id,
         plan_id=plan.plan_id,
         state=subscription.state if started else access.SubscriptionState.CREATED,
-        period_start_micros=micros(period.start),
-        period_end_micros=micros(period.end),
-        next_period_end_micros=micros(following.end),
+        period_start_micros=micros_of(period.start),
+        period_end_micros=micros_of(period.end),
+        next_period_end_micros=micros_of(following.end),
         features=frozenset(plan.features) | frozenset(deal.add_features if deal else ()),
         quotas=quotas_in_force(plan.quotas, deal.quotas if deal else ()),
         shadow=shadow,
         stale_margin_blocks=plan.stale_margin_blocks,
         override_level_max=override.level_max if override else None,
-        override_until_micros=micros(override.until) if override else 0,
+        override_until_micros=micros_of(override.until) if override else 0,
     )
 
 
@@ -170,18 +182,25 @@ def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -
         *([(f"deal:{deal.deal_id}", deal.thresholds)] if deal else []),
         (f"tenant:{tenant.tenant_id}", tenant.thresholds),
     )
+    phases = phases_of(catalog, tenant)
+    currencies = {phase.currency for phase in phases} - {catalog.currency}
     return Contract(
         tenant_id=tenant.tenant_id,
         subscription_id=tenant.subscription.subscription_id,
         plan_id=plan.plan_id,
-        currency=catalog.currency,
+        currency=currency_of(catalog, plan, deal),
         committed_fee_nanos=fee_nanos,
         allowance_nanos=0 if fee_nanos else allowance_nanos or 0,
         cadence=plan.cadence,
-        anchor=tenant.subscription.started_at,
+        anchor=anchor_of(tenant.subscription, plan),
         thresholds=thresholds,
         thresholds_source=source,
         negotiated=tenant.negotiated_costs,
+        phases=phases,
+        basis=deal.basis if deal is not None and deal.basis is not None else plan.basis,
+        exchange_rates=tuple(
+            rate for rate in catalog.exchange_rates if rate.currency in currencies
+        ),
     )
 
 
@@ -205,12 +224,3 @@ def floors_in_force(
     order = [*(name for name, _ in reversed(rules)), "default"]
     winners = set(sources.values())
     return merged, ", ".join(name for name in order if name in winners)
-
-
-_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-def micros(at: datetime) -> int:
-    """Return Unix time in microseconds, exactly: timestamp() would go through a float."""
-    return (at - _EPOCH) // _MICROSECOND

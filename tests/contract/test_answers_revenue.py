@@ -23,13 +23,13 @@ from tests.contract.ledger_lab import (
     NOW,
     PERIOD,
     START,
-    LedgerFile,
     batch,
     price,
     used,
     watch,
     watched,
 )
+from tests.contract.ledgers import AuditedLedger
 
 pytestmark = pytest.mark.contract
 
@@ -86,7 +86,7 @@ def catalog(redis_url: str) -> Catalog:
 
 
 @pytest.fixture
-async def of(file: LedgerFile, redis_url: str) -> AsyncIterator[answers.Sources]:
+async def of(file: AuditedLedger, redis_url: str) -> AsyncIterator[answers.Sources]:
     async with answers.sources(file.url, redis_url) as opened:
         yield opened
 

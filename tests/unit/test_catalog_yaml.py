@@ -203,7 +203,7 @@ SINGLE_FAULTS = [
     case(
         "other currency",
         changed("committed_fee: 100", "committed_fee: 100 EUR"),
-        "c.yaml:9: plans.pro.committed_fee: is in EUR, but the catalog's currency is USD",
+        "c.yaml:9: plans.pro.committed_fee: is in EUR, but the currency here is USD",
     ),
     case(
         "allowance beside a fee",
