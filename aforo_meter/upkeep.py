@@ -66,6 +66,10 @@ class Upkeep:
         for tenant_id, watch in self._rater.watches(new).items():
             self._due_micros[tenant_id] = self._due_of(watch)
 
+    def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
+        """See with the next look whether unpriced rows of these tenants have a price."""
+        self._to_reprice |= set(tenant_ids)
+
     async def look(self) -> None:
         """Look once at everything that may have changed.
 

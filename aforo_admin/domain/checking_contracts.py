@@ -23,11 +23,7 @@ def check_plan_money(
     yield from check_amount((*path, "prepaid"), plan.prepaid_nanos)
     yield from check_rate_cards((*path, "rate_card"), plan.rate_cards, known)
     if plan.prepaid_nanos > 0 and not plan.rate_cards:
-        yield Problem(
-            path=(*path, "prepaid"),
-            message="nothing draws on it: only what a rate card charges does; give one, or remove "
-            "it",
-        )
+        yield _idle_balance((*path, "prepaid"))
 
 
 def contract_problems(
@@ -41,9 +37,25 @@ def contract_problems(
         yield from check_rate_cards((*here, "rate_card"), deal.rate_cards or (), known)
         if deal.currency:
             yield from check_currency((*here, "currency"), deal.currency)
+        if deal.prepaid_nanos and not _charges_usage(tenant, deal, catalog):
+            yield _idle_balance((*here, "prepaid"))
     plan = catalog.plans.get(tenant.subscription.plan_id)
     if plan is not None:
         yield from _currencies(path, tenant, plan, catalog)
+
+
+def _charges_usage(tenant: Tenant, deal: Deal, catalog: Catalog) -> bool:
+    if deal.rate_cards is not None:
+        return bool(deal.rate_cards)
+    names = tenant.subscription.plan_ids
+    return any(catalog.plans[name].rate_cards for name in names if name in catalog.plans)
+
+
+def _idle_balance(path: Path) -> Problem:
+    return Problem(
+        path=path,
+        message="nothing draws on it: only what a rate card charges does; give one, or remove it",
+    )
 
 
 def _changes(path: Path, tenant: Tenant, catalog: Catalog) -> Iterator[Problem]:

@@ -86,17 +86,10 @@ def fixed_nanos(terms: Terms, period: PeriodMicros, *, book_currency: str) -> in
 
     Most contracts are such: it is asked with every batch.
     """
-    phases = terms.dated_phases()
-    first = phases[0]
-    simple = (
-        len(phases) == 1
-        and first.effective_from_micros <= period.start_micros
-        and first.currency == book_currency
-        and not first.rate_cards
-        and not first.prepaid_nanos
-        and terms.basis is RevenueBasis.PERIOD
-    )
-    return first.committed_fee_nanos if simple else None
+    phase = terms.phase_throughout(period)
+    if phase is None or phase.currency != book_currency or terms.basis is not RevenueBasis.PERIOD:
+        return None
+    return None if phase.rate_cards or phase.prepaid_nanos else phase.committed_fee_nanos
 
 
 def exchange_rate(terms: Terms, period: PeriodMicros, *, book_currency: str) -> Fraction | None:

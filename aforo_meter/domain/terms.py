@@ -1,6 +1,5 @@
 """What rating and the margin know of one tenant: its contract and its quotas. Pure."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -89,14 +88,23 @@ class Terms:
         """Return what a period's usage is charged by: the card in force as it begins."""
         return card_at(self.opening(period).rate_cards, self.begin_of(period))
 
-    def spans_of(self, period: PeriodMicros) -> Iterator[tuple[Phase, PeriodMicros]]:
-        """Yield the phases that meet a period, each with its part of it."""
+    def phase_throughout(self, period: PeriodMicros) -> Phase | None:
+        """Return the phase that holds from a period's first instant to its last, if one does."""
+        found = None
+        for phase in self.dated_phases():
+            if phase.effective_from_micros <= period.start_micros:
+                found = phase
+            elif phase.effective_from_micros < period.end_micros:
+                return None
+        return found
+
+    def spans_of(self, period: PeriodMicros) -> list[tuple[Phase, PeriodMicros]]:
+        """Return the phases that meet a period, each with its part of it."""
         phases = self.dated_phases()
-        ends = [p.effective_from_micros for p in phases[1:]] + [period.end_micros]
-        for phase, end_micros in zip(phases, ends, strict=True):
-            span = PeriodMicros(
-                max(phase.effective_from_micros, period.start_micros),
-                min(end_micros, period.end_micros),
-            )
-            if span.start_micros < span.end_micros:
-                yield phase, span
+        ends = [*(phase.effective_from_micros for phase in phases[1:]), period.end_micros]
+        return [
+            (phase, PeriodMicros(start_micros, min(end_micros, period.end_micros)))
+            for phase, end_micros in zip(phases, ends, strict=True)
+            if (start_micros := max(phase.effective_from_micros, period.start_micros))
+            < min(end_micros, period.end_micros)
+        ]

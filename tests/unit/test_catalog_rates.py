@@ -360,8 +360,8 @@ def test_a_deal_may_be_in_a_currency_of_its_own() -> None:
             ".discounts[0].until: must be after from (2026-02-01)",
         ),
         (
-            "{id: c, flat: 1, weights: {TIMEOT: 1}}",
-            '.weights.TIMEOT: no field "TIMEOT"; did you mean "TIMEOUT"?',
+            "{id: c, flat: 1, weights: {TIME_OUT: 1}}",
+            '.weights.TIME_OUT: no field "TIME_OUT"; did you mean "TIMEOUT"?',
         ),
         ("{id: c, flat: 1, weights: {TIMEOUT: -1}}", '.weights.TIMEOUT: "-1" is no factor: write '),
         (
@@ -422,6 +422,10 @@ def test_a_wrong_component_is_told_with_its_place_and_remedy(component: str, exp
         (
             {"card": "      []", "plan": "    prepaid: 5"},
             "plans.pro.prepaid: nothing draws on it: only what a rate card charges does",
+        ),
+        (
+            {"deals": "    deals: [{id: d, from: 2026-02-01, prepaid: 5, rate_card: []}]"},
+            "tenants.acme.deals[0].prepaid: nothing draws on it: only what a rate card charges",
         ),
         ({"plan": "    currency: eur"}, 'plans.pro.currency: "eur" is no currency: use three'),
         (

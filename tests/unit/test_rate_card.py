@@ -312,6 +312,61 @@ def test_an_amount_equals_one_reckoned_unit_by_unit(one: Component, units: int) 
     assert total(used(units), one) == round(naive(Fraction(units), one))
 
 
+discounts = st.lists(
+    st.builds(Discount, percent_bp=st.integers(0, 10_000))
+    | st.builds(Discount, amount_nanos=st.integers(0, 10**8)),
+    max_size=3,
+).map(tuple)
+factors = st.sampled_from([0, 250_000, 1_000_000, 1_500_000, 3_000_000])
+
+
+def naive_less(amount: Fraction, given: tuple[Discount, ...]) -> Fraction:
+    for each in given:
+        amount = max(Fraction(0), amount * (10_000 - each.percent_bp) / 10_000 - each.amount_nanos)
+    return amount
+
+
+@given(
+    price=prices,
+    model_factor=factors,
+    timeout_weight=factors,
+    mine=discounts,
+    totals=discounts,
+    minimum=st.integers(0, 10**9),
+    quantities=st.lists(st.integers(0, 10**12), min_size=4, max_size=4),
+)
+def test_a_card_equals_a_reckoning_in_fractions(
+    price: PerUnit,
+    model_factor: int,
+    timeout_weight: int,
+    mine: tuple[Discount, ...],
+    totals: tuple[Discount, ...],
+    minimum: int,
+    quantities: list[int],
+) -> None:
+    calls = component(
+        price,
+        multipliers=(
+            Multiplier(dimension=Dimension.MODEL, value="big*", factor_micros=model_factor),
+        ),
+        outcome_weights=(("TIMEOUT", timeout_weight),),
+        discounts=mine,
+    )
+    kinds = [(model, status) for model in ("big-1", "small") for status in ("SUCCESS", "TIMEOUT")]
+    account = {
+        key(model=model, status=status): Used(quantity_micros=quantity_micros)
+        for (model, status), quantity_micros in zip(kinds, quantities, strict=True)
+    }
+    big, big_late, small, small_late = (Fraction(quantity, UNIT) for quantity in quantities)
+    model, late = Fraction(model_factor, UNIT), Fraction(timeout_weight, UNIT)
+    units = big * model + big_late * model * late + small + small_late * late
+
+    line = round(naive_less(units * price.price_nanos / price.per_units, mine))
+    expected = max(round(naive_less(Fraction(line), totals)), minimum)
+
+    assert total(account, calls, discounts=totals, minimum_nanos=minimum) == expected
+
+
 @given(
     one=components,
     parts=st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 10**9)), max_size=12),

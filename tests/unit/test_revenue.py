@@ -208,6 +208,12 @@ def test_what_usage_time_or_dates_can_change_is_not_fixed(contract: dict[str, ob
 cuts = st.lists(st.integers(JUNE.start_micros + 1, JUNE.end_micros - 1), unique=True, max_size=6)
 
 
+def test_what_was_before_and_comes_after_the_period_leaves_it_fixed() -> None:
+    phases = (phase(fee=1), phase(JUNE.start_micros, fee=2), phase(JUNE.end_micros, fee=3))
+
+    assert fixed_nanos(replace(terms(), phases=phases), JUNE, book_currency="USD") == 2 * DOLLAR
+
+
 @given(
     cuts=cuts.map(sorted),
     fee=st.integers(0, 10**15),
