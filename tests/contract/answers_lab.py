@@ -80,6 +80,7 @@ def _used(
         provider="openai",
         model="gpt-4o",
         call=call,
+        from_gateway=call is not None,
     )
 
 
