@@ -13,7 +13,7 @@ from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.rating import Rated, Usage, rate
 from aforo_meter.domain.revenue import exchange_rate, fixed_nanos
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
-from aforo_meter.ledger import Batch, Ledger, Partition, Retention, Watch
+from aforo_meter.ledger import Batch, Ledger, Partition, Retention, TooLargeError, Watch
 from aforo_meter.wire import UnreadableEventError, usage_of
 
 AHEAD_MICROS_MAX: Final = 86_400_000_000  # A source whose clock is a day ahead is broken.
@@ -188,4 +188,19 @@ def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
         thresholds=terms.thresholds,
         catalog_version=terms.catalog_version,
         price_book_version=book.version,
+    )
+
+
+def without(
+    error: TooLargeError, readable: Sequence[Readable]
+) -> tuple[list[Readable], list[Refused]]:
+    """Take the usage that makes a sum overflow out of a batch."""
+
+    def is_part(usage: Usage) -> bool:
+        meters = {measure.meter for measure in usage.measures}
+        return usage.tenant_id == error.tenant_id and error.meter in {None, *meters}
+
+    return (
+        [one for one in readable if not is_part(one.usage)],
+        [Refused(record=one.record, reason=str(error)) for one in readable if is_part(one.usage)],
     )

@@ -20,12 +20,11 @@ from redis.exceptions import RedisError
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
-from aforo_meter.batches import Rater, Readable, Refused, now_micros, read
+from aforo_meter.batches import Rater, Readable, now_micros, read, without
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
 from aforo_meter.dead_letters import DeadLetters
-from aforo_meter.domain.rating import Usage
 from aforo_meter.ledger import (
     Batch,
     Ledger,
@@ -335,7 +334,7 @@ class Consumption:
                 log.error("usage is kept unpriced", error=str(error))
                 self._rater.refuse_prices(error.price_ids)
             except TooLargeError as error:
-                readable, refused = _without(error, readable)
+                readable, refused = without(error, readable)
             except PartitionLostError as error:
                 owned.displaced(error)
             except AWAY as error:
@@ -387,18 +386,3 @@ def _rules(settings: ConsumeSettings) -> Rules:
 
 class TopicMissingError(KafkaError):
     """The topic is not there; the message says how to make it."""
-
-
-def _without(
-    error: TooLargeError, readable: Sequence[Readable]
-) -> tuple[list[Readable], list[Refused]]:
-    """Take the usage that makes a sum overflow out of a batch."""
-
-    def is_part(usage: Usage) -> bool:
-        meters = {measure.meter for measure in usage.measures}
-        return usage.tenant_id == error.tenant_id and error.meter in {None, *meters}
-
-    return (
-        [one for one in readable if not is_part(one.usage)],
-        [Refused(record=one.record, reason=str(error)) for one in readable if is_part(one.usage)],
-    )

@@ -167,8 +167,10 @@ async def test_a_dry_run_tells_everything_and_writes_nothing(
     assert told.lines == [
         "~ tenant globex",
         "    contract.committed_fee: 500 USD → 800 USD",
-        "    contract.phases[2026-03-31 00:00:00Z]: "
-        "500 USD a period (plan:pro) → 800 USD a period (plan:pro)",
+        (
+            "    contract.phases[2026-03-31 00:00:00Z]: "
+            "500 USD a period (plan:pro) → 800 USD a period (plan:pro)"
+        ),
     ]
     assert told.only_version == len(edited.keys) - 2  # All but that contract and the price book.
     assert await dump(redis) == before

@@ -47,6 +47,14 @@ def test_a_floor_is_undercut_only_below_it(cogs_nanos: int, level: Level) -> Non
     assert assessed(cogs_nanos).level is level
 
 
+def test_costs_above_the_revenue_make_a_margin_below_zero() -> None:
+    """$2,000 a month against $3,200 of COGS."""
+    one = assessed(3_200 * 10**9, revenue_nanos=2_000 * 10**9)
+
+    assert str(one.gross_margin_ratio) == "-0.6000"
+    assert one.level is Level.BLOCK
+
+
 def test_a_level_ends_only_once_the_margin_is_well_above_its_floor() -> None:
     """The floor of warn is 20 %; with a hysteresis of 1 % it is left at 21 %: COGS of $7.90."""
     assert assessed(7_900_000_001, previous=Level.WARN).level is Level.WARN
