@@ -8,6 +8,7 @@ from aforo_meter.domain.inquiry import CostLine, KeptPrice
 from aforo_meter.domain.prices import Precedence
 from aforo_meter.explanation import Explanation
 from aforo_meter.line_text import line_text
+from aforo_meter.shown_events import plain
 from aforo_meter.shown_values import (
     LEVELS,
     age,
@@ -139,7 +140,7 @@ def _costs(told: Explanation) -> list[str]:
 
 
 def model_of(line: CostLine) -> str:
-    return "/".join(filter(None, (line.provider, line.model))) or "-"
+    return plain("/".join(filter(None, (line.provider, line.model)))) or "-"
 
 
 def price_text(price: KeptPrice) -> str:
@@ -178,7 +179,10 @@ def _shares(told: Explanation) -> list[str]:
 def _interventions(told: Explanation) -> list[str]:
     if not told.record.interventions:
         return ["interventions", "  none"]
-    rows = [(f"  {one.outcome}", one.reason, f"{one.calls:,}") for one in told.record.interventions]
+    rows = [
+        (f"  {one.outcome}", plain(one.reason), f"{one.calls:,}")
+        for one in told.record.interventions
+    ]
     return ["interventions, in the hours of the period", *columns(rows, right={2})]
 
 

@@ -103,7 +103,8 @@ def as_csv(told: Statement, internal: Record | None) -> str:
         )
     for cost in internal.costs if internal else ():
         price = cost.price
-        text = f"{model_of(cost)}: {price_text(price) if price else 'unpriced'}"
+        # The model last: it comes from outside, and no cell may begin as a spreadsheet's formula.
+        text = f"{price_text(price) if price else 'unpriced'}, {model_of(cost)}"
         writer.writerow(
             (
                 *(*whose, COGS, price.price_id if price else "", cost.meter, text),

@@ -151,6 +151,22 @@ async def test_the_levels_of_an_override_are_told_while_it_holds(
     assert (after.override, after.decided_level) == (None, Level.THROTTLE)
 
 
+async def test_a_name_from_outside_is_obeyed_by_no_terminal_and_no_spreadsheet(
+    of: answers.Sources, ledger: SqlLedger
+) -> None:
+    named = used("e9", 1, prices=PRICES, model="=1+1\x1b[2J")
+    await ledger.apply(batch([named], at=20, watches=watched(watch())))
+
+    told, record = await answers.statement(of, ACME, now_micros=NOW)
+    text = explain_text.as_text(await answers.explanation(of, ACME, now_micros=NOW))
+    table = statements.as_csv(told, record)
+
+    assert "=1+1\\x1b[2J" in text
+    assert "\x1b" not in text + table
+    cells = [cell for row in csv.reader(io.StringIO(table)) for cell in row]
+    assert not [cell for cell in cells if cell.startswith("=")]
+
+
 async def test_a_period_that_is_over_is_told_as_it_ended(
     of: answers.Sources, ledger: SqlLedger
 ) -> None:
