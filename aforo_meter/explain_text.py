@@ -6,6 +6,7 @@ from typing import Final
 from aforo_meter.domain.floors import Standing, standings
 from aforo_meter.domain.inquiry import CostLine, KeptPrice
 from aforo_meter.domain.prices import Precedence
+from aforo_meter.domain.statement import Line
 from aforo_meter.explanation import Explanation
 from aforo_meter.line_text import line_text
 from aforo_meter.shown_events import plain
@@ -110,11 +111,17 @@ def _standing(one: Standing, told: Explanation) -> str:
 def _revenue(told: Explanation) -> list[str]:
     state, currency = told.record.state, told.statement.currency
     lines = told.revenue_lines
-    rows = [(f"  {line_text(line)}", amount(line.amount_nanos)) for line in lines]
-    rows.append(("  revenue", amount(sum(line.amount_nanos for line in lines))))
+    rows = [(f"  {line_text(line)}", _charged(line), amount(line.amount_nanos)) for line in lines]
+    rows.append(("  revenue", "", amount(sum(line.amount_nanos for line in lines))))
     if state.currency not in (None, currency):
-        rows.append((f"  in {state.currency}", amount(state.assessment.revenue_nanos)))
-    return [f"revenue    {currency}", *columns(rows, right={1})]
+        rows.append((f"  in {state.currency}", "", amount(state.assessment.revenue_nanos)))
+    return [f"revenue    {currency}", *columns(rows, right={2})]
+
+
+def _charged(line: Line) -> str:
+    if not line.meter:
+        return ""
+    return f"{units(line.used_micros)} used, {units(line.charged_micros)} charged"
 
 
 def _costs(told: Explanation) -> list[str]:
