@@ -20,6 +20,7 @@ from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.inquiries import Choice
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_proto import policy_pb2
 from tests.conftest import Golden
 from tests.contract.answers_lab import PRICES, fill, publish
 from tests.contract.ledger_lab import (
@@ -214,6 +215,54 @@ async def test_a_contract_without_usage_bills_its_fee(
 
     assert (told.period, told.total_nanos) == (PERIOD, 3 * DOLLAR)
     assert "not there: decisions know no level" in text
+
+
+@pytest.mark.parametrize(
+    ("allowance", "said"),
+    [
+        (2 * DOLLAR, "undefined, without revenue; 1.00 COGS of an allowance of 2.00 USD"),
+        (0, "undefined, without revenue or allowance: no floor applies; 1.00 USD COGS"),
+    ],
+)
+async def test_without_revenue_the_margin_is_undefined_and_never_zero(
+    of: answers.Sources, ledger: SqlLedger, client: redis.Redis, allowance: int, said: str
+) -> None:
+    catalog = publish(client)
+    catalog.contract("trial", fee_nanos=0)
+    catalog.contracts["trial"].allowance_nanos = allowance
+    catalog.policies["trial"] = policy_pb2.Policy(tenant_id="trial", shadow=True)
+    catalog.sync()
+    measured = watch(tenant="trial", revenue_nanos=0, allowance_nanos=allowance)
+    event = used("t1", 20_000, prices=PRICES, tenant="trial")
+    await ledger.apply(batch([event], at=20, watches=watched(measured)))
+
+    told = await answers.explanation(of, Choice(tenant_id="trial"), now_micros=NOW)
+    forecast = await answers.tenant_forecast(of, "trial", now_micros=NOW)
+
+    text = explain_text.as_text(told)
+    assert f"margin     {said}" in text
+    assert "shadow     its level is counted and logged, and refuses nothing" in text
+    assert "margin     undefined, " in forecast_text.as_text(forecast)
+    assert bool(forecast.outlooks[0].reaches) is bool(allowance)
+
+
+async def test_a_tenant_without_contract_has_no_forecast(
+    of: answers.Sources, ledger: SqlLedger
+) -> None:
+    event = used("n1", 1, prices=PRICES, tenant="nobody", subscription="")
+    await ledger.apply(batch([event], at=20))
+
+    with pytest.raises(CommandError, match="tenant nobody has no contract, so no floors"):
+        await answers.tenant_forecast(of, "nobody", now_micros=NOW)
+
+
+async def test_a_contract_that_can_not_be_read_is_told_and_not_guessed(
+    of: answers.Sources, client: redis.Redis
+) -> None:
+    client.set("aforo:v1:{acme}:contract", b"\xff")
+
+    with pytest.raises(CommandError, match="what Redis holds of acme: cannot read the contract"):
+        await answers.explanation(of, ACME, now_micros=NOW)
 
 
 @pytest.mark.parametrize(
