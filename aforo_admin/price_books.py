@@ -14,7 +14,7 @@ from aforo_admin.catalog_yaml import read_file
 from aforo_admin.domain.entitling import entitle
 from aforo_admin.domain.price_changes import Books, Contract
 from aforo_admin.read_model import PREFIX, PRICEBOOK_KEY
-from aforo_meter.domain.margin import Thresholds
+from aforo_meter.domain.margin import AllowanceThresholds, Thresholds
 from aforo_meter.domain.prices import MatchKind, ModelMatch, PriceBook, PriceEntry, PriceList
 from aforo_proto import contract_pb2
 
@@ -84,11 +84,21 @@ def _books(book: contract_pb2.PriceBook, contracts: Mapping[str, contract_pb2.Co
 
 
 def _thresholds(said: contract_pb2.Thresholds) -> Thresholds:
+    allowance = None
+    if said.HasField("allowance"):
+        allowance = AllowanceThresholds(
+            warn_at_bp=said.allowance.warn_at_bp,
+            throttle_at_bp=said.allowance.throttle_at_bp,
+            block_at_bp=said.allowance.block_at_bp,
+        )
     return Thresholds(
         warn_below_bp=said.warn_below_bp,
         throttle_below_bp=said.throttle_below_bp,
         block_below_bp=said.block_below_bp,
         hysteresis_bp=said.hysteresis_bp,
+        act_from_revenue_nanos=said.act_from_revenue_nanos,
+        act_from_calls=said.act_from_calls,
+        allowance=allowance,
         source=said.source,
     )
 

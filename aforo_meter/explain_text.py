@@ -96,7 +96,10 @@ def _floors(told: Explanation) -> list[str]:
         )
         for one in found
     ]
-    return [f"floors     set by {told.thresholds.source}", *columns(rows, right=())]
+    lines = [f"floors     set by {told.thresholds.source}", *columns(rows, right=())]
+    if any(one.holds and one.level > told.record.state.level for one in found):
+        lines.append("  too little revenue, or too few calls, to act on: warn (L1) at most")
+    return lines
 
 
 def _standing(one: Standing, told: Explanation) -> str:

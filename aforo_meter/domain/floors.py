@@ -30,8 +30,10 @@ def standings(assessment: Assessment, thresholds: Thresholds) -> tuple[Standing,
     base_nanos = assessment.revenue_nanos or assessment.allowance_nanos
     if base_nanos <= 0:
         return ()
+    of_margin = assessment.revenue_nanos > 0
+    floors_bp = thresholds.floors_bp() if of_margin else thresholds.allowance_floors_bp()
     found = []
-    for level, floor_bp in reversed(thresholds.floors_bp()):
+    for level, floor_bp in reversed(floors_bp):
         ends_at_bp = floor_bp + thresholds.hysteresis_bp
         is_undercut = assessment.cogs_nanos > cogs_max_nanos(base_nanos, floor_bp)
         is_below_end = assessment.cogs_nanos > cogs_max_nanos(base_nanos, ends_at_bp)

@@ -143,12 +143,15 @@ def _outlook(at: Standpoint, rate: BurnRate) -> Outlook:
         thresholds=at.thresholds,
         previous=at.level,
     )
-    base = at.revenue if revenue_nanos else Course(now_nanos=at.allowance_nanos)
+    base, floors_bp = at.revenue, at.thresholds.floors_bp()
+    if not revenue_nanos:
+        base = Course(now_nanos=at.allowance_nanos)
+        floors_bp = at.thresholds.allowance_floors_bp()
     reaches: tuple[Reach, ...] = ()
     if revenue_nanos or at.allowance_nanos:
         reaches = tuple(
             _reach(at, level, floor_bp, base=base, cogs=cogs)
-            for level, floor_bp in reversed(at.thresholds.floors_bp())
+            for level, floor_bp in reversed(floors_bp)
         )
     return Outlook(rate=rate, reaches=reaches, at_end=at_end)
 
