@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aforo_meter.domain.floors import cogs_max_nanos, standings
-from aforo_meter.domain.margin import Assessment, Level, Thresholds, assess
+from aforo_meter.domain.margin import AllowanceThresholds, Assessment, Level, Thresholds, assess
 
 DOLLAR = 1_000_000_000
 FLOORS = Thresholds(warn_below_bp=2000, throttle_below_bp=1000, block_below_bp=0, hysteresis_bp=100)
@@ -70,3 +70,22 @@ def test_one_nano_more_than_the_most_undercuts_the_floor(base: int, floor_bp: in
 
     assert (base - most) * 10_000 >= floor_bp * base
     assert (base - most - 1) * 10_000 < floor_bp * base
+
+
+def test_an_allowance_has_floors_of_its_own() -> None:
+    """Of 10 dollars 8.01 are used: above 80 %, and below 90 %."""
+    shares = AllowanceThresholds(warn_at_bp=8_000, throttle_at_bp=9_000, block_at_bp=10_000)
+    thresholds = Thresholds(allowance=shares)
+    assessment = assess(
+        revenue_nanos=0,
+        cogs_nanos=801 * DOLLAR // 100,
+        allowance_nanos=10 * DOLLAR,
+        thresholds=thresholds,
+        previous=Level.NONE,
+    )
+
+    told = standings(assessment, thresholds)
+
+    assert [one.cogs_max_nanos for one in told] == [8 * DOLLAR, 9 * DOLLAR, 10 * DOLLAR]
+    assert [one.is_undercut for one in told] == [True, False, False]
+    assert assessment.level is Level.WARN
