@@ -19,12 +19,12 @@ from aforo_meter.command_arguments import (
     ledger_url,
     time_micros,
 )
+from aforo_meter.command_tables import columns, minute, units
 from aforo_meter.domain.completeness import Score, closed_before, scores, total
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.sessions import EndedBy, Session
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
 from aforo_meter.settings_consume import ConsumeSettings
-from aforo_meter.shown_values import columns, minute, units
 
 ROWS_SHOWN: Final = 50
 

@@ -121,12 +121,9 @@ class Consumption:
             released=self._publisher.forget,
         )
         self._upkeep = Upkeep(
-            ledger,
-            self._contracts,
-            self._rater,
-            self._partitions,
-            self._publisher,
+            *(ledger, self._contracts, self._rater, self._partitions, self._publisher),
             accrue_every_s=settings.accrue_every_s,
+            close_after_days=settings.close_after_days,
         )
         self._reconciliation = Reconciliation(
             redis,

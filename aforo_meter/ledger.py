@@ -218,6 +218,17 @@ class Ledger(Protocol):
     async def tenants(self) -> Sequence[str]:
         """Return every tenant that has a margin or unpriced rows."""
 
+    async def adjusted(self) -> Sequence[str]:
+        """Return the tenants whose margin has adjustments that no assessment knows yet."""
+
+    async def close(
+        self, *, ended_by_micros: int, now_micros: int, tenant_id: str | None = None
+    ) -> int:
+        """Close periods, of one tenant or of all, that ended by an instant; return how many.
+
+        What comes of them afterwards is added as adjustments, beside the charges.
+        """
+
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]
     ) -> Mapping[str, Standing]:

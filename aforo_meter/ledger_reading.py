@@ -26,13 +26,14 @@ IN_PERIOD = (
 USED = (
     f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT} + extra_micros / {MICROS_PER_UNIT}),"  # noqa: S608
     f" SUM(quantity_micros % {MICROS_PER_UNIT} + extra_micros % {MICROS_PER_UNIT})"
-    " FROM charge WHERE tenant_id = ? AND meter = ?"
+    " FROM {table} WHERE tenant_id = ? AND meter = ?"
 )
 # Rows, since each is rounded by itself: their sum is what the margin counts too.
 SPENT = (
     "SELECT feature, quantity_micros, price_nanos, per_units FROM charge JOIN price"
     " USING (price_id) WHERE tenant_id = ?"
 )
+ADJUSTED = "SELECT feature, SUM(cogs_nanos) FROM adjustment WHERE tenant_id = ?"
 
 
 def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> Standing | None:
@@ -73,20 +74,32 @@ def _used_units(sql: Sql, tenant_id: str, subscription_id: str, query: UsageQuer
     if query.billing:
         window = (*window, subscription_id, query.window.start_micros)
     if query.meter == COGS:
-        return sum(
-            amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
-            for feature, quantity_micros, price_nanos, per_units in sql.execute(
-                SPENT + where, (tenant_id, *window)
-            )
-            if _counts(query, feature)
-        )
-    rows = sql.execute(f"{USED}{where} GROUP BY feature", (tenant_id, query.meter, *window))
+        return _spent_nanos(sql, where, (tenant_id, *window), query)
+    # An adjustment takes off by its sign, and division goes towards zero for both.
     total_micros: int = sum(
-        units * MICROS_PER_UNIT + micros
-        for feature, units, micros in rows
+        int(units) * MICROS_PER_UNIT + int(micros)
+        for table in ("charge", "adjustment")
+        for feature, units, micros in sql.execute(
+            f"{USED.format(table=table)}{where} GROUP BY feature",
+            (tenant_id, query.meter, *window),
+        )
         if _counts(query, feature)
     )
     return total_micros // MICROS_PER_UNIT
+
+
+def _spent_nanos(sql: Sql, where: str, values: tuple[object, ...], query: UsageQuery) -> int:
+    charges = sum(
+        amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
+        for feature, quantity_micros, price_nanos, per_units in sql.execute(SPENT + where, values)
+        if _counts(query, feature)
+    )
+    adjustments = sum(
+        int(cogs_nanos)
+        for feature, cogs_nanos in sql.execute(f"{ADJUSTED}{where} GROUP BY feature", values)
+        if _counts(query, feature)
+    )
+    return charges + adjustments
 
 
 def _counts(query: UsageQuery, feature: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import alert_of
 from aforo_meter.database import Sql
+from aforo_meter.domain.corrections import Kind
 from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
@@ -28,6 +29,7 @@ from aforo_meter.ledger import (
     Written,
 )
 from aforo_meter.ledger_accounts import kept, revenue_of
+from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW, bounded
 from aforo_meter.ledger_sessions import write_sightings
@@ -100,7 +102,8 @@ SET_STATE = (
     "UPDATE margin_state SET in_force = 1, period_end_micros = ?, level = ?,"
     " level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
     " currency = ?, contract_currency = ?, contract_revenue_nanos = ?, prepaid_drawn_nanos = ?,"
-    " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
+    " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?,"
+    " adjusted = 0"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 ENQUEUE = (
@@ -142,6 +145,8 @@ class Writing:
         self._transitions: list[Transition] = []
         self._duplicates = 0
         self._repriced = 0
+        self._adjusting = Adjusting(sql)
+        self._closed: dict[PeriodKey, bool] = {}
         self._corrections: Counter[str] = Counter()
         self.new_prices: KnownPrices = {}
 
@@ -201,6 +206,10 @@ class Writing:
         for key, price in moves:
             assert key.price_id == UNPRICED
             self._learn([price])
+            if self._is_closed(_period_of(key)) or self._adjusting.is_adjusted(key):
+                order = self._order(Kind.RERATE, "there is a price for it now")
+                self._repriced += bool(self._adjusting.rerate({key: price.price_id}, order))
+                continue
             row = self._sql.execute(TAKE_ROW, key).fetchone()
             if row is None:
                 continue
@@ -261,12 +270,17 @@ class Writing:
         after, extra_after = before + quantity_micros, extra_before + extra_micros
         if max(after, extra_after) > INT64_MAX:
             raise TooLargeError(key.tenant_id, meter=key.meter)
-        assert min(after, extra_after) >= 0, "no more is taken off than a call has in the row"
+        period = _period_of(key)
+        # What a call had in the row may have moved to another price since, beside the charge.
+        if min(after, extra_after) < 0 or self._is_closed(period):
+            order = self._order(Kind.LATE, "it came after the period was closed")
+            self._adjusting.change(key, quantity_micros, extra_micros, order)
+            self._cogs[period] += 0
+            return
         if after:
             self._sql.execute(SET_ROW, (*key, after, extra_after))
         elif row is not None:
             self._sql.execute(DROP_ROW, key)
-        period = _period_of(key)
         if key.price_id == UNPRICED:
             self._unpriced[period] += bool(after) - (row is not None)
             self._cogs[period] += 0  # The period is to exist all the same.
@@ -286,6 +300,24 @@ class Writing:
             # A row that is repriced has a period already, which keeps its end.
             end_micros = self._ends.get(period, 0)
             self._sql.execute(SET_TOTALS, (*period, end_micros, cogs_nanos, unpriced))
+        self._adjusting.finish()
+
+    def _is_closed(self, period: PeriodKey) -> bool:
+        """Return whether what comes is kept beside the charges. Before its end no period is."""
+        if self._ends.get(period, 0) > self._now_micros:
+            return False
+        if period not in self._closed:
+            self._closed[period] = self._adjusting.is_closed(*period)
+        return self._closed[period]
+
+    def _order(self, kind: Kind, reason: str) -> Order:
+        return Order(
+            kind=kind,
+            run_id="consume",
+            reason=reason,
+            author="aforo-meter consume",
+            now_micros=self._now_micros,
+        )
 
     def _assess(self, watch: Watch) -> None:
         key = PeriodKey(watch.tenant_id, watch.subscription_id, watch.period.start_micros)
