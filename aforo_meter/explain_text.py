@@ -25,6 +25,7 @@ def as_text(told: Explanation) -> str:
         _revenue(told),
         _costs(told),
         _shares(told),
+        *([_adjusted(told)] if told.record.adjusted else []),
         _interventions(told),
         _ages(told),
     ]
@@ -171,6 +172,20 @@ def _shares(told: Explanation) -> list[str]:
     if not rows:
         return ["shares     nothing is unpriced, nothing estimated"]
     return ["shares     not in COGS: what is unpriced", *columns(rows, right={1})]
+
+
+def _adjusted(told: Explanation) -> list[str]:
+    rows = [
+        (
+            f"  {minute(one.at_micros)} UTC",
+            one.kind,
+            plain(f"{one.author}: {one.reason}"),
+            f"{one.rows:,} rows",
+            money(one.cogs_nanos),
+        )
+        for one in told.record.adjusted
+    ]
+    return ["adjustments, which are in COGS", *columns(rows, right={3, 4})]
 
 
 def _interventions(told: Explanation) -> list[str]:

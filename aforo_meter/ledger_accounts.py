@@ -4,7 +4,7 @@ from typing import Final
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.account import Account, UsageKey, Used
-from aforo_meter.domain.rating import amount_nanos
+from aforo_meter.domain.rating import UNPRICED, amount_nanos
 from aforo_meter.domain.revenue import Revenue, revenue
 from aforo_meter.ledger import Watch
 
@@ -15,6 +15,12 @@ ROWS = (
     " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
+# Of a price nothing but "" says anything here: a correction carries its own amount.
+ADJUSTMENTS = (
+    "SELECT meter, feature, provider, model, tool, execution_status, price_id, quantity_micros,"
+    " cogs_nanos FROM adjustment WHERE tenant_id = ? AND subscription_id = ?"
+    " AND period_start_micros = ? AND created_at_micros <= ?"
+)
 DRAWN = (
     "SELECT COALESCE(SUM(prepaid_drawn_nanos), 0) FROM margin_state WHERE tenant_id = ?"
     " AND subscription_id = ? AND period_start_micros >= ? AND period_start_micros < ?"
@@ -22,16 +28,27 @@ DRAWN = (
 
 
 def read_account(
-    sql: Sql, tenant_id: str, subscription_id: str, period_start_micros: int
+    sql: Sql,
+    tenant_id: str,
+    subscription_id: str,
+    period_start_micros: int,
+    *,
+    adjusted_by_micros: int = INT64_MAX,
 ) -> dict[UsageKey, Used]:
     """Add up a period's rows by what prices and guards tell apart.
 
     Each row's cost is rounded by itself, as in the period's total.
+
+    Args:
+        sql: The ledger.
+        tenant_id: Whose usage.
+        subscription_id: Under which subscription.
+        period_start_micros: In which of its periods.
+        adjusted_by_micros: Leave out adjustments that came later.
     """
     found: dict[UsageKey, Used] = {}
-    for *names, quantity_micros, price_nanos, per_units in sql.execute(
-        ROWS, (tenant_id, subscription_id, period_start_micros)
-    ):
+    period = (tenant_id, subscription_id, period_start_micros)
+    for *names, quantity_micros, price_nanos, per_units in sql.execute(ROWS, period):
         if price_nanos is None:
             used = Used(quantity_micros=quantity_micros, unpriced_micros=quantity_micros)
         else:
@@ -39,6 +56,16 @@ def read_account(
             used = Used(quantity_micros=quantity_micros, cogs_nanos=cogs_nanos)
         key = UsageKey(*names)
         found[key] = found[key].plus(used) if key in found else used
+    for *names, price_id, quantity_micros, cogs_nanos in sql.execute(
+        ADJUSTMENTS, (*period, adjusted_by_micros)
+    ):
+        change = Used(
+            quantity_micros=quantity_micros,
+            cogs_nanos=cogs_nanos,
+            unpriced_micros=quantity_micros if price_id == UNPRICED else 0,
+        )
+        key = UsageKey(*names)
+        found[key] = found.get(key, Used()).plus(change)
     return found
 
 

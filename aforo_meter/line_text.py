@@ -9,6 +9,7 @@ from aforo_meter.domain.statement import AS_ASSESSED, Line, LineKind
 TEXTS: Final = {
     LineKind.DISCOUNT: "Discount",
     LineKind.MINIMUM: "Up to the agreed minimum",
+    LineKind.ADJUSTMENT: "Adjustments after the period was closed",
     LineKind.PREPAID: "Paid from the prepaid balance",
 }
 
