@@ -108,7 +108,7 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
         adjusted=tuple(
-            Adjusted(*row[:5], int(row[5]))
+            Adjusted(*row[:4], *map(int, row[4:]))
             for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
         ),
         account_at_close=_account_at_close(sql, state),
