@@ -11,7 +11,7 @@ from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, amount_nanos
 from aforo_meter.ledger_adjusting import Adjusting, Order
-from aforo_meter.ledger_calls import drop_parts, forget_parts, parts_of
+from aforo_meter.ledger_calls import drop_parts, forget_counted, parts_of
 from aforo_meter.ledger_sql import SqlLedger
 
 KEY: Final = ", ".join(ChargeKey._fields)
@@ -138,7 +138,7 @@ class SqlCorrections:
                 if amounts is None:
                     drop_parts(sql, key)
             if decision_id:
-                forget_parts(sql, takes[0].key.tenant_id, decision_id)
+                forget_counted(sql, takes[0].key.tenant_id, decision_id)
             adjusting.finish()
             return [one for one in written if one.change != NOTHING]
 

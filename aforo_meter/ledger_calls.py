@@ -154,6 +154,7 @@ def parts_of(sql: Sql, tenant_id: str, decision_id: str) -> list[tuple[ChargeKey
     ]
 
 
-def forget_parts(sql: Sql, tenant_id: str, decision_id: str) -> None:
-    """Forget what is counted of a call that was taken back."""
+def forget_counted(sql: Sql, tenant_id: str, decision_id: str) -> None:
+    """Forget what is counted of a call that was taken back, and what waits to take its place."""
     sql.execute(FORGET_PARTS, (tenant_id, decision_id))
+    sql.execute(FORGET_FIGURES, (tenant_id, decision_id))

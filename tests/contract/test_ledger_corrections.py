@@ -25,6 +25,7 @@ from aforo_meter.ledger import Place, UsageQuery
 from aforo_meter.ledger_adjusting import Order
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_proto.contract_pb2 import PriceEntry
+from lab.servers import eventually
 from tests.contract.corrections_lab import (
     HOUR,
     LAST_MONTH,
@@ -427,17 +428,24 @@ async def test_only_rows_of_the_feature_are_taken_back(lab: CorrectionsLab) -> N
     assert await lab.cogs_nanos() == 10
 
 
-async def test_a_call_is_taken_back_as_a_whole_and_its_truth_adds_nothing_to_it(
+def told(event_id: str, units: int, *, estimated: bool) -> Usage:
+    """Return an estimate by the gateway, or the true figure from elsewhere, of one call."""
+    call = ToldAgain("call-1", interim=False, estimated=estimated)
+    return usage(event_id, (LLM, units * UNIT), call=call, from_gateway=estimated)
+
+
+async def test_a_call_is_taken_back_as_a_whole_and_its_truth_adds_nothing(
     lab: CorrectionsLab,
 ) -> None:
-    """An estimate of 9 tokens; taken back, it is in no row any more."""
+    """An estimate of 9 tokens is in no row any more, so the true figure has no place to take."""
     lab.prices([entry(LLM, 1)])
-    guess = usage("e1", (LLM, 9 * UNIT), call=ToldAgain("call-1", interim=False, estimated=True))
+    guess = told("e1", 9, estimated=True)
     await lab.consume(guess, usage("e2", (LLM, UNIT)))
 
     await lab.void_event(guess)
 
     assert (await lab.void_event(guess)).was_done_before
+    await lab.consume(told("e3", 4, estimated=False))
     assert await lab.cogs_nanos() == 1
 
 
@@ -446,16 +454,11 @@ async def test_a_true_figure_replaces_an_estimate_that_moved_to_another_price(
 ) -> None:
     """9 estimated tokens at 1, moved to 3; the truth is 4: 12 nanos, not 9 * 3 - 9 + 4 * 3."""
     lab.prices([entry(LLM, 1)])
-    call = {"interim": False}
-    await lab.consume(
-        usage("e1", (LLM, 9 * UNIT), call=ToldAgain("call-1", estimated=True, **call))
-    )
+    await lab.consume(told("e1", 9, estimated=True))
     lab.prices([entry(LLM, 1), entry(LLM, 3, from_micros=1)])
     await lab.rerate()
 
-    await lab.consume(
-        usage("e2", (LLM, 4 * UNIT), call=ToldAgain("call-1", estimated=False, **call))
-    )
+    await lab.consume(told("e2", 4, estimated=False))
 
     assert await lab.cogs_nanos() == 12
     assert [row.quantity_micros for row in left(await lab.rows()).values()] == [4 * UNIT]
@@ -579,6 +582,46 @@ async def test_sums_that_would_not_fit_are_refused(
         await lab.rerate()
 
     assert file.contents() == before
+
+
+async def test_beside_a_consumer_nothing_is_lost(
+    lab: CorrectionsLab, file: AuditedLedger, redis_url: str
+) -> None:
+    """One consumes while another, on connections of its own, rates again and takes back."""
+    now = now_micros()
+    hour = PeriodMicros(now - now % HOUR_MICROS, now - now % HOUR_MICROS + HOUR_MICROS)
+    lab.prices([entry(CALLS, 1)])
+    await lab.consume(usage("first", (CALLS, UNIT), occurred_at_micros=now))
+
+    def came(event_id: str) -> bool:
+        return bool(file.rows("SELECT 1 FROM seen_event WHERE event_id = ?", event_id))
+
+    async def consume() -> None:
+        for number in range(60):
+            await lab.consume(usage(f"e{number}", (CALLS, UNIT), occurred_at_micros=now))
+
+    async def correct() -> None:
+        async with SqlLedger(file.url) as ledger:
+            other = CorrectionsLab.on(ledger, redis_url)
+            entries = [entry(CALLS, 1)]
+            for number in range(20):
+                entries.append(entry(CALLS, 2 + number, from_micros=1 + number))
+                other.prices(entries)
+                await other.rerate()
+                await eventually(lambda: came(f"e{number}"), every_s=0.001)  # noqa: B023 - at once.
+                await other.void_event(usage(f"e{number}", (CALLS, UNIT), occurred_at_micros=now))
+            await other.close()
+
+    await asyncio.gather(consume(), correct())
+    await lab.rerate()
+
+    last = f"{CALLS}@21/1/20/0"
+    assert left(await lab.rows()) == {
+        key: Row(41 * UNIT, 0, 41 * 21) for key in await lab.rows() if key.price_id == last
+    }
+    assert await lab.cogs_nanos(THIS_MONTH) == 41 * 21
+    await lab.void(hours=hour)
+    assert await lab.cogs_nanos(THIS_MONTH) == 0
 
 
 async def close(lab: CorrectionsLab) -> int:
