@@ -13,11 +13,20 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 import structlog
+from hypothesis import HealthCheck, settings
 
 from lab.postgres import PostgresServer
 from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
 
 P = TypeVar("P", bound=Program)
+WORKERS_PER_CPU = 2  # Most tests wait for servers more than they compute.
+WORKERS_MAX = 8  # Each has servers of its own.
+
+# No example has a limit of its own: on shared cores it may wait.
+settings.register_profile(
+    "shared-cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared-cores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,17 @@ def started(kind: type[P]) -> Iterator[P]:
         pytest.skip(message)
     yield server
     server.stop()
+
+
+@pytest.hookimpl(optionalhook=True)  # Of pytest-xdist, which may be switched off.
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `-n auto` is: none but this one where they would share servers.
+
+    A Redis is emptied for all of them; a PostgreSQL has one template of ledgers.
+    """
+    if os.environ.get("AFORO_TEST_REDIS_URL") or os.environ.get("AFORO_TEST_POSTGRES_URL"):
+        return 0
+    return min(WORKERS_PER_CPU * len(os.sched_getaffinity(0)), WORKERS_MAX)
 
 
 GOLDEN = Path(__file__).parent / "golden"

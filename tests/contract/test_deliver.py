@@ -16,7 +16,8 @@ from aforo_meter.outbox import OutboxError, OutboxUnavailableError
 from aforo_meter.outbox_sql import SqlOutbox
 from aforo_meter.sending import Receiver, Sender
 from lab.http_server import Reply
-from lab.servers import eventually, free_port
+from lab.ports import free_port
+from lab.servers import eventually
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import KEY, OutboxLab, ReceiverLab
 

@@ -13,7 +13,7 @@ from aforo_meter.ledger import LedgerError
 from aforo_meter.ledger_sql import SCHEMA_VERSION, SqlLedger
 from aforo_meter.migrate import migrate
 from aforo_meter.migrations.versions import v0001_ledger
-from lab.servers import free_port
+from lab.ports import free_port
 from tests.contract.ledgers import AuditedLedger, LedgerFile, Ledgers
 
 pytestmark = pytest.mark.contract

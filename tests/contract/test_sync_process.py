@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from lab.servers import ROOT, ask_tcp, eventually, free_port, python_module, scratch_dir
+from lab.ports import free_port
+from lab.servers import ROOT, ask_tcp, eventually, python_module, scratch_dir
 
 pytestmark = pytest.mark.contract
 

@@ -14,7 +14,8 @@ import pytest
 from aforo_authz.domain.access import CredentialKind
 from aforo_authz.domain.features import Rule
 from aforo_authz.domain.quotas import WindowKind, window_of
-from lab.servers import ROOT, RedisServer, eventually, free_port, python_module
+from lab.ports import free_port
+from lab.servers import ROOT, RedisServer, eventually, python_module
 from tests.authz_redis import ReadModel
 from tests.authz_requests import Request, by_xds_protos
 from tests.authz_samples import make_credential, make_margin, make_policy, make_quota

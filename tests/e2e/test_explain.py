@@ -8,7 +8,8 @@ import pytest
 
 from aforo_authz.domain.access import Level, SubscriptionState
 from aforo_authz.domain.features import Rule
-from lab.servers import ROOT, free_port
+from lab.ports import free_port
+from lab.servers import ROOT
 from tests.authz_redis import ReadModel
 from tests.authz_samples import make_credential, make_margin, make_policy, make_quota
 from tests.e2e.authz_lab import KEY, fill
