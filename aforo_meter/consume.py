@@ -122,8 +122,8 @@ class Consumption:
         )
         self._upkeep = Upkeep(
             *(ledger, self._contracts, self._rater, self._partitions, self._publisher),
-            accrue_every_s=settings.accrue_every_s,
             close_after_days=settings.close_after_days,
+            accrue_every_s=settings.accrue_every_s,
         )
         self._reconciliation = Reconciliation(
             redis,

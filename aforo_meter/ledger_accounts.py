@@ -4,22 +4,23 @@ from typing import Final
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.account import Account, UsageKey, Used
-from aforo_meter.domain.rating import UNPRICED, amount_nanos
+from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.domain.revenue import Revenue, revenue
 from aforo_meter.ledger import Watch
 
 INT64_MAX: Final = 2**63 - 1
+NOTHING: Final = Used()
 
 ROWS = (
     "SELECT charge.meter, feature, provider, model, tool, execution_status, quantity_micros,"
     " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
-# Of a price nothing but "" says anything here: a correction carries its own amount.
 ADJUSTMENTS = (
     "SELECT meter, feature, provider, model, tool, execution_status, price_id, quantity_micros,"
-    " cogs_nanos FROM adjustment WHERE tenant_id = ? AND subscription_id = ?"
-    " AND period_start_micros = ? AND created_at_micros <= ?"
+    " cogs_nanos FROM adjustment"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+    " AND created_at_micros <= ?"
 )
 DRAWN = (
     "SELECT COALESCE(SUM(prepaid_drawn_nanos), 0) FROM margin_state WHERE tenant_id = ?"
@@ -35,19 +36,13 @@ def read_account(
     *,
     adjusted_by_micros: int = INT64_MAX,
 ) -> dict[UsageKey, Used]:
-    """Add up a period's rows by what prices and guards tell apart.
+    """Add up a period's rows, with their adjustments, by what prices and guards tell apart.
 
-    Each row's cost is rounded by itself, as in the period's total.
-
-    Args:
-        sql: The ledger.
-        tenant_id: Whose usage.
-        subscription_id: Under which subscription.
-        period_start_micros: In which of its periods.
-        adjusted_by_micros: Leave out adjustments that came later.
+    Each row's cost is rounded by itself, as in the period's total. Adjustments that came after
+    `adjusted_by_micros` are left out.
     """
-    found: dict[UsageKey, Used] = {}
     period = (tenant_id, subscription_id, period_start_micros)
+    found: dict[UsageKey, Used] = {}
     for *names, quantity_micros, price_nanos, per_units in sql.execute(ROWS, period):
         if price_nanos is None:
             used = Used(quantity_micros=quantity_micros, unpriced_micros=quantity_micros)
@@ -59,14 +54,14 @@ def read_account(
     for *names, price_id, quantity_micros, cogs_nanos in sql.execute(
         ADJUSTMENTS, (*period, adjusted_by_micros)
     ):
-        change = Used(
+        used = Used(
             quantity_micros=quantity_micros,
             cogs_nanos=cogs_nanos,
-            unpriced_micros=quantity_micros if price_id == UNPRICED else 0,
+            unpriced_micros=0 if price_id else quantity_micros,
         )
         key = UsageKey(*names)
-        found[key] = found.get(key, Used()).plus(change)
-    return found
+        found[key] = found.get(key, NOTHING).plus(used)
+    return {key: used for key, used in found.items() if used != NOTHING}
 
 
 def revenue_of(sql: Sql, watch: Watch, *, now_micros: int) -> Revenue:

@@ -47,8 +47,8 @@ class Upkeep:
         partitions: Partitions,
         publisher: Publisher,
         *,
-        accrue_every_s: int,
         close_after_days: int,
+        accrue_every_s: int,
     ) -> None:
         self._ledger = ledger
         self._contracts = contracts

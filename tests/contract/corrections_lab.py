@@ -11,11 +11,13 @@ from aforo_meter.batches import Rater, Readable, now_micros
 from aforo_meter.contracts import Contracts
 from aforo_meter.corrections import Scope
 from aforo_meter.corrections_sql import SqlCorrections
+from aforo_meter.domain.account import Account
 from aforo_meter.domain.corrections import Adjustment, Kind, Row
 from aforo_meter.domain.periods import DAY_MICROS, PeriodMicros, calendar_month
 from aforo_meter.domain.rating import ChargeKey, Measured, Usage, rerate
 from aforo_meter.domain.usage import Outcome
 from aforo_meter.ledger import Partition, Place, Reprice
+from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_adjusting import Order
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.rerating import Rerated, Rerating
@@ -179,6 +181,12 @@ class CorrectionsLab:
             for one in await self.corrections.periods(None)
             if one.period.start_micros == period.start_micros
         )
+
+
+async def account(lab: CorrectionsLab) -> Account:
+    """Return what revenue is reckoned from."""
+    period = ("acme", "sub-1", LAST_MONTH.start_micros)
+    return await lab.ledger.read(lambda sql: read_account(sql, *period))
 
 
 def sums(adjustments: Sequence[Adjustment]) -> Row:

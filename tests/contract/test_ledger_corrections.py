@@ -16,6 +16,7 @@ from aforo_meter.batches import now_micros
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.corrections_sql import SqlCorrections
+from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.corrections import Adjustment, Row
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
@@ -33,6 +34,7 @@ from tests.contract.corrections_lab import (
     THIS_MONTH,
     UNIT,
     CorrectionsLab,
+    account,
     entry,
     sums,
     usage,
@@ -208,6 +210,7 @@ def test_a_corrected_ledger_equals_one_that_was_rated_from_nothing(
 
             assert left(await live.rows()) == left(await scratch.rows())
             assert await live.cogs_nanos() == await scratch.cogs_nanos()
+            assert await account(live) == await account(scratch)
             await is_sound(live)
             await live.close()
             await scratch.close()
@@ -378,6 +381,8 @@ async def test_an_event_is_taken_back_once(lab: CorrectionsLab, file: AuditedLed
 
     assert sums(done.adjustments) == Row(-11 * UNIT, -4 * UNIT, -19)
     assert await lab.cogs_nanos() == 5
+    kind = UsageKey(CALLS, "api", "", "", "", "")
+    assert await account(lab) == {kind: Used(quantity_micros=UNIT, cogs_nanos=5)}
     before = file.contents()
     assert (await lab.void_event(one)).was_done_before
     assert file.contents() == before

@@ -43,6 +43,9 @@ STATEMENTS = (
         provider, model, price_id, input_tokens, tool, execution_status, seq
     )
     """,
+    """
+    CREATE INDEX adjustment_period ON adjustment (tenant_id, subscription_id, period_start_micros)
+    """,
     "CREATE INDEX adjustment_unpriced ON adjustment (tenant_id) WHERE price_id = ''",
     "CREATE INDEX adjustment_voided ON adjustment (tenant_id, voided) WHERE voided <> ''",
     # What calls have in a row moves along when the row gets another price, not only its first.
