@@ -55,8 +55,19 @@ def read_account(
     return {key: used for key, used in found.items() if used != NOTHING}
 
 
-def revenue_of(sql: Sql, watch: Watch, *, now_micros: int) -> Revenue:
-    """Return the revenue that a margin is measured by. Only a rate card needs the usage for it."""
+def account_of(sql: Sql, watch: Watch) -> Account:
+    """Return the usage that a margin is measured by: empty where only its sum counts.
+
+    Most contracts are such, and this is asked with every batch.
+    """
+    has_card = watch.terms is not None and watch.terms.card_of(watch.period) is not None
+    if not (has_card or watch.guards or watch.thresholds.act_from_calls):
+        return {}
+    return read_account(sql, watch.tenant_id, watch.subscription_id, watch.period.start_micros)
+
+
+def revenue_of(sql: Sql, watch: Watch, account: Account, *, now_micros: int) -> Revenue:
+    """Return the revenue that a margin is measured by, with the account of `account_of`."""
     terms, period = watch.terms, watch.period
     if terms is None:
         return Revenue(
@@ -67,10 +78,8 @@ def revenue_of(sql: Sql, watch: Watch, *, now_micros: int) -> Revenue:
             book_nanos=watch.revenue_nanos,
         )
     key = (watch.tenant_id, watch.subscription_id)
-    account: Account = {}
     drawn_before_nanos = 0
     if terms.card_of(period) is not None:
-        account = read_account(sql, *key, period.start_micros)
         opening = terms.opening(period)
         if opening.prepaid_nanos:
             between = (opening.prepaid_from_micros, period.start_micros)

@@ -8,13 +8,14 @@ from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.quotas import COGS
 from aforo_meter.domain.rating import MICROS_PER_UNIT, amount_nanos
 from aforo_meter.ledger import Standing, UsageQuery
+from aforo_meter.ledger_guards import read_levels
 
 IN_FORCE = (
     "SELECT subscription_id, period_start_micros, period_end_micros, cogs_nanos, unpriced_rows,"
     " level, revenue_nanos, allowance_nanos, currency, catalog_version, price_book_version,"
     " assessed_at_micros, COALESCE(contract_currency, currency),"
-    " COALESCE(contract_revenue_nanos, revenue_nanos), prepaid_left_nanos"
-    " FROM margin_state WHERE tenant_id = ? AND in_force = 1"
+    " COALESCE(contract_revenue_nanos, revenue_nanos), prepaid_left_nanos,"
+    " guard_count FROM margin_state WHERE tenant_id = ? AND in_force = 1"
 )
 IN_WINDOW = " AND hour_start_micros >= ? AND hour_start_micros < ?"
 IN_PERIOD = (
@@ -42,7 +43,7 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
         return None
     subscription_id, start, end, cogs, unpriced, level, revenue, allowance, *rest = row
     currency, catalog_version, price_book_version, assessed_at_micros, *contract = rest
-    contract_currency, contract_revenue_nanos, prepaid_left_nanos = contract
+    contract_currency, contract_revenue_nanos, prepaid_left_nanos, guard_count = contract
     return Standing(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -62,6 +63,7 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
         used_units={
             query.quota_id: _used_units(sql, tenant_id, subscription_id, query) for query in queries
         },
+        guard_levels=read_levels(sql, tenant_id) if guard_count else {},
         contract_currency=contract_currency,
         contract_revenue_nanos=contract_revenue_nanos,
         prepaid_left_nanos=prepaid_left_nanos,

@@ -28,7 +28,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-SCHEMA_VERSION: Final = "0005"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0006"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 

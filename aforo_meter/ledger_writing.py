@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from aforo_meter.alerts import alert_of
 from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import Kind
+from aforo_meter.domain.guards import calls_in
 from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
@@ -28,9 +29,10 @@ from aforo_meter.ledger import (
     Watch,
     Written,
 )
-from aforo_meter.ledger_accounts import kept, revenue_of
+from aforo_meter.ledger_accounts import account_of, kept, revenue_of
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
+from aforo_meter.ledger_guards import assess_guards
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW, bounded
 from aforo_meter.ledger_sessions import write_sightings
 
@@ -85,7 +87,7 @@ SET_TOTALS = (
     " DO UPDATE SET cogs_nanos = excluded.cogs_nanos, unpriced_rows = excluded.unpriced_rows"
 )
 IN_FORCE = (
-    "SELECT subscription_id, period_start_micros, level FROM margin_state"
+    "SELECT subscription_id, period_start_micros, level, guard_count FROM margin_state"
     " WHERE tenant_id = ? AND in_force = 1"
 )
 RETIRE = "UPDATE margin_state SET in_force = 0 WHERE tenant_id = ? AND in_force = 1"
@@ -103,7 +105,7 @@ SET_STATE = (
     " level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
     " currency = ?, contract_currency = ?, contract_revenue_nanos = ?, prepaid_drawn_nanos = ?,"
     " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?,"
-    " adjusted = 0"
+    " guard_count = ?, adjusted = 0"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 ENQUEUE = (
@@ -322,19 +324,23 @@ class Writing:
     def _assess(self, watch: Watch) -> None:
         key = PeriodKey(watch.tenant_id, watch.subscription_id, watch.period.start_micros)
         in_force: Any = self._sql.execute(IN_FORCE, (watch.tenant_id,)).fetchone()
-        before = Level(in_force[2]) if in_force is not None else Level.NONE
+        before, guards_before = Level.NONE, 0
+        if in_force is not None:
+            before, guards_before = Level(in_force[2]), in_force[3]
         if in_force is None or (in_force[0], in_force[1]) != key[1:]:
             # Another period or subscription: the level goes on from where it was.
             self._sql.execute(RETIRE, (watch.tenant_id,))
             self._sql.execute(OPEN_PERIOD, (*key, watch.period.end_micros))
         cogs_nanos, seq, since_micros = self._sql.execute(STATE, key).fetchone()
-        revenue = revenue_of(self._sql, watch, now_micros=self._now_micros)
+        account = account_of(self._sql, watch)
+        revenue = revenue_of(self._sql, watch, account, now_micros=self._now_micros)
         after = assess(
             revenue_nanos=kept(revenue.book_nanos),
             cogs_nanos=cogs_nanos,
             allowance_nanos=watch.allowance_nanos,
             thresholds=watch.thresholds,
             previous=before,
+            calls=calls_in(account, account),
         )
         if after.level is not before:
             seq, since_micros = seq + 1, self._now_micros
@@ -350,9 +356,15 @@ class Writing:
                 *(after.revenue_nanos, watch.allowance_nanos, watch.currency),
                 *(revenue.currency, kept(revenue.total_nanos)),
                 *(kept(revenue.prepaid_drawn_nanos), revenue.prepaid_left_nanos),
-                *(watch.catalog_version, watch.price_book_version, self._now_micros, *key),
+                *(watch.catalog_version, watch.price_book_version, self._now_micros),
+                *(len(watch.guards), *key),
             ),
         )
+        if watch.guards or guards_before:
+            for transition in assess_guards(
+                self._sql, watch, account, after.revenue_nanos, now_micros=self._now_micros
+            ):
+                self._alert(transition)
 
     def _alert(self, transition: Transition) -> None:
         alert = alert_of(transition)
