@@ -9,9 +9,9 @@ from aforo_admin.catalog_yaml_tenants import (
     read_basis,
     read_costs,
     read_tenant,
-    read_thresholds,
     read_window,
 )
+from aforo_admin.catalog_yaml_thresholds import read_guards, read_thresholds
 from aforo_admin.domain.catalog import (
     Billing,
     Catalog,
@@ -89,7 +89,7 @@ def _catalog(fields: Fields) -> Catalog:
     plans = {name: _plan(name, each, currency) for name, each in fields.named("plans")}
     catalog = Catalog(
         currency=currency,
-        thresholds=Thresholds().changed_by(read_thresholds(fields.section("thresholds"))),
+        thresholds=Thresholds().changed_by(read_thresholds(fields, currency)),
         features=tuple(_feature(each) for each in fields.each("features")),
         routes=tuple(_route(each) for each in fields.each("routes")),
         default_allows=fields.may("default_route", _default_allows, default=False),
@@ -155,7 +155,8 @@ def _plan(plan_id: str, fields: Fields, currency: str) -> Plan:
         prepaid_nanos=fields.may("prepaid", amount, 0),
         features=fields.texts("features", required=True) or (),
         quotas=tuple(_quota(each, currency) for each in fields.each("quotas")),
-        thresholds=read_thresholds(fields.section("thresholds")),
+        thresholds=read_thresholds(fields, currency),
+        guards=read_guards(fields, currency),
         shadow=fields.may("shadow", flag, default=False),
         stale_margin_blocks=fields.may("stale_margin_blocks", flag, default=False),
     )

@@ -6,6 +6,7 @@ from typing import Final
 
 from aforo_admin.catalog_yaml_metering import revoked
 from aforo_admin.catalog_yaml_rates import read_rate_cards
+from aforo_admin.catalog_yaml_thresholds import read_guards, read_thresholds
 from aforo_admin.domain.catalog import (
     COGS,
     CostPrice,
@@ -17,7 +18,6 @@ from aforo_admin.domain.catalog import (
     QuotaChange,
     Subscription,
     Tenant,
-    ThresholdChanges,
 )
 from aforo_admin.domain.checking_tenants import IDENTITY_FIELDS
 from aforo_admin.yaml_fields import Fields
@@ -26,7 +26,6 @@ from aforo_admin.yaml_scalars import (
     choice,
     flag,
     instant,
-    percent_bp,
     text,
     units,
 )
@@ -55,24 +54,13 @@ def read_tenant(
         subscription=subscription,
         credentials=tuple(_credential(each) for each in fields.each("credentials")),
         deals=tuple(_deal(each, currency, of_plan) for each in fields.each("deals")),
-        thresholds=read_thresholds(fields.section("thresholds")),
+        thresholds=read_thresholds(fields, currency),
         shadow=fields.may("shadow", flag, None),
         margin_override=_margin_override(fields),
         negotiated_costs=read_costs(fields, "negotiated_costs", currency=currency),
     )
     fields.close()
     return tenant
-
-
-def read_thresholds(fields: Fields) -> ThresholdChanges:
-    changes = ThresholdChanges(
-        warn_below_bp=fields.may("warn_below", percent_bp, None),
-        throttle_below_bp=fields.may("throttle_below", percent_bp, None),
-        block_below_bp=fields.may("block_below", percent_bp, None),
-        hysteresis_bp=fields.may("hysteresis", percent_bp, None),
-    )
-    fields.close()
-    return changes
 
 
 def read_costs(fields: Fields, key: str, *, currency: str) -> tuple[CostPrice, ...]:
@@ -153,7 +141,8 @@ def _deal(fields: Fields, currency: str, of_plan: str) -> Deal:
         prepaid_nanos=fields.may("prepaid", amount, None),
         add_features=fields.texts("add_features") or (),
         quotas=tuple(_quota_change(each, currency) for each in fields.each("quotas")),
-        thresholds=read_thresholds(fields.section("thresholds")),
+        thresholds=read_thresholds(fields, currency),
+        guards=read_guards(fields, currency),
     )
     fields.close()
     return deal

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
-from aforo_admin import messages_rates
+from aforo_admin import messages_guards, messages_rates
 from aforo_admin.builtin_prices import built_in_lists
 from aforo_admin.domain import catalog as said
 from aforo_admin.domain import entitling
@@ -22,7 +22,6 @@ from aforo_proto.contract_pb2 import (
     PriceEntry,
     PriceList,
     RevenueBasis,
-    Thresholds,
 )
 from aforo_proto.margin_pb2 import Level
 from aforo_proto.metering_pb2 import (
@@ -64,7 +63,7 @@ def credential(tenant_id: str, given: said.Credential) -> Credential:
     )
 
 
-def policy(given: access.Policy) -> Policy:
+def policy(given: access.Policy, override: said.MarginOverride | None) -> Policy:
     """Return a policy without its period, which changes with time alone."""
     message = Policy(
         tenant_id=given.tenant_id,
@@ -76,11 +75,13 @@ def policy(given: access.Policy) -> Policy:
         shadow=given.shadow,
         stale_margin_blocks=given.stale_margin_blocks,
     )
-    if given.override_level_max is not None:
+    if override is not None:
         message.margin_override.CopyFrom(
             MarginOverride(
-                level_max=Level.Value(f"LEVEL_{given.override_level_max.name}"),
-                until_micros=given.override_until_micros,
+                level_max=Level.Value(f"LEVEL_{override.level_max.name}"),
+                until_micros=micros_of(override.until),
+                reason=override.reason,
+                author=override.author,
             )
         )
     return message
@@ -107,7 +108,6 @@ def _quota(given: quotas.Quota) -> Quota:
 
 
 def contract(given: entitling.Contract) -> Contract:
-    floors = given.thresholds
     return Contract(
         tenant_id=given.tenant_id,
         subscription_id=given.subscription_id,
@@ -117,13 +117,8 @@ def contract(given: entitling.Contract) -> Contract:
         allowance_nanos=given.allowance_nanos,
         cadence=Cadence.Value(f"CADENCE_{given.cadence.name}"),
         anchor_micros=micros_of(given.anchor),
-        thresholds=Thresholds(
-            warn_below_bp=floors.warn_below_bp,
-            throttle_below_bp=floors.throttle_below_bp,
-            block_below_bp=floors.block_below_bp,
-            hysteresis_bp=floors.hysteresis_bp,
-            source=given.thresholds_source,
-        ),
+        thresholds=messages_guards.thresholds(given.thresholds, source=given.thresholds_source),
+        guards=[messages_guards.guard(each) for each in given.guards],
         negotiated=price_lists(
             given.negotiated, source="negotiated", owner=f"negotiated:{given.tenant_id}"
         ),

@@ -10,18 +10,20 @@ from google.protobuf.message import Message
 
 from aforo_admin.domain.catalog import COGS
 from aforo_admin.domain.problems import percent
+from aforo_admin.readable_guards import guard_text
 from aforo_admin.readable_rates import phase_lines
 from aforo_admin.readable_values import EPOCH, instant_text, money
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 from aforo_proto.contract_pb2 import (
     Contract,
     ExchangeRate,
+    Guard,
     ModelMatch,
     Phase,
     PriceEntry,
     PriceList,
 )
-from aforo_proto.margin_pb2 import Margin, QuotaUsage
+from aforo_proto.margin_pb2 import GuardLevel, Margin, QuotaUsage
 from aforo_proto.metering_pb2 import Meter, MeteringRule, QuantitySource
 from aforo_proto.policy_pb2 import Quota, RouteRule
 
@@ -32,6 +34,8 @@ _ZERO_MEANS: Final = {
     "expires_at_micros": "never",
     "effective_from_micros": "always",
     "allowance_nanos": "none",
+    "act_from_revenue_nanos": "none",
+    "act_from_calls": "none",
 }
 
 
@@ -58,7 +62,7 @@ def _flat(message: Message, prefix: str, currency: str) -> Iterator[tuple[str, s
         elif field.is_repeated:
             yield from _members(value, name, _currency_of(message, field.name, currency))
         elif message.HasField(field.name):
-            yield from _flat(value, f"{name}.", currency)
+            yield from _flat(value, f"{name}.", _currency_of(message, field.name, currency))
 
 
 def _currency_of(message: Message, field_name: str, currency: str) -> str:
@@ -98,6 +102,12 @@ def _lines_of(member: Message, name: str, currency: str) -> Iterator[tuple[str, 
     elif isinstance(member, QuotaUsage):
         since = instant_text(member.window_start_micros)
         yield f"{name}[{member.quota_id}]", f"{member.used_units:,} since {since}"
+    elif isinstance(member, Guard):
+        yield f"{name}[{member.guard_id}]", guard_text(member, currency)
+    elif isinstance(member, GuardLevel):
+        level = _enum_text(member.DESCRIPTOR.fields_by_name["level"].enum_type, member.level)
+        calls = ", ".join(member.features) or "all calls"
+        yield f"{name}[{member.guard_id}]", f"{level}, for {calls}"
     elif isinstance(member, Phase):
         yield from phase_lines(member, name)
     elif isinstance(member, ExchangeRate):

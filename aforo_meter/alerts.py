@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from aforo_meter.domain.completeness import Score
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import Assessment, Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.price_changes import ChargedPrice, ModelUse, PriceChange
@@ -220,8 +221,9 @@ def _alert(
 
 def _message_id(transition: Transition) -> str:
     watch = transition.watch
-    parts = (watch.tenant_id, watch.subscription_id, watch.period.start_micros, transition.seq)
-    return _id_of(parts)
+    period = (watch.tenant_id, watch.subscription_id, watch.period.start_micros)
+    guard_id = () if transition.guard is None else (transition.guard.guard_id,)
+    return _id_of((*period, *guard_id, transition.seq))
 
 
 def _id_of(parts: Sequence[str | int]) -> str:
@@ -240,6 +242,7 @@ def _payload(transition: Transition) -> str:
     data = {
         "tenant": watch.tenant_id,
         "subscription": watch.subscription_id,
+        "guard": None if transition.guard is None else _guard(transition.guard),
         "period_start": _rfc3339(watch.period.start_micros),
         "period_end": _rfc3339(watch.period.end_micros),
         "from": _name(transition.before),
@@ -251,10 +254,19 @@ def _payload(transition: Transition) -> str:
         "cogs_nanos": after.cogs_nanos,
         "allowance_nanos": after.allowance_nanos,
         "currency": watch.currency,
-        "thresholds": asdict(watch.thresholds),
+        "thresholds": asdict(transition.thresholds),
+        "price_book_version": watch.price_book_version,
         "as_of": _rfc3339(transition.at_micros),
     }
     return _json(LEVEL_CHANGED, transition.at_micros, data)
+
+
+def _guard(guard: Guard) -> Mapping[str, object]:
+    return {
+        "id": guard.guard_id,
+        "features": sorted(guard.features),
+        "meters": list(guard.meters),
+    }
 
 
 def _name(level: Level) -> str:

@@ -186,6 +186,7 @@ def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
         allowance_nanos=terms.allowance_nanos,
         currency=book.currency,
         thresholds=terms.thresholds,
+        guards=terms.guards,
         catalog_version=terms.catalog_version,
         price_book_version=book.version,
     )

@@ -46,15 +46,22 @@ TENANT_HOURS = (
     f" FROM ({OF_ALL}) AS compared WHERE outcome <> '{FILLED}'"
     " GROUP BY tenant_id, hour_start_micros ORDER BY hour_start_micros, tenant_id"
 )
+SUMMED: Final = (
+    "SELECT subscription_id, provider, model, tool, meter, quantity_micros, extra_micros"
+    " FROM {table} WHERE tenant_id = ? AND feature = ? AND hour_start_micros >= ?"
+    " AND hour_start_micros < ?"
+)
 CALLS_LET_PASS = (
     "SELECT COALESCE(SUM(calls), 0) FROM logged WHERE tenant_id = ? AND feature = ?"  # noqa: S608
     " AND hour_start_micros >= ? AND hour_start_micros < ?"
     f" AND outcome IN ({', '.join(repr(name) for name in sorted({*PASSED, FILLED}))})"
 )
+# With adjustments: what was taken back is no usage to reckon by.
 SUMS = (
-    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"
-    " FROM charge WHERE tenant_id = ? AND feature = ? AND hour_start_micros >= ?"
-    " AND hour_start_micros < ? GROUP BY subscription_id, provider, model, tool, meter"
+    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"  # noqa: S608
+    f" FROM ({' UNION ALL '.join(SUMMED.format(table=table) for table in ('charge', 'adjustment'))}"
+    ") AS entry GROUP BY subscription_id, provider, model, tool, meter"
+    " HAVING SUM(quantity_micros) > 0"
 )
 # What came over HTTP, or from files, names no features: its charges can't be told from those of
 # calls that need none. By their ids: those of ingest and import begin so, those of gateways don't.
@@ -116,7 +123,10 @@ class SqlCompleteness:
             (calls,) = sql.execute(CALLS_LET_PASS, values).fetchone()
             return Basis(
                 calls=calls,
-                sums=[Sum(Kind(*row[:4]), *row[4:]) for row in sql.execute(SUMS, values)],
+                sums=[
+                    Sum(Kind(*row[:4]), row[4], int(row[5]), int(row[6]))
+                    for row in sql.execute(SUMS, values * 2)
+                ],
             )
 
         return await self._ledger.read(work)

@@ -122,11 +122,8 @@ class Consumption:
             released=self._publisher.forget,
         )
         self._upkeep = Upkeep(
-            ledger,
-            self._contracts,
-            self._rater,
-            self._partitions,
-            self._publisher,
+            *(ledger, self._contracts, self._rater, self._partitions, self._publisher),
+            close_after_days=settings.close_after_days,
             accrue_every_s=settings.accrue_every_s,
         )
         self._reconciliation = Reconciliation(

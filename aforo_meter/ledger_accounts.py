@@ -9,10 +9,16 @@ from aforo_meter.domain.revenue import Revenue, revenue
 from aforo_meter.ledger import Watch
 
 INT64_MAX: Final = 2**63 - 1
+NOTHING: Final = Used()
 
 ROWS = (
     "SELECT charge.meter, feature, provider, model, tool, execution_status, quantity_micros,"
     " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+ADJUSTMENTS = (
+    "SELECT meter, feature, provider, model, tool, execution_status, price_id, quantity_micros,"
+    " cogs_nanos FROM adjustment"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 DRAWN = (
@@ -24,14 +30,13 @@ DRAWN = (
 def read_account(
     sql: Sql, tenant_id: str, subscription_id: str, period_start_micros: int
 ) -> dict[UsageKey, Used]:
-    """Add up a period's rows by what prices and guards tell apart.
+    """Add up a period's rows, with their adjustments, by what prices and guards tell apart.
 
     Each row's cost is rounded by itself, as in the period's total.
     """
+    period = (tenant_id, subscription_id, period_start_micros)
     found: dict[UsageKey, Used] = {}
-    for *names, quantity_micros, price_nanos, per_units in sql.execute(
-        ROWS, (tenant_id, subscription_id, period_start_micros)
-    ):
+    for *names, quantity_micros, price_nanos, per_units in sql.execute(ROWS, period):
         if price_nanos is None:
             used = Used(quantity_micros=quantity_micros, unpriced_micros=quantity_micros)
         else:
@@ -39,11 +44,30 @@ def read_account(
             used = Used(quantity_micros=quantity_micros, cogs_nanos=cogs_nanos)
         key = UsageKey(*names)
         found[key] = found[key].plus(used) if key in found else used
-    return found
+    for *names, price_id, quantity_micros, cogs_nanos in sql.execute(ADJUSTMENTS, period):
+        used = Used(
+            quantity_micros=quantity_micros,
+            cogs_nanos=cogs_nanos,
+            unpriced_micros=0 if price_id else quantity_micros,
+        )
+        key = UsageKey(*names)
+        found[key] = found.get(key, NOTHING).plus(used)
+    return {key: used for key, used in found.items() if used != NOTHING}
 
 
-def revenue_of(sql: Sql, watch: Watch, *, now_micros: int) -> Revenue:
-    """Return the revenue that a margin is measured by. Only a rate card needs the usage for it."""
+def account_of(sql: Sql, watch: Watch) -> Account:
+    """Return the usage that a margin is measured by: empty where only its sum counts.
+
+    Most contracts are such, and this is asked with every batch.
+    """
+    has_card = watch.terms is not None and watch.terms.card_of(watch.period) is not None
+    if not (has_card or watch.guards or watch.thresholds.act_from_calls):
+        return {}
+    return read_account(sql, watch.tenant_id, watch.subscription_id, watch.period.start_micros)
+
+
+def revenue_of(sql: Sql, watch: Watch, account: Account, *, now_micros: int) -> Revenue:
+    """Return the revenue that a margin is measured by, with the account of `account_of`."""
     terms, period = watch.terms, watch.period
     if terms is None:
         return Revenue(
@@ -54,10 +78,8 @@ def revenue_of(sql: Sql, watch: Watch, *, now_micros: int) -> Revenue:
             book_nanos=watch.revenue_nanos,
         )
     key = (watch.tenant_id, watch.subscription_id)
-    account: Account = {}
     drawn_before_nanos = 0
     if terms.card_of(period) is not None:
-        account = read_account(sql, *key, period.start_micros)
         opening = terms.opening(period)
         if opening.prepaid_nanos:
             between = (opening.prepaid_from_micros, period.start_micros)

@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from aforo_meter.alerts import alert_of
 from aforo_meter.database import Sql
+from aforo_meter.domain.corrections import Kind
+from aforo_meter.domain.guards import calls_in
 from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
@@ -27,8 +29,10 @@ from aforo_meter.ledger import (
     Watch,
     Written,
 )
-from aforo_meter.ledger_accounts import kept, revenue_of
+from aforo_meter.ledger_accounts import account_of, kept, revenue_of
+from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
+from aforo_meter.ledger_guards import assess_guards
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW, bounded
 from aforo_meter.ledger_sessions import write_sightings
 from aforo_meter.outbox_writing import leave
@@ -84,7 +88,7 @@ SET_TOTALS = (
     " DO UPDATE SET cogs_nanos = excluded.cogs_nanos, unpriced_rows = excluded.unpriced_rows"
 )
 IN_FORCE = (
-    "SELECT subscription_id, period_start_micros, level FROM margin_state"
+    "SELECT subscription_id, period_start_micros, level, guard_count FROM margin_state"
     " WHERE tenant_id = ? AND in_force = 1"
 )
 RETIRE = "UPDATE margin_state SET in_force = 0 WHERE tenant_id = ? AND in_force = 1"
@@ -101,7 +105,8 @@ SET_STATE = (
     "UPDATE margin_state SET in_force = 1, period_end_micros = ?, level = ?,"
     " level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
     " currency = ?, contract_currency = ?, contract_revenue_nanos = ?, prepaid_drawn_nanos = ?,"
-    " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
+    " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?,"
+    " guard_count = ?, adjusted = 0"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 
@@ -139,6 +144,8 @@ class Writing:
         self._transitions: list[Transition] = []
         self._duplicates = 0
         self._repriced = 0
+        self._adjusting = Adjusting(sql)
+        self._closed: dict[PeriodKey, bool] = {}
         self._corrections: Counter[str] = Counter()
         self.new_prices: KnownPrices = {}
 
@@ -198,6 +205,10 @@ class Writing:
         for key, price in moves:
             assert key.price_id == UNPRICED
             self._learn([price])
+            if self._is_closed(_period_of(key)) or self._adjusting.is_adjusted(key):
+                order = self._order(Kind.RERATE, "there is a price for it now")
+                self._repriced += bool(self._adjusting.rerate({key: price.price_id}, order))
+                continue
             row = self._sql.execute(TAKE_ROW, key).fetchone()
             if row is None:
                 continue
@@ -258,12 +269,17 @@ class Writing:
         after, extra_after = before + quantity_micros, extra_before + extra_micros
         if max(after, extra_after) > INT64_MAX:
             raise TooLargeError(key.tenant_id, meter=key.meter)
-        assert min(after, extra_after) >= 0, "no more is taken off than a call has in the row"
+        period = _period_of(key)
+        # What a call had in the row may have moved to another price since, beside the charge.
+        if min(after, extra_after) < 0 or self._is_closed(period):
+            order = self._order(Kind.LATE, "it came after the period was closed")
+            self._adjusting.change(key, quantity_micros, extra_micros, order)
+            self._cogs[period] += 0
+            return
         if after:
             self._sql.execute(SET_ROW, (*key, after, extra_after))
         elif row is not None:
             self._sql.execute(DROP_ROW, key)
-        period = _period_of(key)
         if key.price_id == UNPRICED:
             self._unpriced[period] += bool(after) - (row is not None)
             self._cogs[period] += 0  # The period is to exist all the same.
@@ -283,23 +299,45 @@ class Writing:
             # A row that is repriced has a period already, which keeps its end.
             end_micros = self._ends.get(period, 0)
             self._sql.execute(SET_TOTALS, (*period, end_micros, cogs_nanos, unpriced))
+        self._adjusting.finish()
+
+    def _is_closed(self, period: PeriodKey) -> bool:
+        """Return whether what comes is kept beside the charges. Before its end no period is."""
+        if self._ends.get(period, 0) > self._now_micros:
+            return False
+        if period not in self._closed:
+            self._closed[period] = self._adjusting.is_closed(*period)
+        return self._closed[period]
+
+    def _order(self, kind: Kind, reason: str) -> Order:
+        return Order(
+            kind=kind,
+            run_id="consume",
+            reason=reason,
+            author="aforo-meter consume",
+            now_micros=self._now_micros,
+        )
 
     def _assess(self, watch: Watch) -> None:
         key = PeriodKey(watch.tenant_id, watch.subscription_id, watch.period.start_micros)
         in_force: Any = self._sql.execute(IN_FORCE, (watch.tenant_id,)).fetchone()
-        before = Level(in_force[2]) if in_force is not None else Level.NONE
+        before, guards_before = Level.NONE, 0
+        if in_force is not None:
+            before, guards_before = Level(in_force[2]), in_force[3]
         if in_force is None or (in_force[0], in_force[1]) != key[1:]:
             # Another period or subscription: the level goes on from where it was.
             self._sql.execute(RETIRE, (watch.tenant_id,))
             self._sql.execute(OPEN_PERIOD, (*key, watch.period.end_micros))
         cogs_nanos, seq, since_micros = self._sql.execute(STATE, key).fetchone()
-        revenue = revenue_of(self._sql, watch, now_micros=self._now_micros)
+        account = account_of(self._sql, watch)
+        revenue = revenue_of(self._sql, watch, account, now_micros=self._now_micros)
         after = assess(
             revenue_nanos=kept(revenue.book_nanos),
             cogs_nanos=cogs_nanos,
             allowance_nanos=watch.allowance_nanos,
             thresholds=watch.thresholds,
             previous=before,
+            calls=calls_in(account, account),
         )
         if after.level is not before:
             seq, since_micros = seq + 1, self._now_micros
@@ -315,9 +353,15 @@ class Writing:
                 *(after.revenue_nanos, watch.allowance_nanos, watch.currency),
                 *(revenue.currency, kept(revenue.total_nanos)),
                 *(kept(revenue.prepaid_drawn_nanos), revenue.prepaid_left_nanos),
-                *(watch.catalog_version, watch.price_book_version, self._now_micros, *key),
+                *(watch.catalog_version, watch.price_book_version, self._now_micros),
+                *(len(watch.guards), *key),
             ),
         )
+        if watch.guards or guards_before:
+            for transition in assess_guards(
+                self._sql, watch, account, after.revenue_nanos, now_micros=self._now_micros
+            ):
+                self._alert(transition)
 
     def _alert(self, transition: Transition) -> None:
         tenant_id, now_micros = transition.watch.tenant_id, self._now_micros

@@ -265,4 +265,18 @@ def margin_of(
         contract_currency=standing.contract_currency,
         contract_revenue_nanos=standing.contract_revenue_nanos,
         prepaid_left_nanos=standing.prepaid_left_nanos,
+        guards=_guard_levels(standing, terms),
     )
+
+
+def _guard_levels(standing: Standing, terms: Terms) -> Iterable[margin_pb2.GuardLevel]:
+    """Return the levels of the guards that the contract has and the ledger has assessed."""
+    return [
+        margin_pb2.GuardLevel(
+            guard_id=guard.guard_id,
+            features=sorted(guard.features),
+            level=margin_pb2.Level.ValueType(int(standing.guard_levels[guard.guard_id])),
+        )
+        for guard in terms.guards
+        if guard.guard_id in standing.guard_levels
+    ]

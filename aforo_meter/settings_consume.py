@@ -99,6 +99,10 @@ class ConsumeSettings(BaseSettings):
     session_days: int = Field(default=91, ge=1)
     """How long to keep sessions that have ended."""
 
+    close_after_days: int = Field(default=5, ge=1)
+    """How long after its end a billing period is open: usage that comes later is added as
+    adjustments, and its charges stay as they are."""
+
     metrics_listen: MetricsListen = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""
 

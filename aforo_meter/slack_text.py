@@ -54,8 +54,9 @@ def _signed(amount: Decimal, currency: str) -> str:
 
 
 def _level_changed(data: Data) -> str:
+    guard = f", guard {data['guard']['id']}" if data["guard"] else ""
     return (
-        f"{data['tenant']}: margin level {data['from']} → {data['to']},"
+        f"{data['tenant']}{guard}: margin level {data['from']} → {data['to']},"
         f" {_spent(data, data)} ({_days(data)})"
     )
 

@@ -11,6 +11,7 @@ from aiokafka import TopicPartition
 from aforo_meter import consume_metrics as metrics
 from aforo_meter.batches import Rater, now_micros
 from aforo_meter.contracts import Contracts
+from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, rerate
 from aforo_meter.ledger import (
@@ -46,6 +47,7 @@ class Upkeep:
         partitions: Partitions,
         publisher: Publisher,
         *,
+        close_after_days: int,
         accrue_every_s: int,
     ) -> None:
         self._ledger = ledger
@@ -53,6 +55,7 @@ class Upkeep:
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
+        self._close_after_micros = close_after_days * DAY_MICROS
         self._accrue_every_micros = accrue_every_s * 1_000_000
         self._due_micros: dict[str, int] = {}  # By tenant: when time alone changes its margin.
         self._to_assess: set[str] = set()
@@ -98,6 +101,8 @@ class Upkeep:
         await self._reprice_due()
         now = now_micros()
         self._to_assess |= {name for name, due in self._due_micros.items() if due <= now}
+        # Somebody has corrected what these cost: see `aforo-meter rerate`.
+        self._to_assess |= self._due_micros.keys() & set(await self._ledger.adjusted())
         await self._reassess(self._to_assess)
         self._to_assess.clear()
         for owned in new:
@@ -132,7 +137,7 @@ class Upkeep:
         self._rebuild(await self._publisher.heartbeat(progress))
 
     async def prune(self) -> None:
-        """Forget events that were kept long enough, once an hour, a few at a time.
+        """Once an hour, close periods, and forget events that were kept long enough.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
@@ -140,7 +145,14 @@ class Upkeep:
         metrics.UNPRICED.set(await self._ledger.unpriced_rows())
         if time.monotonic() - self._pruned_at_s < PRUNE_EVERY_S:
             return
-        pruned = await self._ledger.prune(now_micros=now_micros(), rows_max=PRUNE_ROWS_MAX)
+        now = now_micros()
+        closed = await self._ledger.close(
+            ended_by_micros=now - self._close_after_micros, now_micros=now
+        )
+        if closed:
+            log.info("periods are closed; usage of them is added beside", periods=closed)
+        # A few at a time: others write too.
+        pruned = await self._ledger.prune(now_micros=now, rows_max=PRUNE_ROWS_MAX)
         if pruned < PRUNE_ROWS_MAX:
             self._pruned_at_s = time.monotonic()
 

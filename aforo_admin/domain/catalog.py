@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
 from aforo_authz.domain.quotas import WindowKind
+from aforo_meter.domain.margin import AllowanceThresholds
 from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.periods import Cadence
 from aforo_meter.domain.rate_card import RateCard
@@ -75,22 +76,29 @@ class Thresholds:
     throttle_below_bp: int = 1000
     block_below_bp: int = 0
     hysteresis_bp: int = 100  # How far above a floor the margin must rise before its level ends.
+    # With less revenue, or fewer metered calls in the period, the level is at most a warning.
+    act_from_revenue_nanos: int = 0
+    act_from_calls: int = 0
+    allowance: AllowanceThresholds | None = None  # None: what the floors leave of it.
 
     def changed_by(self, changes: "ThresholdChanges") -> "Thresholds":
-        said = {name: bp for name, bp in changes.as_dict().items() if bp is not None}
+        said = {name: value for name, value in changes.as_dict().items() if value is not None}
         return replace(self, **said) if said else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdChanges:
-    """What a narrower rule says of the floors."""
+    """What a narrower rule says of the thresholds."""
 
     warn_below_bp: int | None = None
     throttle_below_bp: int | None = None
     block_below_bp: int | None = None
     hysteresis_bp: int | None = None
+    act_from_revenue_nanos: int | None = None
+    act_from_calls: int | None = None
+    allowance: AllowanceThresholds | None = None  # All three levels.
 
-    def as_dict(self) -> dict[str, int | None]:
+    def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
     @property
@@ -99,6 +107,18 @@ class ThresholdChanges:
 
 
 NO_CHANGES: Final = ThresholdChanges()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """A margin of a part of the usage. Of the two revenues one is said."""
+
+    guard_id: str
+    features: tuple[str, ...] = ()  # Usage of calls that need one of these; empty: of all calls.
+    meters: tuple[str, ...] = ()  # A `*` at the end stands for anything; empty: all meters.
+    revenue_nanos: int | None = None  # Per period.
+    revenue_share_bp: int | None = None  # Of the contract's.
+    thresholds: ThresholdChanges = NO_CHANGES  # Of the contract's.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +182,7 @@ class Plan:
     features: tuple[str, ...] = ()
     quotas: tuple[Quota, ...] = ()
     thresholds: ThresholdChanges = NO_CHANGES
+    guards: tuple[Guard, ...] = ()
     shadow: bool = False
     stale_margin_blocks: bool = False
 
@@ -182,6 +203,7 @@ class Deal:
     add_features: tuple[str, ...] = ()
     quotas: tuple[QuotaChange, ...] = ()
     thresholds: ThresholdChanges = NO_CHANGES
+    guards: tuple[Guard, ...] = ()  # One with the id of a plan's stands instead of it.
 
     def holds_at(self, now: datetime) -> bool:
         return self.effective_from <= now and (

@@ -15,8 +15,9 @@ from aforo_admin.domain.catalog import (
 )
 from aforo_admin.domain.checking_contracts import check_plan_money
 from aforo_admin.domain.checking_metering import metering_problems
-from aforo_admin.domain.checking_rates import check_currency, exchange_rate_problems
+from aforo_admin.domain.checking_rates import Known, check_currency, exchange_rate_problems
 from aforo_admin.domain.checking_tenants import tenants_problems
+from aforo_admin.domain.checking_thresholds import check_guards, check_thresholds
 from aforo_admin.domain.problems import (
     Path,
     Problem,
@@ -28,7 +29,6 @@ from aforo_admin.domain.problems import (
     check_path_template,
     check_quota_meter,
     check_text,
-    check_thresholds,
     check_unique_ids,
     check_units,
     place_of,
@@ -66,6 +66,9 @@ def _money(catalog: Catalog) -> Iterator[Problem]:
         throttle_below_bp=catalog.thresholds.throttle_below_bp,
         block_below_bp=catalog.thresholds.block_below_bp,
         hysteresis_bp=catalog.thresholds.hysteresis_bp,
+        act_from_revenue_nanos=catalog.thresholds.act_from_revenue_nanos,
+        act_from_calls=catalog.thresholds.act_from_calls,
+        allowance=catalog.thresholds.allowance,
     )
     yield from check_thresholds(("thresholds",), Thresholds(), said)
 
@@ -127,6 +130,12 @@ def _plan(plan: Plan, features: frozenset[str], catalog: Catalog) -> Iterator[Pr
     yield from check_known((*path, "features"), plan.features, kind="feature", known=features)
     yield from _quotas((*path, "quotas"), plan.quotas, features, catalog.known_meters)
     yield from check_thresholds((*path, "thresholds"), catalog.thresholds, plan.thresholds)
+    yield from check_guards(
+        (*path, "guards"),
+        plan.guards,
+        catalog.thresholds.changed_by(plan.thresholds),
+        Known(features=features, meters=catalog.known_meters),
+    )
 
 
 def _quotas(

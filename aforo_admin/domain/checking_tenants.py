@@ -16,6 +16,11 @@ from aforo_admin.domain.catalog import (
 )
 from aforo_admin.domain.checking_contracts import contract_problems
 from aforo_admin.domain.checking_rates import Known
+from aforo_admin.domain.checking_thresholds import (
+    check_guards,
+    check_plan_guards,
+    check_thresholds,
+)
 from aforo_admin.domain.problems import (
     Path,
     Problem,
@@ -26,7 +31,6 @@ from aforo_admin.domain.problems import (
     check_quota_meter,
     check_sha256,
     check_text,
-    check_thresholds,
     check_unique_ids,
     check_units,
     day,
@@ -86,6 +90,7 @@ def _terms(
     yield from _deals((*path, "deals"), tenant, plan, known)
     if plan is not None:
         yield from _floors(path, tenant, plan, catalog)
+        yield from _guards(path, tenant, plan, catalog, known)
 
 
 def _credentials(tenant: Tenant, owners: dict[str, str]) -> Iterator[Problem]:
@@ -220,3 +225,18 @@ def _floors(path: Path, tenant: Tenant, plan: Plan, catalog: Catalog) -> Iterato
             if problem not in seen:
                 seen.add(problem)
                 yield problem
+
+
+def _guards(
+    path: Path, tenant: Tenant, plan: Plan, catalog: Catalog, known: Known
+) -> Iterator[Problem]:
+    """Check the deals' guards, and the plan's where its thresholds are not all that holds."""
+    base = catalog.thresholds.changed_by(plan.thresholds)
+    for index, deal in enumerate(tenant.deals):
+        merged = base.changed_by(deal.thresholds).changed_by(tenant.thresholds)
+        yield from check_guards((*path, "deals", index, "guards"), deal.guards, merged, known)
+        if merged != base:
+            yield from check_plan_guards((*path, "deals", index), plan.guards, merged)
+    merged = base.changed_by(tenant.thresholds)
+    if merged != base:
+        yield from check_plan_guards(path, plan.guards, merged)

@@ -4,6 +4,7 @@ Of several rules the narrowest wins: tenant, then the deal in force, then the pl
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -12,6 +13,7 @@ from aforo_admin.domain.catalog import (
     Catalog,
     CostPrice,
     Deal,
+    Guard,
     Plan,
     Quota,
     QuotaChange,
@@ -25,6 +27,19 @@ from aforo_meter.domain.periods import Cadence, Period, micros_of, period_contai
 from aforo_meter.domain.terms import ExchangeRate, Phase, RevenueBasis
 
 _FLOORS: Final = ("warn_below_bp", "throttle_below_bp", "block_below_bp")
+# Whose rule is named; those beyond the floors only where somebody says them.
+_NAMED: Final = (*_FLOORS, "act_from_revenue_nanos", "act_from_calls", "allowance")
+
+Rules = Sequence[tuple[str, ThresholdChanges]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardInForce:
+    """A guard, with all its thresholds."""
+
+    guard: Guard
+    thresholds: Thresholds
+    thresholds_source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +56,7 @@ class Contract:
     anchor: datetime
     thresholds: Thresholds
     thresholds_source: str  # Which rules the floors come from, the narrowest first.
+    guards: tuple[GuardInForce, ...]
     negotiated: tuple[CostPrice, ...]
     phases: tuple[Phase, ...]
     basis: RevenueBasis
@@ -176,12 +192,12 @@ def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -
         fee_nanos = deal.committed_fee_nanos
     if deal is not None and deal.allowance_nanos is not None:
         allowance_nanos = deal.allowance_nanos
-    thresholds, source = floors_in_force(
-        catalog.thresholds,
+    rules = (
         (f"plan:{plan.plan_id}", plan.thresholds),
         *([(f"deal:{deal.deal_id}", deal.thresholds)] if deal else []),
         (f"tenant:{tenant.tenant_id}", tenant.thresholds),
     )
+    thresholds, source = floors_in_force(catalog.thresholds, *rules)
     phases = phases_of(catalog, tenant)
     currencies = {phase.currency for phase in phases} - {catalog.currency}
     return Contract(
@@ -195,6 +211,7 @@ def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -
         anchor=anchor_of(tenant.subscription, plan),
         thresholds=thresholds,
         thresholds_source=source,
+        guards=guards_in_force(catalog.thresholds, rules, plan, deal),
         negotiated=tenant.negotiated_costs,
         phases=phases,
         basis=deal.basis if deal is not None and deal.basis is not None else plan.basis,
@@ -202,6 +219,27 @@ def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -
             rate for rate in catalog.exchange_rates if rate.currency in currencies
         ),
     )
+
+
+def guards_in_force(
+    default: Thresholds, rules: Rules, plan: Plan, deal: Deal | None
+) -> tuple[GuardInForce, ...]:
+    """Return the plan's guards, or a deal's instead of those with its ids, then the deal's own.
+
+    Args:
+        default: As for `floors_in_force`.
+        rules: What a guard's own thresholds stand above.
+        plan: The tenant's.
+        deal: The one in force.
+    """
+    by_id = {guard.guard_id: guard for guard in plan.guards}
+    by_id |= {guard.guard_id: guard for guard in (deal.guards if deal is not None else ())}
+    found = []
+    for guard in by_id.values():
+        own = (f"guard:{guard.guard_id}", guard.thresholds)
+        thresholds, source = floors_in_force(default, *rules, own)
+        found.append(GuardInForce(guard=guard, thresholds=thresholds, thresholds_source=source))
+    return tuple(found)
 
 
 def floors_in_force(
@@ -220,7 +258,7 @@ def floors_in_force(
             continue
         merged = merged.changed_by(changes)
         said = changes.as_dict()
-        sources |= {floor: name for floor in _FLOORS if said[floor] is not None}
+        sources |= {floor: name for floor in _NAMED if said[floor] is not None}
     order = [*(name for name, _ in reversed(rules)), "default"]
     winners = set(sources.values())
     return merged, ", ".join(name for name in order if name in winners)

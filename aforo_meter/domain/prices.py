@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from aforo_meter.domain.periods import HOUR_MICROS
+from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS
 from aforo_meter.domain.usage import (
     LLM_CACHE_CREATION,
     LLM_CACHED_INPUT,
@@ -171,12 +171,24 @@ class Prices:
 
         It is the one in force as the hour begins, else the first that starts within it.
         """
-        starts = {
-            entry.effective_from_micros
-            for entry in self.candidates(meter, provider=provider, model=model)
-            if 0 < entry.effective_from_micros - hour_start_micros < HOUR_MICROS
-        }
-        for at_micros in (hour_start_micros, *sorted(starts)):
+        held = self.prices_in_hour(
+            meter,
+            provider=provider,
+            model=model,
+            hour_start_micros=hour_start_micros,
+            input_tokens=input_tokens,
+        )
+        return held[0] if held else None
+
+    def prices_in_hour(
+        self, meter: str, *, provider: str, model: str, hour_start_micros: int, input_tokens: int
+    ) -> tuple[PriceEntry, ...]:
+        """Return the prices in force at some time of an hour, in the order of their beginnings."""
+        held: dict[str, PriceEntry] = {}
+        candidates = self.candidates(meter, provider=provider, model=model)
+        for at_micros in sorted(
+            {hour_start_micros, *_beginnings(candidates, hour_start_micros=hour_start_micros)}
+        ):
             entry = self.price_of(
                 meter,
                 provider=provider,
@@ -185,8 +197,8 @@ class Prices:
                 input_tokens=input_tokens,
             )
             if entry is not None:
-                return entry
-        return None
+                held.setdefault(entry.price_id, entry)
+        return tuple(held.values())
 
     def candidates(self, meter: str, *, provider: str, model: str) -> tuple[PriceEntry, ...]:
         """Return every entry that may hold, best first: the first in force is the price."""
@@ -208,6 +220,18 @@ class Prices:
                 for entry in _by_precedence(entries, meter)
             )
         return known
+
+
+def _beginnings(entries: Iterable[PriceEntry], *, hour_start_micros: int) -> set[int]:
+    """Return the instants within an hour at which another price may come into force."""
+    found = set()
+    for entry in entries:
+        found.add(entry.effective_from_micros)
+        if entry.part_of_day:
+            midnight_micros = hour_start_micros - hour_start_micros % DAY_MICROS
+            for second in (entry.day_from_s, entry.day_to_s):
+                found.add(midnight_micros + second * 1_000_000)
+    return {at for at in found if 0 < at - hour_start_micros < HOUR_MICROS}
 
 
 def _covering(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import Thresholds
 from aforo_meter.domain.periods import Cadence, PeriodMicros, billing_period
 from aforo_meter.domain.prices import PriceList
@@ -57,6 +58,7 @@ class Terms:
     cadence: Cadence = Cadence.MONTH
     anchor_micros: int = 0  # A period starts here; Unix time, UTC.
     thresholds: Thresholds = field(default_factory=Thresholds)
+    guards: tuple[Guard, ...] = ()
     negotiated: tuple[PriceList, ...] = ()
     quotas: tuple[Quota, ...] = ()
     catalog_version: str = ""

@@ -91,6 +91,9 @@ class Thresholds(message.Message):
     BLOCK_BELOW_BP_FIELD_NUMBER: builtins.int
     HYSTERESIS_BP_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
+    ACT_FROM_REVENUE_NANOS_FIELD_NUMBER: builtins.int
+    ACT_FROM_CALLS_FIELD_NUMBER: builtins.int
+    ALLOWANCE_FIELD_NUMBER: builtins.int
     warn_below_bp: builtins.int
     """default 2000"""
     throttle_below_bp: builtins.int
@@ -101,6 +104,16 @@ class Thresholds(message.Message):
     """default 100"""
     source: builtins.str
     """which rule won: "default", "plan:pro", "deal:…", "tenant:acme" """
+    act_from_revenue_nanos: builtins.int
+    """While the period's revenue, or its metered calls, are fewer, the level is at most WARN.
+    10^-9 of the price book's currency; >= 0
+    """
+    act_from_calls: builtins.int
+    """>= 0"""
+    @builtins.property
+    def allowance(self) -> AllowanceThresholds:
+        """of a contract without revenue; absent: what the floors leave"""
+
     def __init__(
         self,
         *,
@@ -109,12 +122,88 @@ class Thresholds(message.Message):
         block_below_bp: builtins.int = ...,
         hysteresis_bp: builtins.int = ...,
         source: builtins.str = ...,
+        act_from_revenue_nanos: builtins.int = ...,
+        act_from_calls: builtins.int = ...,
+        allowance: AllowanceThresholds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["allowance", b"allowance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["act_from_calls", b"act_from_calls", "act_from_revenue_nanos", b"act_from_revenue_nanos", "allowance", b"allowance", "block_below_bp", b"block_below_bp", "hysteresis_bp", b"hysteresis_bp", "source", b"source", "throttle_below_bp", b"throttle_below_bp", "warn_below_bp", b"warn_below_bp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AllowanceThresholds(message.Message):
+    """Shares of an allowance that may be used up, in basis points: above one, strictly, begins its level."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WARN_AT_BP_FIELD_NUMBER: builtins.int
+    THROTTLE_AT_BP_FIELD_NUMBER: builtins.int
+    BLOCK_AT_BP_FIELD_NUMBER: builtins.int
+    warn_at_bp: builtins.int
+    throttle_at_bp: builtins.int
+    block_at_bp: builtins.int
+    def __init__(
+        self,
+        *,
+        warn_at_bp: builtins.int = ...,
+        throttle_at_bp: builtins.int = ...,
+        block_at_bp: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["block_below_bp", b"block_below_bp", "hysteresis_bp", b"hysteresis_bp", "source", b"source", "throttle_below_bp", b"throttle_below_bp", "warn_below_bp", b"warn_below_bp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["block_at_bp", b"block_at_bp", "throttle_at_bp", b"throttle_at_bp", "warn_at_bp", b"warn_at_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Guard(message.Message):
+    """A margin of a part of a tenant's usage, with a revenue and thresholds of its own."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GUARD_ID_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    METERS_FIELD_NUMBER: builtins.int
+    REVENUE_NANOS_FIELD_NUMBER: builtins.int
+    REVENUE_SHARE_BP_FIELD_NUMBER: builtins.int
+    THRESHOLDS_FIELD_NUMBER: builtins.int
+    guard_id: builtins.str
+    """unique in the contract"""
+    revenue_nanos: builtins.int
+    """10^-9 of the price book's currency, per period"""
+    revenue_share_bp: builtins.int
+    """of the contract's revenue"""
+    @builtins.property
+    def features(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """usage of calls that need one of these; empty: of all calls"""
+
+    @builtins.property
+    def meters(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """a `*` at the end stands for anything; empty: all meters"""
+
+    @builtins.property
+    def thresholds(self) -> Thresholds:
+        """a guard has no allowance"""
+
+    def __init__(
+        self,
+        *,
+        guard_id: builtins.str = ...,
+        features: abc.Iterable[builtins.str] | None = ...,
+        meters: abc.Iterable[builtins.str] | None = ...,
+        revenue_nanos: builtins.int = ...,
+        revenue_share_bp: builtins.int = ...,
+        thresholds: Thresholds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["revenue", b"revenue", "revenue_nanos", b"revenue_nanos", "revenue_share_bp", b"revenue_share_bp", "thresholds", b"thresholds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["features", b"features", "guard_id", b"guard_id", "meters", b"meters", "revenue", b"revenue", "revenue_nanos", b"revenue_nanos", "revenue_share_bp", b"revenue_share_bp", "thresholds", b"thresholds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_revenue: _TypeAlias = typing.Literal["revenue_nanos", "revenue_share_bp"]  # noqa: Y015
+    _WhichOneofArgType_revenue: _TypeAlias = typing.Literal["revenue", b"revenue"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_revenue) -> _WhichOneofReturnType_revenue | None: ...
 
 @typing.final
 class ModelMatch(message.Message):
@@ -690,6 +779,7 @@ class Contract(message.Message):
     PHASES_FIELD_NUMBER: builtins.int
     BASIS_FIELD_NUMBER: builtins.int
     EXCHANGE_RATES_FIELD_NUMBER: builtins.int
+    GUARDS_FIELD_NUMBER: builtins.int
     tenant_id: builtins.str
     subscription_id: builtins.str
     plan_id: builtins.str
@@ -718,6 +808,8 @@ class Contract(message.Message):
     def exchange_rates(self) -> containers.RepeatedCompositeFieldContainer[ExchangeRate]:
         """from the phases' currencies, where they are not the book's"""
 
+    @builtins.property
+    def guards(self) -> containers.RepeatedCompositeFieldContainer[Guard]: ...
     def __init__(
         self,
         *,
@@ -735,9 +827,10 @@ class Contract(message.Message):
         phases: abc.Iterable[Phase] | None = ...,
         basis: RevenueBasis.ValueType = ...,
         exchange_rates: abc.Iterable[ExchangeRate] | None = ...,
+        guards: abc.Iterable[Guard] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["thresholds", b"thresholds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "anchor_micros", b"anchor_micros", "basis", b"basis", "cadence", b"cadence", "catalog_version", b"catalog_version", "committed_fee_nanos", b"committed_fee_nanos", "currency", b"currency", "exchange_rates", b"exchange_rates", "negotiated", b"negotiated", "phases", b"phases", "plan_id", b"plan_id", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "anchor_micros", b"anchor_micros", "basis", b"basis", "cadence", b"cadence", "catalog_version", b"catalog_version", "committed_fee_nanos", b"committed_fee_nanos", "currency", b"currency", "exchange_rates", b"exchange_rates", "guards", b"guards", "negotiated", b"negotiated", "phases", b"phases", "plan_id", b"plan_id", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -12,18 +12,29 @@ from aforo_meter.alerts import (
     KINDS,
     TEST,
     Alert,
+    alert_of,
     price_alert,
     quota_alert,
     sync_alert,
     unpriced_alert,
 )
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import MarginState
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.price_changes import ChangeState
 from aforo_meter.domain.quotas import COGS
 from aforo_meter.slack_text import money, price, sentence
 from tests.alert_schemas import FOLDER, check
-from tests.unit.alert_samples import CHANGE, NOW, REACHED, REPRICING, UNPRICED, samples
+from tests.unit.alert_samples import (
+    CHANGE,
+    NOW,
+    REACHED,
+    REPRICING,
+    UNPRICED,
+    WATCH,
+    WORSE,
+    samples,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = {alert.kind: alert for alert in samples()}
@@ -151,6 +162,15 @@ def test_without_revenue_a_sentence_speaks_of_the_allowance() -> None:
     check(json.loads(alert.payload))
     assert "$7.01 spent, no revenue and no allowance" in said(alert)
     assert "$7.01 of an allowance of $12.00 spent, no revenue" in said(alert)
+
+
+def test_the_level_of_a_guard_is_told_as_the_guards() -> None:
+    guard = Guard(guard_id="chat", features=frozenset({"chat"}), thresholds=WATCH.thresholds)
+    alert = alert_of(replace(WORSE, guard=guard))
+
+    check(json.loads(alert.payload))
+    assert data(alert)["guard"]["id"] == "chat"
+    assert said(alert).startswith("acme, guard chat: margin level none → warn, ")
 
 
 def test_names_from_outside_are_no_markup() -> None:

@@ -4,8 +4,8 @@ from alembic import op
 
 from aforo_meter.migrations.versions.v0002_metering import CLUSTERED
 
-revision = "0005"
-down_revision = "0004"
+revision = "0007"
+down_revision = "0006"
 
 # The endpoint of AFORO_METER_DELIVER_WEBHOOK_URL, the only one there was.
 FORMER_ENDPOINT = "default"
