@@ -14,6 +14,7 @@ from aforo_admin.domain.problems import day
 from aforo_authz.domain import access, quotas
 from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.periods import micros_of
+from aforo_meter.domain.prices import NEGOTIATED_SOURCE, OWN_SOURCE
 from aforo_proto.contract_pb2 import (
     Cadence,
     Contract,
@@ -120,7 +121,7 @@ def contract(given: entitling.Contract) -> Contract:
         thresholds=messages_guards.thresholds(given.thresholds, source=given.thresholds_source),
         guards=[messages_guards.guard(each) for each in given.guards],
         negotiated=price_lists(
-            given.negotiated, source="negotiated", owner=f"negotiated:{given.tenant_id}"
+            given.negotiated, source=NEGOTIATED_SOURCE, owner=f"negotiated:{given.tenant_id}"
         ),
         phases=[messages_rates.phase(each) for each in given.phases],
         basis=RevenueBasis.Value(f"REVENUE_BASIS_{given.basis.name}"),
@@ -190,7 +191,7 @@ def ingest_key(given: said.IngestKey) -> IngestKey:
 def price_book(given: said.Catalog) -> PriceBook:
     book = PriceBook(
         currency=given.currency,
-        own=price_lists(given.costs, source="catalog", owner="catalog"),
+        own=price_lists(given.costs, source=OWN_SOURCE, owner="catalog"),
         built_in=built_in_lists() if given.built_in_costs else (),
     )
     book.version = digest([book.SerializeToString(deterministic=True)])

@@ -34,7 +34,7 @@ def summary(catalog: Catalog, now: datetime) -> str:
         *(_tenant_row(tenant, now) for tenant in shown),
     ]
     hidden = len(catalog.tenants) - len(shown)
-    lines = [*_table(plans), "", *_table(tenants)]
+    lines = [*table(plans), "", *table(tenants)]
     if hidden:
         lines.append(f"… and {hidden} more")
     credentials = sum(len(tenant.credentials) for tenant in catalog.tenants.values())
@@ -77,7 +77,7 @@ def _tenant_row(tenant: Tenant, now: datetime) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

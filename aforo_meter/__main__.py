@@ -31,6 +31,7 @@ examples:
   aforo-meter migrate --ledger-url sqlite:////var/lib/aforo/ledger.db
   AFORO_METER_SHIP_KAFKA_BOOTSTRAP=kafka:9092 aforo-meter ship
   aforo-meter completeness --ledger-url sqlite:////var/lib/aforo/ledger.db --check
+  aforo-meter explain acme --ledger-url … --redis-url …      # also: statement, forecast
   aforo-meter import usage.csv --dry-run
   aforo-meter dlq list --bootstrap kafka:9092
   aforo-meter alerts test default

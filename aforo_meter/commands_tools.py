@@ -1,8 +1,9 @@
-"""What operators run by hand: import, dead letters, replay, search and corrections."""
+"""What people run by hand: import, dead letters, replay, search, corrections, answers."""
 
 from typing import Any
 
 from aforo_meter import (
+    commands_answers,
     commands_corrections,
     commands_dlq,
     commands_events,
@@ -18,3 +19,4 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     commands_replay.add(commands)
     commands_events.add(commands)
     commands_corrections.add(commands)
+    commands_answers.add(commands)

@@ -54,9 +54,10 @@ def _signed(amount: Decimal, currency: str) -> str:
 
 
 def _level_changed(data: Data) -> str:
-    guard = f", guard {data['guard']['id']}" if data["guard"] else ""
+    guard = data["guard"]
+    what = "margin level" if guard is None else f"level of the margin {guard['id']}"
     return (
-        f"{data['tenant']}{guard}: margin level {data['from']} → {data['to']},"
+        f"{data['tenant']}: {what} {data['from']} → {data['to']},"
         f" {_spent(data, data)} ({_days(data)})"
     )
 

@@ -34,6 +34,6 @@ def _strict(schema: Any) -> Any:  # noqa: ANN401 - of JSON.
     if not isinstance(schema, dict):
         return schema
     closed = {name: _strict(part) for name, part in schema.items()}
-    if schema.get("type") == "object":
+    if schema.get("type") in ("object", ["object", "null"]):
         closed["additionalProperties"] = False
     return closed

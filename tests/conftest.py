@@ -6,6 +6,7 @@ A missing server skips with its reason; with AFORO_REQUIRE_ALL=1 (set in CI) it 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -81,6 +82,34 @@ def pytest_xdist_auto_num_workers() -> int:
     if os.environ.get("AFORO_TEST_REDIS_URL") or os.environ.get("AFORO_TEST_POSTGRES_URL"):
         return 0
     return min(WORKERS_PER_CPU * len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden anew; review the diff"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Output as it should be, in files that people review."""
+
+    update: bool
+
+    def check(self, name: str, text: str) -> None:
+        path = GOLDEN / name
+        if self.update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+        assert path.read_text() == text + "\n"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(update=bool(request.config.getoption("--update-golden")))
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,24 @@ FALLBACKS: Final[Mapping[str, str]] = {
     LLM_REASONING: LLM_OUTPUT,
 }
 
+# What an entry's source says of whose price it is; all other sources are publications.
+NEGOTIATED_SOURCE: Final = "negotiated"
+OWN_SOURCE: Final = "catalog"
+
+
+class Precedence(StrEnum):
+    """Whose price it is, in the order in which they are asked."""
+
+    NEGOTIATED = "negotiated"  # By this tenant alone.
+    OWN = "own"  # The catalog's, for everyone.
+    BUILT_IN = "built-in"  # Published.
+
+
+def precedence_of(source: str) -> Precedence:
+    """Return whose price an entry is, by its source."""
+    named = {NEGOTIATED_SOURCE: Precedence.NEGOTIATED, OWN_SOURCE: Precedence.OWN}
+    return named.get(source, Precedence.BUILT_IN)
+
 
 class MatchKind(StrEnum):
     EQUALS = "equals"

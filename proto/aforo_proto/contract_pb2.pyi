@@ -295,7 +295,9 @@ class PriceEntry(message.Message):
     tokens (cached ones included) holds for the whole request. 0: from the first token.
     """
     source: builtins.str
-    """"genai-prices 0.2.3", "catalog", "negotiated" """
+    """Whose price it is: "negotiated", "catalog" (the owner's own), else what published it:
+    "genai-prices 0.2.3". The ledger keeps it with the price.
+    """
     day_from_s: builtins.int
     """Seconds after midnight UTC, half-open; both 0: all day. May wrap around midnight."""
     day_to_s: builtins.int

@@ -19,7 +19,7 @@ from aforo_meter.alerts import (
     unpriced_alert,
 )
 from aforo_meter.domain.guards import Guard
-from aforo_meter.domain.margin import MarginState
+from aforo_meter.domain.margin import AllowanceThresholds, MarginState, Thresholds
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.price_changes import ChangeState
 from aforo_meter.domain.quotas import COGS
@@ -31,7 +31,6 @@ from tests.unit.alert_samples import (
     REACHED,
     REPRICING,
     UNPRICED,
-    WATCH,
     WORSE,
     samples,
 )
@@ -75,6 +74,23 @@ def test_the_page_shows_the_very_message_and_its_sentence(kind: str) -> None:
     assert f"```json\n{shown}\n```" in page
     assert f"> {said(SAMPLES[kind])}\n" in page
     assert f"(alerts/{kind}.schema.json)" in page
+
+
+def test_a_guards_level_names_the_guard_and_is_as_the_schema_says() -> None:
+    allowance = AllowanceThresholds(warn_at_bp=8000, throttle_at_bp=9000, block_at_bp=10_000)
+    guard = Guard(
+        guard_id="chat-margin",
+        features=frozenset({"chat"}),
+        meters=("llm.*",),
+        thresholds=Thresholds(allowance=allowance, act_from_calls=100),
+    )
+    alert = alert_of(replace(WORSE, guard=guard))
+
+    check(json.loads(alert.payload))
+    assert data(alert)["guard"] == {"id": "chat-margin", "features": ["chat"], "meters": ["llm.*"]}
+    assert data(alert)["thresholds"]["act_from_calls"] == 100
+    assert said(alert).startswith("acme: level of the margin chat-margin none → warn, ")
+    assert alert.message_id != alert_of(WORSE).message_id
 
 
 @pytest.mark.parametrize(
