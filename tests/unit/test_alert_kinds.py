@@ -180,15 +180,6 @@ def test_without_revenue_a_sentence_speaks_of_the_allowance() -> None:
     assert "$7.01 of an allowance of $12.00 spent, no revenue" in said(alert)
 
 
-def test_the_level_of_a_guard_is_told_as_the_guards() -> None:
-    guard = Guard(guard_id="chat", features=frozenset({"chat"}), thresholds=WATCH.thresholds)
-    alert = alert_of(replace(WORSE, guard=guard))
-
-    check(json.loads(alert.payload))
-    assert data(alert)["guard"]["id"] == "chat"
-    assert said(alert).startswith("acme, guard chat: margin level none → warn, ")
-
-
 def test_names_from_outside_are_no_markup() -> None:
     use = UNPRICED.use._replace(model="<!channel> & co")
     alert = unpriced_alert(replace(UNPRICED, use=use), now_micros=NOW)
