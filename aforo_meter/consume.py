@@ -324,6 +324,7 @@ class Consumption:
             try:
                 await self._dead_letters.send(refused)
                 refused = []
+                generation = self._contracts.generation
                 batch = await self._rater.batch(
                     owned.partition,
                     readable,
@@ -333,6 +334,9 @@ class Consumption:
                     stands_at=owned.next_offset,
                 )
                 await self._apply(owned, batch, readable, records)
+                if generation != self._contracts.generation:
+                    # It was rated by what held before, and nobody looks at its rows again.
+                    self._upkeep.reprice_soon(one.tenant_id for one in batch.rated)
             except PriceConflictError as error:
                 log.error("usage is kept unpriced", error=str(error))
                 self._rater.refuse_prices(error.price_ids)

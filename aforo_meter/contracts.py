@@ -51,6 +51,9 @@ class Contracts:
         self._catalog_version: str | None = None
         self._former: set[tuple[str, str]] = set()  # Subscriptions that are not the known ones.
         self._prices_changed = False
+        # How often prices or terms have changed: what was rated before such a change, and is
+        # written after it, may have another price by now.
+        self.generation = 0
 
     @property
     def book(self) -> PriceBook | None:
@@ -117,6 +120,7 @@ class Contracts:
         self._catalog_version = version
         self._former.clear()
         prices, self._prices_changed = self._prices_changed, False
+        self.generation += bool(changed or prices)
         return Look(tenants=frozenset(changed), prices=prices, emptied=emptied)
 
     def _is_doubtful(self, tenant_id: str, subscription_id: str) -> bool:
