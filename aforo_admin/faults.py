@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aforo_admin.domain.problems import Problem
+from aforo_admin.domain.problems import Problem, place_of
 
 CHOICES_SHOWN_MAX: Final = 20
 
@@ -40,6 +40,11 @@ class CatalogError(Exception):
     @property
     def lines(self) -> list[str]:
         return [fault.told(self.name) for fault in self.faults]
+
+
+def fault_of(problem: Problem) -> Fault:
+    """Return a problem as it is told where there is no file."""
+    return Fault(line=0, place=place_of(problem.path), message=message_of(problem))
 
 
 def message_of(problem: Problem) -> str:
