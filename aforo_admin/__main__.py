@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import structlog
-from redis.asyncio import Redis
-
 from aforo_admin import (
+    commands_control,
     commands_prices,
+    commands_sync,
     differences,
     mint,
     process,
@@ -23,12 +22,12 @@ from aforo_admin import (
     show,
     tables,
 )
-from aforo_admin.catalog_file import CatalogFile, open_file
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.checking_metering import SCOPES
 from aforo_admin.domain.problems import check_id
-from aforo_admin.faults import CatalogError
-from aforo_admin.following import Follower, RedisFailure
+from aforo_admin.faults import CatalogError, StoreError
+from aforo_admin.following import RedisFailure
 from aforo_admin.read_model import ReadModel, build
 from aforo_admin.sync import Differences, compare
 from aforo_admin.yaml_scalars import instant
@@ -43,6 +42,9 @@ EXAMPLES: Final = """examples:
   aforo-admin check catalog.yaml               is it right? and a summary
   aforo-admin diff catalog.yaml                what would change in Redis?
   AFORO_ADMIN_CATALOG=catalog.yaml AFORO_ADMIN_REDIS_URL=redis://127.0.0.1:6379/0 aforo-admin sync
+  AFORO_ADMIN_DATABASE_URL=sqlite:////var/lib/aforo/control.db aforo-admin migrate
+  aforo-admin apply catalog.yaml --dry-run     what would change in the database?
+  aforo-admin audit verify                     has anybody tampered with the record of changes?
   aforo-admin mint --tenant acme --id production --expires 2027-12-31
   aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP
   printf %s "$KEY" | aforo-admin hash
@@ -64,8 +66,6 @@ MINT_EXAMPLES: Final = """examples:
 Prints the key, which nothing keeps, and the lines with its hash, to be added to the catalog.
 """
 
-log = structlog.get_logger("aforo_admin")
-
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
@@ -73,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         return int(options.run(options))
     except (settings.SettingsError, process.ListenError) as error:
         return _complain(error, MISUSED)
+    except StoreError as error:
+        return _complain(error, FAILED)
     except KeyboardInterrupt:
         return FAILED
 
@@ -87,15 +89,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("sync", help="make Redis equal to the catalog, and keep it so")
-    command.add_argument("--once", action="store_true", help="one pass, then stop")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="one pass, then stop")
+    how.add_argument(
+        "--check", action="store_true", help="print how Redis differs, change nothing; 1 if it does"
+    )
     command.set_defaults(run=_sync)
 
     command = commands.add_parser("check", help="check a catalog and print a summary")
     command.add_argument("file", type=Path, metavar="FILE")
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("diff", help="print what a sync would change in Redis")
-    command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: the setting")
+    command = commands.add_parser(
+        "diff",
+        help="print what would change: in Redis by a sync, in the database by applying FILE",
+    )
+    command.add_argument(
+        "file", type=Path, metavar="FILE", nargs="?", help="default: what a sync reads"
+    )
     command.add_argument("--exit-code", action="store_true", help="end with 1 if there is any")
     command.set_defaults(run=_diff)
 
@@ -109,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_show)
 
     commands_prices.add(commands)
+    commands_control.add(commands)
 
     command = commands.add_parser("check-config", help="print the settings in force, and stop")
     command.set_defaults(run=_check_config)
@@ -141,42 +153,16 @@ def _add_mint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _sync(options: argparse.Namespace) -> int:
     chosen = settings.load(settings.SyncSettings, os.environ)
     process.configure_logging(chosen.log_level)
-    return redis_access.run(_sync_once(chosen) if options.once else _follow(chosen))
-
-
-async def _sync_once(chosen: settings.SyncSettings) -> int:
-    redis = redis_access.connect(chosen)
     try:
-        file = await open_file(chosen.catalog)
-        await _follower(chosen, redis, file).pass_once()
+        if options.check:
+            told = _compare(chosen, commands_sync.catalog_of(chosen))
+            return FAILED if told is None or told.differs else OK
+        work = commands_sync.once if options.once else commands_sync.follow
+        return redis_access.run(work(chosen))
     except CatalogError as error:
         return _complain(error, MISUSED)
     except RedisFailure as error:
         return _complain(redis_access.unreachable(chosen, error), FAILED)
-    finally:
-        await redis.aclose()
-    return OK
-
-
-async def _follow(chosen: settings.SyncSettings) -> int:
-    stop = process.stop_on_signals()
-    redis = redis_access.connect(chosen)
-    try:
-        file = await open_file(chosen.catalog)
-        follower = _follower(chosen, redis, file)
-        async with process.health_server(chosen.metrics_listen, follower.complaint):
-            log.info("following", catalog=str(chosen.catalog), interval_s=chosen.sync_interval_s)
-            await follower.run(stop)
-    except CatalogError as error:
-        return _complain(error, MISUSED)
-    finally:
-        await redis.aclose()
-    log.info("stopped")
-    return OK
-
-
-def _follower(chosen: settings.SyncSettings, redis: Redis, file: CatalogFile) -> Follower:
-    return Follower(redis=redis, file=file, clock=_now, interval_s=chosen.sync_interval_s)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -191,21 +177,34 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    if options.file is not None:
-        chosen = settings.load(settings.RedisSettings, os.environ)
-        path = options.file
-    else:
-        with_catalog = settings.load(settings.SyncSettings, os.environ)
-        chosen, path = with_catalog, with_catalog.catalog
     try:
-        model = build(read_file(path), _now())
-        told = differences.report(model, redis_access.run(_compared(chosen, model)))
+        if options.file is None:
+            with_catalog = settings.load(settings.SyncSettings, os.environ)
+            chosen: settings.RedisSettings = with_catalog
+            catalog = commands_sync.catalog_of(with_catalog)
+        elif os.environ.get(settings.variable("database_url")):
+            return commands_control.diff(options)
+        else:
+            chosen = settings.load(settings.RedisSettings, os.environ)
+            catalog = read_file(options.file)
     except CatalogError as error:
         return _complain(error, MISUSED)
-    except RedisFailure as error:
-        return _complain(redis_access.unreachable(chosen, error), MISUSED)
-    _print("\n".join([*told.lines, differences.summary(told, version=model.version)]))
+    told = _compare(chosen, catalog)
+    if told is None:
+        return MISUSED
     return FAILED if options.exit_code and not told.empty else OK
+
+
+def _compare(chosen: settings.RedisSettings, catalog: Catalog) -> differences.Report | None:
+    """Print how Redis differs from a catalog; None: it can't be told."""
+    model = build(catalog, _now())
+    try:
+        told = differences.report(model, redis_access.run(_compared(chosen, model)))
+    except RedisFailure as error:
+        _complain(redis_access.unreachable(chosen, error), MISUSED)
+        return None
+    _print("\n".join([*told.lines, differences.summary(told, version=model.version)]))
+    return told
 
 
 async def _compared(chosen: settings.RedisSettings, model: ReadModel) -> Differences:

@@ -27,7 +27,7 @@ MIDDLEWARE: Final = (
 
 def configure(
     database_url: str, *, secret_key: str = "", hosts: tuple[str, ...] = (), **more: Any
-) -> None:  # noqa: ANN401
+) -> None:
     """Set Django up, once in a process.
 
     Args:

@@ -42,6 +42,29 @@ class CatalogError(Exception):
         return [fault.told(self.name) for fault in self.faults]
 
 
+class StoreError(Exception):
+    """The catalog's database can't be used, or refuses; the message says what to do."""
+
+
+class NoCatalogError(StoreError):
+    """The database holds no catalog yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database holds no catalog yet: `aforo-admin apply FILE` puts one there"
+        )
+
+
+class ChangedMeanwhileError(StoreError):
+    """The database is no longer what differences were told from."""
+
+    def __init__(self, *, seq: int, expected: int) -> None:
+        super().__init__(
+            f"the catalog is at change {seq} and no longer at {expected}: look at the differences "
+            "again (apply --dry-run)"
+        )
+
+
 def fault_of(problem: Problem) -> Fault:
     """Return a problem as it is told where there is no file."""
     return Fault(line=0, place=place_of(problem.path), message=message_of(problem))

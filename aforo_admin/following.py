@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,10 +13,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from aforo_admin import metrics
-from aforo_admin.catalog_file import POLL_S, CatalogFile
+from aforo_admin.catalog_file import POLL_S
+from aforo_admin.catalog_source import CatalogSource
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError
-from aforo_admin.read_model import SYNC_KEY, ReadModel, build
-from aforo_admin.sync import apply, compare, mark_complete
+from aforo_admin.read_model import FOREVER, SYNC_KEY, ReadModel, build, build_tenants
+from aforo_admin.sync import apply, compare, mark_complete, publish_tenants
 
 log = structlog.get_logger("aforo_admin")
 
@@ -37,10 +39,13 @@ class Follower:
     """Sync, from one pass to the next."""
 
     redis: Redis
-    file: CatalogFile
+    source: CatalogSource
     clock: Clock
     interval_s: float
+    leads: Callable[[], bool] = lambda: True  # Of several processes, one alone writes.
     model: ReadModel | None = None
+    holds_until: datetime = FOREVER  # Of what was published: some value is another from then on.
+    published: Catalog | None = None  # What Redis holds, versions aside.
     complete: ReadModel | None = None  # What Redis was last made equal to.
     complete_at_s: float = 0.0  # On the monotonic clock.
     next_pass_s: float = 0.0
@@ -51,8 +56,10 @@ class Follower:
         """Follow the file and the clock until `stop`."""
         metrics.CATALOG_FAULTS.set(0)
         while not stop.is_set():
-            await self._look_at_file()
-            if await self._is_due():
+            await self._look_at_source()
+            if not self.leads():
+                self._stand_by()
+            elif await self._is_due():
                 await self._try_pass()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_S)
@@ -67,8 +74,9 @@ class Follower:
         """
         began_s = time.monotonic()
         now = self.clock()
+        catalog = self.source.catalog
         if self.model is None or now >= self.model.holds_until:
-            self.model = await asyncio.to_thread(build, self.file.catalog, now)
+            self.model = await asyncio.to_thread(build, catalog, now)
         model = self.model
         differences = await compare(self.redis, model)
         await apply(self.redis, model, differences)
@@ -77,6 +85,8 @@ class Follower:
         repaired = model is self.complete
         self.complete = model
         self.complete_at_s = time.monotonic()
+        self.published = catalog
+        self.holds_until = model.holds_until
         action = "repaired" if repaired else "written"
         metrics.VALUES.labels(action).inc(len(differences.stale))
         metrics.VALUES.labels("deleted").inc(len(differences.gone))
@@ -96,37 +106,64 @@ class Follower:
 
     def complaint(self) -> str | None:
         """Say why this process is not ready, if it isn't."""
+        if not self.leads():
+            return None  # Another process keeps Redis equal; this one may follow it at any time.
         if self.complete is None:
             return "no pass has succeeded yet"
         age_s = time.monotonic() - self.complete_at_s
         if age_s > OVERDUE_INTERVALS * self.interval_s:
             return f"the last pass succeeded {age_s:.0f} s ago"
-        count = self.file.fault_count
+        count = self.source.fault_count
         if count:
             return (
-                f"the catalog's file has {count} fault{'s' if count > 1 else ''}, see the log; "
+                f"{self.source.name} has {count} fault{'s' if count > 1 else ''}, see the log; "
                 f"version {self.complete.version} stays in force"
             )
         return None
 
-    async def _look_at_file(self) -> None:
+    async def _look_at_source(self) -> None:
         try:
-            if not await self.file.poll():
+            if not await self.source.poll():
                 return
         except CatalogError as error:
             tell_faults(error)
             log.error(
-                "the catalog's file is wrong: the last good catalog stays in force",
+                f"{self.source.name} is wrong: the last good catalog stays in force",
                 faults=len(error.faults),
-                catalog_version=self.model.version if self.model is not None else None,
+                catalog_version=self.complete.version if self.complete is not None else None,
             )
             metrics.CATALOG_FAULTS.set(len(error.faults))
             return
         metrics.CATALOG_FAULTS.set(0)
-        log.info("the catalog has changed", path=str(self.file.path))
         self.model = None
-        if not self.failures:  # While Redis is away, the next attempt is planned already.
+        tenants = self.source.touched
+        log.info("the catalog has changed", tenants="all" if tenants is None else len(tenants))
+        if self.failures or not self.leads():
+            return  # While Redis is away, the next attempt is planned already.
+        if tenants is None or self.published is None:
             self.next_pass_s = 0.0
+        else:
+            await self._try_to_publish(self.published, tenants)
+
+    async def _try_to_publish(self, before: Catalog, tenants: Collection[str]) -> None:
+        """Write what concerns some tenants at once; the next pass does the rest."""
+        catalog, now = self.source.catalog, self.clock()
+        model = build_tenants(catalog, tenants, now)
+        try:
+            differences = await publish_tenants(self.redis, tenants, before=before, model=model)
+        except RedisFailure as error:
+            self._plan_retry(error)
+            return
+        self.published = catalog
+        self.holds_until = min(self.holds_until, model.holds_until)
+        metrics.VALUES.labels("written").inc(len(differences.stale))
+        metrics.VALUES.labels("deleted").inc(len(differences.gone))
+        log.info("published", tenants=len(tenants), deleted=len(differences.gone))
+
+    def _stand_by(self) -> None:
+        """Forget what Redis holds: another process writes. Whoever leads begins with a pass."""
+        self.model = self.complete = self.published = None
+        self.next_pass_s = 0.0
 
     async def _is_due(self) -> bool:
         now_s = time.monotonic()
@@ -134,7 +171,7 @@ class Follower:
             return True
         if self.failures:
             return False
-        if self.model is not None and self.clock() >= self.model.holds_until:
+        if self.clock() >= self.holds_until:
             return True
         if now_s < self.next_probe_s:
             return False

@@ -206,11 +206,7 @@ class _Reading:
         )
 
     def tenant(self, key: Key, currency: str, plans: Mapping[str, Plan]) -> Tenant:
-        subscription = part_of(
-            Subscription,
-            self.rows["Subscription"][key],
-            changes=self.parts("PlanChange", PlanChange, key),
-        )
+        subscription = self._subscription(key)
         plan = plans.get(subscription.plan_id)
         of_plan = (plan.currency if plan is not None else "") or currency
         override = self.parts("MarginOverride", MarginOverride, key)
@@ -224,6 +220,15 @@ class _Reading:
             margin_override=override[0] if override else None,
             negotiated_costs=self.parts("NegotiatedCost", CostPrice, key),
         )
+
+    def _subscription(self, tenant: Key) -> Subscription:
+        row = self.rows["Subscription"].get(tenant)
+        if row is None:
+            message = "is missing: say which plan the tenant has, and since when"
+            path = ("tenants", tenant[0], "subscription")
+            self.problems.append(Problem(path=path, message=message))
+            return Subscription(subscription_id="", plan_id="", started_at=EPOCH)
+        return part_of(Subscription, row, changes=self.parts("PlanChange", PlanChange, tenant))
 
     def _deal(self, tenant: Key, row: Row, of_plan: str, number: int) -> Deal:
         key = (*tenant, row["deal_id"])

@@ -16,7 +16,7 @@ from aforo_admin.control.models_plans import State
 from aforo_admin.control.recording import Change, Source, recorded
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.checking import find_problems
-from aforo_admin.faults import CatalogError, fault_of
+from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError, fault_of
 from aforo_admin.rows import (
     COLUMNS,
     OF_PLANS,
@@ -32,19 +32,6 @@ NAME: Final = "catalog"  # What faults are told of.
 ROWS_PER_STATEMENT: Final = 500
 # With more, all are read: it costs no more, and no statement grows without bounds.
 TENANTS_APART_MAX: Final = 500
-
-
-class NoCatalogError(Exception):
-    """The database holds no catalog yet."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the database holds no catalog yet: `aforo-admin apply FILE` puts one there"
-        )
-
-
-class ChangedMeanwhileError(Exception):
-    """The database is no longer what a difference was told from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +66,7 @@ def change(
 
     def finish(made: Change) -> None:
         if not checked:
-            check(made.tenants)
+            load_checked(made.tenants)
         audit.append(made)
 
     with recorded(
@@ -103,15 +90,22 @@ def load_catalog(tenants: Collection[str] | None = None) -> Held:
     return Held(catalog=catalog_of(rows), seq=seq)
 
 
-def check(tenants: Collection[str] | None = None) -> None:
-    """Check the rules, for all or as far as some tenants' terms concern them.
+def load_checked(tenants: Collection[str] | None = None) -> Held:
+    """Read the catalog and check its rules, as far as they concern the tenants that are read.
 
     What two tenants can't both have, like a credential, the database's constraints refuse.
 
     Raises:
-        CatalogError: With every breach.
+        NoCatalogError: There is none.
+        CatalogError: It breaks a rule: with every breach.
     """
-    problems = find_problems(load_catalog(tenants).catalog)
+    held = load_catalog(tenants)
+    _refuse_problems(held.catalog)
+    return held
+
+
+def _refuse_problems(catalog: Catalog) -> None:
+    problems = find_problems(catalog)
     if problems:
         raise CatalogError(NAME, [fault_of(problem) for problem in problems])
 
@@ -137,16 +131,11 @@ def apply_catalog(
         CatalogError: The catalog breaks a rule.
         ChangedMeanwhileError: The database is at another change.
     """
-    problems = find_problems(catalog)
-    if problems:
-        raise CatalogError(NAME, [fault_of(problem) for problem in problems])
+    _refuse_problems(catalog)
     with change(actor=actor, source=source, reason=reason, checked=True) as made:
         seq = audit.last_seq()
         if expected_seq is not None and seq != expected_seq:
-            raise ChangedMeanwhileError(
-                f"the catalog is at change {seq} and no longer at {expected_seq}: "
-                "look at the differences again (apply --dry-run)"
-            )
+            raise ChangedMeanwhileError(seq=seq, expected=expected_seq)
         _make_equal(rows_of(catalog), _read(None), made)
     return made
 

@@ -10,6 +10,7 @@ from aforo_admin.control.models_base import (
     ID_CHARS_MAX,
     CostColumns,
     Floors,
+    NeverEditedError,
     Ordered,
     Recorded,
 )
@@ -81,6 +82,9 @@ class General(Floors, Recorded):
         constraints: ClassVar = [
             models.CheckConstraint(condition=models.Q(id=1), name="control_general_one_row")
         ]
+
+    def check_removal(self) -> None:
+        raise NeverEditedError("without the general settings there is no catalog: edit them")
 
 
 class Feature(Ordered):

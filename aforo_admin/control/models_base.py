@@ -1,6 +1,7 @@
 """What the tables of the catalog share: every change of a row is recorded, or refused."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from django.db import models
@@ -8,6 +9,7 @@ from django.db.models.deletion import Collector
 
 from aforo_admin.control import recording
 from aforo_admin.control.fields import BasisPointsColumn, NanosColumn, TextsColumn
+from aforo_admin.domain.problems import day
 
 ID_CHARS_MAX = 128
 
@@ -52,7 +54,8 @@ class Recorded(models.Model):
         abstract = True
 
     def __str__(self) -> str:
-        return "/".join(str(part) for part in self.key) or self._meta.verbose_name
+        told = [day(part) if isinstance(part, datetime) else str(part) for part in self.key]
+        return "/".join(part for part in told if part) or str(self._meta.verbose_name)
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -1,0 +1,21 @@
+"""Where sync gets the catalog from: a file or the database."""
+
+from typing import Protocol
+
+from aforo_admin.domain.catalog import Catalog
+
+
+class CatalogSource(Protocol):
+    """The last good catalog, and whether there is another by now."""
+
+    name: str  # For people: "the catalog's file".
+    catalog: Catalog
+    fault_count: int  # What is wrong with what is there now; 0: `catalog` is what it says.
+    touched: frozenset[str] | None  # Whose terms the last change concerned; None: everybody's.
+
+    async def poll(self) -> bool:
+        """Look for a change; say whether there is a new catalog.
+
+        Raises:
+            CatalogError: What is there now is wrong. `catalog` stays, until the next change.
+        """
