@@ -1,6 +1,8 @@
 """A database for the catalog: an SQLite file or one of the session's PostgreSQL, migrated."""
 
 import itertools
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,36 +15,64 @@ from django.db import connections
 
 from aforo_admin import django_setup
 
+TEMPLATE = f"control_template_{os.getpid()}"
+
 _numbers = itertools.count()
 
 
+# Before any test imports a model. Which database it is, each test says.
+if not django_settings.configured:
+    django_setup.configure("sqlite:////nonexistent/control.db")
+
+
 def use(url: str) -> None:
-    """Point this process's Django at a database; it is set up once."""
-    if not django_settings.configured:
-        django_setup.configure(url)
-        return
+    """Point this process's Django at a database."""
     connections.close_all()
     databases = {"default": django_setup.database_of(url)}
     connections.settings = connections.configure_settings(databases)
     del connections["default"]
 
 
-def migrated(url: str) -> str:
+def migrate(url: str) -> None:
     use(url)
     call_command("migrate", verbosity=0)
-    return url
+    connections.close_all()
+
+
+@pytest.fixture(scope="session")
+def empty_control_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("control") / "empty.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(
+    request: pytest.FixtureRequest, tmp_path: Path, empty_control_file: Path
+) -> Iterator[str]:
+    """The URL of an empty, migrated database, which this process uses."""
+    if request.param == "sqlite":
+        path = shutil.copy(empty_control_file, tmp_path / "control.db")
+        use(f"sqlite:///{path}")
+        yield f"sqlite:///{path}"
+        connections.close_all()
+        return
+    with _on_server(request) as url:
+        use(url)
+        yield url
+        connections.close_all()
 
 
 @contextmanager
-def database_of(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """Yield the URL of an empty database of the kind that a fixture's parameter names."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{folder / 'control.db'}"
-        return
+def _on_server(request: pytest.FixtureRequest) -> Iterator[str]:
     server = request.getfixturevalue("postgres_server")
-    name = f"control_{id(request)}_{next(_numbers)}"
+    name = f"control_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(server.url(), autocommit=True) as sql:
-        sql.execute(f"CREATE DATABASE {name}".encode())
+        known = sql.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE])
+        if known.fetchone() is None:
+            sql.execute(f"CREATE DATABASE {TEMPLATE}".encode())
+            migrate(server.url(TEMPLATE))
+        sql.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}".encode())
         yield server.url(name)
-        connections.close_all()
         sql.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
