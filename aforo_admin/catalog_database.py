@@ -42,7 +42,7 @@ class CatalogDatabase:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._poll)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, _disconnect)
         self._thread.shutdown()
 
     def _poll(self) -> bool:
@@ -92,6 +92,10 @@ async def open_database() -> CatalogDatabase:
     thread = ThreadPoolExecutor(1)
     held = await asyncio.get_running_loop().run_in_executor(thread, store.load_checked)
     return CatalogDatabase(catalog=held.catalog, seq=held.seq, _seen=held.seq, _thread=thread)
+
+
+def _disconnect() -> None:
+    connection.close()  # Of this thread: the name stands for each thread's own.
 
 
 def _merged(before: Catalog, part: Catalog, tenants: frozenset[str]) -> Catalog:

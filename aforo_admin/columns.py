@@ -8,7 +8,7 @@ own: they are left out of the one, and given to the other.
 import functools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
@@ -32,7 +32,8 @@ FLOOR_COLUMNS: Final = tuple(
 def row_of(part: Any) -> Row:  # noqa: ANN401 - any dataclass of the catalog.
     """Return the columns of a part of the catalog."""
     row: Row = {}
-    for name in _plain_fields(type(part)):
+    kind: Any = type(part)
+    for name in _plain_fields(kind):
         value = getattr(part, name)
         if isinstance(value, Enum):
             value = value.name.lower()
@@ -45,14 +46,14 @@ def row_of(part: Any) -> Row:  # noqa: ANN401 - any dataclass of the catalog.
     return row
 
 
-def part_of(kind: type[T], row: Mapping[str, Any], **parts: Any) -> T:  # noqa: ANN401
+def part_of(kind: Callable[..., T], row: Row, **parts: Any) -> T:  # noqa: ANN401
     """Return a part of the catalog from its row, and from the parts that have their own."""
     values = {name: read(row) for name, read in _readers(kind) if name not in parts}
     return kind(**values, **parts)
 
 
 @functools.cache
-def columns_of(kind: type) -> tuple[str, ...]:
+def columns_of(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class.
     """Return the names of a kind's columns, in order."""
     names = list(_plain_fields(kind))
     if "thresholds" in typing.get_type_hints(kind):
@@ -68,13 +69,13 @@ def _floor_columns(floors: ThresholdChanges | Thresholds) -> Row:
 
 
 @functools.cache
-def _plain_fields(kind: type) -> tuple[str, ...]:
+def _plain_fields(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class.
     hints = typing.get_type_hints(kind)
     return tuple(each.name for each in fields(kind) if _cell(hints[each.name]) is not None)
 
 
 @functools.cache
-def _readers(kind: type) -> list[tuple[str, Read]]:
+def _readers(kind: Any) -> list[tuple[str, Read]]:  # noqa: ANN401 - a class.
     hints = typing.get_type_hints(kind)
     found: list[tuple[str, Read]] = []
     for each in fields(kind):

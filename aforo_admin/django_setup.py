@@ -7,12 +7,33 @@ from typing import Any, Final
 
 import django
 from django.conf import settings as django_settings
+from django.core.management import execute_from_command_line
 
 LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
 
 # SQLite: readers see the last commit while one writes, and a commit waits for the disk.
 SQLITE_PRAGMAS: Final = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
 
+APPS: Final = (
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "aforo_admin.control",
+)
+TEMPLATES: Final = {
+    "BACKEND": "django.template.backends.django.DjangoTemplates",
+    "APP_DIRS": True,
+    "OPTIONS": {
+        "context_processors": [
+            "django.template.context_processors.request",
+            "django.contrib.auth.context_processors.auth",
+            "django.contrib.messages.context_processors.messages",
+        ]
+    },
+}
 MIDDLEWARE: Final = (
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -25,63 +46,38 @@ MIDDLEWARE: Final = (
 )
 
 
-def configure(
-    database_url: str, *, secret_key: str = "", hosts: tuple[str, ...] = (), **more: Any
-) -> None:
+def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...] = ()) -> None:
     """Set Django up, once in a process.
 
     Args:
         database_url: As AFORO_ADMIN_DATABASE_URL has it.
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
-        more: Further settings of Django's.
     """
     django_settings.configure(
-        **{
-            "DATABASES": {"default": database_of(database_url)},
-            "SECRET_KEY": secret_key or "unused: this process signs nothing",
-            "ALLOWED_HOSTS": list(hosts),
-            "INSTALLED_APPS": [
-                "django.contrib.admin",
-                "django.contrib.auth",
-                "django.contrib.contenttypes",
-                "django.contrib.sessions",
-                "django.contrib.messages",
-                "django.contrib.staticfiles",
-                "aforo_admin.control",
-            ],
-            "MIDDLEWARE": list(MIDDLEWARE),
-            "ROOT_URLCONF": "aforo_admin.control.urls",
-            "TEMPLATES": [
-                {
-                    "BACKEND": "django.template.backends.django.DjangoTemplates",
-                    "APP_DIRS": True,
-                    "OPTIONS": {
-                        "context_processors": [
-                            "django.template.context_processors.request",
-                            "django.contrib.auth.context_processors.auth",
-                            "django.contrib.messages.context_processors.messages",
-                        ]
-                    },
-                }
-            ],
-            "AUTH_PASSWORD_VALIDATORS": [
-                {"NAME": f"django.contrib.auth.password_validation.{name}"}
-                for name in ("MinimumLengthValidator", "CommonPasswordValidator")
-            ],
-            "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
-            "USE_TZ": True,
-            "TIME_ZONE": "UTC",
-            "STATIC_URL": "/static/",
-            # Straight from the packages: no step that collects them before a start.
-            "WHITENOISE_USE_FINDERS": True,
-            "WHITENOISE_AUTOREFRESH": False,
-            "LOGGING_CONFIG": None,  # process.configure_logging does that.
-            "SESSION_COOKIE_HTTPONLY": True,
-            "SESSION_COOKIE_SAMESITE": "Strict",
-            "CSRF_COOKIE_SAMESITE": "Strict",
-            **more,
-        }
+        DATABASES={"default": database_of(database_url)},
+        SECRET_KEY=secret_key or "unused: this process signs nothing",
+        ALLOWED_HOSTS=list(hosts),
+        INSTALLED_APPS=list(APPS),
+        MIDDLEWARE=list(MIDDLEWARE),
+        ROOT_URLCONF="aforo_admin.control.urls",
+        TEMPLATES=[TEMPLATES],
+        AUTH_PASSWORD_VALIDATORS=[
+            {"NAME": f"django.contrib.auth.password_validation.{name}"}
+            for name in ("MinimumLengthValidator", "CommonPasswordValidator")
+        ],
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        USE_TZ=True,
+        TIME_ZONE="UTC",
+        LOGIN_REDIRECT_URL="/admin/",
+        STATIC_URL="/static/",
+        # Straight from the packages: no step that collects them before a start.
+        WHITENOISE_USE_FINDERS=True,
+        WHITENOISE_AUTOREFRESH=False,
+        LOGGING_CONFIG=None,  # process.configure_logging does that.
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Strict",
+        CSRF_COOKIE_SAMESITE="Strict",
     )
     django.setup()
 
@@ -111,6 +107,4 @@ def database_of(url: str) -> dict[str, Any]:
 
 def manage(arguments: list[str]) -> None:
     """Run one of Django's own commands, with its own words and exit codes."""
-    from django.core.management import execute_from_command_line
-
     execute_from_command_line([Path(sys.argv[0]).name, *arguments])

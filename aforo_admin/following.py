@@ -127,8 +127,9 @@ class Follower:
                 return
         except CatalogError as error:
             tell_faults(error)
+            told = f"{self.source.name} is wrong: the last good catalog stays in force"
             log.error(
-                f"{self.source.name} is wrong: the last good catalog stays in force",
+                told,
                 faults=len(error.faults),
                 catalog_version=self.complete.version if self.complete is not None else None,
             )

@@ -1,13 +1,13 @@
 """The written form → YAML text, and → the nodes that the catalog's readers read."""
 
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from aforo_admin.written_values import Plain, Written
 from aforo_admin.yaml_nodes import Mapping, Node, Scalar, Sequence
 
-LINE_CHARS: int = 100
+LINE_CHARS: Final = 100
 
 
 class _Dumper(yaml.SafeDumper):
@@ -20,7 +20,8 @@ class _Dumper(yaml.SafeDumper):
 def _plain(dumper: yaml.SafeDumper, value: Plain) -> yaml.ScalarNode:
     # A time of day has colons, for which the emitter wants quotes; then it is a text.
     quoted = ":" in value
-    tag = dumper.resolve(yaml.ScalarNode, str(value), (not quoted, quoted))
+    resolve: Any = dumper.resolve  # Which PyYAML's stubs leave untyped.
+    tag = resolve(yaml.ScalarNode, str(value), (not quoted, quoted))
     return dumper.represent_scalar(tag, str(value))
 
 

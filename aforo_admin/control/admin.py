@@ -20,19 +20,19 @@ FAULTS_SHOWN_MAX = 20
 class RecordedAdmin(admin.ModelAdmin):
     """Forms whose changes are somebody's, and leave the catalog right or as it was."""
 
-    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
         view = super().changeform_view
         return _recorded(request, lambda: view(request, *arguments, **options))
 
-    def delete_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    def delete_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
         view = super().delete_view
         return _recorded(request, lambda: view(request, *arguments, **options))
 
-    def changelist_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    def changelist_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
         view = super().changelist_view
         return _recorded(request, lambda: view(request, *arguments, **options))
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:  # noqa: ANN401
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return what can't be edited: ids of what is there already, and what never is."""
         fixed = list(super().get_readonly_fields(request, obj))
         if obj is not None:
@@ -92,8 +92,8 @@ class AuditEntryAdmin(admin.ModelAdmin):
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:  # noqa: ANN401
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
         return False
 
-    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:  # noqa: ANN401
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
         return False

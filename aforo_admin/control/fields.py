@@ -20,16 +20,16 @@ class WrittenField(forms.CharField):
         *,
         read: Callable[[str], int],
         write: Callable[[int], str],
-        **options: Any,  # noqa: ANN401 - the form field's.
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self._read = read
         self._write = write
 
-    def prepare_value(self, value: Any) -> Any:  # noqa: ANN401 - a number, or what was typed.
+    def prepare_value(self, value: Any) -> Any:
         return str(self._write(value)) if isinstance(value, int) else value
 
-    def to_python(self, value: Any) -> int | None:  # noqa: ANN401
+    def to_python(self, value: Any) -> int | None:
         text = super().to_python(value)
         if text in self.empty_values:
             return None
@@ -38,50 +38,50 @@ class WrittenField(forms.CharField):
         except ValueError as error:
             raise ValidationError(str(error)) from None
 
-    def has_changed(self, initial: Any, data: Any) -> bool:  # noqa: ANN401
+    def has_changed(self, initial: Any, data: Any) -> bool:
         return bool(super().has_changed(self.prepare_value(initial), data))
 
 
 class NanosColumn(models.BigIntegerField):
     """An amount in nanos. A form takes 2000 or 2_000.50."""
 
-    def formfield(self, **options: Any) -> Any:  # noqa: ANN401 - Django's.
+    def formfield(self, **options: Any) -> Any:
         return _written(self, amount_nanos(""), amount, options)
 
 
 class BasisPointsColumn(models.IntegerField):
     """A share in basis points. A form takes 20% or 0.5%."""
 
-    def formfield(self, **options: Any) -> Any:  # noqa: ANN401 - Django's.
+    def formfield(self, **options: Any) -> Any:
         return _written(self, percent_bp, percent, options)
 
 
 class TextsField(forms.CharField):
     """A list of texts, one a line or separated by commas. Blank: `nothing`."""
 
-    def __init__(self, *, nothing: list[str] | None, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, nothing: list[str] | None, **options: Any) -> None:
         super().__init__(**options)
         self._nothing = nothing
 
-    def prepare_value(self, value: Any) -> Any:  # noqa: ANN401
+    def prepare_value(self, value: Any) -> Any:
         return ", ".join(value) if isinstance(value, list) else value
 
-    def to_python(self, value: Any) -> list[str] | None:  # noqa: ANN401
+    def to_python(self, value: Any) -> list[str] | None:
         if isinstance(value, list):
             return value
         text = super().to_python(value) or ""
         texts = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
         return texts or self._nothing
 
-    def has_changed(self, initial: Any, data: Any) -> bool:  # noqa: ANN401
+    def has_changed(self, initial: Any, data: Any) -> bool:
         return self.to_python(self.prepare_value(initial)) != self.to_python(data)
 
 
 class TextsColumn(models.JSONField):
     """A list of texts, in order."""
 
-    def formfield(self, **options: Any) -> Any:  # noqa: ANN401 - Django's.
-        nothing = None if self.null else []
+    def formfield(self, **options: Any) -> Any:
+        nothing: list[str] | None = None if self.null else []
         return TextsField(nothing=nothing, required=False, **_common(self, options))
 
 

@@ -13,6 +13,8 @@ from django.db import connections
 # What PostgreSQL calls a violated constraint: Django raises IntegrityError, as SQLite has it.
 PG_ERRCODE: Final = "integrity_constraint_violation"
 
+IMMUTABLE: Final = "a published version of a plan is immutable: make a new version"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
@@ -23,7 +25,7 @@ class Trigger:
     message: str
 
 
-def install(*, using: str = "default", **_signal: Any) -> None:  # noqa: ANN401 - Django's.
+def install(*, using: str = "default", **_signal: Any) -> None:
     """Make the triggers, after a migration; those that are there already are made anew."""
     connection = connections[using]
     # A migration may be to a time before the tables.
@@ -35,46 +37,25 @@ def install(*, using: str = "default", **_signal: Any) -> None:  # noqa: ANN401 
                 for statement in statements(trigger):
                     cursor.execute(statement)
         if connection.vendor == "postgresql" and "control_auditentry" in there:
-            for statement in _no_truncate("control_auditentry"):
-                cursor.execute(statement)
+            cursor.execute(_no_truncate("control_auditentry"))
 
 
 def triggers() -> list[Trigger]:
     made = [_record("UPDATE"), _record("DELETE")]
-    for model in map(_model, ("CostPrice", "NegotiatedCost", "ExchangeRate")):
-        made.append(
-            Trigger(
-                name=f"{model._meta.db_table}_never_edited",
-                table=model._meta.db_table,
-                event="UPDATE",
-                when=_differs(model.never_edited),
-                message="prices and rates are never edited: add a further one",
-            )
-        )
+    made += map(_never_edited, map(_model, ("CostPrice", "NegotiatedCost", "ExchangeRate")))
     version = _model("PlanVersion")
     content = [f.column for f in version._meta.concrete_fields if f.name not in version.lifecycle]
-    message = "a published version of a plan is immutable: make a new version"
     made += [
-        _version("UPDATE", f"OLD.state <> 'draft' AND ({_differs(content)})", message),
-        _version("DELETE", "OLD.state <> 'draft'", message),
+        _version("UPDATE", f"OLD.state <> 'draft' AND ({_differs(content)})"),
+        _version("DELETE", "OLD.state <> 'draft'"),
         _lifecycle(),
     ]
     for part in map(_model, ("PlanQuota", "PlanGuard", "PlanRateCard")):
-        made += [
-            Trigger(
-                name=f"{part._meta.db_table}_{event.lower()}_immutable",
-                table=part._meta.db_table,
-                event=event,
-                when="(SELECT state FROM control_planversion "
-                f"WHERE id = {'OLD' if event == 'DELETE' else 'NEW'}.version_id) <> 'draft'",
-                message=message,
-            )
-            for event in ("INSERT", "UPDATE", "DELETE")
-        ]
+        made += [_part(part._meta.db_table, event) for event in ("INSERT", "UPDATE", "DELETE")]
     return made
 
 
-def _model(name: str) -> Any:  # noqa: ANN401 - a class of the models, which are loaded later.
+def _model(name: str) -> Any:
     return apps.get_model("control", name)
 
 
@@ -88,9 +69,36 @@ def _record(event: str) -> Trigger:
     )
 
 
-def _version(event: str, when: str, message: str) -> Trigger:
-    name = f"control_planversion_{event.lower()}_immutable"
-    return Trigger(name=name, table="control_planversion", event=event, when=when, message=message)
+def _never_edited(model: Any) -> Trigger:
+    return Trigger(
+        name=f"{model._meta.db_table}_never_edited",
+        table=model._meta.db_table,
+        event="UPDATE",
+        when=_differs(model.never_edited),
+        message="prices and rates are never edited: add a further one",
+    )
+
+
+def _version(event: str, when: str) -> Trigger:
+    return Trigger(
+        name=f"control_planversion_{event.lower()}_immutable",
+        table="control_planversion",
+        event=event,
+        when=when,
+        message=IMMUTABLE,
+    )
+
+
+def _part(table: str, event: str) -> Trigger:
+    row = "OLD" if event == "DELETE" else "NEW"
+    version = f"SELECT state FROM control_planversion WHERE id = {row}.version_id"  # noqa: S608
+    return Trigger(
+        name=f"{table}_{event.lower()}_immutable",
+        table=table,
+        event=event,
+        when=f"({version}) <> 'draft'",
+        message=IMMUTABLE,
+    )
 
 
 def _lifecycle() -> Trigger:
@@ -105,17 +113,17 @@ def _lifecycle() -> Trigger:
     )
 
 
-def _differs(columns: Any) -> str:  # noqa: ANN401 - several names.
+def _differs(columns: Any) -> str:
     return " OR ".join(f'NEW."{name}" IS DISTINCT FROM OLD."{name}"' for name in columns)
 
 
 def _sqlite(trigger: Trigger) -> list[str]:
     when = trigger.when.replace("IS DISTINCT FROM", "IS NOT")  # Understood by older ones too.
-    return [
-        f'DROP TRIGGER IF EXISTS "{trigger.name}"',
+    create = (
         f'CREATE TRIGGER "{trigger.name}" BEFORE {trigger.event} ON "{trigger.table}" '
-        f"FOR EACH ROW WHEN {when} BEGIN SELECT RAISE(ABORT, '{trigger.message}'); END",
-    ]
+        f"FOR EACH ROW WHEN {when} BEGIN SELECT RAISE(ABORT, '{trigger.message}'); END"
+    )
+    return [f'DROP TRIGGER IF EXISTS "{trigger.name}"', create]
 
 
 def _postgresql(trigger: Trigger) -> list[str]:
@@ -125,16 +133,19 @@ def _postgresql(trigger: Trigger) -> list[str]:
         f"USING ERRCODE = '{PG_ERRCODE}'; END IF; "
         f"RETURN {'OLD' if trigger.event == 'DELETE' else 'NEW'}; END"
     )
-    return [
+    function = (
         f'CREATE OR REPLACE FUNCTION "{trigger.name}"() RETURNS trigger '
-        f"LANGUAGE plpgsql AS $body$ {body} $body$",
+        f"LANGUAGE plpgsql AS $body$ {body} $body$"
+    )
+    create = (
         f'CREATE OR REPLACE TRIGGER "{trigger.name}" BEFORE {trigger.event} '
-        f'ON "{trigger.table}" FOR EACH ROW EXECUTE FUNCTION "{trigger.name}"()',
-    ]
+        f'ON "{trigger.table}" FOR EACH ROW EXECUTE FUNCTION "{trigger.name}"()'
+    )
+    return [function, create]
 
 
-def _no_truncate(table: str) -> list[str]:
-    return [
+def _no_truncate(table: str) -> str:
+    return (
         f'CREATE OR REPLACE TRIGGER "{table}_truncate_refused" BEFORE TRUNCATE ON "{table}" '
-        f'FOR EACH STATEMENT EXECUTE FUNCTION "{table}_delete_refused"()',
-    ]
+        f'FOR EACH STATEMENT EXECUTE FUNCTION "{table}_delete_refused"()'
+    )

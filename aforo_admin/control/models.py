@@ -229,7 +229,7 @@ class WebhookEndpoint(Recorded):
         check_kept_in(self, "url_kept_in", "secrets_kept_in")
 
 
-def check_kept_in(row: Any, *names: str) -> None:  # noqa: ANN401 - any row with these columns.
+def check_kept_in(row: Any, *names: str) -> None:
     """Refuse a secret that stands where only its place should.
 
     Raises:

@@ -21,13 +21,13 @@ class NeverEditedError(Exception):
 class RecordedQuerySet(models.QuerySet):
     """Rows that change only where somebody answers for it."""
 
-    def update(self, **_values: Any) -> int:  # noqa: ANN401 - Django's.
+    def update(self, **_values: Any) -> int:
         raise recording.UnrecordedError("rows are saved one by one, so that each is recorded")
 
-    def bulk_update(self, *_arguments: Any, **_options: Any) -> int:  # noqa: ANN401
+    def bulk_update(self, *_arguments: Any, **_options: Any) -> int:
         raise recording.UnrecordedError("rows are saved one by one, so that each is recorded")
 
-    def bulk_create(self, objs: Iterable[Any], **options: Any) -> list[Any]:  # noqa: ANN401
+    def bulk_create(self, objs: Iterable[Any], **options: Any) -> list[Any]:
         change = recording.current()
         made: list[Any] = super().bulk_create(objs, **options)
         for each in made:
@@ -75,7 +75,7 @@ class Recorded(models.Model):
             for each in self._meta.concrete_fields
         }
 
-    def save_base(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Django's.
+    def save_base(self, *arguments: Any, **options: Any) -> None:
         change = recording.current()
         held = type(self)._base_manager.filter(pk=self.pk).first() if self.pk is not None else None
         if held is not None:
@@ -84,7 +84,7 @@ class Recorded(models.Model):
         before = None if held is None else held.as_row()
         change.note(self, before=before, after=self.as_row())
 
-    def delete(self, *_arguments: Any, **_options: Any) -> tuple[int, dict[str, int]]:  # noqa: ANN401
+    def delete(self, *_arguments: Any, **_options: Any) -> tuple[int, dict[str, int]]:
         return delete([self])
 
     def check_edit(self, held: Self) -> None:
@@ -114,7 +114,7 @@ class Ordered(Recorded):
     class Meta:
         abstract = True
 
-    def save_base(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Django's.
+    def save_base(self, *arguments: Any, **options: Any) -> None:
         if self.position is None:
             last = type(self)._base_manager.aggregate(last=models.Max("position"))["last"]
             self.position = 0 if last is None else last + 1
@@ -138,7 +138,7 @@ def delete(rows: list[Any]) -> tuple[int, dict[str, int]]:
     return done
 
 
-def _follow(row: Any, lookup: str) -> Any:  # noqa: ANN401 - any column.
+def _follow(row: Any, lookup: str) -> Any:
     value = row
     for name in lookup.split("__"):
         value = getattr(value, name)

@@ -116,7 +116,7 @@ class PartOfVersion(Recorded):
     class Meta:
         abstract = True
 
-    def save_base(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Django's.
+    def save_base(self, *arguments: Any, **options: Any) -> None:
         self.version.check_removal()
         super().save_base(*arguments, **options)
 

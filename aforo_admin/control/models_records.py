@@ -14,6 +14,9 @@ class Head(models.Model):
     last_seq = models.BigIntegerField(default=0)
     last_hash = models.CharField(max_length=HASH_CHARS, default="")
 
+    def __str__(self) -> str:
+        return str(self.last_seq)
+
 
 class AuditEntry(models.Model):
     """What happened to one row of the catalog. Triggers refuse every change of an entry."""
@@ -46,3 +49,6 @@ class Lease(models.Model):
     name = models.CharField(max_length=64, primary_key=True)
     holder = models.TextField()
     expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.holder}"

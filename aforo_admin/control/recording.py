@@ -51,7 +51,7 @@ class Change:
     at: datetime
     notes: list[Note] = field(default_factory=list)
 
-    def note(self, row: Any, *, before: Any, after: Any) -> None:  # noqa: ANN401 - rows as JSON.
+    def note(self, row: Any, *, before: Any, after: Any) -> None:
         if before is not None and after is not None:
             differing = [name for name in after if before[name] != after[name]]
             if not differing:
@@ -120,7 +120,7 @@ def recorded(
             finish(change)
 
 
-def told(value: Any, *, masked: bool) -> Any:  # noqa: ANN401 - any column.
+def told(value: Any, *, masked: bool) -> Any:
     """Return a column's value as the record keeps it, in JSON's terms."""
     if masked and value:
         return f"{str(value)[:MASKED_CHARS_KEPT]}…"

@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -30,7 +30,8 @@ def use(url: str) -> None:
     connections.close_all()
     databases = {"default": django_setup.database_of(url)}
     connections.settings = connections.configure_settings(databases)
-    del connections["default"]
+    with suppress(AttributeError):  # This thread may have none yet.
+        del connections["default"]
 
 
 def migrate(url: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from django.db import migrations
 
 
-def make_head(apps: Any, _schema_editor: Any) -> None:  # noqa: ANN401 - Django's.
+def make_head(apps: Any, _schema_editor: Any) -> None:
     apps.get_model("control", "Head").objects.get_or_create(pk=1)
 
 
