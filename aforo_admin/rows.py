@@ -246,7 +246,12 @@ class _Reading:
         cards = [_written_card(row) for row in self._by_parent[table].get(parent, ())]
         if not cards:
             return ()
-        fields = Fields(node_of({"rate_card": cards}), path=path, problems=self.problems)
+        try:
+            node = node_of({"rate_card": cards})
+        except ValueError as error:
+            self.problems.append(Problem(path=(*path, "rate_card"), message=str(error)))
+            return ()
+        fields = Fields(node, path=path, problems=self.problems)
         return read_rate_cards(fields, currency=currency)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from aforo_admin import audit, store
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.control import leases
-from aforo_admin.control.models import AuditEntry, Feature, PlanQuota, PlanVersion, Tenant
+from aforo_admin.control.models import (
+    AuditEntry,
+    Feature,
+    PlanQuota,
+    PlanRateCard,
+    PlanVersion,
+    Tenant,
+)
 from aforo_admin.control.models_base import NeverEditedError
 from aforo_admin.control.recording import Source, UnrecordedError
 from aforo_admin.domain import catalog as parts
@@ -328,6 +336,35 @@ def test_one_holder_has_the_lease_until_it_expires() -> None:
     assert not leases.acquire("sync", holder="a", for_s=600)
     leases.release("sync", holder="b")
     assert leases.acquire("sync", holder="a", for_s=600)
+
+
+@pytest.mark.usefixtures("database")
+def test_migrations_make_the_tables_that_the_models_describe() -> None:
+    call_command("makemigrations", check=True, dry_run=True, verbosity=0)  # Else it exits with 1.
+
+
+def test_a_rate_card_is_kept_as_the_catalog_writes_it(example: Catalog) -> None:
+    card = PlanRateCard.objects.filter(version__plan_id="metered").order_by("position")[0]
+    assert card.components[0]["graduated"][1] == {"price": "0.5", "per": 1000}
+
+    with store.change(actor="dana", source=Source.UI) as made:
+        draft = PlanVersion.objects.create(
+            plan_id="metered", number=2, title="Metered", committed_fee_nanos=0, features=["chat"]
+        )
+        PlanRateCard.objects.create(
+            version=draft,
+            effective_from=datetime(2026, 1, 1, tzinfo=UTC),
+            components=[{"id": "calls", "meter": "api.calls", "price": "0.5 EUR", "per": "1k"}],
+        )
+    with (
+        pytest.raises(
+            CatalogError,
+            match=r"plans.metered.rate_card\[0\].components\[0\].price: is in EUR",
+        ),
+        store.change(actor="dana", source=Source.UI) as made,
+    ):
+        store.publish(draft, made)
+    assert loaded() == example
 
 
 def test_a_second_price_from_the_same_date_is_refused(example: Catalog) -> None:
