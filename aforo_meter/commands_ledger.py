@@ -141,7 +141,9 @@ async def _fill(options: argparse.Namespace, completeness: Any, judged: Sequence
                 return complain(str(error), FAILED)
         else:
             sent += sum(1 for _ in one.events())
-    does = "sent; they count once consume has read them" if options.apply else "to send (--apply)"
+    does = (
+        "sent; each counts once, when consume has read it" if options.apply else "to send (--apply)"
+    )
     print(f"{sent} estimates {does}" + (f"; {without} gaps stay" if without else ""))  # noqa: T201
     return OK
 

@@ -113,7 +113,9 @@ class Consumption:
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )
         self._rater = Rater(self._contracts, ledger, retention)
-        self._publisher = Publisher(redis, ledger, self._contracts)
+        self._publisher = Publisher(
+            redis, ledger, self._contracts, ingest_ids_days=settings.ingest_ids_days
+        )
         self._partitions = Partitions(
             ledger,
             accept_lost_records=settings.accept_lost_records,
@@ -352,6 +354,10 @@ class Consumption:
         metrics.BATCHES.inc()
         metrics.RECORDS.inc(len(records))
         metrics.DUPLICATES.inc(written.duplicates)
+        for became, count in written.corrections.items():
+            metrics.CORRECTIONS.labels(became).inc(count)
+        if written.corrections:  # What waited may have been rated before it had a price.
+            self._upkeep.reprice_soon(one.usage.tenant_id for one in readable)
         log_transitions(written.transitions)
         self._upkeep.note(batch.watches)
         metrics.LATE.inc(sum(one.usage.late for one in readable))

@@ -7,6 +7,12 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 RECORDS = Counter("aforo_consume_records_total", "Records taken from Kafka and settled.")
 BATCHES = Counter("aforo_consume_batches_total", "Transactions that moved the position.")
 DUPLICATES = Counter("aforo_consume_duplicates_total", "Events that the ledger had already.")
+CORRECTIONS = Counter(
+    "aforo_consume_corrections_total",
+    "True figures for calls, by what became of them: replaced (an estimate), waiting (for one),"
+    " not_needed (the gateway's own count is exact).",
+    ["as"],
+)
 LATE = Counter("aforo_consume_late_total", "Events that were a day old when they arrived.")
 COMMIT = Histogram(
     "aforo_consume_commit_seconds", "A batch's transaction, with its wait.", buckets=_SECONDS

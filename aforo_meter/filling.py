@@ -36,13 +36,16 @@ class Filling:
     hours: int  # That the averages are of; 0: there is nothing to reckon by.
 
     def events(self) -> Iterator[usage_pb2.UsageEvent]:
-        for number, estimate in enumerate(estimates(self.basis, self.score.to_fill)):
-            yield _event(self.score, estimate, number)
+        """Yield an estimate for every lost call: the ledger drops those that it has already."""
+        for estimate in estimates(self.basis, self.score.missing_passed):
+            yield _event(self.score, estimate)
 
     def totals(self) -> dict[str, int]:
-        """Return what all of it comes to, in 10^-6 units by meter."""
+        """Return what is added to what was filled before, in 10^-6 units by meter."""
         sums: dict[str, int] = {}
-        for estimate in estimates(self.basis, self.score.to_fill):
+        for estimate in estimates(self.basis, self.score.missing_passed):
+            if estimate.number < self.score.filled:
+                continue
             for meter, quantity_micros in estimate.measures:
                 sums[meter] = sums.get(meter, 0) + quantity_micros
         return dict(sorted(sums.items()))
@@ -95,13 +98,19 @@ def _chunks(events: Iterable[usage_pb2.UsageEvent]) -> Iterator[Sequence[usage_p
         yield chunk
 
 
-def _event(score: Score, estimate: Estimate, number: int) -> usage_pb2.UsageEvent:
-    """Return one estimate. What was filled before is in its id, so asking twice fills once."""
-    name = json.dumps([score.tenant_id, score.feature, score.hour_start_micros])
-    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+def _event(score: Score, estimate: Estimate) -> usage_pb2.UsageEvent:
+    """Return one estimate.
+
+    Its id is that of the lost call, whatever the averages are by now and whether the ledger has
+    heard of earlier estimates: asking again fills each call once.
+    """
     kind = estimate.kind
+    gap = _digest(score.tenant_id, score.feature, score.hour_start_micros)
+    event_id = f"est:{gap}:{estimate.number}"
+    if not estimate.stands_for:
+        event_id += f":{_digest(*kind)}"
     return usage_pb2.UsageEvent(
-        event_id=f"est:{digest}:{score.filled}:{number}",
+        event_id=event_id,
         source=COMPLETENESS,
         tenant_id=score.tenant_id,
         subscription_id=kind.subscription_id,
@@ -122,3 +131,7 @@ def _event(score: Score, estimate: Estimate, number: int) -> usage_pb2.UsageEven
         weight_units=estimate.weight_units,
         metadata_json=json.dumps({STANDS_FOR: estimate.stands_for}),
     )
+
+
+def _digest(*parts: str | int) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

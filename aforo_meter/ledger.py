@@ -5,12 +5,15 @@ Charges, position, levels and outbox change in one transaction or not at all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from aforo_meter.domain.margin import Assessment, Level, Thresholds
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, Rated
+
+# A day more than events from elsewhere may be old: a repeat is known as long as it is taken.
+INGEST_IDS_DAYS_MIN: Final = 91
 
 
 class LedgerError(Exception):
@@ -81,7 +84,7 @@ class Retention:
     """How long the ledger remembers what it has seen, so that nothing counts twice."""
 
     gateway_days: int = 35
-    ingest_days: int = 91  # Clients may send what is 90 days old.
+    ingest_days: int = INGEST_IDS_DAYS_MIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,7 @@ class Written:
     transitions: Sequence[Transition] = ()
     duplicates: int = 0  # Events that were in the ledger already.
     rows_repriced: int = 0
+    corrections: Mapping[str, int] = field(default_factory=dict)  # By what became of them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,11 @@
 """Calls of which more than one event tells, within one transaction of the ledger."""
 
+from collections import Counter
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from aforo_meter.database import Sql
-from aforo_meter.domain.calls import NEW, Call, Certainty, Change, Part, Told, tell
+from aforo_meter.domain.calls import NEW, Call, Certainty, Change, Figure, Part, Told, tell
 from aforo_meter.domain.rating import UNPRICED, ChargeKey, Rated
 
 KEY: Final = ", ".join(ChargeKey._fields)
@@ -29,6 +31,16 @@ ADD_PART = (
     f"INSERT INTO call_part (decision_id, {KEY}, quantity_micros, extra_micros, certainty)"  # noqa: S608
     f" VALUES ({', '.join('?' * (WIDTH + 4))})"
 )
+FIGURE: Final = ", ".join(Figure._fields)
+FIGURES = (
+    f"SELECT {FIGURE}, quantity_micros FROM true_figure"  # noqa: S608
+    " WHERE tenant_id = ? AND decision_id = ?"
+)
+FORGET_FIGURES = "DELETE FROM true_figure WHERE tenant_id = ? AND decision_id = ?"
+ADD_FIGURE = (
+    f"INSERT INTO true_figure (tenant_id, decision_id, {FIGURE}, quantity_micros)"  # noqa: S608
+    f" VALUES ({', '.join('?' * (len(Figure._fields) + 3))})"
+)
 # '' as a literal: only then is the index of unpriced parts used.
 IN_UNPRICED_ROW: Final = "price_id = '' AND " + " AND ".join(
     f"{name} = ?" for name in ChargeKey._fields if name != "price_id"
@@ -43,6 +55,14 @@ MOVE_PARTS = (
     " extra_micros = call_part.extra_micros + excluded.extra_micros"
 )
 DROP_MOVED_PARTS = f"DELETE FROM call_part WHERE {IN_UNPRICED_ROW}"  # noqa: S608
+
+
+class Correction(StrEnum):
+    """What became of true figures for a call."""
+
+    REPLACED = "replaced"  # An estimate.
+    WAITING = "waiting"  # For an estimate. It never comes if the gateway counted exactly.
+    NOT_NEEDED = "not_needed"  # The gateway's own report is known.
 
 
 class Repeated(NamedTuple):
@@ -60,6 +80,7 @@ class CallsWriting:
         self._sql = sql
         self._keep_until_micros = keep_until_micros
         self._calls: dict[tuple[str, str], tuple[Call, bool]] = {}
+        self.corrections: Counter[Correction] = Counter()
 
     def tell(self, one: Rated) -> Repeated:
         usage = one.usage
@@ -72,8 +93,11 @@ class CallsWriting:
             estimated=usage.call.estimated,
             weight_units=usage.weight_units,
             is_whole=usage.from_gateway and not usage.call.interim,
+            is_correction=not usage.from_gateway,
         )
         after, changes = tell(before, told)
+        if told.is_correction or (before.waiting and not after.waiting):
+            self.corrections[_correction_of(after)] += 1
         is_logged = usage.logged is not None and usage.from_gateway and not was_logged
         self._calls[name] = (after, was_logged or is_logged)
         return Repeated(changes, is_end=after.ended and not before.ended, is_logged=is_logged)
@@ -87,6 +111,10 @@ class CallsWriting:
             self._sql.executemany(
                 ADD_PART, [(decision_id, *key, *part) for key, part in call.parts.items()]
             )
+            self._sql.execute(FORGET_FIGURES, name)
+            self._sql.executemany(
+                ADD_FIGURE, [(*name, *figure, micros) for figure, micros in call.waiting.items()]
+            )
 
     def _read(self, name: tuple[str, str]) -> tuple[Call, bool]:
         row = self._sql.execute(CALL, name).fetchone()
@@ -98,7 +126,16 @@ class CallsWriting:
             )
             for values in self._sql.execute(PARTS, name)
         }
-        return Call(ended=bool(row[0]), parts=parts), bool(row[1])
+        waiting = {
+            Figure._make(values[:-1]): values[-1] for values in self._sql.execute(FIGURES, name)
+        }
+        return Call(ended=bool(row[0]), parts=parts, waiting=waiting), bool(row[1])
+
+
+def _correction_of(call: Call) -> Correction:
+    if call.waiting:
+        return Correction.WAITING
+    return Correction.REPLACED if call.is_corrected else Correction.NOT_NEEDED
 
 
 def move_parts(sql: Sql, row: ChargeKey, *, price_id: str) -> None:

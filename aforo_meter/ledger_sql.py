@@ -28,7 +28,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_writing import KnownPrices, Writing, columns
 
-SCHEMA_VERSION: Final = "0002"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0003"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 
@@ -65,6 +65,7 @@ PRUNE_SEEN = (
     " (SELECT tenant_id, event_id FROM seen_event WHERE keep_until_micros < ? LIMIT ?)"
 )
 PRUNE_PARTS = f"DELETE FROM call_part WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
+PRUNE_FIGURES = f"DELETE FROM true_figure WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
 PRUNE_CALLS = f"DELETE FROM call WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
 
 
@@ -189,6 +190,7 @@ class SqlLedger:
 
         def work(sql: Sql) -> int:
             sql.execute(PRUNE_PARTS, values)
+            sql.execute(PRUNE_FIGURES, values)
             calls = sql.execute(PRUNE_CALLS, values).rowcount
             return max(calls, sql.execute(PRUNE_SEEN, values).rowcount)
 

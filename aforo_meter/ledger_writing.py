@@ -140,6 +140,7 @@ class Writing:
         self._transitions: list[Transition] = []
         self._duplicates = 0
         self._repriced = 0
+        self._corrections: Counter[str] = Counter()
         self.new_prices: KnownPrices = {}
 
     def written(self) -> Written:
@@ -147,6 +148,7 @@ class Writing:
             transitions=self._transitions,
             duplicates=self._duplicates,
             rows_repriced=self._repriced,
+            corrections=self._corrections,
         )
 
     def post(self, rated: Sequence[Rated], retention: Retention) -> None:
@@ -188,6 +190,7 @@ class Writing:
         for key, quantity_micros in quantities.items():
             self._add(key, quantity_micros, more[key])
         calls.write()
+        self._corrections.update(calls.corrections)
         self._sql.executemany(INTERVENE, [(*key, count) for key, count in interventions.items()])
         self._sql.executemany(LOG, [(*key, count) for key, count in logged.items()])
 

@@ -20,7 +20,13 @@ from aforo_meter.contracts import PUBLISHED_KEY, Contracts
 from aforo_meter.domain.margin import MarginState
 from aforo_meter.domain.quotas import window_of
 from aforo_meter.domain.terms import Terms
-from aforo_meter.ledger import Ledger, LedgerUnavailableError, Standing, UsageQuery
+from aforo_meter.ledger import (
+    INGEST_IDS_DAYS_MIN,
+    Ledger,
+    LedgerUnavailableError,
+    Standing,
+    UsageQuery,
+)
 from aforo_proto import margin_pb2
 
 CHUNK_TENANTS_MAX: Final = 500
@@ -53,8 +59,16 @@ class Due:
 class Publisher:
     """Knows whose margins Redis does not have yet. Lives in one event loop."""
 
-    def __init__(self, redis: Redis, ledger: Ledger, contracts: Contracts) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        ledger: Ledger,
+        contracts: Contracts,
+        *,
+        ingest_ids_days: int = INGEST_IDS_DAYS_MIN,
+    ) -> None:
         self._redis = redis
+        self._ingest_ids_days = ingest_ids_days
         self._ledger = ledger
         self._contracts = contracts
         self._due: dict[str, Due] = {}
@@ -118,7 +132,10 @@ class Publisher:
         return await self._finish()
 
     async def heartbeat(self, as_of_micros: Mapping[int, int]) -> Sequence[int]:
-        """Write until when partitions are in the ledger; return those that Redis had forgotten.
+        """Write until when partitions are in the ledger, and how long it knows ids of events.
+
+        Returns:
+            Partitions that Redis had forgotten.
 
         Raises:
             RedisError, OSError: Redis does not answer.
@@ -127,7 +144,9 @@ class Publisher:
             return []
         pipeline = self._redis.pipeline(transaction=False)
         for partition, at_micros in as_of_micros.items():
-            state = margin_pb2.ConsumeState(as_of_micros=at_micros)
+            state = margin_pb2.ConsumeState(
+                as_of_micros=at_micros, ingest_ids_days=self._ingest_ids_days
+            )
             # The old value comes back: without one, Redis has been emptied since.
             pipeline.set(consumed_key(partition), state.SerializeToString(), get=True)
         before = await pipeline.execute()

@@ -3,6 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from aforo_meter.ledger import INGEST_IDS_DAYS_MIN
 from aforo_meter.settings_types import (
     PREFIX,
     Bootstrap,
@@ -58,9 +59,9 @@ class ConsumeSettings(BaseSettings):
     gateway_ids_days: int = Field(default=35, ge=1)
     """How long the ledger knows ids of events from gateways: later repeats would count again."""
 
-    ingest_ids_days: int = Field(default=91, ge=91)
-    """The same of events from elsewhere. Clients may send what is 90 days old; a day more than
-    AFORO_METER_INGEST_AGE_DAYS_MAX where that is higher."""
+    ingest_ids_days: int = Field(default=INGEST_IDS_DAYS_MIN, ge=INGEST_IDS_DAYS_MIN)
+    """The same of events from elsewhere. ingest hears of it, and takes what is at least a day
+    younger, up to AFORO_METER_INGEST_AGE_DAYS_MAX."""
 
     decisions_poll_ms: int = Field(default=5000, ge=100)
     """How often to keep what authz has counted, to be compared with what was logged."""

@@ -77,8 +77,9 @@ class IngestSettings(BaseSettings):
     killed sessions. Empty: the consumer drops duplicates all the same, but clients are not told."""
 
     age_days_max: int = Field(default=90, ge=1, le=3650)
-    """How old an event may be. The ledger must know events for a day longer, or a late retry counts
-    twice: above 90, raise AFORO_METER_CONSUME_INGEST_IDS_DAYS first, to at least a day more."""
+    """How old an event may be. Whatever is set here, only what is a day younger than the ledger
+    knows ids for is taken, or a late retry would count twice: for more than 90, raise
+    AFORO_METER_CONSUME_INGEST_IDS_DAYS to at least a day more."""
 
     requests_max: int = Field(default=256, ge=1)
     """Requests under way at the same time; one more is told to try again."""

@@ -63,6 +63,10 @@ class Upkeep:
         ).items():
             self._period_ends[tenant_id] = watch.period.end_micros
 
+    def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
+        """See with the next look whether unpriced rows of these tenants have a price."""
+        self._to_reprice |= set(tenant_ids)
+
     async def look(self) -> None:
         """Look once at everything that may have changed.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from lab.postgres import PostgresServer
 from lab.servers import (
     ROOT,
     START_S_MAX,
@@ -53,6 +54,7 @@ class Options:
     consume_env: Mapping[str, str] = field(default_factory=dict)
     deliver_env: Mapping[str, str] = field(default_factory=dict)
     kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
+    database: PostgresServer | None = None  # None: the ledger is a file. Not yet started.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
     gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
 
@@ -68,7 +70,8 @@ class Stack:
         self.kafka = options.kafka or KafkaServer(log_dir=self.home)
         self.spools = {which: self.home / f"spool-{which}" for which in SHIPS}
         self.ledger_path = self.home / "ledger.sqlite3"
-        self.ledger_url = f"sqlite:///{self.ledger_path}"
+        self.database = options.database
+        self.ledger_url = self.database.url() if self.database else f"sqlite:///{self.ledger_path}"
         self.ports = {name: free_port() for name in ("premium", "economy", "webhooks", "usage")}
         self._exits = contextlib.ExitStack()
         self.upstream = self._stand_in("premium", "lab.upstream", "--name", "premium")
@@ -98,9 +101,14 @@ class Stack:
         return f"http://127.0.0.1:{self.ports['usage']}"
 
     @property
+    def servers(self) -> list[Program]:
+        """What Aforo's processes write to."""
+        return [self.redis, self.kafka, *([self.database] if self.database else [])]
+
+    @property
     def programs(self) -> list[Program]:
         """All processes, in the order in which they start."""
-        behind = [self.redis, self.kafka, self.webhooks, self.sync]
+        behind = [*self.servers, self.webhooks, self.sync]
         behind += [self.ingest, self.consume, self.deliver]
         if not self.options.gateway:
             return behind
@@ -116,7 +124,7 @@ class Stack:
         return self
 
     def _start(self, told: Callable[[str], None]) -> None:
-        servers: tuple[Program, ...] = (self.redis, self.kafka)
+        servers = self.servers
         for program in servers:
             told(f"starting {program.name}")
             self._run(program)

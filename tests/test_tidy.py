@@ -20,7 +20,17 @@ MAY_IMPORT = {
 }
 PURE_MODULES = {
     *("bisect", "calendar", "collections", "dataclasses", "datetime", "decimal", "enum"),
-    *("fractions", "functools", "hashlib", "itertools", "math", "operator", "re", "typing"),
+    *(
+        "fractions",
+        "functools",
+        "hashlib",
+        "heapq",
+        "itertools",
+        "math",
+        "operator",
+        "re",
+        "typing",
+    ),
 }
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400

@@ -30,7 +30,7 @@ from aforo_meter.domain.metering import statuses_of
 from aforo_meter.domain.outcomes import ExecutionStatus
 from aforo_meter.domain.usage import METER_NAME, MICROS_PER_UNIT, UNITS_MAX
 
-SCOPES: Final = ("usage:ingest", "quotas:read")
+SCOPES: Final = ("usage:ingest", "quotas:read", "usage:correct")
 ALIAS_CHARS_MAX: Final = 255  # As long as the ingest contract lets the name of a metric be.
 
 _PRINTABLE = re.compile(r"[!-~]+")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from aforo_meter.domain.rating import ChargeKey
+from aforo_meter.domain.rating import LLM_METERS, ChargeKey
 from aforo_meter.domain.usage import API_CALLS
 
 
@@ -18,7 +18,8 @@ class Certainty(IntEnum):
 
     INTERIM = 0  # A total so far.
     ESTIMATED = 1  # Of the whole call, reckoned.
-    TOLD = 2  # Of the whole call, reported.
+    CORRECTED = 2  # A true figure from elsewhere, in the place of an estimate.
+    TOLD = 3  # Of the whole call, reported at the gateway.
 
 
 class Part(NamedTuple):
@@ -27,6 +28,16 @@ class Part(NamedTuple):
     quantity_micros: int
     extra_micros: int  # What the call's weight adds to it on quotas.
     certainty: Certainty
+
+
+class Figure(NamedTuple):
+    """What a true figure says of its row. The rest is the place of the estimate."""
+
+    meter: str
+    provider: str
+    model: str
+    price_id: str
+    input_tokens: int
 
 
 class Change(NamedTuple):
@@ -45,14 +56,20 @@ class Told:
     estimated: bool
     weight_units: int = 1
     is_whole: bool = False  # The gateway's end: what it does not name, the call has not used.
+    is_correction: bool = False  # True figures from elsewhere, for tokens that were estimated.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What the ledger has counted of a call."""
+    """What the ledger knows of a call."""
 
     ended: bool = False  # Something that is not interim was told: totals so far add nothing now.
-    parts: Mapping[ChargeKey, Part] = field(default_factory=dict)
+    parts: Mapping[ChargeKey, Part] = field(default_factory=dict)  # What is counted.
+    waiting: Mapping[Figure, int] = field(default_factory=dict)  # 10^-6 units; not counted.
+
+    @property
+    def is_corrected(self) -> bool:
+        return any(part.certainty is Certainty.CORRECTED for part in self.parts.values())
 
 
 NEW: Final = Call()
@@ -66,27 +83,66 @@ def tell(call: Call, told: Told) -> tuple[Call, dict[ChargeKey, Change]]:
     - What is told of the whole call takes the place of totals so far, meter by meter; the larger
       figure holds. Totals so far of meters that the gateway's end does not name go: by the rules
       the call was no usage of theirs, as if they had come after it.
-    - A true figure takes the place of an estimate, family by family: what is said of one `llm.`
-      meter replaces all that was estimated of `llm.`; bytes, which it may not know, stay. An
-      estimate that comes after the true figure changes nothing.
+    - Of a family of meters the most certain figures hold: what the gateway reports of one `llm.`
+      meter replaces all that was estimated or corrected of `llm.`; bytes, which it may not know,
+      stay. An estimate that comes after changes nothing.
+    - A correction takes the place of estimated tokens, and does nothing else: what is not
+      estimated stays as the gateway counted it. It waits as long as no tokens of the call are
+      known, and is dropped once they are reported.
     """
     if told.interim and call.ended:
         return call, {}
-    parts = dict(call.parts)
+    parts, waiting = dict(call.parts), dict(call.waiting)
+    if told.is_correction:
+        _wait(waiting, told.charges)
+    else:
+        _count(parts, told)
+    _correct(parts, waiting)
+    ended = call.ended or not (told.interim or told.is_correction)
+    return Call(ended=ended, parts=parts, waiting=waiting), _changes(call.parts, parts)
+
+
+def _wait(waiting: dict[Figure, int], charges: Iterable[tuple[ChargeKey, int]]) -> None:
+    """Keep true figures of tokens; of two that differ the larger holds."""
+    for key, told_micros in charges:
+        if key.meter.startswith(LLM_METERS):
+            figure = Figure(key.meter, key.provider, key.model, key.price_id, key.input_tokens)
+            waiting[figure] = max(told_micros, waiting.get(figure, 0))
+
+
+def _correct(parts: dict[ChargeKey, Part], waiting: dict[Figure, int]) -> None:
+    """Let true figures take the place of estimated tokens, if it is known by now."""
+    tokens = {key: part for key, part in parts.items() if key.meter.startswith(LLM_METERS)}
+    certainty = max((part.certainty for part in tokens.values()), default=Certainty.INTERIM)
+    if not waiting or certainty is Certainty.INTERIM:
+        return
+    if certainty is not Certainty.TOLD:
+        place = min(key for key, part in tokens.items() if part.certainty is certainty)
+        if certainty is Certainty.ESTIMATED:
+            for key in tokens:
+                del parts[key]
+        for figure, quantity_micros in sorted(waiting.items()):
+            key = place._replace(**figure._asdict())
+            _raise(parts, key, quantity_micros, certainty=Certainty.CORRECTED, weight=1)
+    waiting.clear()
+
+
+def _count(parts: dict[ChargeKey, Part], told: Told) -> None:
+    """Count what the gateway tells."""
     certainty = _certainty_of(told)
     for family, charges in _by_family(told).items():
         known = [key for key in parts if _family(key.meter) == family]
         before = max((parts[key].certainty for key in known), default=Certainty.INTERIM)
         if before > certainty:
             continue
-        if before is Certainty.ESTIMATED and certainty is Certainty.TOLD:
+        if Certainty.INTERIM < before < certainty:
             for key in known:
                 del parts[key]
         for key, quantity_micros in charges.items():
             _raise(parts, key, quantity_micros, certainty=certainty, weight=told.weight_units)
     if told.is_whole:
-        parts = {key: one for key, one in parts.items() if one.certainty > Certainty.INTERIM}
-    return Call(ended=call.ended or not told.interim, parts=parts), _changes(call.parts, parts)
+        for key in [key for key, part in parts.items() if part.certainty is Certainty.INTERIM]:
+            del parts[key]
 
 
 def _certainty_of(told: Told) -> Certainty:

@@ -12,6 +12,7 @@ from aforo_meter.domain.ingest_values import Rejection, shown, text_of
 SPEC_VERSION: Final = "1.0"
 ATTRIBUTE_CHARACTERS_MAX: Final = 2048
 KEY_DIGITS: Final = 40
+DECISION_ID: Final = "aforodecisionid"  # An extension: these have small letters and digits alone.
 # What CloudEvents itself defines; any other attribute is an extension, and kept as metadata.
 ATTRIBUTES: Final = frozenset(
     {
@@ -19,6 +20,7 @@ ATTRIBUTES: Final = frozenset(
         *("datacontenttype", "dataschema"),
     }
 )
+KNOWN: Final = ATTRIBUTES | {DECISION_ID}
 
 
 def event_id_of(source: str, identifier: str) -> str:
@@ -34,7 +36,8 @@ def from_cloudevent(
     """Return an event's id and the event in our own shape.
 
     `data` is an object in that shape; where it is silent, `subject` is the customerId, `type` the
-    metricName, `time` the occurredAt, and the quantity is 1.
+    metricName, `time` the occurredAt, the extension `aforodecisionid` the aforoDecisionId, and the
+    quantity is 1.
 
     Args:
         cloud: One CloudEvent in JSON.
@@ -57,9 +60,11 @@ def from_cloudevent(
         "quantity": 1,
         "occurredAt": cloud.get("time") or received,
     }
+    if DECISION_ID in cloud:
+        event["aforoDecisionId"] = cloud[DECISION_ID]
     event |= {name: value for name, value in data.items() if value is not None}
     event["idempotencyKey"] = event_id_of(source, identifier)
-    extensions = {name: value for name, value in cloud.items() if name not in ATTRIBUTES}
+    extensions = {name: value for name, value in cloud.items() if name not in KNOWN}
     event = {"ceSource": source, "ceId": identifier, "ceType": kind} | extensions | event
     return event_id_of(source, identifier), event
 

@@ -4,8 +4,9 @@ Envoy's access log may lose entries without a word. Every decision is counted wh
 that a loss has a number: per tenant, features and hour.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from aforo_meter.domain.periods import HOUR_MICROS
@@ -16,7 +17,6 @@ FILLED: Final = "filled"  # The outcome under which calls are kept that an estim
 STANDS_FOR: Final = "stands_for_calls"  # In an estimate's metadata: of how many lost calls.
 WHOLE_BP: Final = 10_000
 PASSED: Final = frozenset({Outcome.ALLOW.value, Outcome.THROTTLE.value})
-SIZED_METERS: Final = "llm."  # Whose prices can depend on the size of one request.
 
 
 class Compared(NamedTuple):
@@ -156,10 +156,11 @@ class Basis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What to take for some of the calls that are missing."""
+    """What to take for a call that is missing, or for its share of usage that is of no call."""
 
     kind: Kind
-    stands_for: int  # Calls.
+    number: int  # Of the call among those that are missing, from 0 on.
+    stands_for: int  # Calls: 1, or 0.
     weight_units: int
     measures: tuple[Measured, ...]
 
@@ -167,8 +168,10 @@ class Estimate:
 def estimates(basis: Basis, calls: int) -> Iterator[Estimate]:
     """Reckon what lost calls used: the average of those that arrived, times their number.
 
-    Each meter's sum is rounded once, half to even, and then shared out to the last micro. Tokens
-    are spread over as many estimates as there were calls: a price may depend on a request's size.
+    Each meter's sum is rounded once, half to even, and then shared out to the last micro. There is
+    an estimate for each call: a price may depend on a request's size, and estimates made at another
+    time, by other averages, are told from these by the number of the call. Kinds of calls take
+    turns, so that the first so many are a fair sample of all.
 
     Args:
         basis: Of the same tenant and features. Without a call in it nothing can be reckoned.
@@ -181,21 +184,38 @@ def estimates(basis: Basis, calls: int) -> Iterator[Estimate]:
         calls, [of[API_CALLS].quantity_micros if API_CALLS in of else 0 for of in kinds.values()]
     )
     amounts = _amounts(kinds, calls, basis.calls)
-    for number, (kind, meters) in enumerate(kinds.items()):
-        sized = any(meter.startswith(SIZED_METERS) for meter in meters)
-        pieces = max(1, stand_for[number]) if sized else 1
-        spread = {meter: shared(amounts[meter][number], [1] * pieces) for meter in meters}
-        parts = shared(stand_for[number], [1] * pieces)
-        weight_units = _weight(meters.get(API_CALLS))
-        for piece in range(pieces):
-            yield Estimate(
-                kind=kind,
-                stands_for=parts[piece],
-                weight_units=weight_units,
-                measures=tuple(
-                    Measured(meter, some[piece]) for meter, some in spread.items() if some[piece]
-                ),
-            )
+    turns = [
+        _turns(kind, of, {meter: amounts[meter][index] for meter in of}, stand_for[index], calls)
+        for index, (kind, of) in enumerate(kinds.items())
+    ]
+    number = 0
+    for _, estimate in heapq.merge(*turns, key=lambda turn: turn[0]):
+        yield replace(estimate, number=number if estimate.stands_for else estimate.number)
+        number += estimate.stands_for
+
+
+def _turns(
+    kind: Kind, of: Mapping[str, Sum], amounts: Mapping[str, int], stands_for: int, calls: int
+) -> Iterator[tuple[int, Estimate]]:
+    """Yield a kind's estimates, each with when its turn is: spread evenly over all calls.
+
+    A kind that no call is counted by has a share in every call.
+    """
+    pieces = stands_for or calls
+    parts = {meter: shared(amount, [1] * pieces) for meter, amount in amounts.items()}
+    weight_units = _weight(of.get(API_CALLS))
+    for piece in range(pieces):
+        estimate = Estimate(
+            kind=kind,
+            number=piece,
+            stands_for=1 if stands_for else 0,
+            weight_units=weight_units,
+            measures=tuple(
+                Measured(meter, some[piece]) for meter, some in parts.items() if some[piece]
+            ),
+        )
+        if estimate.stands_for or estimate.measures:
+            yield (2 * piece + 1) * calls // pieces, estimate
 
 
 def _amounts(

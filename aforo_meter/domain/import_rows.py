@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from aforo_meter.domain.ingest import TOKEN_NAMES
 from aforo_meter.domain.ingest_fields import REQUIRED, SNAKE, TEXT_UNITS_MAX
+from aforo_meter.domain.ingest_tokens import TOKEN_NAMES
 from aforo_meter.domain.ingest_values import Rejection
 
 METADATA: Final = "metadata"
@@ -24,6 +24,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "quantity": "write a plain number above 0, with a point and no thousands separators",
     "occurredAt": "write 2026-11-26T10:00:00Z or Unix seconds; if it is too old, --age-days",
     "idempotencyKey": "shorten it, or leave it out: then the file and the line make the id",
+    "aforoDecisionId": "write the call's x-aforo-decision-id, and only with system.call.tokens",
     "executionStatus": "write one of the listed words, or leave it out",
     "metadata": "write a JSON object; in CSV, double the quotes in it",
     "row": "quote fields that hold the separator, and double the quotes in them",

@@ -1,21 +1,22 @@
 """One event that arrived over HTTP → what was used, or why it can't be taken. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from aforo_meter.domain.ingest_fields import (
+    CALL_TOKENS_METRIC,
     HEARTBEAT_METRIC,
     METADATA_BYTES_MAX,
     METADATA_LEVELS_MAX,
     PRODUCTS,
     REQUIRED,
-    SNAKE,
     TEXT_UNITS_MAX,
     Boundary,
 )
 from aforo_meter.domain.ingest_metrics import AGENT_SESSIONS, Metric
+from aforo_meter.domain.ingest_tokens import TOKEN_NAMES, call_tokens, token_measures
 from aforo_meter.domain.ingest_values import (
     MICROS_PER_UNIT,
     SECOND_MICROS,
@@ -28,8 +29,7 @@ from aforo_meter.domain.ingest_values import (
 )
 from aforo_meter.domain.outcomes import ExecutionStatus
 from aforo_meter.domain.paths import plain_path, template_of
-from aforo_meter.domain.tokens import ReportedTokens, split_tokens
-from aforo_meter.domain.usage import LLM_INPUT, LLM_OUTPUT, UNITS_MAX, clip
+from aforo_meter.domain.usage import clip
 
 DAY_MICROS: Final = 86_400 * SECOND_MICROS
 FUTURE_MICROS_MAX: Final = 300 * SECOND_MICROS
@@ -40,11 +40,7 @@ UNKNOWN_METRIC: Final = "unknown_metric"
 STATUS_CODE_MIN: Final = 100
 STATUS_CODE_MAX: Final = 599
 STATUSES: Final = {status.value: status for status in ExecutionStatus}
-TOKEN_FIELDS: Final = (
-    *("inputTokens", "outputTokens", "cachedInputTokens", "cacheCreationTokens"),
-    "reasoningTokens",
-)
-TOKEN_NAMES: Final = frozenset({*TOKEN_FIELDS, *(SNAKE[name] for name in TOKEN_FIELDS)})
+DECISION_ID: Final = re.compile(r"[0-9a-f]{32}")
 NO_METADATA: Final[Mapping[str, Any]] = {}
 
 # What an event has a place of its own for. Everything else that it says is kept with its metadata.
@@ -52,7 +48,7 @@ PLACED: Final = frozenset(
     {
         *REQUIRED,
         *("productType", "executionStatus", "sessionId", "agentId", "toolName", "httpMethod"),
-        *("statusCode", "sessionBoundary", "metadata"),
+        *("statusCode", "sessionBoundary", "aforoDecisionId", "metadata"),
     }
 )
 
@@ -94,6 +90,7 @@ class Reading(NamedTuple):
     provider: str
     model: str
     metadata_json: bytes
+    decision_id: str  # Of the call at the gateway whose tokens these are; "" for usage of its own.
 
 
 def read_event(event: Any, rules: Rules) -> Reading:  # noqa: ANN401 - of JSON.
@@ -118,7 +115,10 @@ def read_event(event: Any, rules: Rules) -> Reading:  # noqa: ANN401 - of JSON.
     product = texts.get("productType", "").strip().upper()
     text = _Texts(event, texts, metadata)
     session = text.of("sessionId")
-    if boundary is None:
+    decision_id = _decision_id(text, metric_name, boundary)
+    if decision_id:
+        measures, session = call_tokens(metadata), ""  # It is no step of the session.
+    elif boundary is None:
         _require_product_fields(text, product)
         measures = _measures(metric_name, quantity, metadata, rules)
     elif not session:
@@ -143,6 +143,7 @@ def read_event(event: Any, rules: Rules) -> Reading:  # noqa: ANN401 - of JSON.
         provider=clip(text_of("provider", either(metadata, "provider"))),
         model=clip(text_of("model", either(metadata, "model"))),
         metadata_json=_kept(event, metadata, rules.encode),
+        decision_id=decision_id,
     )
 
 
@@ -220,6 +221,26 @@ def _boundary(
         ) from None
 
 
+def _decision_id(text: _Texts, metric_name: str, boundary: Boundary | None) -> str:
+    """Return the call at the gateway that an event corrects; "" if it is usage of its own."""
+    said = text.of("aforoDecisionId")
+    if not said and metric_name != CALL_TOKENS_METRIC:
+        return ""
+    if metric_name != CALL_TOKENS_METRIC or boundary is not None:
+        raise Rejection(
+            "aforoDecisionId",
+            f"goes with the metricName {CALL_TOKENS_METRIC} and no sessionBoundary: the gateway has"
+            " counted all of the call but its tokens",
+        )
+    if DECISION_ID.fullmatch(said) is None:
+        raise Rejection(
+            "aforoDecisionId",
+            f"is required of {CALL_TOKENS_METRIC}: the 32 hex digits of the call's"
+            f" x-aforo-decision-id, in lower case; this is {shown(said)}",
+        )
+    return said
+
+
 def _require_product_fields(text: _Texts, product: str) -> None:
     """Refuse an event that lacks what its product is told apart by."""
     if product not in PRODUCTS:
@@ -284,42 +305,6 @@ def _measures(
         return (first,)
     measures = token_measures(metadata)  # What is no count is refused, counted or not.
     return (first,) if metric.is_tokens else (first, *measures)
-
-
-def token_measures(metadata: Mapping[str, Any]) -> Sequence[tuple[str, int]]:
-    """Return the tokens that metadata tells, each in one kind: details are parts of their totals.
-
-    Raises:
-        Rejection: One is no whole number of at most 14 digits.
-    """
-    counts = [_tokens(metadata, name) for name in TOKEN_FIELDS]
-    input_tokens, output_tokens, *details = counts
-    if not any(details):  # Nearly always; and then there is nothing to tell apart.
-        totals = ((LLM_INPUT, input_tokens), (LLM_OUTPUT, output_tokens))
-        return [(meter, units * MICROS_PER_UNIT) for meter, units in totals if units]
-    cached, creation, reasoning = (count or 0 for count in details)
-    reported = ReportedTokens(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cached_input_tokens=cached,
-        cache_creation_tokens=creation,
-        reasoning_tokens=reasoning,
-    )
-    return [(one.meter, one.units * MICROS_PER_UNIT) for one in split_tokens(reported)]
-
-
-def _tokens(metadata: Mapping[str, Any], name: str) -> int | None:
-    value = either(metadata, name)
-    if value is None or (type(value) is int and 0 <= value <= UNITS_MAX):
-        return value
-    if type(value) is Decimal and value.is_finite() and value.adjusted() < len(str(UNITS_MAX)):
-        whole = int(value)
-        value = whole if whole == value else value
-    if type(value) is not int or not 0 <= value <= UNITS_MAX:
-        raise Rejection(
-            f"metadata.{name}", f"a whole number from 0 to {UNITS_MAX}, this is {shown(value)}"
-        )
-    return value
 
 
 def _kept(

@@ -32,6 +32,7 @@ TEXT_UNITS_MAX: Final[Mapping[str, int]] = {
     "wsCloseReason": 32,
     "mqttTopic": 500,
     "mqttClientId": 128,
+    "aforoDecisionId": 32,
 }
 
 REQUIRED: Final = ("customerId", "metricName", "quantity", "occurredAt", "idempotencyKey")
@@ -44,6 +45,7 @@ ASYNC_BATCH_EVENTS_MAX: Final = 10_000
 
 HEARTBEAT_METRIC: Final = "system.session.heartbeat"
 HEARTBEAT_CUSTOMER: Final = "system"  # Of a client that does not know who pays.
+CALL_TOKENS_METRIC: Final = "system.call.tokens"  # What a call at the gateway used after all.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

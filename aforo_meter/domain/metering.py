@@ -8,10 +8,20 @@ from typing import Final
 
 from aforo_meter.domain import paths
 from aforo_meter.domain.ingest_metrics import BUILT_IN
-from aforo_meter.domain.usage import API_CALLS, BYTES_REQUEST, BYTES_RESPONSE, MICROS_PER_UNIT
+from aforo_meter.domain.usage import (
+    API_CALLS,
+    BYTES_REQUEST,
+    BYTES_RESPONSE,
+    MCP_SESSIONS,
+    MCP_TOOL_CALLS,
+    MICROS_PER_UNIT,
+)
 
 # What we alone count: an upstream that sends back what it was sent must not change it.
-OUR_COUNT_PREFIX: Final = "llm."  # And API_CALLS.
+OUR_COUNTS: Final = frozenset(
+    {API_CALLS, BYTES_REQUEST, BYTES_RESPONSE, MCP_TOOL_CALLS, MCP_SESSIONS}
+)
+OUR_COUNTS_PREFIX: Final = "llm."
 
 
 class Unmetered(StrEnum):
@@ -231,7 +241,7 @@ class Applied:
 
     def may_report(self, meter: str) -> bool:
         """Return whether an upstream may report a quantity of a meter that no rule asks for."""
-        ours = meter == API_CALLS or meter.startswith(OUR_COUNT_PREFIX)
+        ours = meter in OUR_COUNTS or meter.startswith(OUR_COUNTS_PREFIX)
         return not ours and (meter in BUILT_IN or meter in self.metering.meters)
 
 

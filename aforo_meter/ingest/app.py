@@ -22,7 +22,13 @@ from aforo_meter.ingest import codec, openapi, quota
 from aforo_meter.ingest.bodies import Budget, Upload
 from aforo_meter.ingest.cloud_http import binary_event, cloud_events
 from aforo_meter.ingest.durable import FullError
-from aforo_meter.ingest.intake import FORBIDDEN_CUSTOMER, UNKNOWN_CUSTOMER, Intake, Outcome
+from aforo_meter.ingest.intake import (
+    FORBIDDEN_CORRECTION,
+    FORBIDDEN_CUSTOMER,
+    UNKNOWN_CUSTOMER,
+    Intake,
+    Outcome,
+)
 from aforo_meter.ingest.keys import Key, Keys
 from aforo_meter.ingest.problems import ProblemError, problem_response
 from aforo_meter.ingest.redis_link import RedisAwayError, RedisLink
@@ -30,7 +36,12 @@ from aforo_meter.ingest.tenants import MetricNames
 
 KEY_CHARACTERS_MAX: Final = 512
 LEFT: Final = 499  # The client did not wait for an answer. It sees none.
-SINGLE_STATUS: Final = {UNKNOWN_METRIC: 422, UNKNOWN_CUSTOMER: 422, FORBIDDEN_CUSTOMER: 403}
+SINGLE_STATUS: Final = {
+    UNKNOWN_METRIC: 422,
+    UNKNOWN_CUSTOMER: 422,
+    FORBIDDEN_CUSTOMER: 403,
+    FORBIDDEN_CORRECTION: 403,
+}
 
 REQUESTS = Counter(
     "aforo_ingest_requests_total", "Requests, by path and status.", ["path", "status"]

@@ -55,6 +55,9 @@ def record_of(
         session_boundary=BOUNDARIES[reading.boundary],
         metadata_json=reading.metadata_json.decode(),
         received_at_micros=received_micros,
+        # Of a call that the gateway has told of: the ledger replaces what was estimated.
+        decision_id=reading.decision_id,
+        continued=bool(reading.decision_id),
     )
     _fill(event.dimensions, reading)
     for meter, micros in reading.measures:

@@ -17,6 +17,7 @@ from aforo_meter.domain.ingest_fields import HEARTBEAT_CUSTOMER
 from aforo_meter.domain.ingest_values import Rejection, shown
 from aforo_meter.domain.periods import datetime_of
 from aforo_meter.ingest import codec
+from aforo_meter.ingest.ages import Ages
 from aforo_meter.ingest.durable import Durable, Record
 from aforo_meter.ingest.events import record_of
 from aforo_meter.ingest.keys import Key
@@ -26,6 +27,7 @@ from aforo_meter.ingest.tenants import MetricNames, Tenants
 
 UNKNOWN_CUSTOMER: Final = "unknown_customer"
 FORBIDDEN_CUSTOMER: Final = "forbidden_customer"
+FORBIDDEN_CORRECTION: Final = "forbidden_correction"
 
 # Others get their turn while a large batch is read: 10,000 events take a third of a second.
 EVENTS_AT_ONCE: Final = 250
@@ -75,7 +77,7 @@ class Intake:
         self,
         *,
         topic: str,
-        age_days_max: int,
+        ages: Ages,
         names: MetricNames,
         tenants: Tenants,
         ledger: LedgerLook,
@@ -84,7 +86,7 @@ class Intake:
         durable: Durable,
     ) -> None:
         self._topic = topic
-        self._age_micros_max = age_days_max * DAY_MICROS
+        self._ages = ages
         self._names = names
         self._tenants = tenants
         self._ledger = ledger
@@ -131,7 +133,7 @@ class Intake:
         rules = Rules(
             metrics=self._names.metrics,
             now_micros=received_micros,
-            age_micros_max=self._age_micros_max,
+            age_micros_max=self._ages.days_max * DAY_MICROS,
             encode=codec.encode,
         )
         read = _cloud_reader(received_micros, rules) if are_cloud else _reader(rules)
@@ -165,6 +167,9 @@ class Intake:
             elif not key.may_report(tenant_id):
                 problem = f"this key may not report the usage of {shown(tenant_id)}"
                 rejection = Rejection("customerId", problem, kind=FORBIDDEN_CUSTOMER)
+            elif one.reading.decision_id and not key.may_correct:
+                problem = "this key lacks the scope usage:correct"
+                rejection = Rejection("aforoDecisionId", problem, kind=FORBIDDEN_CORRECTION)
             else:
                 known.append(Known(one, tenant_id, subscription))
                 continue

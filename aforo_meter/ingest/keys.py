@@ -30,6 +30,7 @@ class Key:
     installation: str
     may_ingest: bool
     may_read_quotas: bool
+    may_correct: bool  # Say what calls at the gateway used after all.
     revoked: bool
     expires_at_micros: int
     tenants: frozenset[str]  # Empty: all.
@@ -120,6 +121,7 @@ def _key_of(value: bytes) -> Key:
         installation=message.installation,
         may_ingest=metering_pb2.INGEST_SCOPE_USAGE_INGEST in message.scopes,
         may_read_quotas=metering_pb2.INGEST_SCOPE_QUOTAS_READ in message.scopes,
+        may_correct=metering_pb2.INGEST_SCOPE_USAGE_CORRECT in message.scopes,
         revoked=message.revoked,
         expires_at_micros=message.expires_at_micros,
         tenants=frozenset(message.tenants),

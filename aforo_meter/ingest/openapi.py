@@ -8,6 +8,7 @@ from typing import Any, Final
 from aforo_meter.domain.ingest_fields import (
     ASYNC_BATCH_EVENTS_MAX,
     BATCH_EVENTS_MAX,
+    CALL_TOKENS_METRIC,
     METADATA_BYTES_MAX,
     METADATA_LEVELS_MAX,
     PRODUCTS,
@@ -221,6 +222,11 @@ def _event() -> dict[str, Any]:
             " inputTokens, outputTokens, cachedInputTokens, cacheCreationTokens, reasoningTokens"
             " are counted, model and provider price them.",
         },
+    }
+    properties["aforoDecisionId"] |= {
+        "pattern": "^[0-9a-f]{32}$",
+        "description": f"With the metricName {CALL_TOKENS_METRIC}: the tokens in metadata are those"
+        " of a call at the gateway, in the place of an estimate.",
     }
     properties["executionStatus"] |= {"enum": list(ExecutionStatus)}
     products = "; ".join(

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from aforo_meter import process
 from aforo_meter.flow import drain, flow, open_outflow
+from aforo_meter.ingest.ages import Ages
 from aforo_meter.ingest.app import Api, make_app
 from aforo_meter.ingest.bodies import Budget
 from aforo_meter.ingest.durable import Durable, OutflowDurable, Record
@@ -67,6 +68,7 @@ async def run(settings: IngestSettings) -> int:
             )
         stack.callback(ledger.close)
         names, sessions = MetricNames(link), Sessions(ledger)
+        ages = Ages(link, settings.age_days_max)
         outflow, writer = _outflow(settings)
         durable = OutflowDurable(outflow, timeout_ms=settings.kafka_timeout_ms)
 
@@ -80,8 +82,8 @@ async def run(settings: IngestSettings) -> int:
                 ready=ready,
             )
         )
-        api = _api(settings, link, ledger, names, sessions, durable, ready=ready)
-        following = [asyncio.create_task(work) for work in (names.follow(), sessions.follow())]
+        api = _api(settings, link, ledger, names, ages, sessions, durable, ready=ready)
+        following = [asyncio.create_task(one.follow()) for one in (names, ages, sessions)]
         stack.push_async_callback(_end, following)
         flowing = asyncio.create_task(flow(outflow, writer))
         stack.push_async_callback(drain, outflow, flowing, within_s=settings.drain_s)
@@ -173,6 +175,7 @@ def _api(
     link: RedisLink,
     ledger: LedgerLook,
     names: MetricNames,
+    ages: Ages,
     sessions: Sessions,
     durable: Durable,
     *,
@@ -184,7 +187,7 @@ def _api(
     REMEMBERED.set_function(lambda: len(accepted))
     intake = Intake(
         topic=settings.kafka_topic,
-        age_days_max=settings.age_days_max,
+        ages=ages,
         names=names,
         tenants=Tenants(link),
         ledger=ledger,

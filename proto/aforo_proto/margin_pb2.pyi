@@ -184,15 +184,21 @@ class ConsumeState(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     AS_OF_MICROS_FIELD_NUMBER: builtins.int
+    INGEST_IDS_DAYS_FIELD_NUMBER: builtins.int
     as_of_micros: builtins.int
     """Unix time, UTC"""
+    ingest_ids_days: builtins.int
+    """How long the ledger knows ids of events that no gateway sent; 0: not told. ingest takes none so
+    old that a repeat of it could come later.
+    """
     def __init__(
         self,
         *,
         as_of_micros: builtins.int = ...,
+        ingest_ids_days: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_micros", b"as_of_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_micros", b"as_of_micros", "ingest_ids_days", b"ingest_ids_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -67,6 +67,8 @@ class _IngestScopeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_IngestScop
     """"usage:ingest" """
     INGEST_SCOPE_QUOTAS_READ: _IngestScope.ValueType  # 2
     """"quotas:read" """
+    INGEST_SCOPE_USAGE_CORRECT: _IngestScope.ValueType  # 3
+    """"usage:correct" """
 
 class IngestScope(_IngestScope, metaclass=_IngestScopeEnumTypeWrapper): ...
 
@@ -75,6 +77,8 @@ INGEST_SCOPE_USAGE_INGEST: IngestScope.ValueType  # 1
 """"usage:ingest" """
 INGEST_SCOPE_QUOTAS_READ: IngestScope.ValueType  # 2
 """"quotas:read" """
+INGEST_SCOPE_USAGE_CORRECT: IngestScope.ValueType  # 3
+""""usage:correct" """
 
 @typing.final
 class MeteringRule(message.Message):

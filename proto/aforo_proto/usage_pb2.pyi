@@ -251,7 +251,8 @@ class UsageEvent(message.Message):
     """
     continued: builtins.bool
     """Something of this call may have been counted before, by interim events or by an estimate: with
-    the decision_id of that. An estimate is replaced by what is told here.
+    the decision_id of that. An estimate is replaced by what is told here; from another source than
+    "envoy:", only estimated tokens are, and nothing else is counted.
     """
     decided_hour_s: builtins.int
     """Unix time: the hour under which authz counted the decision"""

@@ -22,6 +22,7 @@ from tests.contract.consume_lab import ConsumeLab, ask_all, consume_lab
 INSTALLATION = "inst-1"
 INGEST = metering_pb2.INGEST_SCOPE_USAGE_INGEST
 QUOTAS = metering_pb2.INGEST_SCOPE_QUOTAS_READ
+CORRECT = metering_pb2.INGEST_SCOPE_USAGE_CORRECT
 READY = b"GET /readyz HTTP/1.0\r\n\r\n"
 UNIT = 1_000_000
 

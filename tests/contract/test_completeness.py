@@ -263,12 +263,11 @@ async def test_silent_sessions_end_and_old_hours_are_forgotten(lab: Lab) -> None
     assert await SqlSessions(lab.ledger).find(SessionQuery()) == []
 
 
-async def filled(lab: Lab, *, apply: bool = True) -> int:
-    """Reckon what is missing and bring it to the ledger, as Kafka and consume would."""
-    count = 0
+async def reckoned(lab: Lab) -> list[Rated]:
+    """Return the estimates for what is missing, as consume would rate them."""
+    found = []
     async for filling in fillings(lab.completeness, await lab.scores()):
         for event in filling.events():
-            count += 1
             usage = usage_of(event.SerializeToString())
             one = used(
                 usage.event_id,
@@ -280,9 +279,14 @@ async def filled(lab: Lab, *, apply: bool = True) -> int:
                 logged_calls=usage.logged_calls,
                 weight_units=usage.weight_units,
             )
-            if apply:
-                await lab.log(one, one)
-    return count
+            found.append(one)
+    return found
+
+
+async def filled(lab: Lab) -> None:
+    """Reckon what is missing and bring it to the ledger, as Kafka and consume would."""
+    for one in await reckoned(lab):
+        await lab.log(one, one)
 
 
 async def test_filling_closes_the_gap_and_asking_twice_fills_once(lab: Lab) -> None:
@@ -323,6 +327,40 @@ async def test_a_gap_that_grows_is_filled_up_to_what_is_missing_then(lab: Lab) -
     await filled(lab)
 
     assert lab.file.units() == {"p1": 9}
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 3, 5])
+async def test_asking_again_before_the_first_estimates_are_read_fills_once(
+    lab: Lab, read_before: int
+) -> None:
+    """Five calls are lost, then six, and the averages change with a call that arrives late."""
+    await lab.completeness.keep_decided([decided(9)])
+    await lab.log(*(logged(f"e{number}") for number in range(4)))
+    first = await reckoned(lab)
+    await lab.log(*first[:read_before])
+    tokens = used("t", 100, meter=LLM_INPUT).usage.measures
+    await lab.log(used_with(logged("late"), tokens))
+    await lab.completeness.keep_decided([decided(11)])
+    again = await reckoned(lab)
+
+    await lab.log(*first, *again)
+    await lab.log(*again)
+
+    (found,) = await lab.scores()
+    assert (found.logged, found.missing, found.filled, found.to_fill) == (5, 6, 6, 0)
+    calls = lab.file.rows("SELECT SUM(quantity_micros) FROM charge WHERE meter = 'api.calls'")
+    assert calls == [(11_000_000,)]
+
+
+async def test_what_is_shown_is_what_is_added_to_what_was_filled(lab: Lab) -> None:
+    await lab.completeness.keep_decided([decided(6)])
+    await lab.log(*(logged(f"e{number}") for number in range(4)))
+    await filled(lab)
+    await lab.completeness.keep_decided([decided(9)])
+
+    (filling,) = [one async for one in fillings(lab.completeness, await lab.scores())]
+
+    assert filling.totals() == {"api.calls": 3_000_000}
 
 
 async def test_where_nothing_of_the_hour_arrived_the_day_is_gone_by(lab: Lab) -> None:
@@ -422,7 +460,7 @@ def test_filling_shows_before_it_sends(
     printed = capsys.readouterr().out
 
     assert "acme  api: 3 calls missing; by its own hour: api.calls 3" in printed
-    assert "1 estimates to send (--apply)" in printed
+    assert "3 estimates to send (--apply)" in printed
     assert main(command(prepared, "--fill", "--apply")) == 2
     assert "--bootstrap" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aforo_proto import policy_pb2, usage_pb2
+from aforo_proto import margin_pb2, policy_pb2, usage_pb2
 from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
@@ -36,6 +36,7 @@ async def lab(kafka_server: KafkaServer | KafkaAt, tmp_path: Path) -> AsyncItera
         "decisions_poll_ms": "100",
         "completeness_poll_ms": "100",
         "session_idle_s": "3600",
+        "ingest_ids_days": "400",
     }
     async with consume_lab(kafka_server.bootstrap, tmp_path, **quick) as made:
         for meter in ("api.calls", "bytes.response", "llm.output_tokens"):
@@ -64,7 +65,9 @@ def a_call(number: int) -> list[usage_pb2.UsageEvent]:
     end = [("api.calls", 1), ("bytes.response", size), ("llm.output_tokens", 50)]
     events.append(told(name, *end, estimated=True, continued=True, aborted=True))
     if number % 2:
-        events.append(told(name, ("llm.output_tokens", number % 50), continued=True))
+        elsewhere: dict[str, Any] = {"source": "ingest", "features": [], "decided_hour_s": 0}
+        tokens = ("llm.output_tokens", number % 50)
+        events.append(told(name, tokens, continued=True, **elsewhere))
     return events
 
 
@@ -107,6 +110,25 @@ async def test_killed_again_and_again_it_counts_each_call_once_in_whatever_order
     assert lab.ledger.kept_cogs() == lab.ledger.audited_cogs()
     assert lab.ledger.rows("SELECT SUM(calls) FROM logged") == [(CALLS,)]
     assert lab.ledger.rows("SELECT MIN(quantity_micros) >= 0 FROM charge") == [(1,)]
+
+
+async def test_true_figures_that_waited_get_the_price_that_came_meanwhile(lab: ConsumeLab) -> None:
+    lab.catalog.sync()
+    await lab.start()
+    name, tokens = uuid.uuid4().hex, "llm.input_tokens"
+    await lab.send_again(told(name, (tokens, 9), continued=True, source="ingest", features=[]))
+    figure = "SELECT price_id FROM true_figure"
+    await eventually(lambda: lab.ledger.rows(figure) == [("",)], within_s=ASSIGNED_S_MAX)
+
+    lab.catalog.price(tokens, DOLLAR)
+    lab.catalog.sync()
+    priced = "SELECT price_id, quantity_micros FROM charge ORDER BY price_id"
+
+    await lab.send("acme", 1, meter=tokens)
+    await eventually(lambda: lab.ledger.rows(priced) == [(f"{tokens}@{DOLLAR}", 1_000_000)])
+
+    await lab.send_again(told(name, (tokens, 50), estimated=True))
+    await eventually(lambda: lab.ledger.rows(priced) == [(f"{tokens}@{DOLLAR}", 10_000_000)])
 
 
 async def test_a_quota_is_seeded_with_what_calls_weigh(lab: ConsumeLab) -> None:
@@ -152,4 +174,6 @@ async def test_sessions_and_decisions_are_kept_beside_the_charges(lab: ConsumeLa
     await eventually(lambda: lab.ledger.rows("SELECT calls FROM logged") == [(3,)])
     assert meters(lab) == {"api.calls": 2}, "a heartbeat is never billed"
     assert await lab.metric("aforo_completeness_ratio") > 0
+    state: Any = await eventually(lambda: lab.redis.get("aforo:v1:consumed:0"))
+    assert margin_pb2.ConsumeState.FromString(state).ingest_ids_days == 400, "ingest goes by it"
     assert await asyncio.to_thread(lab.program.stop) == 0

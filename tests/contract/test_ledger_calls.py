@@ -64,6 +64,21 @@ def told(
     return used(event_id, prices=prices, **(given_fields | more))
 
 
+def truth(
+    event_id: str,
+    *measures: tuple[str, int],
+    **more: Any,  # noqa: ANN401
+) -> Rated:
+    """Return true figures of a call, as ingest has them: of another hour, and of no feature."""
+    elsewhere: dict[str, Any] = {
+        "from_gateway": False,
+        "logged": None,
+        "features": (),
+        "at_micros": NOW + 3 * HOUR_MICROS,
+    }
+    return told(event_id, *measures, **(elsewhere | more))
+
+
 def meters(file: AuditedLedger, tenant: str = "acme") -> dict[str, int]:
     query = "SELECT meter, SUM(quantity_micros) FROM charge WHERE tenant_id = ? GROUP BY meter"
     return {meter: quantity // UNIT for meter, quantity in file.rows(query, tenant)}
@@ -92,7 +107,7 @@ async def test_a_call_is_logged_once_and_not_before_its_end(
     assert file.rows(logged) == []
 
     await ledger.apply(batch([told("e", (LLM_OUTPUT, 9), estimated=True)], at=1))
-    await ledger.apply(batch([told("t", (LLM_OUTPUT, 7))], at=2))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 7))], at=2))
     assert file.rows(logged) == [("allow", 1)]
 
 
@@ -117,7 +132,7 @@ async def test_an_intervention_is_counted_with_the_end_alone(
     events = [
         told("i1", (BYTES_RESPONSE, 1), interim=True, outcome=Outcome.THROTTLE),
         told("e", (LLM_OUTPUT, 9), estimated=True, outcome=Outcome.THROTTLE),
-        told("t", (LLM_OUTPUT, 7), outcome=Outcome.THROTTLE),
+        truth("t", (LLM_OUTPUT, 7)),
     ]
     await ledger.apply(batch(events))
 
@@ -130,11 +145,16 @@ async def test_the_truth_takes_the_estimate_off_its_row(
     """Estimated without a model, told with one: the first row is gone, and its cost with it."""
     estimate = told("e", (API_CALLS, 1), (LLM_OUTPUT, 50), estimated=True)
     await ledger.apply(batch([estimate, used("other", 5, prices=PRICES)]))
-    truth = told("t", (LLM_OUTPUT, 40), model="gpt-4o")
-    await ledger.apply(batch([truth], at=2))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), model="gpt-4o")], at=2))
 
-    rows = file.rows("SELECT meter, model, quantity_micros FROM charge ORDER BY 1")
-    assert rows == [(API_CALLS, "", 6 * UNIT), (LLM_OUTPUT, "gpt-4o", 40 * UNIT)]
+    rows = file.rows(
+        "SELECT meter, model, feature, hour_start_micros, quantity_micros FROM charge ORDER BY 1"
+    )
+    hour = NOW - NOW % HOUR_MICROS
+    assert rows == [
+        (API_CALLS, "", "api", hour, 6 * UNIT),
+        (LLM_OUTPUT, "gpt-4o", "api", hour, 40 * UNIT),
+    ]
     assert file.kept_cogs() == file.audited_cogs()
 
 
@@ -148,7 +168,7 @@ async def test_an_estimate_that_was_priced_meanwhile_is_taken_off_where_it_went(
     moved = Reprice(moves=[(row, late)], currency="USD")
     await ledger.reprice(Place(PARTITION, 1), moved, {}, now_micros=NOW)
 
-    await ledger.apply(batch([told("t", (LLM_OUTPUT, 40), prices=[late])], at=1))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), prices=[late])], at=1))
 
     assert file.units() == {"late": 40}
     assert file.kept_cogs() == file.audited_cogs()
@@ -161,19 +181,76 @@ async def test_an_unpriced_estimate_that_is_replaced_waits_for_no_price(
     await ledger.apply(
         batch([told("e", (LLM_OUTPUT, 50), estimated=True, prices=[])], watches=watched(watch()))
     )
-    await ledger.apply(batch([told("t", (LLM_OUTPUT, 40))], at=1, watches=watched(watch())))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40))], at=1, watches=watched(watch())))
 
     assert file.units() == {"o": 40}
     assert (await ledger.standings({"acme": []}))["acme"].unpriced_rows == 0
 
 
+async def test_a_truth_that_comes_first_waits_for_the_estimate_and_takes_its_place(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    first = await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), model="gpt-4o")]))
+    assert (meters(file), first.corrections) == ({}, {"waiting": 1})
+
+    estimate = told("e", (API_CALLS, 1), (LLM_OUTPUT, 50), estimated=True)
+    then = await ledger.apply(batch([estimate], at=1))
+
+    assert (meters(file), then.corrections) == ({API_CALLS: 1, LLM_OUTPUT: 40}, {"replaced": 1})
+    assert file.rows("SELECT DISTINCT feature FROM charge") == [("api",)]
+    assert file.rows("SELECT * FROM true_figure") == []
+    assert file.kept_cogs() == file.audited_cogs()
+
+
+async def test_a_truth_of_a_call_that_was_counted_exactly_adds_nothing(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    """A short call is not remembered, so its truth waits; a long one's is known to be no news."""
+    short = used("e", measures=(Measured(LLM_OUTPUT, 40 * UNIT),), prices=PRICES, from_gateway=True)
+    long = told("e2", (LLM_OUTPUT, 50), call="d2")
+    await ledger.apply(batch([short, long]))
+    truths = [truth("t", (LLM_OUTPUT, 99)), truth("t2", (LLM_OUTPUT, 99), call="d2")]
+
+    written = await ledger.apply(batch(truths, at=2))
+
+    assert meters(file) == {LLM_OUTPUT: 90}
+    assert written.corrections == {"waiting": 1, "not_needed": 1}
+
+
+async def test_a_truth_of_another_tenant_changes_nothing(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    await ledger.apply(batch([told("e", (LLM_OUTPUT, 50), estimated=True)]))
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 1), tenant="globex")], at=1))
+
+    assert (meters(file), meters(file, "globex")) == ({LLM_OUTPUT: 50}, {})
+
+
+async def test_an_unpriced_truth_is_priced_where_the_estimate_stood(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    await ledger.apply(batch([truth("t", (LLM_OUTPUT, 40), prices=[])]))
+    await ledger.apply(batch([told("e", (LLM_OUTPUT, 50), estimated=True)], at=1))
+    (row,) = await ledger.unpriced("acme")
+    moved = Reprice(moves=[(row, price("late", meter=LLM_OUTPUT, nanos=7))], currency="USD")
+    await ledger.reprice(Place(PARTITION, 2), moved, {}, now_micros=NOW)
+    assert file.units() == {"late": 40}
+
+    await ledger.apply(batch([truth("t2", (LLM_OUTPUT, 45))], at=2))
+
+    assert meters(file) == {LLM_OUTPUT: 45}
+    assert file.kept_cogs() == file.audited_cogs()
+
+
 async def test_calls_are_forgotten_with_the_ids_of_their_events(
     ledger: SqlLedger, file: AuditedLedger
 ) -> None:
-    await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True)]))
+    waiting = truth("t", (LLM_OUTPUT, 7), call="d2")
+    await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True), waiting]))
     await ledger.prune(now_micros=NOW + 100 * 24 * HOUR_MICROS, rows_max=10)
 
-    assert file.rows("SELECT * FROM call") == file.rows("SELECT * FROM call_part") == []
+    for table in ("call", "call_part", "true_figure"):
+        assert file.rows(f"SELECT * FROM {table}") == []  # noqa: S608
     assert meters(file) == {BYTES_RESPONSE: 30}
 
 
@@ -195,7 +272,13 @@ def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
         measures = [(API_CALLS, 1), (BYTES_RESPONSE, size), (LLM_OUTPUT, 50)]
         events.append(told(f"{call}-e", *measures, call=call, estimated=True, weight_units=3))
         if number:
-            events.append(told(f"{call}-t", (LLM_OUTPUT, 10 * number), call=call, model="m"))
+            events.append(truth(f"{call}-t", (LLM_OUTPUT, 10 * number), call=call, model="m"))
+    exact = [(API_CALLS, 1), (BYTES_RESPONSE, 400), (LLM_OUTPUT, 20)]
+    events += [
+        told("d3-e", *exact, call="d3"),
+        truth("d3-t", (LLM_OUTPUT, 99), call="d3"),
+        truth("d4-t", (LLM_OUTPUT, 99), call="d4"),  # Nobody tells of this call.
+    ]
     random.shuffle(events)
     events += random.sample(events, again)
     cuts = sorted(random.randrange(len(events)) for _ in range(splits))
@@ -210,9 +293,10 @@ def test_no_order_split_restart_or_repetition_changes_what_calls_come_to(
 
     asyncio.run(write())
 
-    assert meters(copy) == {API_CALLS: 3, BYTES_RESPONSE: 600, LLM_OUTPUT: 50 + 10 + 20}
+    assert meters(copy) == {API_CALLS: 4, BYTES_RESPONSE: 1000, LLM_OUTPUT: 50 + 10 + 20 + 20}
     assert copy.rows("SELECT SUM(extra_micros) FROM charge") == [(6 * UNIT,)]
-    assert copy.rows("SELECT calls FROM logged") == [(3,)]
+    assert copy.rows("SELECT calls FROM logged") == [(4,)]
+    assert copy.rows("SELECT DISTINCT feature FROM charge") == [("api",)]
     assert copy.kept_cogs() == copy.audited_cogs()
 
 

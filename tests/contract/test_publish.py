@@ -165,7 +165,8 @@ async def test_a_heartbeat_notices_that_redis_forgot(parts: Parts) -> None:
     assert await parts.publisher.heartbeat({0: now + 3, 1: now + 3}) == []
     value = parts.redis.get(consumed_key(1))
     assert isinstance(value, bytes)
-    assert margin_pb2.ConsumeState.FromString(value).as_of_micros == now + 3
+    state = margin_pb2.ConsumeState.FromString(value)
+    assert (state.as_of_micros, state.ingest_ids_days) == (now + 3, 91)
 
 
 async def test_a_margin_says_which_contract_and_prices_it_rests_on(parts: Parts) -> None:

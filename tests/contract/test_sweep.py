@@ -333,10 +333,8 @@ CASES: dict[str, Case] = {
     "internal redirect": redirected,
     "replayed": replayed,
     "reported": reported("agent.steps", "2.5", {"agent.steps": 2.5}),
-    "reported, of a meter that counts anyway": reported(
-        "bytes.response", "7", {"bytes.response": 7}
-    ),
-    "reported, of a meter that only we count": reported("api.calls", "7", {}),
+    "reported, of calls, which only we count": reported("api.calls", "7", {}),
+    "reported, of bytes, which only we count": reported("bytes.response", "7", {}),
     "reported, of a meter that nobody named": reported("report.pages", "2.5", {}),
     "reported, no quantity": reported("agent.steps", "many", {}),
     "blocked": blocked,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import psycopg
+
 UNIT = 1_000_000
 ROWS = (
     "SELECT tenant_id, period_start_micros, quantity_micros, price_nanos, per_units"
@@ -20,6 +22,7 @@ STATES = (
 MESSAGES = (
     "SELECT message_id, kind, payload, delivered_at_micros IS NULL FROM outbox ORDER BY outbox_id"
 )
+QUERIES = (ROWS, STATES, MESSAGES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +38,14 @@ class LedgerView:
 
 def read_ledger(url: str) -> LedgerView:
     """Read all of it as of one instant."""
-    with closing(
-        sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True)
-    ) as sql:
-        sql.execute("BEGIN")
-        return view_of(
-            sql.execute(ROWS).fetchall(),
-            sql.execute(STATES).fetchall(),
-            sql.execute(MESSAGES).fetchall(),
-        )
+    if url.startswith("sqlite:"):
+        path = url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as sql:
+            sql.execute("BEGIN")
+            return view_of(*(sql.execute(query).fetchall() for query in QUERIES))
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return view_of(*(server.execute(query).fetchall() for query in QUERIES))
 
 
 def view_of(

@@ -29,6 +29,7 @@ from aforo_meter.domain.margin import Level
 from aforo_proto import margin_pb2
 from lab.faults import SLOT_S, Faults, Kind, schedule
 from lab.http_client import HttpClient
+from lab.postgres import PostgresServer
 from lab.servers import KafkaProgram, ServerStartError, scratch_dir
 from lab.stack import Options, Stack
 from tests.e2e.kills_witness import USAGE
@@ -79,18 +80,21 @@ class Played:
         )
 
 
-async def play(seed: int, *, kills: int, kafka: KafkaProgram | None) -> Played:
+async def play(
+    seed: int, *, kills: int, kafka: KafkaProgram | None, database: PostgresServer | None
+) -> Played:
     """Play on an installation of its own, without a gateway: usage is written to Kafka.
 
     Args:
         seed: Says what is used, and who is killed when.
         kills: How many, of all processes together.
         kafka: One that outlives a kill; None: the lab's own, which is left alone.
+        database: For the ledger; None: it is a file.
     """
     started_s = time.monotonic()
     home = kafka.log_path.parent if kafka else scratch_dir("money")
     path = home / "catalog.yaml"
-    targets = 5 if kafka else 4
+    targets = 4 + (kafka is not None) + (database is not None)
     span_s = kills / targets * SLOT_S
     path.write_text(catalog(fees(span_s, times=PHASES[0])))
     options = Options(
@@ -100,6 +104,7 @@ async def play(seed: int, *, kills: int, kafka: KafkaProgram | None) -> Played:
         consume_env=CONSUME_ENV,
         deliver_env=DELIVER_ENV,
         kafka=kafka,
+        database=database,
         gateway=False,
     )
     stack = await asyncio.to_thread(Stack(options).start)
@@ -136,6 +141,8 @@ async def _play(stack: Stack, found: Played, span_s: float) -> None:
     }
     if stack.kafka.outlives_kill:
         programs["broker"] = stack.kafka
+    if stack.database is not None:
+        programs["database"] = stack.database
     planned = schedule(found.seed, dict.fromkeys(programs, (Kind.KILL,)), span_s=span_s)
     faults = Faults(programs=programs)
     traffic = Traffic(seed=found.seed, now_micros=time.time_ns() // 1000)
@@ -294,13 +301,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.rounds_of_money")
     parser.add_argument("--kills", type=int, default=200, help="in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument(
+        "--database", choices=["postgresql", "sqlite"], help="of the ledger (default: each in turn)"
+    )
     options = parser.parse_args(arguments)
-    kafka, why = broker_for_kills()
-    if why:
-        sys.stdout.write(f"the broker is not killed: {why}\n")
-    came = asyncio.run(play(options.seed, kills=options.kills, kafka=kafka))
-    sys.stdout.write(f"{came}\n")
-    return 1 if came.problems else 0
+    broken = 0
+    for kind in (options.database,) if options.database else ("postgresql", "sqlite"):
+        kafka, why = broker_for_kills()
+        if why:
+            sys.stdout.write(f"the broker is not killed: {why}\n")
+        database = PostgresServer() if kind == "postgresql" else None
+        came = asyncio.run(play(options.seed, kills=options.kills, kafka=kafka, database=database))
+        sys.stdout.write(f"{came}\n")
+        sys.stdout.flush()
+        broken += bool(came.problems)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from fractions import Fraction
 import pytest
 
 from aforo_proto import usage_pb2
+from lab.postgres import PostgresServer
 from tests.e2e.money_ledger import view_of
 from tests.e2e.money_traffic import PRICES, TENANTS, Traffic
 from tests.e2e.rounds_of_kills import broker_for_kills
@@ -20,9 +21,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 NOW = 1_795_000_000_000_000
 
 
-async def test_kills_of_everything_behind_the_gateway_change_no_nano_and_lose_no_alert() -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_kills_of_everything_behind_the_gateway_change_no_nano_and_lose_no_alert(
+    database: str,
+) -> None:
     kafka, _ = broker_for_kills()
-    found = await play(7, kills=10, kafka=kafka)
+    server = PostgresServer() if database == "postgresql" else None
+    found = await play(7, kills=10, kafka=kafka, database=server)
 
     assert not found.problems, str(found)
     assert found.kills.total() >= 8

@@ -283,14 +283,14 @@ def case(name: str, old: str, new: str, expected: str) -> object:
             '["usage:ingest", "quotas:read"]',
             "[]",
             "c.yaml:20: ingest_keys[0].scopes: may do nothing: give one of usage:ingest, "
-            "quotas:read",
+            "quotas:read, usage:correct",
         ),
         case(
             "unknown scope",
             '"quotas:read"',
             '"quota:read"',
             'c.yaml:20: ingest_keys[0].scopes[1]: no scope "quota:read"; did you mean '
-            '"quotas:read"? scopes are: quotas:read, usage:ingest',
+            '"quotas:read"? scopes are: quotas:read, usage:correct, usage:ingest',
         ),
         case(
             "unknown tenant",

@@ -126,10 +126,12 @@ def test_what_is_shared_is_shared_to_the_last(amount: int, weights: Sequence[int
 def test_lost_calls_are_taken_for_average_ones() -> None:
     """Four calls arrived: 4 calls, 1,000 bytes. Two are lost: 2 calls, 500 bytes."""
     sums = [Sum(ECHO, API_CALLS, 4 * UNIT, 0), Sum(ECHO, BYTES_RESPONSE, 1000 * UNIT, 0)]
-    (estimate,) = estimates(Basis(calls=4, sums=sums), 2)
+    found = list(estimates(Basis(calls=4, sums=sums), 2))
 
-    assert estimate.stands_for == 2
-    assert dict(estimate.measures) == {API_CALLS: 2 * UNIT, BYTES_RESPONSE: 500 * UNIT}
+    assert [(one.number, one.stands_for) for one in found] == [(0, 1), (1, 1)]
+    assert [dict(one.measures) for one in found] == [
+        {API_CALLS: UNIT, BYTES_RESPONSE: 250 * UNIT}
+    ] * 2
 
 
 def test_tokens_are_spread_so_that_no_estimate_looks_like_one_large_request() -> None:
@@ -142,9 +144,32 @@ def test_tokens_are_spread_so_that_no_estimate_looks_like_one_large_request() ->
 
 def test_estimates_weigh_what_the_calls_weighed() -> None:
     sums = [Sum(ECHO, API_CALLS, 2 * UNIT, 8 * UNIT)]
-    (estimate,) = estimates(Basis(calls=2, sums=sums), 3)
+    found = list(estimates(Basis(calls=2, sums=sums), 3))
 
-    assert estimate.weight_units == 5
+    assert [estimate.weight_units for estimate in found] == [5, 5, 5]
+
+
+def test_the_first_estimates_are_a_fair_sample_of_all() -> None:
+    """Of four calls three were echoes; so are three of each four estimates."""
+    sums = [Sum(ECHO, API_CALLS, 3 * UNIT, 0), Sum(GPT, API_CALLS, UNIT, 0)]
+    kinds = [one.kind for one in estimates(Basis(calls=4, sums=sums), 100)]
+
+    for count in range(0, 101, 4):
+        assert kinds[:count].count(ECHO) == 3 * count // 4
+
+
+def test_usage_that_no_call_is_counted_by_is_shared_by_all() -> None:
+    """4 bytes of a kind without calls, for two of which one is lost: each has the average of 2."""
+    sums = [Sum(ECHO, API_CALLS, 2 * UNIT, 0), Sum(GPT, BYTES_RESPONSE, 4 * UNIT, 0)]
+    found = list(estimates(Basis(calls=2, sums=sums), 2))
+
+    assert sorted((one.number, one.stands_for, one.kind) for one in found) == [
+        (0, 0, GPT),
+        (0, 1, ECHO),
+        (1, 0, GPT),
+        (1, 1, ECHO),
+    ]
+    assert {one.measures for one in found if one.kind == GPT} == {((BYTES_RESPONSE, 2 * UNIT),)}
 
 
 def test_without_a_call_that_arrived_nothing_is_made_up() -> None:
@@ -168,9 +193,9 @@ def test_estimates_come_to_the_average_times_the_calls_rounded_once(
     sums: Sequence[Sum], arrived: int, lost: int
 ) -> None:
     found: Counter[tuple[Kind, str]] = Counter()
-    stands_for = 0
+    numbers = []
     for estimate in estimates(Basis(calls=arrived, sums=sums), lost):
-        stands_for += estimate.stands_for
+        numbers += [estimate.number] * estimate.stands_for
         for meter, quantity_micros in estimate.measures:
             assert quantity_micros > 0
             found[estimate.kind, meter] += quantity_micros
@@ -182,7 +207,7 @@ def test_estimates_come_to_the_average_times_the_calls_rounded_once(
         for one in used:
             exact = Fraction(one.quantity_micros * lost, arrived)
             assert abs(found[one.kind, meter] - exact) < 2
-    assert stands_for == (lost if sums else 0)
+    assert numbers == (list(range(lost)) if sums else [])
 
 
 def test_an_alert_about_an_hour_is_always_the_same_one() -> None:

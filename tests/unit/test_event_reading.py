@@ -222,8 +222,8 @@ def test_a_header_alone_makes_no_mcp_call_of_a_post() -> None:
 
 PAGES = Metering(
     rules=built_in_rules(unmetered_paths=frozenset(), unmetered_statuses=frozenset({429})),
-    meters=frozenset({"report.pages", "llm.of_the_catalog"}),
-    aliases={"pagesRendered": "report.pages"},
+    meters=frozenset({"report.pages", "mcp.prompts", "llm.of_the_catalog"}),
+    aliases={"pagesRendered": "report.pages", "payload": "bytes.response"},
 )
 
 
@@ -238,7 +238,12 @@ def reader_by(metering: Metering) -> StreamReader:
         ("Report.Pages", "2", ("report.pages", 2, 0)),
         ("pagesRendered", "2", ("report.pages", 2, 0)),
         ("agent.steps", "3", ("agent.steps", 3, 0)),
-        ("bytes.response", "10", ("bytes.response", 10, 0)),
+        ("mcp.prompts", "4", ("mcp.prompts", 4, 0)),
+        ("bytes.request", "10", None),
+        ("bytes.response", "10", None),
+        ("mcp.tool_calls", "10", None),
+        ("mcp.sessions", "10", None),
+        ("payload", "10", None),
         ("api.calls", "10", None),
         ("llm.output_tokens", "10", None),
         ("llm.of_the_catalog", "10", None),

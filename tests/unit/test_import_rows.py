@@ -19,8 +19,10 @@ from aforo_meter.domain.import_rows import (
     line_key,
     number_of,
 )
+from aforo_meter.domain.ingest import read_event
 from aforo_meter.domain.ingest_values import Rejection
 from aforo_meter.import_file import LINE_BYTES_MAX, Place, Row, UsageFile
+from tests.ingest_samples import NOW, RULES
 
 HEADER = "customerId,metricName,quantity,occurredAt,idempotencyKey,metadata"
 GOOD = "acme,api_calls,1,2026-11-26T10:00:00Z,k1,"
@@ -109,6 +111,17 @@ def test_metadata_comes_from_its_own_columns_and_from_json() -> None:
 def test_metadata_that_is_no_object_is_refused(cell: str) -> None:
     with pytest.raises(Rejection, match="metadata: must be a JSON object"):
         event_of_cells(["metadata"], [cell], json.loads)
+
+
+def test_a_row_may_tell_the_true_tokens_of_a_call_at_the_gateway() -> None:
+    header = "customer_id,metric_name,quantity,occurred_at,aforo_decision_id,provider,model"
+    columns = columns_of([*header.split(","), "input_tokens", "idempotency_key"])
+    cells = ["acme", "system.call.tokens", "1", NOW.isoformat(), "ab" * 16, "openai", "gpt-4o"]
+
+    reading = read_event(event_of_cells(columns, [*cells, "12", "k"], json.loads), RULES)
+
+    assert reading.decision_id == "ab" * 16
+    assert reading.measures == (("llm.input_tokens", 12_000_000),)
 
 
 def test_a_key_follows_from_file_and_line() -> None:

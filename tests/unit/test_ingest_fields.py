@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aforo_meter.domain.ingest import read_event
+from aforo_meter.domain.ingest import Reading, read_event
 from aforo_meter.domain.ingest_fields import (
     METADATA_BYTES_MAX,
     METADATA_LEVELS_MAX,
@@ -44,6 +44,7 @@ LENGTHS = {
     "wsCloseReason": 32,
     "mqttTopic": 500,
     "mqttClientId": 128,
+    "aforoDecisionId": 32,  # Ours: no published client sends it.
 }
 FILLED = {
     "agentId": "agent-1",
@@ -334,6 +335,63 @@ def test_usage_within_a_session_is_a_step_of_it() -> None:
 
     assert reading.boundary is None
     assert (reading.agent, reading.session, reading.tool) == ("a", "s", "plan")
+
+
+DECISION_ID = "0123456789abcdef0123456789abcdef"
+TOKENS = {"provider": "openai", "model": "gpt-4o", "inputTokens": 12, "outputTokens": 345}
+
+
+def corrects(**fields: Any) -> Reading:  # noqa: ANN401 - of an event
+    return read(**({"metricName": "system.call.tokens", "aforoDecisionId": DECISION_ID} | fields))
+
+
+def test_the_true_tokens_of_a_call_name_it_and_count_nothing_else() -> None:
+    reading = corrects(metadata=TOKENS, quantity=7, sessionId="s", productType="AI_AGENT")
+
+    assert reading.decision_id == DECISION_ID
+    assert dict(reading.measures) == {
+        "llm.input_tokens": 12 * UNIT,
+        "llm.output_tokens": 345 * UNIT,
+    }
+    assert (reading.provider, reading.model) == ("openai", "gpt-4o")
+    assert reading.session == "", "no step of a session"
+
+
+@pytest.mark.parametrize("name", ["aforoDecisionId", "aforo_decision_id"])
+def test_the_call_may_be_named_in_metadata(name: str) -> None:
+    reading = corrects(aforoDecisionId=None, metadata={**TOKENS, name: DECISION_ID})
+
+    assert reading.decision_id == DECISION_ID
+
+
+def test_a_call_that_used_no_tokens_after_all_says_so_by_a_zero() -> None:
+    reading = corrects(metadata={"provider": "openai", "model": "gpt-4o", "outputTokens": 0})
+
+    assert reading.measures == (("llm.output_tokens", 0),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"metricName": "api_calls"}, "aforoDecisionId: goes with the metricName system.call"),
+        ({"metricName": "llm.output_tokens"}, "aforoDecisionId: goes with the metricName"),
+        ({"sessionBoundary": "SESSION_END", "sessionId": "s"}, "and no sessionBoundary"),
+        ({"aforoDecisionId": None}, "aforoDecisionId: is required of system.call.tokens"),
+        ({"aforoDecisionId": DECISION_ID.upper()}, "in lower case; this is '0123456789ABCDEF"),
+        ({"aforoDecisionId": DECISION_ID[1:]}, "the 32 hex digits of the call's x-aforo-decision"),
+        ({"aforoDecisionId": DECISION_ID + "0"}, "aforoDecisionId: at most 32 characters"),
+        ({"aforoDecisionId": [DECISION_ID]}, "aforoDecisionId: must be a text"),
+        ({"metadata": {**TOKENS, "model": ""}}, "metadata.model: is required"),
+        ({"metadata": {**TOKENS, "provider": None}}, "metadata.provider: is required"),
+        ({"metadata": {**TOKENS, "outputTokens": -1}}, "metadata.outputTokens: a whole number"),
+        ({"metadata": {"provider": "p", "model": "m"}}, "metadata.outputTokens: is required"),
+        ({"metadata": None}, "metadata.provider: is required"),
+    ],
+)
+def test_what_can_correct_no_call_is_refused_by_name(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        corrects(**({"metadata": TOKENS} | fields))
+    assert says in str(caught.value)
 
 
 def test_values_are_shown_cut_short() -> None:

@@ -84,6 +84,13 @@ def test_a_cloudevent_is_an_event_whose_data_says_the_rest() -> None:
     }
 
 
+def test_a_cloudevent_names_a_call_by_an_extension_attribute() -> None:
+    _, event = from_cloudevent(cloud(aforodecisionid="ab" * 16), received="2026-11-26T12:00:00Z")
+
+    assert event["aforoDecisionId"] == "ab" * 16
+    assert "aforodecisionid" not in event
+
+
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
 def test_cloudevents_are_the_same_if_source_and_id_are(a: str, b: str, c: str, d: str) -> None:
     def identity(source: str, identifier: str) -> str | None:
