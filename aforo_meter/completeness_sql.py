@@ -56,12 +56,8 @@ SUMS = (
     " AND hour_start_micros < ? GROUP BY subscription_id, provider, model, tool, meter"
 )
 # What came over HTTP, or from files, names no features: its charges can't be told from those of
-# calls that need none. By their ids: those of ingest and import begin so, those of gateways don't.
-REPORTED = (
-    # Not a range: databases sort texts in different orders.
-    "SELECT 1 FROM seen_event WHERE tenant_id = ?"
-    " AND substr(event_id, 1, 3) IN ('ik:', 'ce:', 'im:') LIMIT 1"
-)
+# calls that need none.
+REPORTED = "SELECT 1 FROM reporting_tenant WHERE tenant_id = ?"
 LEAVE = (
     "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
     " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING"

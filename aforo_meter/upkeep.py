@@ -1,7 +1,6 @@
 """What changes margins without new usage: contracts, prices, the end of a period, a lost Redis."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -28,8 +27,7 @@ from aforo_meter.transitions import log_transitions
 ASSESS_TENANTS_MAX: Final = 200  # In one transaction.
 REPRICE_ROWS_MAX: Final = 1000
 OFFSETS_TIMEOUT_S: Final = 1.0
-PRUNE_EVERY_S: Final = 3600.0
-PRUNE_ROWS_MAX: Final = 5000
+PRUNE_ROWS_MAX: Final = 10_000  # Each time, every few seconds: all of 170 million in a day.
 
 log = structlog.get_logger()
 
@@ -54,7 +52,6 @@ class Upkeep:
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
         self._to_reprice_all = False
-        self._pruned_at_s = -PRUNE_EVERY_S
 
     def note(self, tenant_ids: Iterable[str]) -> None:
         """Follow these tenants from now on."""
@@ -125,17 +122,13 @@ class Upkeep:
         self._rebuild(await self._publisher.heartbeat(progress))
 
     async def prune(self) -> None:
-        """Forget events that were kept long enough, once an hour, a few at a time.
+        """Forget events that were kept long enough, a few at a time.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
         """
         metrics.UNPRICED.set(await self._ledger.unpriced_rows())
-        if time.monotonic() - self._pruned_at_s < PRUNE_EVERY_S:
-            return
-        pruned = await self._ledger.prune(now_micros=now_micros(), rows_max=PRUNE_ROWS_MAX)
-        if pruned < PRUNE_ROWS_MAX:
-            self._pruned_at_s = time.monotonic()
+        await self._ledger.prune(now_micros=now_micros(), rows_max=PRUNE_ROWS_MAX)
 
     async def _take_over(self, new: Sequence[Owned]) -> set[str]:
         """Learn the contracts of the tenants in new partitions; return those tenants."""

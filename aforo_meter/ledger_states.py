@@ -1,0 +1,128 @@
+"""Rows of `margin_state` within one transaction: read and written many at a time."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from aforo_meter.database import Sql
+from aforo_meter.domain.margin import Level
+from aforo_meter.ledger_memory import PeriodKey, PeriodState, StaleError
+
+MEASURE: Final = [
+    "revenue_nanos",
+    "allowance_nanos",
+    "currency",
+    "catalog_version",
+    "price_book_version",
+]
+OWN: Final = [
+    "revision",
+    "period_end_micros",
+    "cogs_nanos",
+    "unpriced_rows",
+    "in_force",
+    "level",
+] + MEASURE
+KEY: Final = ", ".join(PeriodKey._fields)
+# Statements are put together from names of columns alone.
+FIND = (
+    "SELECT "
+    + ", ".join(f"s.{name}" for name in (*PeriodKey._fields, *OWN))
+    + " FROM {given} CROSS JOIN margin_state AS s WHERE "
+    + " AND ".join(f"s.{name} = given.{name}" for name in PeriodKey._fields)
+)
+INSERT = (
+    f"INSERT INTO margin_state ({KEY}, period_end_micros, cogs_nanos, unpriced_rows, revision)"  # noqa: S608
+    f" SELECT {KEY}, period_end_micros, cogs_nanos, unpriced_rows, 1 FROM {{given}} WHERE true"
+)
+# An assessed period says when; what others may have written since is not written over.
+UPDATE = (
+    "UPDATE margin_state SET cogs_nanos = given.cogs_nanos, unpriced_rows = given.unpriced_rows,"
+    " revision = given.revision + 1, assessed_at_micros = CASE given.assessed WHEN 1 THEN ? ELSE"
+    " margin_state.assessed_at_micros END FROM {given} WHERE "
+    + " AND ".join(f"margin_state.{name} = given.{name}" for name in PeriodKey._fields)
+    + " AND margin_state.revision = given.revision"
+)
+NONE: Final = (None, None, None, None, None)
+
+
+class Totals(NamedTuple):
+    cogs_nanos: int
+    unpriced_rows: int
+    assessed: bool
+
+
+class PeriodStates:
+    """States as they are, and as they will be. Nothing is written before `write`."""
+
+    def __init__(self, sql: Sql, remembered: Mapping[PeriodKey, PeriodState]) -> None:
+        self._sql = sql
+        self._remembered = remembered
+        self._read: dict[PeriodKey, PeriodState] = {}
+        self._changed: dict[PeriodKey, Totals] = {}
+
+    def know(self, keys: Iterable[PeriodKey]) -> None:
+        """Read the states that nothing is known of, in one statement."""
+        unknown = [k for k in keys if k not in self._remembered and k not in self._read]
+        if not unknown:
+            return
+        columns = dict(zip(PeriodKey._fields, zip(*unknown, strict=True), strict=True))
+        given, values = self._sql.given(**columns)
+        for row in self._sql.execute(FIND.format(given=given), values):
+            self._read[PeriodKey._make(row[:3])] = _state_of(row[3:])
+
+    def get(self, key: PeriodKey) -> PeriodState | None:
+        return self._remembered.get(key) or self._read.get(key)
+
+    def set(self, key: PeriodKey, totals: Totals) -> None:
+        self._changed[key] = totals
+
+    def write(
+        self, ends: Mapping[PeriodKey, int], *, now_micros: int
+    ) -> dict[PeriodKey, PeriodState]:
+        """Write what changed; return the states as they are now.
+
+        Raises:
+            StaleError: Somebody else has written one of them since it was read.
+        """
+        done = dict(self._read)
+        old: list[tuple[Any, ...]] = []
+        new: list[tuple[Any, ...]] = []
+        for key, totals in self._changed.items():
+            state = self.get(key)
+            cogs, unpriced, assessed = totals
+            if state is None:
+                # A period that exists keeps its end.
+                state = PeriodState(0, ends[key], cogs, unpriced, False, Level.NONE, NONE)  # noqa: FBT003
+                new.append((*key, ends[key], cogs, unpriced))
+            else:
+                old.append((*key, state.revision, cogs, unpriced, int(assessed)))
+            done[key] = PeriodState(state[0] + 1, state[1], cogs, unpriced, *state[4:])
+        if old:
+            names = (*PeriodKey._fields, "revision", "cogs_nanos", "unpriced_rows", "assessed")
+            self._write(UPDATE, names, old, now_micros)
+        if new:
+            names = (*PeriodKey._fields, "period_end_micros", "cogs_nanos", "unpriced_rows")
+            self._write(INSERT, names, new)
+        return done
+
+    def _write(
+        self, statement: str, names: Iterable[str], rows: list[tuple[Any, ...]], *before: int
+    ) -> None:
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        given, values = self._sql.given(**columns)
+        written = self._sql.execute(statement.format(given=given), (*before, *values)).rowcount
+        if written != len(rows):
+            raise StaleError
+
+
+def _state_of(row: tuple[Any, ...]) -> PeriodState:
+    revision, end_micros, cogs_nanos, unpriced_rows, in_force, level, *measure = row
+    return PeriodState(
+        revision=revision,
+        period_end_micros=end_micros,
+        cogs_nanos=cogs_nanos,
+        unpriced_rows=unpriced_rows,
+        in_force=bool(in_force),
+        level=Level(level),
+        measure=tuple(measure),  # type: ignore[arg-type] # As many as are selected.
+    )
