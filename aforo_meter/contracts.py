@@ -51,6 +51,7 @@ class Contracts:
         self._catalog_version: str | None = None
         self._former: set[tuple[str, str]] = set()  # Subscriptions that are not the known ones.
         self._prices_changed = False
+        self.generation = 0  # Another one: what follows from terms and prices may be otherwise.
 
     @property
     def book(self) -> PriceBook | None:
@@ -139,6 +140,8 @@ class Contracts:
 
     def _remember(self, fresh: Mapping[str, Terms | None]) -> None:
         assert self._book is not None
+        if any(name in self._terms and self._terms[name] != terms for name, terms in fresh.items()):
+            self.generation += 1
         self._terms.update(fresh)
         for tenant_id, terms in fresh.items():
             if terms is not None and terms.negotiated:
@@ -155,6 +158,7 @@ class Contracts:
         if self._book is not None and book.version == self._book.version:
             return False
         self._book, self._general = book, Prices(book)
+        self.generation += 1
         self._prices = {
             tenant_id: Prices(book, terms.negotiated)
             for tenant_id, terms in self._terms.items()

@@ -36,7 +36,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
 # Who stands still within a transaction keeps its rows from whoever takes over.
 IDLE_IN_TRANSACTION_MS_MAX: Final = 60_000
 GIVEN_KEYS: Final = (
-    f"(SELECT substr(CAST(? AS bytea), 1 + {KEY_BYTES} * number, {KEY_BYTES}) AS event_key"
+    f"(SELECT substr(CAST(? AS bytea), 1 + {KEY_BYTES} * number, {KEY_BYTES}) AS event_key"  # noqa: S608
     " FROM generate_series(0, ? - 1) AS number) AS given"
 )
 BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ"

@@ -14,7 +14,7 @@ from aforo_meter.ledger import LedgerUnavailableError
 PREFIX: Final = "sqlite:///"
 
 GIVEN_KEYS: Final = (
-    "(WITH RECURSIVE at (number) AS"
+    "(WITH RECURSIVE at (number) AS"  # noqa: S608 - our own number.
     " (SELECT 0 UNION ALL SELECT number + 1 FROM at WHERE number < ? - 1)"
     f" SELECT substr(?, 1 + {KEY_BYTES} * number, {KEY_BYTES}) AS event_key FROM at) AS given"
 )

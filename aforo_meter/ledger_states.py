@@ -7,28 +7,16 @@ from aforo_meter.database import Sql
 from aforo_meter.domain.margin import Level
 from aforo_meter.ledger_memory import PeriodKey, PeriodState, StaleError
 
-MEASURE: Final = [
-    "revenue_nanos",
-    "allowance_nanos",
-    "currency",
-    "catalog_version",
-    "price_book_version",
-]
-OWN: Final = [
-    "revision",
-    "period_end_micros",
-    "cogs_nanos",
-    "unpriced_rows",
-    "in_force",
-    "level",
-] + MEASURE
+OWN: Final = (
+    *("revision", "period_end_micros", "cogs_nanos", "unpriced_rows", "in_force", "level"),
+    *("revenue_nanos", "allowance_nanos", "currency", "catalog_version", "price_book_version"),
+)
 KEY: Final = ", ".join(PeriodKey._fields)
 # Statements are put together from names of columns alone.
+SAME_KEY: Final = " AND ".join(f"s.{name} = given.{name}" for name in PeriodKey._fields)
 FIND = (
-    "SELECT "
-    + ", ".join(f"s.{name}" for name in (*PeriodKey._fields, *OWN))
-    + " FROM {given} CROSS JOIN margin_state AS s WHERE "
-    + " AND ".join(f"s.{name} = given.{name}" for name in PeriodKey._fields)
+    f"SELECT {', '.join(f's.{name}' for name in (*PeriodKey._fields, *OWN))}"  # noqa: S608
+    f" FROM {{given}} CROSS JOIN margin_state AS s WHERE {SAME_KEY}"
 )
 INSERT = (
     f"INSERT INTO margin_state ({KEY}, period_end_micros, cogs_nanos, unpriced_rows, revision)"  # noqa: S608
@@ -36,11 +24,10 @@ INSERT = (
 )
 # An assessed period says when; what others may have written since is not written over.
 UPDATE = (
-    "UPDATE margin_state SET cogs_nanos = given.cogs_nanos, unpriced_rows = given.unpriced_rows,"
-    " revision = given.revision + 1, assessed_at_micros = CASE given.assessed WHEN 1 THEN ? ELSE"
-    " margin_state.assessed_at_micros END FROM {given} WHERE "
-    + " AND ".join(f"margin_state.{name} = given.{name}" for name in PeriodKey._fields)
-    + " AND margin_state.revision = given.revision"
+    "UPDATE margin_state AS s SET cogs_nanos = given.cogs_nanos,"  # noqa: S608
+    " unpriced_rows = given.unpriced_rows, revision = given.revision + 1, assessed_at_micros ="
+    " CASE given.assessed WHEN 1 THEN ? ELSE s.assessed_at_micros END"
+    f" FROM {{given}} WHERE {SAME_KEY} AND s.revision = given.revision"
 )
 NONE: Final = (None, None, None, None, None)
 
@@ -98,7 +85,13 @@ class PeriodStates:
                 old.append((*key, state.revision, cogs, unpriced, int(assessed)))
             done[key] = PeriodState(state[0] + 1, state[1], cogs, unpriced, *state[4:])
         if old:
-            names = (*PeriodKey._fields, "revision", "cogs_nanos", "unpriced_rows", "assessed")
+            names: tuple[str, ...] = (
+                *PeriodKey._fields,
+                "revision",
+                "cogs_nanos",
+                "unpriced_rows",
+                "assessed",
+            )
             self._write(UPDATE, names, old, now_micros)
         if new:
             names = (*PeriodKey._fields, "period_end_micros", "cogs_nanos", "unpriced_rows")
@@ -124,5 +117,5 @@ def _state_of(row: tuple[Any, ...]) -> PeriodState:
         unpriced_rows=unpriced_rows,
         in_force=bool(in_force),
         level=Level(level),
-        measure=tuple(measure),  # type: ignore[arg-type] # As many as are selected.
+        measure=tuple(measure),
     )

@@ -86,8 +86,8 @@ STATE = (
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 SET_STATE = (
-    "UPDATE margin_state SET in_force = 1, revision = revision + 1, period_end_micros = ?, level = ?,"
-    " level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
+    "UPDATE margin_state SET in_force = 1, revision = revision + 1, period_end_micros = ?,"
+    " level = ?, level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
     " currency = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
@@ -326,7 +326,7 @@ class Writing:
         return known
 
     def _add(self, key: ChargeKey, change: Change) -> None:
-        """Add to a row, or take off it what was counted too much, and change the period's totals."""
+        """Add to a row, or take off what was counted too much, and change the period's totals."""
         before, after, was_there = self._rows.add(key, change)
         period = _period_of(key)
         if key.price_id == UNPRICED:

@@ -124,8 +124,10 @@ def rig(kind: str) -> Iterator[Rig]:
 
 def create_topics(bootstrap: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "aforo_meter", "topics", "--bootstrap", bootstrap]
-        + ["--partitions", str(consume_load.PARTITIONS)],
+        [
+            *(sys.executable, "-m", "aforo_meter", "topics", "--bootstrap", bootstrap),
+            *("--partitions", str(consume_load.PARTITIONS)),
+        ],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -151,7 +153,7 @@ def consumed(made: Rig, count: int, *, processes: int = 1) -> dict[str, float]:
         for program in programs:
             stack.callback(program.stop)
             program.start(wait=False)
-        first = wait_for(lambda: made.settled())
+        first = wait_for(made.settled)
         started_s, cpu_before, server_before = now(programs, made)
         wait_for(lambda: made.settled() >= count)
         ended_s, cpu_after, server_after = now(programs, made)
@@ -247,8 +249,10 @@ class Probes:
                 consume_load.produce(self._made.kafka.bootstrap, iter([one]))
                 sent[consume_load.tenant_name(at)] = time.perf_counter()
                 number, next_s = number + 1, next_s + every_s
-            for tenant_id in self._published(list(sent)):
-                took_ms.append(1000 * (time.perf_counter() - sent.pop(tenant_id)))
+            took_ms += [
+                1000 * (time.perf_counter() - sent.pop(tenant_id))
+                for tenant_id in self._published(list(sent))
+            ]
             time.sleep(0.005)
         return took_ms
 

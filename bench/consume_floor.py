@@ -6,7 +6,6 @@ Run by bench/consume.py; prints events, seconds and CPU seconds as JSON.
 import json
 import sys
 import time
-from typing import Any
 
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -38,7 +37,7 @@ async def main(bootstrap: str, count: int) -> None:
     print(json.dumps(done))
 
 
-def read(event: Any) -> None:
+def read(event: usage_pb2.UsageEvent) -> None:
     """Read every field once, and do nothing with it."""
     event.event_id, event.source, event.tenant_id, event.subscription_id  # noqa: B018
     event.occurred_at_micros, event.decision_id, event.outcome, event.reason  # noqa: B018

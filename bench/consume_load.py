@@ -1,4 +1,4 @@
-"""What a gateway writes for calls of language models, into Kafka; and what rating needs in Redis."""
+"""What a gateway writes of calls to language models, into Kafka; what rating needs, into Redis."""
 
 import random
 import time

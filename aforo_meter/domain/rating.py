@@ -121,7 +121,7 @@ class InterventionKey(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Rated:
     """What one usage adds to the ledger, or several that differ in their quantities alone."""
 
@@ -194,7 +194,7 @@ def rate(
         period=period,
         charges=tuple(charges),
         prices=tuple(used),
-        intervention=_intervention_of(usage),
+        intervention=intervention_of(usage),
         usage=usage,
     )
 
@@ -219,13 +219,18 @@ def size_kept(meter: str, input_tokens: int) -> int:
 
     Rows stay few, and tiers that start at a full thousand, or just above one, are told exactly.
     """
-    if not meter.startswith(LLM_METERS):
+    if not depends_on_size(meter):
         return 0
     above = input_tokens % TIER_TOKENS
     return input_tokens - above + (above > 0)
 
 
-def _intervention_of(usage: Usage) -> InterventionKey | None:
+def depends_on_size(meter: str) -> bool:
+    """Can prices of a meter depend on the size of the request?"""
+    return meter.startswith(LLM_METERS)
+
+
+def intervention_of(usage: Usage) -> InterventionKey | None:
     if usage.call is not None and usage.call.interim:
         return None  # Its end tells of it.
     outcome, reason = usage.outcome.value, usage.reason

@@ -1,6 +1,7 @@
 """For writing in sets: charges by number, states with a revision, seen events by a digest."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import sqlalchemy
 from alembic import context, op
@@ -42,15 +43,18 @@ CHARGE = """
         estimated_micros BIGINT NOT NULL CHECK (estimated_micros >= 0)
     )
 """
-ESTIMATED = """
-    SELECT COALESCE(SUM(part.quantity_micros), 0) FROM call_part AS part
-    WHERE part.certainty = 1 AND """ + " AND ".join(
-    f"part.{name} = old.{name}" for name in KEY.split(", ")
+SAME = " AND ".join(f"part.{name} = old.{name}" for name in KEY.split(", "))
+# estimated_micros is the part of quantity_micros that an estimate stands for.
+ESTIMATED = (
+    "SELECT COALESCE(SUM(part.quantity_micros), 0) FROM call_part AS part"  # noqa: S608
+    f" WHERE part.certainty = 1 AND {SAME}"
+)
+MOVE = (
+    f"INSERT INTO charge ({KEY}, quantity_micros, extra_micros, estimated_micros)"  # noqa: S608
+    f" SELECT {KEY}, quantity_micros, extra_micros, ({ESTIMATED}) FROM charge_0003 AS old"
 )
 CHARGES = (
-    # estimated_micros is the part of quantity_micros that an estimate stands for.
-    f"INSERT INTO charge ({KEY}, quantity_micros, extra_micros, estimated_micros)"  # noqa: S608
-    f" SELECT {KEY}, quantity_micros, extra_micros, ({ESTIMATED}) FROM charge_0003 AS old",
+    MOVE,
     "DROP TABLE charge_0003",
     f"CREATE UNIQUE INDEX charge_key ON charge ({KEY})",
     "CREATE INDEX charge_unpriced ON charge (tenant_id) WHERE price_id = ''",
@@ -106,9 +110,7 @@ def _digest(connection: sqlalchemy.Connection) -> None:
         )
 
 
-def _old_rows(
-    connection: sqlalchemy.Connection,
-) -> Iterator[list[sqlalchemy.Row[tuple[str, str, int]]]]:
+def _old_rows(connection: sqlalchemy.Connection) -> Iterator[list[Any]]:
     after = ("", "")
     page = sqlalchemy.text(
         "SELECT tenant_id, event_id, keep_until_micros FROM seen_event_0003"
