@@ -6,6 +6,7 @@ for a while (Redis, Kafka, the database) is waited for; the position does not mo
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from aforo_meter.reconciliation import Reconciliation, Rules
 from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
+from aforo_meter.settings_types import MIB
 from aforo_meter.settling import AWAY, Settling, all_of
 from aforo_meter.upkeep import Upkeep
 from aforo_meter.waits import Waits, entered
@@ -44,6 +46,9 @@ PRUNE_S: Final = 5.0
 STOP_S_MAX: Final = 2.0  # For each of the last things that are said to Redis and to Kafka.
 REDIS_TIMEOUT_S: Final = 2.0
 FETCH_WAIT_MS: Final = 100
+# Of one partition and of all: what waits in memory. The more comes together, the less each costs.
+PARTITION_BYTES_MAX: Final = 4 * MIB
+FETCH_BYTES_MAX: Final = 16 * MIB
 METADATA_AGE_MS: Final = 10_000  # New partitions of the topic are noticed after this.
 
 log = structlog.get_logger()
@@ -210,6 +215,8 @@ class Consumption:
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=max(50, settings.session_timeout_ms // 3),
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=PARTITION_BYTES_MAX,
+            fetch_max_bytes=FETCH_BYTES_MAX,
             metadata_max_age_ms=METADATA_AGE_MS,
         )
         try:
@@ -235,7 +242,11 @@ class Consumption:
         consumer.subscribe([topic], listener=self._partitions)
 
     async def _take_batches(self, stop: asyncio.Event) -> None:
+        pause_s, began_s = self._settings.batch_ms_max / 1000, 0.0
         while not stop.is_set():
+            # Records come together meanwhile. Who is behind does not wait.
+            await process.wait_for(stop, timeout_s=began_s + pause_s - time.monotonic())
+            began_s = time.monotonic()
             if self._partitions.failure is not None:
                 raise self._partitions.failure
             await self._seek_displaced()

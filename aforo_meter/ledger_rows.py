@@ -1,17 +1,16 @@
 """Rows of `charge` within one transaction: read, changed and written many at a time."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aforo_meter.database import Sql
-from aforo_meter.domain.calls import Change
 from aforo_meter.domain.rating import ChargeKey
 from aforo_meter.ledger import TooLargeError
-from aforo_meter.ledger_memory import ChargeRow, StaleError
+from aforo_meter.ledger_memory import CHARGE_ROW, ChargeRow, StaleError
 
 INT64_MAX: Final = 2**63 - 1
 COLUMNS: Final = ", ".join(ChargeKey._fields)
-NEW_ROW: Final = ChargeRow(0, 0, 0, 0)
+NEW_ROW: Final = (0, 0, 0, 0)
 
 # Statements are put together from names of columns alone.
 FIND = (
@@ -34,14 +33,6 @@ DELETE = "DELETE FROM charge WHERE charge_id = ?"
 WIDTH: Final = len(ChargeKey._fields)
 
 
-class Step(NamedTuple):
-    """What became of one row."""
-
-    before_micros: int
-    after_micros: int
-    was_there: bool
-
-
 class ChargeRows:
     """Rows as they will be. Nothing is written before `write`."""
 
@@ -60,36 +51,41 @@ class ChargeRows:
         self._asked.update(unknown)
         given, values = self._sql.given(**_columns(unknown))
         for row in self._sql.execute(FIND.format(given=given), values):
-            self._read[ChargeKey._make(row[:WIDTH])] = ChargeRow._make(row[WIDTH:])
+            self._read[ChargeKey._make(row[:WIDTH])] = row[WIDTH:]
 
     def has(self, key: ChargeKey) -> bool:
         """Is there such a row, as far as is known without reading?"""
         return key in self._remembered or key in self._read
 
-    def add(self, key: ChargeKey, change: Change) -> Step:
+    def add(
+        self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
+    ) -> tuple[int, int]:
         """Add to a row, or take off it what was counted too much. `know` comes before.
+
+        Returns:
+            The row's quantity before and after; 0: there is no row.
 
         Raises:
             TooLargeError: The sum would not fit.
         """
         row = self._changed.get(key) or self._remembered.get(key) or self._read.get(key, NEW_ROW)
         charge_id, before, extra, estimated = row
-        after = before + change.quantity_micros
-        extra += change.extra_micros
-        estimated += change.estimated_micros
+        after = before + quantity_micros
+        extra += extra_micros
+        estimated += estimated_micros
         if after > INT64_MAX or extra > INT64_MAX:
             raise TooLargeError(key.tenant_id, meter=key.meter)
-        assert min(after, extra, estimated) >= 0, "no more is taken off than a call has in the row"
-        self._changed[key] = ChargeRow(charge_id, after, extra, estimated)
-        return Step(before, after, bool(before))
+        assert after >= 0 <= extra, "no more is taken off than was added"
+        self._changed[key] = (charge_id, after, extra, estimated)
+        return before, after
 
     def take(self, key: ChargeKey) -> ChargeRow | None:
         """Take a row out; None if there is none."""
         self.know([key])
         row = self._changed.get(key) or self._remembered.get(key) or self._read.get(key)
-        if row is None or not row.quantity_micros:
+        if row is None or not row[1]:
             return None
-        self._changed[key] = ChargeRow(row.charge_id, 0, 0, 0)
+        self._changed[key] = (row[0], 0, 0, 0)
         return row
 
     def write(self) -> Mapping[ChargeKey, ChargeRow | None]:
@@ -111,8 +107,8 @@ class ChargeRows:
             given, values = self._sql.given(**_columns(new), **_figures(new.values()))
             for row in self._sql.execute(INSERT.format(given=given), values).fetchall():
                 key = ChargeKey._make(row[:WIDTH])
-                done[key] = new[key]._replace(charge_id=row[WIDTH])
-        self._sql.executemany(DELETE, [(self._changed[key].charge_id,) for key in gone])
+                done[key] = (row[WIDTH], *new[key][1:])
+        self._sql.executemany(DELETE, [(self._changed[key][0],) for key in gone])
         done |= {key: None for key, row in self._changed.items() if not row[1]}
         return done
 
@@ -122,4 +118,4 @@ def _columns(keys: Collection[ChargeKey]) -> Mapping[str, Sequence[Any]]:
 
 
 def _figures(rows: Collection[ChargeRow]) -> Mapping[str, Sequence[int]]:
-    return dict(zip(ChargeRow._fields, zip(*rows, strict=True), strict=True))
+    return dict(zip(CHARGE_ROW, zip(*rows, strict=True), strict=True))

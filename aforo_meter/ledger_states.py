@@ -5,17 +5,17 @@ from typing import Any, Final, NamedTuple
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.margin import Level
-from aforo_meter.ledger_memory import PeriodKey, PeriodState, StaleError
+from aforo_meter.ledger_memory import PERIOD_KEY, PeriodKey, PeriodState, StaleError
 
 OWN: Final = (
     *("revision", "period_end_micros", "cogs_nanos", "unpriced_rows", "in_force", "level"),
     *("revenue_nanos", "allowance_nanos", "currency", "catalog_version", "price_book_version"),
 )
-KEY: Final = ", ".join(PeriodKey._fields)
+KEY: Final = ", ".join(PERIOD_KEY)
 # Statements are put together from names of columns alone.
-SAME_KEY: Final = " AND ".join(f"s.{name} = given.{name}" for name in PeriodKey._fields)
+SAME_KEY: Final = " AND ".join(f"s.{name} = given.{name}" for name in PERIOD_KEY)
 FIND = (
-    f"SELECT {', '.join(f's.{name}' for name in (*PeriodKey._fields, *OWN))}"  # noqa: S608
+    f"SELECT {', '.join(f's.{name}' for name in (*PERIOD_KEY, *OWN))}"  # noqa: S608
     f" FROM {{given}} CROSS JOIN margin_state AS s WHERE {SAME_KEY}"
 )
 INSERT = (
@@ -29,6 +29,7 @@ UPDATE = (
     " CASE given.assessed WHEN 1 THEN ? ELSE s.assessed_at_micros END"
     f" FROM {{given}} WHERE {SAME_KEY} AND s.revision = given.revision"
 )
+TOTALS: Final = ("cogs_nanos", "unpriced_rows")
 NONE: Final = (None, None, None, None, None)
 
 
@@ -52,10 +53,10 @@ class PeriodStates:
         unknown = [k for k in keys if k not in self._remembered and k not in self._read]
         if not unknown:
             return
-        columns = dict(zip(PeriodKey._fields, zip(*unknown, strict=True), strict=True))
+        columns = dict(zip(PERIOD_KEY, zip(*unknown, strict=True), strict=True))
         given, values = self._sql.given(**columns)
         for row in self._sql.execute(FIND.format(given=given), values):
-            self._read[PeriodKey._make(row[:3])] = _state_of(row[3:])
+            self._read[row[:3]] = _state_of(row[3:])
 
     def get(self, key: PeriodKey) -> PeriodState | None:
         return self._remembered.get(key) or self._read.get(key)
@@ -86,7 +87,7 @@ class PeriodStates:
             done[key] = PeriodState(state[0] + 1, state[1], cogs, unpriced, *state[4:])
         if old:
             names: tuple[str, ...] = (
-                *PeriodKey._fields,
+                *PERIOD_KEY,
                 "revision",
                 "cogs_nanos",
                 "unpriced_rows",
@@ -94,7 +95,7 @@ class PeriodStates:
             )
             self._write(UPDATE, names, old, now_micros)
         if new:
-            names = (*PeriodKey._fields, "period_end_micros", "cogs_nanos", "unpriced_rows")
+            names = (*PERIOD_KEY, "period_end_micros", *TOTALS)
             self._write(INSERT, names, new)
         return done
 

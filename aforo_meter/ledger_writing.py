@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from aforo_meter.alerts import alert_of
 from aforo_meter.database import Sql
-from aforo_meter.domain.calls import Change
 from aforo_meter.domain.margin import Assessment, Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
@@ -87,8 +86,8 @@ STATE = (
 )
 SET_STATE = (
     "UPDATE margin_state SET in_force = 1, revision = revision + 1, period_end_micros = ?,"
-    " level = ?, level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
-    " currency = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
+    " level = ?, level_since_micros = ?, transition_seq = ?, revenue_nanos = ?,"
+    " allowance_nanos = ?, currency = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 ENQUEUE = (
@@ -149,7 +148,7 @@ class Writing:
             note(self._sql, keys, keep_until_hour=until)
         self._learn(price for one in new for price in one.prices)
         for one in new:
-            period = PeriodKey(one.tenant_id, one.subscription_id, one.period.start_micros)
+            period = (one.tenant_id, one.subscription_id, one.period.start_micros)
             self._ends[period] = one.period.end_micros
         self._rows.know(dict.fromkeys(key for one in new for key, _ in one.charges))
         calls = CallsWriting(self._sql, keep_until_micros=max(untils.values()) * HOUR_MICROS)
@@ -177,7 +176,7 @@ class Writing:
                 logged[one.usage.logged] += one.usage.logged_calls * events
         self._rows.know(quantities)
         for key, quantity_micros in quantities.items():
-            self._add(key, Change(quantity_micros, more[key], estimated[key]))
+            self._add(key, quantity_micros, more.get(key, 0), estimated.get(key, 0))
         calls.write()
         self._corrections.update(calls.corrections)
         self._count(INTERVENE, interventions)
@@ -195,7 +194,7 @@ class Writing:
             self._unpriced[_period_of(key)] -= 1
             priced = key._replace(price_id=price.price_id, input_tokens=0)
             self._rows.know([priced])
-            self._add(priced, Change(*row[1:]))
+            self._add(priced, *row[1:])
             move_parts(self._sql, key, price_id=price.price_id)
 
     def assess(self, watches: Mapping[str, Watch]) -> None:
@@ -250,7 +249,7 @@ class Writing:
         cogs_nanos = self._cogs[key] + (state.cogs_nanos if state is not None else 0)
         unpriced = self._unpriced[key] + (state.unpriced_rows if state is not None else 0)
         if cogs_nanos > INT64_MAX:
-            raise TooLargeError(key.tenant_id)
+            raise TooLargeError(key[0])
         return Totals(cogs_nanos, unpriced, assessed)
 
     def _level_holds(self, key: PeriodKey, watch: Watch, cogs_nanos: int) -> bool:
@@ -325,18 +324,21 @@ class Writing:
                 known = self._new_prices[price_id] = Figures._make(row)
         return known
 
-    def _add(self, key: ChargeKey, change: Change) -> None:
+    def _add(
+        self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
+    ) -> None:
         """Add to a row, or take off what was counted too much, and change the period's totals."""
-        before, after, was_there = self._rows.add(key, change)
+        before, after = self._rows.add(key, quantity_micros, extra_micros, estimated_micros)
         period = _period_of(key)
         if key.price_id == UNPRICED:
-            self._unpriced[period] += bool(after) - was_there
+            self._unpriced[period] += (after > 0) - (before > 0)
             self._cogs[period] += 0  # The period is to exist all the same.
             return
         price = self._figures(key.price_id)
         assert price is not None, "a price is kept before its first row"
         # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
-        self._cogs[period] += _amount(after, price) - _amount(before, price)
+        more_nanos = _amount(after, price) - (_amount(before, price) if before else 0)
+        self._cogs[period] += more_nanos
 
     def _assess(self, watch: Watch) -> None:
         """Bring one tenant's state up to date, whatever has changed of it."""
@@ -384,11 +386,11 @@ class Writing:
 
 
 def _period_of(key: ChargeKey) -> PeriodKey:
-    return PeriodKey(key.tenant_id, key.subscription_id, key.period_start_micros)
+    return key[:3]
 
 
 def _watched_period(watch: Watch) -> PeriodKey:
-    return PeriodKey(watch.tenant_id, watch.subscription_id, watch.period.start_micros)
+    return (watch.tenant_id, watch.subscription_id, watch.period.start_micros)
 
 
 def _measure_of(watch: Watch) -> Measure:

@@ -130,7 +130,10 @@ class Settling:
         self._upkeep.note(watched)
         for tenant_id in watched:
             self._publisher.mark(
-                tenant_id, owned.partition.number, oldest_micros=some.oldest_micros[tenant_id]
+                tenant_id,
+                owned.partition.number,
+                oldest_micros=some.oldest_micros[tenant_id],
+                standing=written.standings.get(tenant_id),
             )
 
 
