@@ -189,8 +189,8 @@ class Kinds:
             elif event.occurred_at_micros < kind.oldest_micros:
                 kind.oldest_micros = event.occurred_at_micros
             kind.event_keys.append(key)
-            for cell, quantity_micros in parts:
-                cell[0] += quantity_micros
+            for cell, units, micros in parts:
+                cell[0] += units * MICROS_PER_UNIT + micros  # type: ignore[index]
         _take(touched, tally)
 
     def add(self, name: Name, kind: Kind) -> None:
@@ -244,23 +244,23 @@ def name_of(event: usage_pb2.UsageEvent) -> Name | None:
     )
 
 
-def _parts_of(event: usage_pb2.UsageEvent, kind: Kind) -> list[tuple[list[int], int]] | None:
-    """Return where each measure adds how much; None: it is not one to be added up."""
-    cells = kind.cells
-    parts = []
-    input_tokens = 0
-    for measure in event.measures:
-        meter, units, micros = measure.meter, measure.units, measure.micros
-        cell = cells.get(meter)
+def _parts_of(
+    event: usage_pb2.UsageEvent, kind: Kind
+) -> Sequence[tuple[list[int] | None, int, int]] | None:
+    """Return where each measure adds units and micros; None: it is not one to be added up."""
+    find = kind.cells.get
+    parts = [(find(one.meter), one.units, one.micros) for one in event.measures]
+    for cell, units, micros in parts:
         if cell is None:
-            if not kind.learn(meter):
-                return None
-            cell = cells[meter]
-        if not 0 <= units <= UNITS_MAX or not 0 <= micros < MICROS_PER_UNIT:
+            learnt = all(one.meter in kind.cells or kind.learn(one.meter) for one in event.measures)
+            return _parts_of(event, kind) if learnt else None
+        if not 0 <= units <= UNITS_MAX or (micros and not 0 <= micros < MICROS_PER_UNIT):
             return None
-        if meter in INPUT_METERS:
-            input_tokens += units
-        parts.append((cell, units * MICROS_PER_UNIT + micros))
-    if kind.tokens_below and input_tokens + len(parts) >= kind.tokens_below:
+    if kind.tokens_below and _tokens_of(event) >= kind.tokens_below:
         return None
     return parts
+
+
+def _tokens_of(event: usage_pb2.UsageEvent) -> int:
+    """Return the input tokens of a call: at least as many as tiers go by."""
+    return sum(one.units + (one.micros > 0) for one in event.measures if one.meter in INPUT_METERS)

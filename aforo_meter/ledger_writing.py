@@ -87,7 +87,8 @@ STATE = (
 SET_STATE = (
     "UPDATE margin_state SET in_force = 1, revision = revision + 1, period_end_micros = ?,"
     " level = ?, level_since_micros = ?, transition_seq = ?, revenue_nanos = ?,"
-    " allowance_nanos = ?, currency = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?"
+    " allowance_nanos = ?, currency = ?, catalog_version = ?, price_book_version = ?,"
+    " assessed_at_micros = ?"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 ENQUEUE = (
@@ -337,8 +338,7 @@ class Writing:
         price = self._figures(key.price_id)
         assert price is not None, "a price is kept before its first row"
         # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
-        more_nanos = _amount(after, price) - (_amount(before, price) if before else 0)
-        self._cogs[period] += more_nanos
+        self._cogs[period] += _amount(after, price) - (before and _amount(before, price))
 
     def _assess(self, watch: Watch) -> None:
         """Bring one tenant's state up to date, whatever has changed of it."""
