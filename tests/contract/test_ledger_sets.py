@@ -73,7 +73,7 @@ async def test_writers_that_take_turns_see_what_the_other_has_written(
             ledger, partition = ((one, PARTITION), (other, OTHER))[at % 2]
             some = [
                 used(f"e{at}", 1),
-                used(f"o{at}", 1, meter=BYTES_RESPONSE, prices=[price("b", meter=BYTES_RESPONSE)]),
+                used(f"o{at}", 1, meter=BYTES_RESPONSE, prices=[bytes_price]),
             ]
             await ledger.apply(batch(some, at=at * 10, partition=partition, watches=watches))
 
