@@ -26,8 +26,9 @@ demo: $(STAMP) ## start everything on this machine and watch it, until Ctrl-C
 demo-once: $(STAMP) ## play the whole story unattended and check every step of it
 	$(BIN)/python -m demo --once
 
-test: $(STAMP) ## unit, contract and end-to-end tests, on real servers
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+WORKERS ?= auto
+test: $(STAMP) ## unit, contract and end-to-end tests, on real servers, in WORKERS processes (0: in one)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 sweep: $(STAMP) ## every kind of call through a real Envoy: expected events beside received ones
 	$(BIN)/python -m pytest -q -s tests/contract/test_sweep.py

@@ -1,23 +1,28 @@
 """aforo-admin: the command line."""
 
 import argparse
-import asyncio
 import getpass
 import hashlib
 import os
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import structlog
-import uvloop
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from aforo_admin import differences, mint, process, settings, show, tables
+from aforo_admin import (
+    commands_prices,
+    differences,
+    mint,
+    process,
+    redis_access,
+    settings,
+    show,
+    tables,
+)
 from aforo_admin.catalog_file import CatalogFile, open_file
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.domain.checking_metering import SCOPES
@@ -34,8 +39,6 @@ MISUSED: Final = 2
 
 KEY_BYTES_MAX: Final = 4096
 
-T = TypeVar("T")
-
 EXAMPLES: Final = """examples:
   aforo-admin check catalog.yaml               is it right? and a summary
   aforo-admin diff catalog.yaml                what would change in Redis?
@@ -44,6 +47,7 @@ EXAMPLES: Final = """examples:
   aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP
   printf %s "$KEY" | aforo-admin hash
   aforo-admin show acme
+  aforo-admin prices diff live catalog.yaml    what a new price book costs, and whom it blocks
 
 Every setting is a variable that begins with AFORO_ADMIN_; check-config prints them all.
 Exit codes: 0 ok, 1 failed, 2 wrong usage, settings or catalog. `check` ends with 1 if the catalog
@@ -104,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("tenant", metavar="TENANT")
     command.set_defaults(run=_show)
 
+    commands_prices.add(commands)
+
     command = commands.add_parser("check-config", help="print the settings in force, and stop")
     command.set_defaults(run=_check_config)
     return parser
@@ -135,18 +141,18 @@ def _add_mint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _sync(options: argparse.Namespace) -> int:
     chosen = settings.load(settings.SyncSettings, os.environ)
     process.configure_logging(chosen.log_level)
-    return _run(_sync_once(chosen) if options.once else _follow(chosen))
+    return redis_access.run(_sync_once(chosen) if options.once else _follow(chosen))
 
 
 async def _sync_once(chosen: settings.SyncSettings) -> int:
-    redis = _connect(chosen)
+    redis = redis_access.connect(chosen)
     try:
         file = await open_file(chosen.catalog)
         await _follower(chosen, redis, file).pass_once()
     except CatalogError as error:
         return _complain(error, MISUSED)
     except RedisFailure as error:
-        return _complain(_unreachable(chosen, error), FAILED)
+        return _complain(redis_access.unreachable(chosen, error), FAILED)
     finally:
         await redis.aclose()
     return OK
@@ -154,7 +160,7 @@ async def _sync_once(chosen: settings.SyncSettings) -> int:
 
 async def _follow(chosen: settings.SyncSettings) -> int:
     stop = process.stop_on_signals()
-    redis = _connect(chosen)
+    redis = redis_access.connect(chosen)
     try:
         file = await open_file(chosen.catalog)
         follower = _follower(chosen, redis, file)
@@ -193,17 +199,17 @@ def _diff(options: argparse.Namespace) -> int:
         chosen, path = with_catalog, with_catalog.catalog
     try:
         model = build(read_file(path), _now())
-        told = differences.report(model, _run(_compared(chosen, model)))
+        told = differences.report(model, redis_access.run(_compared(chosen, model)))
     except CatalogError as error:
         return _complain(error, MISUSED)
     except RedisFailure as error:
-        return _complain(_unreachable(chosen, error), MISUSED)
+        return _complain(redis_access.unreachable(chosen, error), MISUSED)
     _print("\n".join([*told.lines, differences.summary(told, version=model.version)]))
     return FAILED if options.exit_code and not told.empty else OK
 
 
 async def _compared(chosen: settings.RedisSettings, model: ReadModel) -> Differences:
-    redis = _connect(chosen)
+    redis = redis_access.connect(chosen)
     try:
         return await compare(redis, model, with_gone_values=True)
     finally:
@@ -272,16 +278,16 @@ def _hash(_options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     chosen = settings.load(settings.RedisSettings, os.environ)
     try:
-        _print(_run(_tenant_text(chosen, options.tenant)))
+        _print(redis_access.run(_tenant_text(chosen, options.tenant)))
     except show.UnknownTenantError as error:
         return _complain(error, FAILED)
     except RedisFailure as error:
-        return _complain(_unreachable(chosen, error), FAILED)
+        return _complain(redis_access.unreachable(chosen, error), FAILED)
     return OK
 
 
 async def _tenant_text(chosen: settings.RedisSettings, tenant_id: str) -> str:
-    redis = _connect(chosen)
+    redis = redis_access.connect(chosen)
     try:
         return await show.tenant_text(redis, tenant_id, _now())
     finally:
@@ -291,27 +297,6 @@ async def _tenant_text(chosen: settings.RedisSettings, tenant_id: str) -> str:
 def _check_config(_options: argparse.Namespace) -> int:
     _print(settings.describe(settings.load(settings.SyncSettings, os.environ)))
     return OK
-
-
-def _connect(chosen: settings.RedisSettings) -> Redis:
-    timeout_s = chosen.redis_timeout_ms / 1000
-    return Redis.from_url(
-        chosen.redis_url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),  # Whoever asks decides whether to ask again.
-    )
-
-
-def _unreachable(chosen: settings.RedisSettings, error: Exception) -> str:
-    name = settings.variable("redis_url")
-    address = settings.without_password(chosen.redis_url)
-    return f"Redis at {address} ({name}) can't be used: {str(error) or type(error).__name__}"
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 def _now() -> datetime:

@@ -30,8 +30,8 @@ from aforo_admin.domain.catalog import (
     PRICE_FALLBACKS,
     REASONING_TOKENS,
 )
-from aforo_admin.domain.entitling import micros
 from aforo_admin.domain.problems import NANOS_PER_UNIT
+from aforo_meter.domain.periods import micros_of
 from aforo_proto.contract_pb2 import ModelMatch, PriceEntry, PriceList
 
 PRICE_KEYS: Final = {
@@ -199,7 +199,7 @@ def _tiers(
             meter=meter,
             price_nanos=price_nanos,
             per_units=per_units,
-            effective_from_micros=micros(midnight) if midnight is not None else 0,
+            effective_from_micros=micros_of(midnight) if midnight is not None else 0,
             tier_input_tokens_from=tokens_from,
             day_from_s=spell.day_from_s,
             day_to_s=spell.day_to_s,

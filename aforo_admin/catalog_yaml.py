@@ -3,14 +3,17 @@
 from pathlib import Path as FilePath
 
 from aforo_admin.catalog_yaml_metering import read_ingest_key, read_meter, read_rule
+from aforo_admin.catalog_yaml_rates import read_exchange_rates, read_rate_cards
 from aforo_admin.catalog_yaml_tenants import (
     limit_of,
+    read_basis,
     read_costs,
     read_tenant,
-    read_thresholds,
     read_window,
 )
+from aforo_admin.catalog_yaml_thresholds import read_guards, read_thresholds
 from aforo_admin.domain.catalog import (
+    Billing,
     Catalog,
     Feature,
     Plan,
@@ -33,10 +36,12 @@ from aforo_admin.yaml_nodes import (
 from aforo_admin.yaml_scalars import amount_nanos, choice, flag, text, units
 from aforo_authz.domain.quotas import WindowKind
 from aforo_meter.domain.periods import Cadence
+from aforo_meter.domain.terms import RevenueBasis
 
 VERSION = "1"
 
 read_cadence = choice("cadence", Cadence)
+read_billing = choice("billing", Billing)
 
 
 def read_file(path: FilePath) -> Catalog:
@@ -81,15 +86,16 @@ def read_text(data: bytes, *, name: str) -> Catalog:
 def _catalog(fields: Fields) -> Catalog:
     fields.need("version", _version, VERSION)
     currency = fields.need("currency", text, "")
+    plans = {name: _plan(name, each, currency) for name, each in fields.named("plans")}
     catalog = Catalog(
         currency=currency,
-        thresholds=Thresholds().changed_by(read_thresholds(fields.section("thresholds"))),
+        thresholds=Thresholds().changed_by(read_thresholds(fields, currency)),
         features=tuple(_feature(each) for each in fields.each("features")),
         routes=tuple(_route(each) for each in fields.each("routes")),
         default_allows=fields.may("default_route", _default_allows, default=False),
-        plans={name: _plan(name, each, currency) for name, each in fields.named("plans")},
+        plans=plans,
         tenants={
-            name: read_tenant(name, each, currency=currency)
+            name: read_tenant(name, each, currency=currency, plans=plans)
             for name, each in fields.named("tenants")
         },
         costs=read_costs(fields, "costs", currency=currency),
@@ -97,6 +103,7 @@ def _catalog(fields: Fields) -> Catalog:
         meters=tuple(read_meter(each) for each in fields.each("meters")),
         metering=tuple(read_rule(each) for each in fields.each("metering")),
         ingest_keys=tuple(read_ingest_key(each) for each in fields.each("ingest_keys")),
+        exchange_rates=read_exchange_rates(fields, to_currency=currency),
     )
     fields.close()
     return catalog
@@ -133,15 +140,23 @@ def _route(fields: Fields) -> Route:
 
 
 def _plan(plan_id: str, fields: Fields, currency: str) -> Plan:
+    own = fields.may("currency", text, "")
+    amount = amount_nanos(own or currency)
     plan = Plan(
         plan_id=plan_id,
         title=fields.may("title", text, plan_id),
-        committed_fee_nanos=fields.need("committed_fee", amount_nanos(currency), 0),
+        committed_fee_nanos=fields.need("committed_fee", amount, 0),
         allowance_nanos=fields.may("allowance", amount_nanos(currency), None),
+        currency=own,
         cadence=fields.may("cadence", read_cadence, Cadence.MONTH),
+        billing=fields.may("billing", read_billing, Billing.ANNIVERSARY),
+        basis=fields.may("revenue_basis", read_basis, RevenueBasis.PERIOD),
+        rate_cards=read_rate_cards(fields, currency=own or currency),
+        prepaid_nanos=fields.may("prepaid", amount, 0),
         features=fields.texts("features", required=True) or (),
         quotas=tuple(_quota(each, currency) for each in fields.each("quotas")),
-        thresholds=read_thresholds(fields.section("thresholds")),
+        thresholds=read_thresholds(fields, currency),
+        guards=read_guards(fields, currency),
         shadow=fields.may("shadow", flag, default=False),
         stale_margin_blocks=fields.may("stale_margin_blocks", flag, default=False),
     )

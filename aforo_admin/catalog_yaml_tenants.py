@@ -1,20 +1,23 @@
 """The tenants' part of the written catalog → the domain's. docs/catalog.md describes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from aforo_admin.catalog_yaml_metering import revoked
+from aforo_admin.catalog_yaml_rates import read_rate_cards
+from aforo_admin.catalog_yaml_thresholds import read_guards, read_thresholds
 from aforo_admin.domain.catalog import (
     COGS,
     CostPrice,
     Credential,
     Deal,
     MarginOverride,
+    Plan,
+    PlanChange,
     QuotaChange,
     Subscription,
     Tenant,
-    ThresholdChanges,
 )
 from aforo_admin.domain.checking_tenants import IDENTITY_FIELDS
 from aforo_admin.yaml_fields import Fields
@@ -23,46 +26,41 @@ from aforo_admin.yaml_scalars import (
     choice,
     flag,
     instant,
-    percent_bp,
     text,
     units,
 )
 from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
 from aforo_authz.domain.quotas import WindowKind
+from aforo_meter.domain.terms import RevenueBasis
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 UNLIMITED: Final = "unlimited"
 
 read_state = choice("state", SubscriptionState)
 read_window = choice("window", WindowKind)
+read_basis = choice("revenue basis", RevenueBasis)
 read_level_max = choice("level", [Level.NONE, Level.WARN, Level.THROTTLE])
 
 
-def read_tenant(tenant_id: str, fields: Fields, *, currency: str) -> Tenant:
+def read_tenant(
+    tenant_id: str, fields: Fields, *, currency: str, plans: Mapping[str, Plan]
+) -> Tenant:
+    subscription = _subscription(fields)
+    plan = plans.get(subscription.plan_id)
+    of_plan = (plan.currency if plan is not None else "") or currency
     tenant = Tenant(
         tenant_id=tenant_id,
         name=fields.may("name", text, tenant_id),
-        subscription=_subscription(fields),
+        subscription=subscription,
         credentials=tuple(_credential(each) for each in fields.each("credentials")),
-        deals=tuple(_deal(each, currency) for each in fields.each("deals")),
-        thresholds=read_thresholds(fields.section("thresholds")),
+        deals=tuple(_deal(each, currency, of_plan) for each in fields.each("deals")),
+        thresholds=read_thresholds(fields, currency),
         shadow=fields.may("shadow", flag, None),
         margin_override=_margin_override(fields),
         negotiated_costs=read_costs(fields, "negotiated_costs", currency=currency),
     )
     fields.close()
     return tenant
-
-
-def read_thresholds(fields: Fields) -> ThresholdChanges:
-    changes = ThresholdChanges(
-        warn_below_bp=fields.may("warn_below", percent_bp, None),
-        throttle_below_bp=fields.may("throttle_below", percent_bp, None),
-        block_below_bp=fields.may("block_below", percent_bp, None),
-        hysteresis_bp=fields.may("hysteresis", percent_bp, None),
-    )
-    fields.close()
-    return changes
 
 
 def read_costs(fields: Fields, key: str, *, currency: str) -> tuple[CostPrice, ...]:
@@ -90,9 +88,19 @@ def _subscription(tenant: Fields) -> Subscription:
         plan_id=fields.need("plan", text, ""),
         started_at=fields.need("started_at", instant, LONG_AGO),
         state=fields.may("state", read_state, SubscriptionState.ACTIVE),
+        changes=tuple(_plan_change(each) for each in fields.each("changes")),
     )
     fields.close()
     return subscription
+
+
+def _plan_change(fields: Fields) -> PlanChange:
+    change = PlanChange(
+        plan_id=fields.need("plan", text, ""),
+        effective_from=fields.need("from", instant, LONG_AGO),
+    )
+    fields.close()
+    return change
 
 
 def _credential(fields: Fields) -> Credential:
@@ -116,16 +124,25 @@ def _credential(fields: Fields) -> Credential:
     return credential
 
 
-def _deal(fields: Fields, currency: str) -> Deal:
+def _deal(fields: Fields, currency: str, of_plan: str) -> Deal:
+    """Read a deal; `currency` is the catalog's, which costs are in."""
+    own = fields.may("currency", text, "")
+    amount = amount_nanos(own or of_plan)
+    rate_cards = read_rate_cards(fields, currency=own or of_plan)
     deal = Deal(
         deal_id=fields.need("id", text, ""),
         effective_from=fields.need("from", instant, LONG_AGO),
         effective_until=fields.may("until", instant, None),
-        committed_fee_nanos=fields.may("committed_fee", amount_nanos(currency), None),
+        committed_fee_nanos=fields.may("committed_fee", amount, None),
         allowance_nanos=fields.may("allowance", amount_nanos(currency), None),
+        currency=own,
+        basis=fields.may("revenue_basis", read_basis, None),
+        rate_cards=rate_cards if "rate_card" in fields else None,
+        prepaid_nanos=fields.may("prepaid", amount, None),
         add_features=fields.texts("add_features") or (),
         quotas=tuple(_quota_change(each, currency) for each in fields.each("quotas")),
-        thresholds=read_thresholds(fields.section("thresholds")),
+        thresholds=read_thresholds(fields, currency),
+        guards=read_guards(fields, currency),
     )
     fields.close()
     return deal

@@ -17,7 +17,8 @@ from aforo_admin.read_model import (
     ReadModel,
     tenant_of,
 )
-from aforo_admin.readable import fields_of, money
+from aforo_admin.readable import fields_of
+from aforo_admin.readable_values import money
 from aforo_admin.sync import Differences
 from aforo_proto.contract_pb2 import Contract, PriceBook
 from aforo_proto.metering_pb2 import IngestKey, Metering

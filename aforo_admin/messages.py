@@ -6,13 +6,15 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
+from aforo_admin import messages_guards, messages_rates
 from aforo_admin.builtin_prices import built_in_lists
 from aforo_admin.domain import catalog as said
 from aforo_admin.domain import entitling
-from aforo_admin.domain.entitling import micros
 from aforo_admin.domain.problems import day
 from aforo_authz.domain import access, quotas
 from aforo_meter.domain.metering import Quantity
+from aforo_meter.domain.periods import micros_of
+from aforo_meter.domain.prices import NEGOTIATED_SOURCE, OWN_SOURCE
 from aforo_proto.contract_pb2 import (
     Cadence,
     Contract,
@@ -20,7 +22,7 @@ from aforo_proto.contract_pb2 import (
     PriceBook,
     PriceEntry,
     PriceList,
-    Thresholds,
+    RevenueBasis,
 )
 from aforo_proto.margin_pb2 import Level
 from aforo_proto.metering_pb2 import (
@@ -57,12 +59,12 @@ def credential(tenant_id: str, given: said.Credential) -> Credential:
         tenant_id=tenant_id,
         kind=CredentialKind.Value(f"CREDENTIAL_KIND_{given.kind.name}"),
         status=CREDENTIAL_STATUS_REVOKED if given.revoked else CREDENTIAL_STATUS_ACTIVE,
-        expires_at_micros=micros(given.expires_at) if given.expires_at else 0,
+        expires_at_micros=micros_of(given.expires_at) if given.expires_at else 0,
         credential_id=given.credential_id,
     )
 
 
-def policy(given: access.Policy) -> Policy:
+def policy(given: access.Policy, override: said.MarginOverride | None) -> Policy:
     """Return a policy without its period, which changes with time alone."""
     message = Policy(
         tenant_id=given.tenant_id,
@@ -74,11 +76,13 @@ def policy(given: access.Policy) -> Policy:
         shadow=given.shadow,
         stale_margin_blocks=given.stale_margin_blocks,
     )
-    if given.override_level_max is not None:
+    if override is not None:
         message.margin_override.CopyFrom(
             MarginOverride(
-                level_max=Level.Value(f"LEVEL_{given.override_level_max.name}"),
-                until_micros=given.override_until_micros,
+                level_max=Level.Value(f"LEVEL_{override.level_max.name}"),
+                until_micros=micros_of(override.until),
+                reason=override.reason,
+                author=override.author,
             )
         )
     return message
@@ -105,7 +109,6 @@ def _quota(given: quotas.Quota) -> Quota:
 
 
 def contract(given: entitling.Contract) -> Contract:
-    floors = given.thresholds
     return Contract(
         tenant_id=given.tenant_id,
         subscription_id=given.subscription_id,
@@ -114,17 +117,15 @@ def contract(given: entitling.Contract) -> Contract:
         committed_fee_nanos=given.committed_fee_nanos,
         allowance_nanos=given.allowance_nanos,
         cadence=Cadence.Value(f"CADENCE_{given.cadence.name}"),
-        anchor_micros=micros(given.anchor),
-        thresholds=Thresholds(
-            warn_below_bp=floors.warn_below_bp,
-            throttle_below_bp=floors.throttle_below_bp,
-            block_below_bp=floors.block_below_bp,
-            hysteresis_bp=floors.hysteresis_bp,
-            source=given.thresholds_source,
-        ),
+        anchor_micros=micros_of(given.anchor),
+        thresholds=messages_guards.thresholds(given.thresholds, source=given.thresholds_source),
+        guards=[messages_guards.guard(each) for each in given.guards],
         negotiated=price_lists(
-            given.negotiated, source="negotiated", owner=f"negotiated:{given.tenant_id}"
+            given.negotiated, source=NEGOTIATED_SOURCE, owner=f"negotiated:{given.tenant_id}"
         ),
+        phases=[messages_rates.phase(each) for each in given.phases],
+        basis=RevenueBasis.Value(f"REVENUE_BASIS_{given.basis.name}"),
+        exchange_rates=[messages_rates.exchange_rate(each) for each in given.exchange_rates],
     )
 
 
@@ -182,7 +183,7 @@ def ingest_key(given: said.IngestKey) -> IngestKey:
             for scope in given.scopes
         ],
         revoked=given.revoked,
-        expires_at_micros=micros(given.expires_at) if given.expires_at else 0,
+        expires_at_micros=micros_of(given.expires_at) if given.expires_at else 0,
         tenants=given.tenants,
     )
 
@@ -190,7 +191,7 @@ def ingest_key(given: said.IngestKey) -> IngestKey:
 def price_book(given: said.Catalog) -> PriceBook:
     book = PriceBook(
         currency=given.currency,
-        own=price_lists(given.costs, source="catalog", owner="catalog"),
+        own=price_lists(given.costs, source=OWN_SOURCE, owner="catalog"),
         built_in=built_in_lists() if given.built_in_costs else (),
     )
     book.version = digest([book.SerializeToString(deterministic=True)])
@@ -253,7 +254,7 @@ def _price_entry(price: said.CostPrice, *, source: str, owner: str) -> PriceEntr
         meter=price.meter,
         price_nanos=price.price_nanos,
         per_units=price.per_units,
-        effective_from_micros=micros(price.effective_from),
+        effective_from_micros=micros_of(price.effective_from),
     )
     name = f"{owner}/{price.provider or '*'}/{price.model or '*'}/{price.meter}"
     checksum = hashlib.sha256(entry.SerializeToString(deterministic=True)).hexdigest()

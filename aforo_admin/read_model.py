@@ -72,7 +72,7 @@ def build(catalog: Catalog, now: datetime) -> ReadModel:
         holds_until = min(holds_until, entitled.holds_until)
         basis[tenant_key(tenant_id, b"contract")] = encoded(messages.contract(entitled.contract))
         policy_key = tenant_key(tenant_id, b"policy")
-        basis[policy_key] = encoded(messages.policy(entitled.policy))
+        basis[policy_key] = encoded(messages.policy(entitled.policy, tenant.margin_override))
         periods[policy_key] = encoded(messages.period(entitled.policy))
         for each in tenant.credentials:
             value = encoded(messages.credential(tenant_id, each))

@@ -1,7 +1,7 @@
 """Messages of the read model → lines for people. Units come from the fields' names."""
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -9,14 +9,24 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from aforo_admin.domain.catalog import COGS
-from aforo_admin.domain.problems import NANOS_PER_UNIT, percent
+from aforo_admin.domain.problems import percent
+from aforo_admin.readable_guards import guard_text
+from aforo_admin.readable_rates import phase_lines
+from aforo_admin.readable_values import EPOCH, instant_text, money
 from aforo_meter.domain.usage import MICROS_PER_UNIT
-from aforo_proto.contract_pb2 import ModelMatch, PriceEntry, PriceList
-from aforo_proto.margin_pb2 import QuotaUsage
+from aforo_proto.contract_pb2 import (
+    Contract,
+    ExchangeRate,
+    Guard,
+    ModelMatch,
+    Phase,
+    PriceEntry,
+    PriceList,
+)
+from aforo_proto.margin_pb2 import GuardLevel, Margin, QuotaUsage
 from aforo_proto.metering_pb2 import Meter, MeteringRule, QuantitySource
 from aforo_proto.policy_pb2 import Quota, RouteRule
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_S: Final = 86_400
 
 # Of fields that say something when they are zero.
@@ -24,7 +34,12 @@ _ZERO_MEANS: Final = {
     "expires_at_micros": "never",
     "effective_from_micros": "always",
     "allowance_nanos": "none",
+    "act_from_revenue_nanos": "none",
+    "act_from_calls": "none",
 }
+
+
+_IN_CONTRACT_CURRENCY: Final = frozenset({"contract_revenue_nanos", "prepaid_left_nanos"})
 
 
 def fields_of(message: Message, *, currency: str = "") -> dict[str, str]:
@@ -41,12 +56,22 @@ def _flat(message: Message, prefix: str, currency: str) -> Iterator[tuple[str, s
         name = prefix + _plain_name(field.name)
         if field.message_type is None:
             many = field.is_repeated
-            parts = [_text(field, each, currency) for each in (value if many else [value])]
+            unit = _currency_of(message, field.name, currency)
+            parts = [_text(field, each, unit) for each in (value if many else [value])]
             yield name, ", ".join(parts) or "none"
         elif field.is_repeated:
-            yield from _members(value, name, currency)
+            yield from _members(value, name, _currency_of(message, field.name, currency))
         elif message.HasField(field.name):
-            yield from _flat(value, f"{name}.", currency)
+            yield from _flat(value, f"{name}.", _currency_of(message, field.name, currency))
+
+
+def _currency_of(message: Message, field_name: str, currency: str) -> str:
+    """Return what an amount is in: costs and allowances are not in a contract's own currency."""
+    if isinstance(message, Margin) and field_name in _IN_CONTRACT_CURRENCY:
+        return message.contract_currency
+    if isinstance(message, Contract) and field_name != "committed_fee_nanos":
+        return next((rate.to_currency for rate in message.exchange_rates), currency)
+    return currency
 
 
 def _members(members: Iterable[Message], name: str, currency: str) -> Iterator[tuple[str, str]]:
@@ -63,15 +88,32 @@ def _members(members: Iterable[Message], name: str, currency: str) -> Iterator[t
             label, text = _rule_text(member)
             order.append(label)
             yield f"{name}[{label}]", text
-        elif isinstance(member, Meter):
-            yield f"{name}[{member.meter}]", ", also ".join([member.title, *member.aliases])
-        elif isinstance(member, Quota):
-            yield f"{name}[{member.quota_id}]", _quota_text(member, currency)
-        elif isinstance(member, QuotaUsage):
-            since = instant_text(member.window_start_micros)
-            yield f"{name}[{member.quota_id}]", f"{member.used_units:,} since {since}"
+        else:
+            yield from _lines_of(member, name, currency)
     if order:
         yield f"{name}.order", ", ".join(order)
+
+
+def _lines_of(member: Message, name: str, currency: str) -> Iterator[tuple[str, str]]:
+    if isinstance(member, Meter):
+        yield f"{name}[{member.meter}]", ", also ".join([member.title, *member.aliases])
+    elif isinstance(member, Quota):
+        yield f"{name}[{member.quota_id}]", _quota_text(member, currency)
+    elif isinstance(member, QuotaUsage):
+        since = instant_text(member.window_start_micros)
+        yield f"{name}[{member.quota_id}]", f"{member.used_units:,} since {since}"
+    elif isinstance(member, Guard):
+        yield f"{name}[{member.guard_id}]", guard_text(member, currency)
+    elif isinstance(member, GuardLevel):
+        level = _enum_text(member.DESCRIPTOR.fields_by_name["level"].enum_type, member.level)
+        calls = ", ".join(member.features) or "all calls"
+        yield f"{name}[{member.guard_id}]", f"{level}, for {calls}"
+    elif isinstance(member, Phase):
+        yield from phase_lines(member, name)
+    elif isinstance(member, ExchangeRate):
+        since = instant_text(member.effective_from_micros)
+        rate = money(member.rate_nanos, member.to_currency)
+        yield f"{name}[{member.currency}, {since}]", f"1 {member.currency} = {rate}"
 
 
 def _price_text(entry: PriceEntry, currency: str) -> str:
@@ -161,20 +203,6 @@ def _match_text(match: ModelMatch) -> str:
         members = getattr(match, rule).matches
         return f"{rule}({', '.join(_match_text(member) for member in members)})"
     return f'{rule} "{getattr(match, rule)}"' if rule else "any"
-
-
-def money(nanos: int, currency: str) -> str:
-    """Write an amount exactly: 36,000 USD, 0.000125 USD."""
-    amount = Decimal(nanos) / NANOS_PER_UNIT
-    whole = f"{amount:,f}"
-    if "." in whole:
-        whole = whole.rstrip("0").rstrip(".")
-    return f"{whole} {currency}".rstrip()
-
-
-def instant_text(at_micros: int) -> str:
-    at = EPOCH + timedelta(microseconds=at_micros)
-    return at.isoformat(sep=" ").replace("+00:00", "Z")
 
 
 def age_text(at_micros: int, now: datetime) -> str:

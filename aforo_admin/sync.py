@@ -8,7 +8,6 @@ from typing import Final, TypeVar, cast
 
 from redis.asyncio import Redis
 
-from aforo_admin.domain.entitling import micros
 from aforo_admin.read_model import (
     KEY_HOLDERS,
     PREFIX,
@@ -17,6 +16,7 @@ from aforo_admin.read_model import (
     encoded,
     is_ours_to_remove,
 )
+from aforo_meter.domain.periods import micros_of
 from aforo_proto.policy_pb2 import SyncState
 
 # Keys in one command: some 100 KB, so that others' commands never wait long behind one of ours.
@@ -79,7 +79,7 @@ async def mark_complete(redis: Redis, model: ReadModel, now: datetime) -> None:
     """Say that everything was there at `now`. The last write of a pass."""
     state = SyncState(
         catalog_version=model.version,
-        completed_at_micros=micros(now),
+        completed_at_micros=micros_of(now),
         tenants=len(model.tenants),
     )
     await redis.set(SYNC_KEY, encoded(state))

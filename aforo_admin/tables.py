@@ -7,14 +7,14 @@ from typing import Final
 
 from aforo_admin.domain.catalog import Catalog, Deal, Plan, Tenant
 from aforo_admin.domain.problems import day
-from aforo_admin.readable import money
+from aforo_admin.readable_values import money
 
 TENANTS_SHOWN_MAX: Final = 50
 
 
 def summary(catalog: Catalog, now: datetime) -> str:
     """Return plans and tenants as text, and the totals."""
-    users = Counter(tenant.subscription.plan_id for tenant in catalog.tenants.values())
+    users = Counter(tenant.subscription.plan_at(now) for tenant in catalog.tenants.values())
     plans = [
         ("plan", "fee", "features", "quotas", "tenants"),
         *(
@@ -34,7 +34,7 @@ def summary(catalog: Catalog, now: datetime) -> str:
         *(_tenant_row(tenant, now) for tenant in shown),
     ]
     hidden = len(catalog.tenants) - len(shown)
-    lines = [*_table(plans), "", *_table(tenants)]
+    lines = [*table(plans), "", *table(tenants)]
     if hidden:
         lines.append(f"… and {hidden} more")
     credentials = sum(len(tenant.credentials) for tenant in catalog.tenants.values())
@@ -54,11 +54,14 @@ def summary(catalog: Catalog, now: datetime) -> str:
 
 
 def _fee(plan: Plan, currency: str) -> str:
+    told = "none"
     if plan.committed_fee_nanos:
-        return f"{money(plan.committed_fee_nanos, currency)} a {plan.cadence}"
+        told = f"{money(plan.committed_fee_nanos, plan.currency or currency)} a {plan.cadence}"
+    if plan.rate_cards:
+        told = f"{told}, and usage" if plan.committed_fee_nanos else "by usage"
     if plan.allowance_nanos:
-        return f"none, {money(plan.allowance_nanos, currency)} of COGS a {plan.cadence}"
-    return "none"
+        told += f", {money(plan.allowance_nanos, currency)} of COGS a {plan.cadence}"
+    return told
 
 
 def _tenant_row(tenant: Tenant, now: datetime) -> tuple[str, ...]:
@@ -66,7 +69,7 @@ def _tenant_row(tenant: Tenant, now: datetime) -> tuple[str, ...]:
     subscription = tenant.subscription
     return (
         tenant.tenant_id,
-        subscription.plan_id,
+        subscription.plan_at(now),
         str(subscription.state),
         day(subscription.started_at),
         ", ".join(credential.credential_id for credential in tenant.credentials) or "none",
@@ -74,7 +77,7 @@ def _tenant_row(tenant: Tenant, now: datetime) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from aforo_admin.domain.problems import NANOS_PER_UNIT
+from aforo_meter.domain.usage import MICROS_PER_UNIT
 
 E = TypeVar("E", bound=Enum)
 
@@ -23,8 +24,10 @@ _UNITS = re.compile(rf"({_DIGITS})([kMG]?)", re.ASCII)
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
 )
+_FACTOR = re.compile(r"(\d{1,9})(?:\.(\d{1,6}))?", re.ASCII)
 _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _NANO_DIGITS = 9
+_MICRO_DIGITS = 6
 
 
 class UnknownNameError(ValueError):
@@ -69,7 +72,7 @@ def amount_nanos(currency: str) -> Callable[[str], int]:
             )
         sign, whole, decimals, named = match.groups(default="")
         if named and currency and named != currency:
-            raise ValueError(f"is in {named}, but the catalog's currency is {currency}")
+            raise ValueError(f"is in {named}, but the currency here is {currency}")
         decimals = decimals.rstrip("0")
         if len(decimals) > _NANO_DIGITS:
             raise ValueError(
@@ -82,6 +85,17 @@ def amount_nanos(currency: str) -> Callable[[str], int]:
         return -nanos if sign else nanos
 
     return read
+
+
+def factor_micros(given: str) -> int:
+    """Read a factor, 2, 1.5 or 0, as 10^-6."""
+    match = _FACTOR.fullmatch(_bounded(given))
+    if match is None:
+        raise ValueError(
+            f"{_shown(given)} is no factor: write 0, 0.5 or 2, with at most 6 decimals, and no sign"
+        )
+    whole, decimals = match.groups(default="")
+    return int(whole) * MICROS_PER_UNIT + int(decimals.ljust(_MICRO_DIGITS, "0"))
 
 
 def percent_bp(given: str) -> int:

@@ -19,10 +19,10 @@ from aforo_authz.domain.access import (
     Known,
     Reason,
     decide,
-    holds_until_micros,
     settle,
 )
 from aforo_authz.domain.features import Needs
+from aforo_authz.domain.holding import holds_until_micros
 from aforo_authz.policies import NOBODY, Policies, PoliciesUnavailableError
 from aforo_authz.quotas import Quotas, QuotasUnavailableError
 from aforo_authz.server import INVALID_ARGUMENT, UNAVAILABLE, RpcError

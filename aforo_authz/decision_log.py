@@ -79,6 +79,7 @@ def told(
         "features": ",".join(decision.needs.features),
         "weight_units": decision.needs.weight_units,
         "margin_level": decision.level.name.lower(),
+        "guard": decision.guard_id or None,
         "quotas": [
             {
                 "quota": standing.quota.quota_id,

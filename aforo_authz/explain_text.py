@@ -53,6 +53,8 @@ def as_json(told: Explanation, call: Call, now_micros: int) -> str:
         "reason": decision.reason.value,
         "shadow_reason": decision.shadow_reason.value if decision.shadow_reason else None,
         "status": _status(told),
+        "margin_level": decision.level.name.lower(),
+        "guard": decision.guard_id or None,
         "stale": decision.stale,
         "at_micros": now_micros,
         "method": call.method,

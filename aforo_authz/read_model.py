@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from aforo_authz.domain.access import (
     Credential,
     CredentialKind,
+    GuardLevel,
     Level,
     Margin,
     Policy,
@@ -36,7 +37,7 @@ _KINDS = {getattr(policy_pb2, f"CREDENTIAL_KIND_{kind.name}"): kind for kind in 
 _NO_USAGE: Mapping[str, tuple[int, int]] = {}  # One for all.
 # What decoded values take, measured (CPython 3.11): the key, the object, its strings and numbers.
 _CREDENTIAL_BYTES, _POLICY_BYTES, _MARGIN_BYTES = 360, 440, 280
-_FEATURE_BYTES, _QUOTA_BYTES, _USAGE_BYTES = 40, 160, 250
+_FEATURE_BYTES, _QUOTA_BYTES, _USAGE_BYTES, _GUARD_BYTES = 40, 160, 250, 64
 
 
 class UnreadableValueError(Exception):
@@ -126,7 +127,8 @@ def bytes_of(key: str, value: Any) -> int:  # noqa: ANN401 - by the kind of the 
         own = _FEATURE_BYTES * len(value.features) + _QUOTA_BYTES * len(value.quotas)
         return _POLICY_BYTES + len(key) + own
     if isinstance(value, Margin):
-        return _MARGIN_BYTES + len(key) + _USAGE_BYTES * len(value.used_units)
+        own = _USAGE_BYTES * len(value.used_units) + _GUARD_BYTES * len(value.guards)
+        return _MARGIN_BYTES + len(key) + own
     return _CREDENTIAL_BYTES + len(key)
 
 
@@ -196,7 +198,18 @@ def margin_of(key: str, value: bytes) -> Margin:
         period_end_micros=message.period_end_micros or None,
         partition=message.partition,
         used_units=used_units or _NO_USAGE,
+        guards=_guards_of(message.guards),
     )
+
+
+def _guards_of(messages: Iterable[margin_pb2.GuardLevel]) -> tuple[GuardLevel, ...]:
+    """Return the guards that have a level, the worst first: the first that fits a call decides."""
+    levels = [
+        _shared_guard(each.guard_id, tuple(each.features), _level_of(each.level))
+        for each in messages
+        if each.level > Level.NONE
+    ]
+    return tuple(sorted(levels, key=lambda guard: (-guard.level, guard.guard_id)))
 
 
 def consumed_of(key: str, value: bytes) -> int:
@@ -268,6 +281,11 @@ def _shared_instant(micros: int) -> int:
 @functools.lru_cache(maxsize=10_000)
 def _features_of(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _shared_guard(guard_id: str, features: tuple[str, ...], level: Level) -> GuardLevel:
+    return GuardLevel(guard_id=guard_id, features=_features_of(features), level=level)
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -6,7 +6,14 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from aforo_meter import commands_ingest, commands_ledger, commands_tools, process, settings
+from aforo_meter import (
+    commands_alerts,
+    commands_ingest,
+    commands_ledger,
+    commands_tools,
+    process,
+    settings,
+)
 from aforo_meter.command_arguments import LEDGER_URL_HELP
 from aforo_meter.listen import ListenError
 from aforo_meter.settings_consume import ConsumeSettings
@@ -24,8 +31,10 @@ examples:
   aforo-meter migrate --ledger-url sqlite:////var/lib/aforo/ledger.db
   AFORO_METER_SHIP_KAFKA_BOOTSTRAP=kafka:9092 aforo-meter ship
   aforo-meter completeness --ledger-url sqlite:////var/lib/aforo/ledger.db --check
+  aforo-meter explain acme --ledger-url … --redis-url …      # also: statement, forecast
   aforo-meter import usage.csv --dry-run
   aforo-meter dlq list --bootstrap kafka:9092
+  aforo-meter alerts test default
   aforo-meter check-config deliver
   aforo-meter ingest --help
 
@@ -82,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     topics.set_defaults(run=_topics)
 
     commands_ledger.add(commands)
+    commands_alerts.add(commands)
     commands_tools.add(commands)
 
     check = commands.add_parser("check-config", help="print the settings in force")
@@ -112,13 +122,14 @@ def _consume(_: argparse.Namespace) -> int:
 
 def _deliver(options: argparse.Namespace) -> int:
     from aforo_meter import deliver  # noqa: PLC0415
-    from aforo_meter.outbox import OutboxError, OutboxUnavailableError  # noqa: PLC0415
+    from aforo_meter.endpoints import EndpointsError  # noqa: PLC0415
+    from aforo_meter.ledger import LedgerError, LedgerUnavailableError  # noqa: PLC0415
 
     try:
         return _run(DeliverSettings, lambda given: deliver.run(given, once=options.once))
-    except OutboxError as error:
+    except (LedgerError, EndpointsError) as error:
         return _complain(str(error), USAGE)
-    except OutboxUnavailableError as error:
+    except LedgerUnavailableError as error:
         return _complain(f"the outbox does not answer: {error}", FAILED)
 
 
@@ -163,11 +174,16 @@ def _topics(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     """Print settings by process; a complaint about one does not hide the others."""
+    from aforo_meter.endpoints import EndpointsError, endpoints_of  # noqa: PLC0415
+
     code = OK
     for name in [options.process] if options.process else settings.ALL:
         try:
-            text = settings.describe(settings.load(settings.ALL[name]))
-        except settings.SettingsError as error:
+            given = settings.load(settings.ALL[name])
+            text = settings.describe(given)
+            if isinstance(given, DeliverSettings):
+                text += "".join(f"\n# to {endpoint}" for endpoint in endpoints_of(given))
+        except (settings.SettingsError, EndpointsError) as error:
             code = _complain(f"{name}:\n{error}", USAGE)
         else:
             print(f"# aforo-meter {name}\n{text}")  # noqa: T201

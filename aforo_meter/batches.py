@@ -12,11 +12,11 @@ from aforo_meter.contracts import Contracts
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, calendar_month
 from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.rating import Rated, Usage, rate
-from aforo_meter.domain.revenue import revenue_nanos
+from aforo_meter.domain.revenue import exchange_rate, fixed_nanos
 from aforo_meter.domain.seen import event_key
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
 from aforo_meter.kinds import Kind, Kinds, Name, Tally, name_of
-from aforo_meter.ledger import Batch, Ledger, Partition, Retention, Watch
+from aforo_meter.ledger import Batch, Ledger, Partition, Retention, TooLargeError, Watch
 from aforo_meter.wire import NO_EVENT, UnreadableEventError, usage_from
 from aforo_proto import usage_pb2
 
@@ -251,8 +251,9 @@ class Rater:
             terms = self._contracts.terms(tenant_id)
             if terms is None or book is None:
                 continue
-            if terms.currency == book.currency:
-                found[tenant_id] = self._watches[tenant_id] = watch_of(terms, book, now_micros=now)
+            watch = watch_of(terms, book, now_micros=now)
+            if watch is not None:
+                found[tenant_id] = self._watches[tenant_id] = watch
             else:
                 self._tell_currencies(terms, book)
         return found
@@ -270,7 +271,8 @@ class Rater:
         if case not in self._told_currencies:
             self._told_currencies.add(case)
             log.error(
-                "no margin: the contract's currency is not that of the prices",
+                "no margin: no exchange rate from the contract's currency to that of the prices "
+                "was in force as the period began; give one under exchange_rates in the catalog",
                 tenant=terms.tenant_id,
                 contract=terms.currency,
                 prices=book.currency,
@@ -301,16 +303,37 @@ class Rater:
         return usage.subscription_id, former or calendar_month(at_micros)
 
 
-def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch:
-    """Return what a tenant's margin is measured by."""
+def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
+    """Return what a tenant's margin is measured by; None if its revenue has no exchange rate."""
+    period = terms.period_at(now_micros)
+    fixed = fixed_nanos(terms, period, book_currency=book.currency)
+    if fixed is None and exchange_rate(terms, period, book_currency=book.currency) is None:
+        return None
     return Watch(
         tenant_id=terms.tenant_id,
         subscription_id=terms.subscription_id,
-        period=terms.period_at(now_micros),
-        revenue_nanos=revenue_nanos(terms),
+        period=period,
+        revenue_nanos=fixed or 0,
+        terms=terms if fixed is None else None,
         allowance_nanos=terms.allowance_nanos,
-        currency=terms.currency,
+        currency=book.currency,
         thresholds=terms.thresholds,
+        guards=terms.guards,
         catalog_version=terms.catalog_version,
         price_book_version=book.version,
+    )
+
+
+def without(
+    error: TooLargeError, readable: Sequence[Readable]
+) -> tuple[list[Readable], list[Refused]]:
+    """Take the usage that makes a sum overflow out of a batch."""
+
+    def is_part(usage: Usage) -> bool:
+        meters = {measure.meter for measure in usage.measures}
+        return usage.tenant_id == error.tenant_id and error.meter in {None, *meters}
+
+    return (
+        [one for one in readable if not is_part(one.usage)],
+        [Refused(record=one.record, reason=str(error)) for one in readable if is_part(one.usage)],
     )

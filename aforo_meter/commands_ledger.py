@@ -19,6 +19,7 @@ from aforo_meter.command_arguments import (
     ledger_url,
     time_micros,
 )
+from aforo_meter.command_tables import columns, minute, units
 from aforo_meter.domain.completeness import Score, closed_before, scores, total
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.sessions import EndedBy, Session
@@ -129,7 +130,7 @@ async def _fill(options: argparse.Namespace, completeness: Any, judged: Sequence
             without += 1
             print(f"{name}: {score.to_fill} calls missing, none to reckon by")  # noqa: T201
             continue
-        amounts = ", ".join(f"{meter} {_units(q)}" for meter, q in one.totals().items())
+        amounts = ", ".join(f"{meter} {units(q)}" for meter, q in one.totals().items())
         went_by = "its own hour" if one.hours == 1 else f"{one.hours} hours"
         print(f"{name}: {score.to_fill} calls missing; by {went_by}: {amounts or 'no usage'}")  # noqa: T201
         if options.apply:
@@ -204,7 +205,7 @@ def _as_table(found: Sequence[Score], closed_micros: int, options: argparse.Name
     )
     if len(found) > len(shown):
         summary += f"; {len(found) - len(shown):,} rows are complete and not shown (--all)"
-    return "\n".join([*_columns([head, *rows], right=frozenset(range(3, 7))), summary])
+    return "\n".join([*columns([head, *rows], right=frozenset(range(3, 7))), summary])
 
 
 async def _list(options: argparse.Namespace, ledger: Any) -> int:  # noqa: ANN401
@@ -220,12 +221,12 @@ async def _list(options: argparse.Namespace, ledger: Any) -> int:  # noqa: ANN40
     rows = [
         (
             *(one.tenant_id, one.session_id, one.agent or one.product or "-"),
-            *(_minute(one.opened_micros), _minute(one.last_seen_micros), f"{one.steps:,}"),
+            *(minute(one.opened_micros), minute(one.last_seen_micros), f"{one.steps:,}"),
             _state(one),
         )
         for one in found
     ]
-    print("\n".join(_columns([head, *rows], right=frozenset({5}))))  # noqa: T201
+    print("\n".join(columns([head, *rows], right=frozenset({5}))))  # noqa: T201
     return OK
 
 
@@ -250,11 +251,9 @@ async def _kill(options: argparse.Namespace, ledger: Any) -> int:  # noqa: ANN40
         return complain(_unknown(options), FAILED)
     name = f"session {options.session} of {options.tenant}"
     if before.killed_micros is not None:
-        print(f"{name} was killed at {_minute(before.killed_micros)} UTC; nothing to do")  # noqa: T201
+        print(f"{name} was killed at {minute(before.killed_micros)} UTC; nothing to do")  # noqa: T201
         return OK
-    was = (
-        f"({_state(before)}, {before.steps:,} steps, last seen {_minute(before.last_seen_micros)})"
-    )
+    was = f"({_state(before)}, {before.steps:,} steps, last seen {minute(before.last_seen_micros)})"
     if options.dry_run:
         print(f"would kill {name} {was}")  # noqa: T201
         return OK
@@ -297,32 +296,12 @@ def _unknown(options: argparse.Namespace) -> str:
     )
 
 
-def _columns(rows: Sequence[Sequence[str]], *, right: frozenset[int]) -> list[str]:
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.rjust(width) if index in right else text.ljust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def _hour(score: Score) -> str:
-    return _minute(score.hour_start_micros)
-
-
-def _minute(micros: int) -> str:
-    return f"{datetime_of(micros):%Y-%m-%d %H:%M}"
+    return minute(score.hour_start_micros)
 
 
 def _shown_bp(score_bp: int | None) -> str:
     return "-" if score_bp is None else f"{score_bp // 100}.{score_bp % 100:02d} %"
-
-
-def _units(quantity_micros: int) -> str:
-    units = f"{quantity_micros // 1_000_000:,}.{quantity_micros % 1_000_000:06d}"
-    return units.rstrip("0").rstrip(".")
 
 
 def _percent(text: str) -> int:

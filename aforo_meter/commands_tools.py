@@ -1,8 +1,15 @@
-"""What operators run by hand beside the processes: import, dead letters, replay, search."""
+"""What people run by hand: import, dead letters, replay, search, corrections, answers."""
 
 from typing import Any
 
-from aforo_meter import commands_dlq, commands_events, commands_import, commands_replay
+from aforo_meter import (
+    commands_answers,
+    commands_corrections,
+    commands_dlq,
+    commands_events,
+    commands_import,
+    commands_replay,
+)
 
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
@@ -11,3 +18,5 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     commands_dlq.add(commands)
     commands_replay.add(commands)
     commands_events.add(commands)
+    commands_corrections.add(commands)
+    commands_answers.add(commands)

@@ -17,6 +17,7 @@ from aforo_meter.domain.completeness import (
 )
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.outbox_writing import leave
 
 # Absolute totals: however many consumers read them, and however often, they come to the same.
 KEEP = (
@@ -45,23 +46,26 @@ TENANT_HOURS = (
     f" FROM ({OF_ALL}) AS compared WHERE outcome <> '{FILLED}'"
     " GROUP BY tenant_id, hour_start_micros ORDER BY hour_start_micros, tenant_id"
 )
+SUMMED: Final = (
+    "SELECT subscription_id, provider, model, tool, meter, quantity_micros, extra_micros"
+    " FROM {table} WHERE tenant_id = ? AND feature = ? AND hour_start_micros >= ?"
+    " AND hour_start_micros < ?"
+)
 CALLS_LET_PASS = (
     "SELECT COALESCE(SUM(calls), 0) FROM logged WHERE tenant_id = ? AND feature = ?"  # noqa: S608
     " AND hour_start_micros >= ? AND hour_start_micros < ?"
     f" AND outcome IN ({', '.join(repr(name) for name in sorted({*PASSED, FILLED}))})"
 )
+# With adjustments: what was taken back is no usage to reckon by.
 SUMS = (
-    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"
-    " FROM charge WHERE tenant_id = ? AND feature = ? AND hour_start_micros >= ?"
-    " AND hour_start_micros < ? GROUP BY subscription_id, provider, model, tool, meter"
+    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"  # noqa: S608
+    f" FROM ({' UNION ALL '.join(SUMMED.format(table=table) for table in ('charge', 'adjustment'))}"
+    ") AS entry GROUP BY subscription_id, provider, model, tool, meter"
+    " HAVING SUM(quantity_micros) > 0"
 )
 # What came over HTTP, or from files, names no features: its charges can't be told from those of
 # calls that need none.
 REPORTED = "SELECT 1 FROM reporting_tenant WHERE tenant_id = ?"
-LEAVE = (
-    "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
-    " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING"
-)
 PRUNE = tuple(
     f"DELETE FROM {table} WHERE ({key}) IN"  # noqa: S608
     f" (SELECT {key} FROM {table} WHERE hour_start_micros < ? LIMIT ?)"
@@ -115,14 +119,18 @@ class SqlCompleteness:
             (calls,) = sql.execute(CALLS_LET_PASS, values).fetchone()
             return Basis(
                 calls=calls,
-                sums=[Sum(Kind(*row[:4]), *row[4:]) for row in sql.execute(SUMS, values)],
+                sums=[
+                    Sum(Kind(*row[:4]), row[4], int(row[5]), int(row[6]))
+                    for row in sql.execute(SUMS, values * 2)
+                ],
             )
 
         return await self._ledger.read(work)
 
     async def leave(self, tenant_id: str, alert: Alert, *, now_micros: int) -> bool:
-        values = (alert.message_id, tenant_id, alert.kind, alert.payload, now_micros, now_micros)
-        return await self._ledger.write(lambda sql: sql.execute(LEAVE, values).rowcount == 1)
+        return await self._ledger.write(
+            lambda sql: leave(sql, tenant_id, alert, now_micros=now_micros)
+        )
 
     async def prune(self, *, before_micros: int, rows_max: int) -> int:
         values = (before_micros, rows_max)

@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from aforo_meter import process
+from aforo_meter.alert_work import alert_work
 from aforo_meter.batches import Rater, now_micros
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contracts import Contracts
@@ -30,7 +31,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.partitions import LostRecordsError, Owned, Partitions
 from aforo_meter.publish import Publisher
-from aforo_meter.reconciliation import Reconciliation, Rules
+from aforo_meter.reconciliation import Reconciliation, rules_of
 from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
@@ -111,15 +112,21 @@ class Consumption:
             released=self._publisher.forget,
         )
         self._upkeep = Upkeep(
-            ledger, self._contracts, self._rater, self._partitions, self._publisher
+            *(ledger, self._contracts, self._rater, self._partitions, self._publisher),
+            close_after_days=settings.close_after_days,
+            accrue_every_s=settings.accrue_every_s,
         )
         self._reconciliation = Reconciliation(
             redis,
             SqlCompleteness(ledger),
             SqlSessions(ledger),
-            _rules(settings),
+            rules_of(settings),
             settled_until=self._partitions.settled_until,
             now_micros=now_micros,
+        )
+        self._alert_work = alert_work(
+            *(settings, redis, ledger, self._contracts, self._partitions, self._publisher),
+            tenants=self._upkeep.tenants,
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
         self._waits = Waits("usage")
@@ -140,7 +147,7 @@ class Consumption:
             LostRecordsError: Kafka no longer has what the ledger needs next.
         """
         settings, reconciliation = self._settings, self._reconciliation
-        compare_s = settings.completeness_poll_ms / 1000
+        compare_s, alerts_s = settings.completeness_poll_ms / 1000, settings.alerts_poll_ms / 1000
         work = [
             asyncio.create_task(self._consume(stop), name="consume"),
             asyncio.create_task(self._publisher.run(), name="publish"),
@@ -153,6 +160,7 @@ class Consumption:
                     ("decisions", reconciliation.keep, settings.decisions_poll_ms / 1000),
                     ("completeness", reconciliation.judge, compare_s),
                     ("sessions", reconciliation.tidy, compare_s),
+                    *((what, work, alerts_s) for what, work in self._alert_work.items()),
                 )
             ),
         ]
@@ -307,16 +315,6 @@ class Consumption:
 
     def _owned(self, topic_partition: TopicPartition) -> Owned | None:
         return self._partitions.get(Partition(topic_partition.topic, topic_partition.partition))
-
-
-def _rules(settings: ConsumeSettings) -> Rules:
-    return Rules(
-        grace_micros=settings.completeness_grace_s * 1_000_000,
-        threshold_bp=settings.completeness_threshold_bp,
-        keep_days=settings.completeness_days,
-        idle_micros=settings.session_idle_s * 1_000_000,
-        session_days=settings.session_days,
-    )
 
 
 class TopicMissingError(KafkaError):

@@ -7,11 +7,13 @@ from typing import Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from aforo_meter.domain.margin import Thresholds
+from aforo_meter.domain.guards import Guard
+from aforo_meter.domain.margin import AllowanceThresholds, Thresholds
 from aforo_meter.domain.periods import Cadence
 from aforo_meter.domain.prices import MatchKind, ModelMatch, PriceBook, PriceEntry, PriceList
 from aforo_meter.domain.quotas import Quota, WindowKind
 from aforo_meter.domain.terms import Terms
+from aforo_meter.phase_messages import basis_of, phases_of, rates_of
 from aforo_proto import contract_pb2, policy_pb2
 
 log = structlog.get_logger()
@@ -56,6 +58,11 @@ def terms_of(tenant_id: str, contract: bytes, policy: bytes | None) -> Terms:
         raise UnreadableError(what, f"its anchor {said.anchor_micros} is not of this era")
     if said.committed_fee_nanos < 0 or said.allowance_nanos < 0:
         raise UnreadableError(what, "its fee or allowance is negative")
+    try:
+        phases, basis = phases_of(said.phases), basis_of(said.basis)
+        exchange_rates = rates_of(said.exchange_rates)
+    except ValueError as error:
+        raise UnreadableError(what, str(error)) from error
     return Terms(
         tenant_id=tenant_id,
         subscription_id=said.subscription_id,
@@ -65,23 +72,48 @@ def terms_of(tenant_id: str, contract: bytes, policy: bytes | None) -> Terms:
         allowance_nanos=said.allowance_nanos,
         cadence=_CADENCES[said.cadence],
         anchor_micros=said.anchor_micros,
-        thresholds=_thresholds_of(said),
+        thresholds=_thresholds_of(said.thresholds) if said.HasField("thresholds") else Thresholds(),
+        guards=tuple(_guard_of(each) for each in said.guards),
         negotiated=_lists_of(said.negotiated),
         quotas=tuple(_quotas_of(tenant_id, quotas)),
         catalog_version=said.catalog_version,
+        phases=phases,
+        basis=basis,
+        exchange_rates=exchange_rates,
     )
 
 
-def _thresholds_of(contract: contract_pb2.Contract) -> Thresholds:
-    if not contract.HasField("thresholds"):
-        return Thresholds()
-    said = contract.thresholds
+def _thresholds_of(said: contract_pb2.Thresholds) -> Thresholds:
     return Thresholds(
         warn_below_bp=said.warn_below_bp,
         throttle_below_bp=said.throttle_below_bp,
         block_below_bp=said.block_below_bp,
         hysteresis_bp=said.hysteresis_bp,
+        act_from_revenue_nanos=said.act_from_revenue_nanos,
+        act_from_calls=said.act_from_calls,
+        allowance=_allowance_of(said.allowance) if said.HasField("allowance") else None,
         source=said.source,
+    )
+
+
+def _allowance_of(said: contract_pb2.AllowanceThresholds) -> AllowanceThresholds:
+    return AllowanceThresholds(
+        warn_at_bp=said.warn_at_bp,
+        throttle_at_bp=said.throttle_at_bp,
+        block_at_bp=said.block_at_bp,
+    )
+
+
+def _guard_of(said: contract_pb2.Guard) -> Guard:
+    """Read a guard; without a revenue, or with one of a kind from the future, it has no level."""
+    own = said.WhichOneof("revenue") == "revenue_nanos"
+    return Guard(
+        guard_id=said.guard_id,
+        features=frozenset(said.features),
+        meters=tuple(said.meters),
+        revenue_nanos=max(0, said.revenue_nanos) if own else None,
+        revenue_share_bp=said.revenue_share_bp,
+        thresholds=_thresholds_of(said.thresholds),
     )
 
 
@@ -97,6 +129,8 @@ def _quotas_of(tenant_id: str, quotas: Iterable[policy_pb2.Quota]) -> Iterable[Q
             meter=quota.meter,
             window=window,
             features=frozenset(quota.features),
+            limit_units=quota.limit_units,
+            soft=quota.soft,
         )
 
 

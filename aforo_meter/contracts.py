@@ -58,6 +58,11 @@ class Contracts:
         """The price book; None until one was found."""
         return self._book
 
+    @property
+    def catalog_version(self) -> str | None:
+        """The version of the catalog that all that is known was read at, or after."""
+        return self._catalog_version
+
     def terms(self, tenant_id: str) -> Terms | None:
         """Return a tenant's terms; None if it has no contract, as far as is known."""
         return self._terms.get(tenant_id)
@@ -199,6 +204,16 @@ class Contracts:
 def _chunks(tenant_ids: Sequence[str]) -> Iterable[Sequence[str]]:
     for start in range(0, len(tenant_ids), READ_TENANTS_MAX):
         yield tenant_ids[start : start + READ_TENANTS_MAX]
+
+
+def synced_at_micros(sync: bytes | None) -> int | None:
+    """Return when the last complete sync ended, Unix time; None if that is not known."""
+    if sync is None:
+        return None
+    try:
+        return policy_pb2.SyncState.FromString(sync).completed_at_micros or None
+    except DecodeError:
+        return None
 
 
 def _version_of(sync: bytes | None) -> str | None:

@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import Assessment, Level, Thresholds
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, Rated
+from aforo_meter.domain.terms import RevenueBasis, Terms
 
 # A day more than events from elsewhere may be old: a repeat is known as long as it is taken.
 INGEST_IDS_DAYS_MIN: Final = 91
@@ -79,12 +81,19 @@ class Watch:
     tenant_id: str
     subscription_id: str
     period: PeriodMicros
-    revenue_nanos: int
+    revenue_nanos: int  # Of a contract whose revenue is fixed.
     allowance_nanos: int
-    currency: str
+    currency: str  # Of prices and margin.
     thresholds: Thresholds
     catalog_version: str
     price_book_version: str
+    guards: tuple[Guard, ...] = ()
+    terms: Terms | None = None  # Of one whose revenue usage or time can change: see revenue.py.
+
+    @property
+    def is_accruing(self) -> bool:
+        """Does time alone change its revenue?"""
+        return self.terms is not None and self.terms.basis is RevenueBasis.ACCRUED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +132,19 @@ class Reprice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One change of a tenant's level. Each makes one alert."""
+    """One change of the level of a tenant or of one of its guards. Each makes one alert."""
 
     watch: Watch
-    seq: int  # Within the tenant's subscription and period, from 1.
+    seq: int  # Within the tenant's subscription and period, for each guard, from 1.
     before: Level
     after: Assessment
     at_micros: int
+    guard: Guard | None = None  # None: it is the tenant's own level.
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What the level was measured by."""
+        return self.watch.thresholds if self.guard is None else self.guard.thresholds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +184,10 @@ class Standing:
     catalog_version: str
     price_book_version: str
     used_units: Mapping[str, int] = field(default_factory=dict)  # By quota id, rounded down.
+    guard_levels: Mapping[str, Level] = field(default_factory=dict)  # By guard id.
+    contract_currency: str = ""
+    contract_revenue_nanos: int = 0  # The revenue in the contract's own currency.
+    prepaid_left_nanos: int = 0
 
 
 class Ledger(Protocol):
@@ -219,6 +238,17 @@ class Ledger(Protocol):
 
     async def tenants(self) -> Sequence[str]:
         """Return every tenant that has a margin or unpriced rows."""
+
+    async def adjusted(self) -> Sequence[str]:
+        """Return the tenants whose margin has adjustments that no assessment knows yet."""
+
+    async def close(
+        self, *, ended_by_micros: int, now_micros: int, tenant_id: str | None = None
+    ) -> int:
+        """Close periods, of one tenant or of all, that ended by an instant; return how many.
+
+        What comes of them afterwards is added as adjustments, beside the charges.
+        """
 
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.calls import NEW, Call, Certainty, Change, Figure, Part, Told, tell
-from aforo_meter.domain.rating import UNPRICED, ChargeKey, Rated
+from aforo_meter.domain.rating import ChargeKey, Rated
 
 KEY: Final = ", ".join(ChargeKey._fields)
 WIDTH: Final = len(ChargeKey._fields)
@@ -41,20 +41,17 @@ ADD_FIGURE = (
     f"INSERT INTO true_figure (tenant_id, decision_id, {FIGURE}, quantity_micros)"  # noqa: S608
     f" VALUES ({', '.join('?' * (len(Figure._fields) + 3))})"
 )
-# '' as a literal: only then is the index of unpriced parts used.
-IN_UNPRICED_ROW: Final = "price_id = '' AND " + " AND ".join(
-    f"{name} = ?" for name in ChargeKey._fields if name != "price_id"
-)
+IN_ROW: Final = " AND ".join(f"{name} = ?" for name in ChargeKey._fields)
 MOVE_PARTS = (
     f"INSERT INTO call_part (decision_id, {KEY}, quantity_micros, extra_micros, certainty)"  # noqa: S608
     " SELECT decision_id, "
     + ", ".join("?" if name in {"price_id", "input_tokens"} else name for name in ChargeKey._fields)
-    + f", quantity_micros, extra_micros, certainty FROM call_part WHERE {IN_UNPRICED_ROW}"
+    + f", quantity_micros, extra_micros, certainty FROM call_part WHERE {IN_ROW}"
     f" ON CONFLICT ({PART_KEY}) DO UPDATE SET"
     " quantity_micros = call_part.quantity_micros + excluded.quantity_micros,"
     " extra_micros = call_part.extra_micros + excluded.extra_micros"
 )
-DROP_MOVED_PARTS = f"DELETE FROM call_part WHERE {IN_UNPRICED_ROW}"  # noqa: S608
+DROP_PARTS = f"DELETE FROM call_part WHERE {IN_ROW}"  # noqa: S608
 
 
 class Correction(StrEnum):
@@ -139,8 +136,25 @@ def _correction_of(call: Call) -> Correction:
 
 
 def move_parts(sql: Sql, row: ChargeKey, *, price_id: str) -> None:
-    """Let the parts in an unpriced row follow it to its price, or they'd be taken off elsewhere."""
-    assert row.price_id == UNPRICED
-    key = tuple(value for name, value in row._asdict().items() if name != "price_id")
-    sql.execute(MOVE_PARTS, (price_id, 0, *key))
-    sql.execute(DROP_MOVED_PARTS, key)
+    """Let the parts in a row follow it to another price, or they'd be taken off elsewhere."""
+    sql.execute(MOVE_PARTS, (price_id, 0, *row))
+    drop_parts(sql, row)
+
+
+def drop_parts(sql: Sql, row: ChargeKey) -> None:
+    """Forget what calls have in a row that was taken back."""
+    sql.execute(DROP_PARTS, row)
+
+
+def parts_of(sql: Sql, tenant_id: str, decision_id: str) -> list[tuple[ChargeKey, int, int]]:
+    """Return what is counted of a call: rows, with quantity and what its weight adds."""
+    return [
+        (ChargeKey._make(values[:WIDTH]), values[WIDTH], values[WIDTH + 1])
+        for values in sql.execute(PARTS, (tenant_id, decision_id)).fetchall()
+    ]
+
+
+def forget_counted(sql: Sql, tenant_id: str, decision_id: str) -> None:
+    """Forget what is counted of a call that was taken back, and what waits to take its place."""
+    sql.execute(FORGET_PARTS, (tenant_id, decision_id))
+    sql.execute(FORGET_FIGURES, (tenant_id, decision_id))

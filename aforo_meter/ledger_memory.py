@@ -35,7 +35,7 @@ CHARGE_ROW: Final = ("charge_id", "quantity_micros", "extra_micros", "estimated_
 ChargeRow = tuple[int, int, int, int]
 
 
-Measure = tuple[int | None, int | None, str | None, str | None, str | None]
+Measure = tuple[int | str | None, ...]
 
 
 class PeriodState(NamedTuple):
@@ -46,9 +46,10 @@ class PeriodState(NamedTuple):
     cogs_nanos: int
     unpriced_rows: int
     in_force: bool
+    adjusted: bool  # To be assessed, as somebody has corrected what it cost.
+    guard_count: int
     level: Level
-    # What the margin was measured by: revenue, allowance, currency, versions of catalog and book.
-    measure: Measure
+    measure: Measure  # What the margin was measured by: ledger_states.MEASURE.
 
 
 @dataclass(slots=True)
@@ -82,4 +83,6 @@ class Memory:
     def keep_states(self, states: Mapping[PeriodKey, PeriodState]) -> None:
         self.states.update(states)
         if len(self.states) > STATES_MAX:
+            # Rows are as good as the revision of their period that is remembered with them.
             self.states.clear()
+            self.rows.clear()

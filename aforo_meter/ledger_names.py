@@ -6,6 +6,7 @@ into batches changes it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.rating import (
@@ -16,6 +17,10 @@ from aforo_meter.domain.rating import (
     ChargeKey,
     Rated,
 )
+
+CHARGE_EQUALS: Final = " AND ".join(f"{name} = ?" for name in ChargeKey._fields)
+# Statements are put together from names of columns alone.
+ROW = f"SELECT quantity_micros, extra_micros FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
 
 HasRow = Callable[[ChargeKey], bool]
 

@@ -8,11 +8,14 @@ from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.quotas import COGS
 from aforo_meter.domain.rating import MICROS_PER_UNIT, amount_nanos
 from aforo_meter.ledger import Standing, UsageQuery
+from aforo_meter.ledger_guards import read_levels
 
 IN_FORCE = (
     "SELECT subscription_id, period_start_micros, period_end_micros, cogs_nanos, unpriced_rows,"
     " level, revenue_nanos, allowance_nanos, currency, catalog_version, price_book_version,"
-    " assessed_at_micros FROM margin_state WHERE tenant_id = ? AND in_force = 1"
+    " assessed_at_micros, COALESCE(contract_currency, currency),"
+    " COALESCE(contract_revenue_nanos, revenue_nanos), prepaid_left_nanos,"
+    " guard_count FROM margin_state WHERE tenant_id = ? AND in_force = 1"
 )
 IN_WINDOW = " AND hour_start_micros >= ? AND hour_start_micros < ?"
 IN_PERIOD = (
@@ -24,13 +27,14 @@ IN_PERIOD = (
 USED = (
     f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT} + extra_micros / {MICROS_PER_UNIT}),"  # noqa: S608
     f" SUM(quantity_micros % {MICROS_PER_UNIT} + extra_micros % {MICROS_PER_UNIT})"
-    " FROM charge WHERE tenant_id = ? AND meter = ?"
+    " FROM {table} WHERE tenant_id = ? AND meter = ?"
 )
 # Rows, since each is rounded by itself: their sum is what the margin counts too.
 SPENT = (
     "SELECT feature, quantity_micros, price_nanos, per_units FROM charge JOIN price"
     " USING (price_id) WHERE tenant_id = ?"
 )
+ADJUSTED = "SELECT feature, SUM(cogs_nanos) FROM adjustment WHERE tenant_id = ?"
 
 
 def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> Standing | None:
@@ -38,7 +42,8 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
     if row is None:
         return None
     subscription_id, start, end, cogs, unpriced, level, revenue, allowance, *rest = row
-    currency, catalog_version, price_book_version, assessed_at_micros = rest
+    currency, catalog_version, price_book_version, assessed_at_micros, *contract = rest
+    contract_currency, contract_revenue_nanos, prepaid_left_nanos, guard_count = contract
     return Standing(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -58,6 +63,10 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
         used_units={
             query.quota_id: _used_units(sql, tenant_id, subscription_id, query) for query in queries
         },
+        guard_levels=read_levels(sql, tenant_id) if guard_count else {},
+        contract_currency=contract_currency,
+        contract_revenue_nanos=contract_revenue_nanos,
+        prepaid_left_nanos=prepaid_left_nanos,
     )
 
 
@@ -67,20 +76,32 @@ def _used_units(sql: Sql, tenant_id: str, subscription_id: str, query: UsageQuer
     if query.billing:
         window = (*window, subscription_id, query.window.start_micros)
     if query.meter == COGS:
-        return sum(
-            amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
-            for feature, quantity_micros, price_nanos, per_units in sql.execute(
-                SPENT + where, (tenant_id, *window)
-            )
-            if _counts(query, feature)
-        )
-    rows = sql.execute(f"{USED}{where} GROUP BY feature", (tenant_id, query.meter, *window))
+        return _spent_nanos(sql, where, (tenant_id, *window), query)
+    # An adjustment takes off by its sign, and division goes towards zero for both.
     total_micros: int = sum(
-        units * MICROS_PER_UNIT + micros
-        for feature, units, micros in rows
+        int(units) * MICROS_PER_UNIT + int(micros)
+        for table in ("charge", "adjustment")
+        for feature, units, micros in sql.execute(
+            f"{USED.format(table=table)}{where} GROUP BY feature",
+            (tenant_id, query.meter, *window),
+        )
         if _counts(query, feature)
     )
     return total_micros // MICROS_PER_UNIT
+
+
+def _spent_nanos(sql: Sql, where: str, values: tuple[object, ...], query: UsageQuery) -> int:
+    charges = sum(
+        amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
+        for feature, quantity_micros, price_nanos, per_units in sql.execute(SPENT + where, values)
+        if _counts(query, feature)
+    )
+    adjustments = sum(
+        int(cogs_nanos)
+        for feature, cogs_nanos in sql.execute(f"{ADJUSTED}{where} GROUP BY feature", values)
+        if _counts(query, feature)
+    )
+    return charges + adjustments
 
 
 def _counts(query: UsageQuery, feature: str) -> bool:

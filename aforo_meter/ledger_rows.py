@@ -59,11 +59,12 @@ class ChargeRows:
 
     def add(
         self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int] | None:
         """Add to a row, or take off it what was counted too much. `know` comes before.
 
         Returns:
-            The row's quantity before and after; 0: there is no row.
+            The row's quantity before and after, 0 where there is no row; None if there is less in
+            the row than is to be taken off.
 
         Raises:
             TooLargeError: The sum would not fit.
@@ -75,7 +76,9 @@ class ChargeRows:
         estimated += estimated_micros
         if after > INT64_MAX or extra > INT64_MAX:
             raise TooLargeError(key.tenant_id, meter=key.meter)
-        assert after >= 0 <= extra, "no more is taken off than was added"
+        if after < 0 or extra < 0:
+            return None
+        estimated = max(0, estimated)
         self._changed[key] = (charge_id, after, extra, estimated)
         return before, after
 

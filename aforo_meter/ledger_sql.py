@@ -34,7 +34,7 @@ from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_seen import LookFirstError
 from aforo_meter.ledger_writing import Writing, columns
 
-SCHEMA_VERSION: Final = "0004"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0008"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 
@@ -53,10 +53,32 @@ HOLD_POSITION = (
     "UPDATE position SET next_offset = next_offset"
     " WHERE topic = ? AND partition = ? AND next_offset = ?"
 )
-UNPRICED_ROWS = f"SELECT {columns(ChargeKey)} FROM charge WHERE price_id = '' AND tenant_id = ?"  # noqa: S608
+KEY: Final = columns(ChargeKey)
+KEY_OF_A: Final = ", ".join(f"a.{name}" for name in ChargeKey._fields)
+# Rows, with their adjustments, that have something left to be priced.
+UNPRICED_ROWS = (
+    f"SELECT {KEY} FROM (SELECT {KEY}, quantity_micros FROM charge"  # noqa: S608
+    " WHERE price_id = '' AND tenant_id = ?"
+    f" UNION ALL SELECT {KEY}, quantity_micros FROM adjustment"
+    " WHERE price_id = '' AND tenant_id = ?) AS entry"
+    f" GROUP BY {KEY} HAVING SUM(quantity_micros) > 0"
+)
+# How many these are, of all tenants: there may be many charges, and only few are adjusted.
+UNPRICED_CHARGES = "SELECT COUNT(*) FROM charge WHERE price_id = ''"
+UNPRICED_ADJUSTED = (
+    "SELECT SUM(a.quantity_micros), (SELECT c.quantity_micros FROM charge AS c WHERE "  # noqa: S608
+    + " AND ".join(f"c.{name} = a.{name}" for name in ChargeKey._fields)
+    + f") FROM adjustment AS a WHERE a.price_id = '' GROUP BY {KEY_OF_A}"
+)
 TENANTS = (
     "SELECT tenant_id FROM margin_state WHERE in_force = 1"
     " UNION SELECT tenant_id FROM charge WHERE price_id = ''"
+    " UNION SELECT tenant_id FROM adjustment WHERE price_id = ''"
+)
+ADJUSTED = "SELECT tenant_id FROM margin_state WHERE adjusted = 1 AND in_force = 1"
+CLOSE = (
+    "UPDATE margin_state SET closed_at_micros = ?"
+    " WHERE closed_at_micros IS NULL AND period_end_micros <= ?"
 )
 PERIOD_COVERING = (
     "SELECT period_start_micros, period_end_micros FROM margin_state WHERE tenant_id = ?"
@@ -151,7 +173,7 @@ class SqlLedger:
         self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
         def work(sql: Sql) -> Writing:
-            _require_place(sql, place)
+            require_place(sql, place)
             writing = Writing(sql, self._memory, "", now_micros=now_micros)
             writing.assess(watches)
             return writing
@@ -162,7 +184,7 @@ class SqlLedger:
         self, place: Place, reprice: Reprice, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
         def work(sql: Sql) -> Writing:
-            _require_place(sql, place)
+            require_place(sql, place)
             writing = Writing(sql, self._memory, reprice.currency, now_micros=now_micros)
             writing.reprice(reprice.moves)
             writing.assess(watches)
@@ -171,16 +193,32 @@ class SqlLedger:
         return await self._written(work)
 
     async def unpriced(self, tenant_id: str) -> Sequence[ChargeKey]:
-        rows = await self.read(lambda sql: sql.execute(UNPRICED_ROWS, (tenant_id,)).fetchall())
+        values = (tenant_id, tenant_id)
+        rows = await self.read(lambda sql: sql.execute(UNPRICED_ROWS, values).fetchall())
         return [ChargeKey._make(row) for row in rows]
 
     async def unpriced_rows(self) -> int:
-        query = "SELECT COUNT(*) FROM charge WHERE price_id = ''"
-        (count,) = await self.read(lambda sql: sql.execute(query).fetchone())
-        return int(count)
+        def work(sql: Sql) -> int:
+            (count,) = sql.execute(UNPRICED_CHARGES).fetchone()
+            for change_micros, charged_micros in sql.execute(UNPRICED_ADJUSTED):
+                waits = change_micros + (charged_micros or 0) > 0
+                count += waits - (charged_micros is not None)
+            return int(count)
+
+        return await self.read(work)
 
     async def tenants(self) -> Sequence[str]:
         return await self.read(lambda sql: [row[0] for row in sql.execute(TENANTS)])
+
+    async def adjusted(self) -> Sequence[str]:
+        return await self.read(lambda sql: [row[0] for row in sql.execute(ADJUSTED)])
+
+    async def close(
+        self, *, ended_by_micros: int, now_micros: int, tenant_id: str | None = None
+    ) -> int:
+        query = CLOSE + ("" if tenant_id is None else " AND tenant_id = ?")
+        values = (now_micros, ended_by_micros, *([] if tenant_id is None else [tenant_id]))
+        return await self.write(lambda sql: sql.execute(query, values).rowcount)
 
     async def standings(
         self, queries: Mapping[str, Sequence[UsageQuery]]
@@ -258,7 +296,12 @@ def _move_position(sql: Sql, batch: Batch) -> None:
         )
 
 
-def _require_place(sql: Sql, place: Place) -> None:
+def require_place(sql: Sql, place: Place) -> None:
+    """Refuse to write for a partition that another consumer has.
+
+    Raises:
+        PartitionLostError: It has, by the stored position.
+    """
     # It is written as it is: so nobody else can move it before the end of the transaction.
     if sql.execute(HOLD_POSITION, (*place.partition, place.next_offset)).rowcount != 1:
         row: Any = sql.execute(POSITION, place.partition).fetchone()

@@ -7,9 +7,14 @@ from aforo_meter.database import Sql
 from aforo_meter.domain.margin import Level
 from aforo_meter.ledger_memory import PERIOD_KEY, PeriodKey, PeriodState, StaleError
 
+MEASURE: Final = (
+    *("revenue_nanos", "allowance_nanos", "currency", "contract_currency"),
+    *("contract_revenue_nanos", "prepaid_drawn_nanos", "prepaid_left_nanos"),
+    *("catalog_version", "price_book_version"),
+)
 OWN: Final = (
-    *("revision", "period_end_micros", "cogs_nanos", "unpriced_rows", "in_force", "level"),
-    *("revenue_nanos", "allowance_nanos", "currency", "catalog_version", "price_book_version"),
+    *("revision", "period_end_micros", "cogs_nanos", "unpriced_rows", "in_force", "adjusted"),
+    *("guard_count", "level", *MEASURE),
 )
 KEY: Final = ", ".join(PERIOD_KEY)
 # Statements are put together from names of columns alone.
@@ -30,7 +35,10 @@ UPDATE = (
     f" FROM {{given}} WHERE {SAME_KEY} AND s.revision = given.revision"
 )
 TOTALS: Final = ("cogs_nanos", "unpriced_rows")
-NONE: Final = (None, None, None, None, None)
+
+
+# Of a period that was never assessed.
+NEW: Final = (False, False, 0, Level.NONE, (None,) * len(MEASURE))
 
 
 class Totals(NamedTuple):
@@ -45,21 +53,21 @@ class PeriodStates:
     def __init__(self, sql: Sql, remembered: Mapping[PeriodKey, PeriodState]) -> None:
         self._sql = sql
         self._remembered = remembered
-        self._read: dict[PeriodKey, PeriodState] = {}
+        self.read: dict[PeriodKey, PeriodState] = {}
         self._changed: dict[PeriodKey, Totals] = {}
 
     def know(self, keys: Iterable[PeriodKey]) -> None:
         """Read the states that nothing is known of, in one statement."""
-        unknown = [k for k in keys if k not in self._remembered and k not in self._read]
+        unknown = [k for k in keys if k not in self._remembered and k not in self.read]
         if not unknown:
             return
         columns = dict(zip(PERIOD_KEY, zip(*unknown, strict=True), strict=True))
         given, values = self._sql.given(**columns)
         for row in self._sql.execute(FIND.format(given=given), values):
-            self._read[row[:3]] = _state_of(row[3:])
+            self.read[row[:3]] = _state_of(row[3:])
 
     def get(self, key: PeriodKey) -> PeriodState | None:
-        return self._remembered.get(key) or self._read.get(key)
+        return self._remembered.get(key) or self.read.get(key)
 
     def set(self, key: PeriodKey, totals: Totals) -> None:
         self._changed[key] = totals
@@ -72,7 +80,7 @@ class PeriodStates:
         Raises:
             StaleError: Somebody else has written one of them since it was read.
         """
-        done = dict(self._read)
+        done = dict(self.read)
         old: list[tuple[Any, ...]] = []
         new: list[tuple[Any, ...]] = []
         for key, totals in self._changed.items():
@@ -80,7 +88,7 @@ class PeriodStates:
             cogs, unpriced, assessed = totals
             if state is None:
                 # A period that exists keeps its end.
-                state = PeriodState(0, ends[key], cogs, unpriced, False, Level.NONE, NONE)  # noqa: FBT003
+                state = PeriodState(0, ends[key], cogs, unpriced, *NEW)
                 new.append((*key, ends[key], cogs, unpriced))
             else:
                 old.append((*key, state.revision, cogs, unpriced, int(assessed)))
@@ -110,13 +118,16 @@ class PeriodStates:
 
 
 def _state_of(row: tuple[Any, ...]) -> PeriodState:
-    revision, end_micros, cogs_nanos, unpriced_rows, in_force, level, *measure = row
+    revision, end_micros, cogs_nanos, unpriced_rows, in_force, adjusted, *rest = row
+    guard_count, level, *measure = rest
     return PeriodState(
         revision=revision,
         period_end_micros=end_micros,
         cogs_nanos=cogs_nanos,
         unpriced_rows=unpriced_rows,
         in_force=bool(in_force),
+        adjusted=bool(adjusted),
+        guard_count=guard_count,
         level=Level(level),
         measure=tuple(measure),
     )

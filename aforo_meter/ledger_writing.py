@@ -1,12 +1,12 @@
 """What happens inside one transaction of the ledger, statement by statement."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aforo_meter.alerts import alert_of
 from aforo_meter.database import Sql
-from aforo_meter.domain.margin import Assessment, Level, assess
+from aforo_meter.domain.corrections import Kind
+from aforo_meter.domain.margin import Assessment
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import (
@@ -25,15 +25,16 @@ from aforo_meter.ledger import (
     Retention,
     Standing,
     TooLargeError,
-    Transition,
     Watch,
     Written,
 )
+from aforo_meter.ledger_accounts import kept
+from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
+from aforo_meter.ledger_levels import Levels, level_that_holds, watched_period
 from aforo_meter.ledger_memory import (
     ChargeRow,
     Figures,
-    Measure,
     Memory,
     PeriodKey,
     PeriodState,
@@ -66,35 +67,6 @@ NEW_PRICE = (
     "INSERT INTO price (price_id, meter, price_nanos, per_units, currency, effective_from_micros,"
     " tier_input_tokens_from, source, first_used_at_micros) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-IN_FORCE = (
-    "SELECT subscription_id, period_start_micros, level FROM margin_state"
-    " WHERE tenant_id = ? AND in_force = 1"
-)
-RETIRE = (
-    "UPDATE margin_state SET in_force = 0, revision = revision + 1"
-    " WHERE tenant_id = ? AND in_force = 1"
-)
-OPEN_PERIOD = (
-    "INSERT INTO margin_state (tenant_id, subscription_id, period_start_micros,"
-    " period_end_micros, cogs_nanos, unpriced_rows) VALUES (?, ?, ?, ?, 0, 0)"
-    " ON CONFLICT (tenant_id, subscription_id, period_start_micros) DO NOTHING"
-)
-STATE = (
-    "SELECT cogs_nanos, unpriced_rows, transition_seq, level_since_micros, revision"
-    " FROM margin_state"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-)
-SET_STATE = (
-    "UPDATE margin_state SET in_force = 1, revision = revision + 1, period_end_micros = ?,"
-    " level = ?, level_since_micros = ?, transition_seq = ?, revenue_nanos = ?,"
-    " allowance_nanos = ?, currency = ?, catalog_version = ?, price_book_version = ?,"
-    " assessed_at_micros = ?"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-)
-ENQUEUE = (
-    "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
-    " next_attempt_at_micros) VALUES (?, ?, ?, ?, ?, ?)"
-)
 
 
 class Writing:
@@ -115,9 +87,14 @@ class Writing:
         self._ends: dict[PeriodKey, int] = {}
         self._watches: Mapping[str, Watch] = {}
         self._assessed: dict[str, Assessment] = {}
-        self._transitions: list[Transition] = []
+        self._levels = Levels(sql, now_micros=now_micros)
         self._duplicates = 0
         self._repriced = 0
+        self._adjusting = Adjusting(sql)
+        self._closed: dict[PeriodKey, bool] = {}
+        # What is kept beside the charges, once these are written.
+        self._late: list[tuple[ChargeKey, int, int]] = []
+        self._moved: list[tuple[ChargeKey, str]] = []
         self._corrections: Counter[str] = Counter()
         self._new_prices: dict[str, Figures] = {}
         self._reporting: set[str] = set()
@@ -188,6 +165,9 @@ class Writing:
         for key, price in moves:
             assert key.price_id == UNPRICED
             self._learn([price])
+            if self._is_closed(_period_of(key)) or self._adjusting.is_adjusted(key):
+                self._moved.append((key, price.price_id))
+                continue
             row = self._rows.take(key)
             if row is None:
                 continue
@@ -209,21 +189,42 @@ class Writing:
             TooLargeError: A period's COGS would not fit.
             StaleError: What was remembered of the ledger is not what it holds.
         """
-        watched = {_watched_period(watch): watch for watch in self._watches.values()}
+        watched = {watched_period(watch): watch for watch in self._watches.values()}
         self._states.know({**self._cogs, **watched})
-        changed = []
+        changed = {}
         for key in self._cogs.keys() | watched.keys():
             watch = watched.get(key)
             totals = self._totals_of(key, assessed=watch is not None)
-            level_holds = watch is not None and self._level_holds(key, watch, totals.cogs_nanos)
-            if watch is not None and not level_holds:
-                changed.append(watch)
-            if key in self._cogs or level_holds:
+            held = None
+            if watch is not None:
+                held = level_that_holds(watch, self._states.get(key), totals.cogs_nanos)
+            if held is not None:
+                self._assessed[key[0]] = held
+            elif watch is not None:
+                changed[key] = watch
+            if key in self._cogs or held is not None:
                 self._states.set(key, totals)
         self._written_rows = self._rows.write()
-        self._written_states = self._states.write(self._ends, now_micros=self._now_micros)
-        for watch in changed:
-            self._assess(watch)
+        self._written_states.update(self._states.write(self._ends, now_micros=self._now_micros))
+        adjusted = self._adjust()
+        changed |= {key: watched[key] for key in adjusted if key in watched}
+        for watch in changed.values():
+            self._levels.assess(watch)
+            self._assessed.pop(watch.tenant_id, None)
+        # Rows are remembered only together with the state that they belong to.
+        again = PeriodStates(self._sql, {})
+        again.know({**dict.fromkeys(adjusted), **changed})
+        self._written_states.update(again.read)
+
+    def _adjust(self) -> Collection[PeriodKey]:
+        """Add beside the charges what does not go into them; return the periods that it changes."""
+        late = self._order(Kind.LATE, "it came after the period was closed")
+        for key, quantity_micros, extra_micros in self._late:
+            self._adjusting.change(key, quantity_micros, extra_micros, late)
+        rerate = self._order(Kind.RERATE, "there is a price for it now")
+        for key, price_id in self._moved:
+            self._repriced += bool(self._adjusting.rerate({key: price_id}, rerate))
+        return self._adjusting.finish()
 
     def remember(self) -> None:
         """Keep in memory what is committed now."""
@@ -235,7 +236,7 @@ class Writing:
 
     def written(self) -> Written:
         return Written(
-            transitions=self._transitions,
+            transitions=self._levels.transitions,
             duplicates=self._duplicates,
             rows_repriced=self._repriced,
             corrections=self._corrections,
@@ -253,33 +254,37 @@ class Writing:
             raise TooLargeError(key[0])
         return Totals(cogs_nanos, unpriced, assessed)
 
-    def _level_holds(self, key: PeriodKey, watch: Watch, cogs_nanos: int) -> bool:
-        """Return whether nothing of a tenant's state changes but sums and the time."""
-        state = self._states.get(key)
-        if (
-            state is None
-            or not state.in_force
-            or state.period_end_micros != watch.period.end_micros
-            or state.measure != _measure_of(watch)
-        ):
-            return False
-        assessment = _assessed(watch, cogs_nanos, previous=state.level)
-        if assessment.level is not state.level:
-            return False
-        self._assessed[watch.tenant_id] = assessment
-        return True
-
     def _standing_of(self, watch: Watch, assessment: Assessment) -> Standing:
+        state = self._written_states[watched_period(watch)]
         return Standing(
             tenant_id=watch.tenant_id,
             subscription_id=watch.subscription_id,
             period=watch.period,
             assessment=assessment,
-            unpriced_rows=self._written_states[_watched_period(watch)].unpriced_rows,
+            unpriced_rows=state.unpriced_rows,
             currency=watch.currency,
             assessed_at_micros=self._now_micros,
             catalog_version=watch.catalog_version,
             price_book_version=watch.price_book_version,
+            contract_currency=watch.currency,
+            contract_revenue_nanos=kept(watch.revenue_nanos),
+        )
+
+    def _is_closed(self, period: PeriodKey) -> bool:
+        """Return whether what comes is kept beside the charges. Before its end no period is."""
+        if self._ends.get(period, 0) > self._now_micros:
+            return False
+        if period not in self._closed:
+            self._closed[period] = self._adjusting.is_closed(*period)
+        return self._closed[period]
+
+    def _order(self, kind: Kind, reason: str) -> Order:
+        return Order(
+            kind=kind,
+            run_id="consume",
+            reason=reason,
+            author="aforo-meter consume",
+            now_micros=self._now_micros,
         )
 
     def _count(self, statement: str, counts: Counter[Any]) -> None:
@@ -329,8 +334,16 @@ class Writing:
         self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
     ) -> None:
         """Add to a row, or take off what was counted too much, and change the period's totals."""
-        before, after = self._rows.add(key, quantity_micros, extra_micros, estimated_micros)
         period = _period_of(key)
+        step = None
+        if not self._is_closed(period):
+            step = self._rows.add(key, quantity_micros, extra_micros, estimated_micros)
+        if step is None:
+            # What a call had in the row may have moved to another price since, beside the charge.
+            self._late.append((key, quantity_micros, extra_micros))
+            self._cogs[period] += 0
+            return
+        before, after = step
         if key.price_id == UNPRICED:
             self._unpriced[period] += (after > 0) - (before > 0)
             self._cogs[period] += 0  # The period is to exist all the same.
@@ -340,74 +353,9 @@ class Writing:
         # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
         self._cogs[period] += _amount(after, price) - (before and _amount(before, price))
 
-    def _assess(self, watch: Watch) -> None:
-        """Bring one tenant's state up to date, whatever has changed of it."""
-        key = _watched_period(watch)
-        in_force: Any = self._sql.execute(IN_FORCE, (watch.tenant_id,)).fetchone()
-        before = Level(in_force[2]) if in_force is not None else Level.NONE
-        if in_force is None or (in_force[0], in_force[1]) != key[1:]:
-            # Another period or subscription: the level goes on from where it was.
-            self._sql.execute(RETIRE, (watch.tenant_id,))
-            self._sql.execute(OPEN_PERIOD, (*key, watch.period.end_micros))
-        cogs_nanos, unpriced, seq, since_micros, revision = self._sql.execute(STATE, key).fetchone()
-        after = _assessed(watch, cogs_nanos, previous=before)
-        if after.level is not before:
-            seq, since_micros = seq + 1, self._now_micros
-            self._alert(
-                Transition(
-                    watch=watch, seq=seq, before=before, after=after, at_micros=self._now_micros
-                )
-            )
-        measure = _measure_of(watch)
-        level = (int(after.level), since_micros or self._now_micros, seq)
-        self._sql.execute(
-            SET_STATE, (watch.period.end_micros, *level, *measure, self._now_micros, *key)
-        )
-        self._assessed[watch.tenant_id] = after
-        self._written_states[key] = PeriodState(
-            revision=revision + 1,
-            period_end_micros=watch.period.end_micros,
-            cogs_nanos=cogs_nanos,
-            unpriced_rows=unpriced,
-            in_force=True,
-            level=after.level,
-            measure=measure,
-        )
-
-    def _alert(self, transition: Transition) -> None:
-        alert = alert_of(transition)
-        now_micros = self._now_micros
-        tenant_id = transition.watch.tenant_id
-        self._sql.execute(
-            ENQUEUE,
-            (alert.message_id, tenant_id, alert.kind, alert.payload, now_micros, now_micros),
-        )
-        self._transitions.append(transition)
-
 
 def _period_of(key: ChargeKey) -> PeriodKey:
     return key[:3]
-
-
-def _watched_period(watch: Watch) -> PeriodKey:
-    return (watch.tenant_id, watch.subscription_id, watch.period.start_micros)
-
-
-def _measure_of(watch: Watch) -> Measure:
-    return (
-        *(watch.revenue_nanos, watch.allowance_nanos, watch.currency),
-        *(watch.catalog_version, watch.price_book_version),
-    )
-
-
-def _assessed(watch: Watch, cogs_nanos: int, *, previous: Level) -> Assessment:
-    return assess(
-        revenue_nanos=watch.revenue_nanos,
-        cogs_nanos=cogs_nanos,
-        allowance_nanos=watch.allowance_nanos,
-        thresholds=watch.thresholds,
-        previous=previous,
-    )
 
 
 def _amount(quantity_micros: int, price: Figures) -> int:

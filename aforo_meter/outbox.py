@@ -1,59 +1,83 @@
-"""The outbox as deliver sees it: messages that consume left in the ledger's database."""
+"""The outbox as deliver sees it: messages that consume left in the ledger's database.
+
+Each message is routed once, to the endpoints that are configured then and want it: one delivery
+each, which fails, waits and ends by itself.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from aforo_meter.endpoints import Endpoint
 
 
-class OutboxError(Exception):
-    """There is no outbox to deliver from; the message says what to do."""
+class Delivery(NamedTuple):
+    """One message on its way to one endpoint."""
 
-
-class OutboxUnavailableError(Exception):
-    """The database did not answer, or is locked. Nothing was changed; it may work later."""
+    outbox_id: int
+    endpoint_id: str
+    message_id: str
+    tenant_id: str  # Empty: the message is about no tenant.
+    kind: str
+    payload: str  # exactly as consume wrote it
+    attempts: int  # begun so far
+    failures: int  # since it was first sent, or sent again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    outbox_id: int
-    message_id: str
-    tenant_id: str
-    kind: str
-    payload: bytes  # exactly as it will be sent
-    attempts: int  # begun so far
+class Result:
+    """How an attempt ended. `error` is None if the endpoint has the message."""
+
+    took_ms: int
+    status: int | None  # None: it never came to an answer.
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Messages neither delivered nor given up."""
+    """Deliveries to one endpoint that neither arrived nor were given up."""
 
     messages: int
     oldest_at_micros: int | None  # Unix time, UTC
+    is_gone: bool = False
 
 
 class Outbox(Protocol):
-    """Every method raises OutboxUnavailableError if the database can't be asked."""
+    """Every method raises LedgerUnavailableError if the database can't be asked."""
 
-    async def due(self, *, now_micros: int, count_max: int) -> Sequence[Message]:
-        """Return messages to send, oldest first: of each tenant the oldest open one, if it is due.
+    async def route(self, endpoints: Sequence[Endpoint], *, now_micros: int) -> int:
+        """Make a delivery for each endpoint that wants a new message; return how many messages."""
 
-        A message that waits for its retry holds back the younger ones of its tenant, and nobody
-        else's.
+    async def due(
+        self, endpoint: Endpoint, *, now_micros: int, count_max: int
+    ) -> Sequence[Delivery]:
+        """Return what to send, oldest first: of each tenant the oldest open delivery, if it is due.
+
+        One that waits for its retry holds back the younger ones of its tenant to this endpoint, and
+        nobody else's. An endpoint that is gone has nothing due.
         """
 
-    async def claim(self, message: Message, *, until_micros: int) -> bool:
-        """Count an attempt and keep others off the message; False if another was faster.
+    async def claim(self, delivery: Delivery, *, now_micros: int, until_micros: int) -> bool:
+        """Begin an attempt and keep others off it; False if another was faster.
 
-        The claim ends by itself, so that a process that dies does not take the message with it.
+        The claim ends by itself, so that a process that dies does not take the delivery with it.
         """
 
-    async def delivered(self, message: Message, *, now_micros: int) -> None:
-        """The receiver has it."""
+    async def delivered(self, delivery: Delivery, result: Result, *, now_micros: int) -> None:
+        """The endpoint has it."""
 
-    async def retry(self, message: Message, *, at_micros: int, error: str) -> None:
+    async def retry(self, delivery: Delivery, result: Result, *, at_micros: int) -> None:
         """The attempt failed; the next is due at `at_micros`."""
 
-    async def give_up(self, message: Message, *, now_micros: int, error: str) -> None:
+    async def give_up(self, delivery: Delivery, result: Result, *, now_micros: int) -> None:
         """The last attempt failed. The tenant's next message is due."""
 
-    async def backlog(self) -> Backlog: ...
+    async def gone(
+        self, delivery: Delivery, result: Result, endpoint: Endpoint, *, now_micros: int
+    ) -> None:
+        """The endpoint wants no more: everything to it waits, while it has that URL."""
+
+    async def back(self, endpoint: Endpoint) -> bool:
+        """The endpoint takes messages again; return whether it was gone."""
+
+    async def backlog(self, endpoint: Endpoint) -> Backlog: ...

@@ -1,133 +1,167 @@
-"""The outbox in SQL, beside the ledger. Its table is made by the meter's migrations."""
+"""The outbox in SQL, on the connections of an open ledger."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
-from aforo_meter.database import Cursor, DatabaseThread, Values, database_of, migrate_advice
-from aforo_meter.ledger import LedgerError, LedgerUnavailableError
-from aforo_meter.outbox import Backlog, Message, OutboxError, OutboxUnavailableError
+from aforo_meter.database import Sql
+from aforo_meter.endpoints import Endpoint
+from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.outbox import Backlog, Delivery, Result
 
-BUSY_TIMEOUT_MS: Final = 5000
+ROUTE_MAX: Final = 1000  # Messages in one transaction.
 
-T = TypeVar("T")
-
+UNROUTED = (
+    "SELECT outbox_id, tenant_id, kind FROM outbox WHERE routed_at_micros IS NULL"
+    " ORDER BY outbox_id LIMIT ?"
+)
+ROUTED = "UPDATE outbox SET routed_at_micros = ? WHERE outbox_id = ?"
+NEW = (
+    "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, next_attempt_at_micros)"
+    " VALUES (?, ?, ?, ?) ON CONFLICT (outbox_id, endpoint_id) DO NOTHING"
+)
+OPEN: Final = "delivered_at_micros IS NULL AND gave_up_at_micros IS NULL"
+GONE = "SELECT 1 FROM endpoint_gone WHERE endpoint_id = ? AND url_digest = ?"
 DUE = (
-    "SELECT outbox_id, message_id, tenant_id, kind, payload, attempts FROM outbox AS mine"
-    " WHERE delivered_at_micros IS NULL AND gave_up_at_micros IS NULL"
-    " AND next_attempt_at_micros <= :now_micros"
-    " AND NOT EXISTS (SELECT 1 FROM outbox AS older WHERE older.tenant_id = mine.tenant_id"
-    " AND older.outbox_id < mine.outbox_id"
-    " AND older.delivered_at_micros IS NULL AND older.gave_up_at_micros IS NULL)"
-    " ORDER BY outbox_id LIMIT :count_max"
+    "SELECT outbox_id, endpoint_id, message_id, mine.tenant_id, kind, payload, attempts, failures"  # noqa: S608
+    " FROM delivery AS mine JOIN outbox USING (outbox_id)"
+    f" WHERE endpoint_id = ? AND {OPEN} AND next_attempt_at_micros <= ?"
+    " AND claimed_until_micros <= ? AND (in_order = 0 OR NOT EXISTS ("
+    "SELECT 1 FROM delivery AS older WHERE older.endpoint_id = mine.endpoint_id"
+    " AND older.tenant_id = mine.tenant_id AND older.outbox_id < mine.outbox_id"
+    " AND older.in_order = 1 AND older.delivered_at_micros IS NULL"
+    " AND older.gave_up_at_micros IS NULL)) ORDER BY outbox_id LIMIT ?"
 )
 # The count of attempts is the fence: of two processes that saw the same one, only one updates.
 CLAIM = (
-    "UPDATE outbox SET attempts = attempts + 1, next_attempt_at_micros = :until_micros"
-    " WHERE outbox_id = :outbox_id AND attempts = :attempts"
-    " AND delivered_at_micros IS NULL AND gave_up_at_micros IS NULL"
+    "UPDATE delivery SET attempts = attempts + 1, claimed_until_micros = ?"  # noqa: S608
+    f" WHERE outbox_id = ? AND endpoint_id = ? AND attempts = ? AND {OPEN}"
+)
+BEGIN_ATTEMPT = (
+    "INSERT INTO delivery_attempt (outbox_id, endpoint_id, number, at_micros) VALUES (?, ?, ?, ?)"
+)
+END_ATTEMPT = (
+    "UPDATE delivery_attempt SET took_ms = ?, status = ?, error = ?"
+    " WHERE outbox_id = ? AND endpoint_id = ? AND number = ?"
 )
 DELIVERED = (
-    "UPDATE outbox SET delivered_at_micros = :now_micros, last_error = NULL"
-    " WHERE outbox_id = :outbox_id"
+    "UPDATE delivery SET delivered_at_micros = ?, gave_up_at_micros = NULL,"
+    " claimed_until_micros = 0, last_error = NULL WHERE outbox_id = ? AND endpoint_id = ?"
 )
+# What is said of an attempt counts only while it is the last one.
+LAST: Final = f" WHERE outbox_id = ? AND endpoint_id = ? AND attempts = ? AND {OPEN}"
 RETRY = (
-    "UPDATE outbox SET next_attempt_at_micros = :at_micros, last_error = :error"
-    " WHERE outbox_id = :outbox_id AND delivered_at_micros IS NULL"
+    "UPDATE delivery SET next_attempt_at_micros = ?, failures = failures + 1,"  # noqa: S608
+    f" claimed_until_micros = 0, last_error = ?{LAST}"
 )
 GIVE_UP = (
-    "UPDATE outbox SET gave_up_at_micros = :now_micros, last_error = :error"
-    " WHERE outbox_id = :outbox_id AND delivered_at_micros IS NULL"
+    "UPDATE delivery SET gave_up_at_micros = ?, failures = failures + 1,"  # noqa: S608
+    f" claimed_until_micros = 0, last_error = ?{LAST}"
 )
+MARK_GONE = (
+    "INSERT INTO endpoint_gone (endpoint_id, url_digest, at_micros) VALUES (?, ?, ?)"
+    " ON CONFLICT (endpoint_id, url_digest) DO NOTHING"
+)
+BACK = "DELETE FROM endpoint_gone WHERE endpoint_id = ? AND url_digest = ?"
 BACKLOG = (
-    "SELECT COUNT(*) AS messages, MIN(created_at_micros) AS oldest_at_micros FROM outbox"
-    " WHERE delivered_at_micros IS NULL AND gave_up_at_micros IS NULL"
+    "SELECT COUNT(*), MIN(created_at_micros) FROM delivery JOIN outbox USING (outbox_id)"  # noqa: S608
+    f" WHERE endpoint_id = ? AND {OPEN}"
 )
 
 
 class SqlOutbox:
-    """Works on one thread of its own: a locked database must not hold up the loop."""
+    """On the connections of an open ledger."""
 
-    def __init__(self, ledger_url: str) -> None:
-        """Remember the wiring.
+    def __init__(self, ledger: SqlLedger) -> None:
+        self._ledger = ledger
 
-        Raises:
-            OutboxError: The URL can't be read.
-        """
-        try:
-            self._database = database_of(ledger_url, busy_timeout_ms=BUSY_TIMEOUT_MS)
-        except LedgerError as error:
-            raise OutboxError(str(error)) from None
-        self._thread = DatabaseThread(self._database, "outbox")
+    async def route(self, endpoints: Sequence[Endpoint], *, now_micros: int) -> int:
+        def look(sql: Sql) -> list[Any]:
+            return sql.execute(UNROUTED, (ROUTE_MAX,)).fetchall()
 
-    async def __aenter__(self) -> Self:
-        """Open the database.
+        def work(sql: Sql) -> int:
+            found = look(sql)  # Once more: another process may have routed them.
+            for outbox_id, tenant_id, kind in found:
+                for endpoint in endpoints:
+                    if endpoint.wants(tenant_id=tenant_id, kind=kind):
+                        values = (outbox_id, endpoint.endpoint_id, tenant_id, now_micros)
+                        sql.execute(NEW, values)
+                sql.execute(ROUTED, (now_micros, outbox_id))
+            return len(found)
 
-        Raises:
-            OutboxError: There is no ledger, or none with an outbox.
-            OutboxUnavailableError: It does not answer.
-        """
-        try:
-            await self._require_table()
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
+        # Nearly always there is nothing, and nobody who writes is held up.
+        return await self._ledger.write(work) if await self._ledger.read(look) else 0
 
-    async def _require_table(self) -> None:
-        place, advice = self._database.name, migrate_advice(self._database)
-        if self._database.is_missing:
-            raise OutboxError(f"there is no ledger at {place}; {advice}")
-        has_table = self._database.has_table
-        if await self._execute(has_table, ("outbox",), lambda found: found.fetchone()) is None:
-            raise OutboxError(f"{place} holds no outbox; {advice}")
+    async def due(
+        self, endpoint: Endpoint, *, now_micros: int, count_max: int
+    ) -> Sequence[Delivery]:
+        def work(sql: Sql) -> list[Any]:
+            if sql.execute(GONE, (endpoint.endpoint_id, endpoint.url_digest)).fetchone():
+                return []
+            values = (endpoint.endpoint_id, now_micros, now_micros, count_max)
+            return sql.execute(DUE, values).fetchall()
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._thread.close()
+        return [Delivery._make(row) for row in await self._ledger.read(work)]
 
-    async def due(self, *, now_micros: int, count_max: int) -> Sequence[Message]:
-        values = {"now_micros": now_micros, "count_max": count_max}
-        rows = await self._execute(DUE, values, lambda found: found.fetchall())
-        return [
-            Message(
-                outbox_id=outbox_id,
-                message_id=message_id,
-                tenant_id=tenant_id,
-                kind=kind,
-                payload=payload.encode(),
-                attempts=attempts,
-            )
-            for outbox_id, message_id, tenant_id, kind, payload, attempts in rows
-        ]
+    async def claim(self, delivery: Delivery, *, now_micros: int, until_micros: int) -> bool:
+        def work(sql: Sql) -> bool:
+            key = _key(delivery)
+            if sql.execute(CLAIM, (until_micros, *key, delivery.attempts)).rowcount != 1:
+                return False
+            sql.execute(BEGIN_ATTEMPT, (*key, delivery.attempts + 1, now_micros))
+            return True
 
-    async def claim(self, message: Message, *, until_micros: int) -> bool:
-        values = {"until_micros": until_micros, "attempts": message.attempts}
-        return await self._update(CLAIM, message, values) == 1
+        return await self._ledger.write(work)
 
-    async def delivered(self, message: Message, *, now_micros: int) -> None:
-        await self._update(DELIVERED, message, {"now_micros": now_micros})
+    async def delivered(self, delivery: Delivery, result: Result, *, now_micros: int) -> None:
+        await self._end(delivery, result, DELIVERED, (now_micros, *_key(delivery)))
 
-    async def retry(self, message: Message, *, at_micros: int, error: str) -> None:
-        await self._update(RETRY, message, {"at_micros": at_micros, "error": error})
+    async def retry(self, delivery: Delivery, result: Result, *, at_micros: int) -> None:
+        await self._end(delivery, result, RETRY, (at_micros, result.error, *_attempt(delivery)))
 
-    async def give_up(self, message: Message, *, now_micros: int, error: str) -> None:
-        await self._update(GIVE_UP, message, {"now_micros": now_micros, "error": error})
+    async def give_up(self, delivery: Delivery, result: Result, *, now_micros: int) -> None:
+        await self._end(delivery, result, GIVE_UP, (now_micros, result.error, *_attempt(delivery)))
 
-    async def backlog(self) -> Backlog:
-        messages, oldest_at_micros = await self._execute(
-            BACKLOG, {}, lambda found: found.fetchone()
-        )
-        return Backlog(messages=messages, oldest_at_micros=oldest_at_micros)
+    async def gone(
+        self, delivery: Delivery, result: Result, endpoint: Endpoint, *, now_micros: int
+    ) -> None:
+        def work(sql: Sql) -> None:
+            _end_attempt(sql, delivery, result)
+            sql.execute(RETRY, (now_micros, result.error, *_attempt(delivery)))
+            sql.execute(MARK_GONE, (endpoint.endpoint_id, endpoint.url_digest, now_micros))
 
-    async def _update(self, statement: str, message: Message, values: Mapping[str, object]) -> int:
-        given = {"outbox_id": message.outbox_id, **values}
-        return await self._execute(statement, given, lambda found: found.rowcount)
+        await self._ledger.write(work)
 
-    async def _execute(self, statement: str, values: Values, take: Callable[[Cursor], T]) -> T:
-        """Run one statement, which is a transaction of its own."""
-        try:
-            return await self._thread.begin(
-                lambda sql: take(sql.execute(statement, values)),
-                writes=statement.startswith("UPDATE"),
-            )
-        except LedgerUnavailableError as error:
-            raise OutboxUnavailableError(str(error)) from error
+    async def back(self, endpoint: Endpoint) -> bool:
+        values = (endpoint.endpoint_id, endpoint.url_digest)
+        return await self._ledger.write(lambda sql: sql.execute(BACK, values).rowcount == 1)
+
+    async def backlog(self, endpoint: Endpoint) -> Backlog:
+        def work(sql: Sql) -> Backlog:
+            messages, oldest = sql.execute(BACKLOG, (endpoint.endpoint_id,)).fetchone()
+            gone = sql.execute(GONE, (endpoint.endpoint_id, endpoint.url_digest)).fetchone()
+            return Backlog(messages=messages, oldest_at_micros=oldest, is_gone=gone is not None)
+
+        return await self._ledger.read(work)
+
+    async def _end(
+        self, delivery: Delivery, result: Result, statement: str, values: tuple[object, ...]
+    ) -> None:
+        def work(sql: Sql) -> None:
+            _end_attempt(sql, delivery, result)
+            sql.execute(statement, values)
+
+        await self._ledger.write(work)
+
+
+def _end_attempt(sql: Sql, delivery: Delivery, result: Result) -> None:
+    values = (result.took_ms, result.status, result.error, *_attempt(delivery))
+    sql.execute(END_ATTEMPT, values)
+
+
+def _key(delivery: Delivery) -> tuple[int, str]:
+    return (delivery.outbox_id, delivery.endpoint_id)
+
+
+def _attempt(delivery: Delivery) -> tuple[int, str, int]:
+    """Name the attempt that was begun with the delivery as it was read."""
+    return (*_key(delivery), delivery.attempts + 1)

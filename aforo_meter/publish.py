@@ -8,7 +8,7 @@ right.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,6 +78,8 @@ class Publisher:
         self._ingest_ids_days = ingest_ids_days
         self._ledger = ledger
         self._contracts = contracts
+        # Hears how each tenant stands whose margin is written, with its terms and the time.
+        self.seen: Callable[[Standing, Terms, int], None] | None = None
         self._due: dict[str, Due] = {}
         self._wake = asyncio.Event()
         self._rebuilding = False
@@ -192,6 +194,8 @@ class Publisher:
         for name, standing in standings.items():
             known = terms[name]
             assert known is not None
+            if self.seen is not None:
+                self.seen(standing, known, now)
             margin = margin_of(standing, known, partition=chunk[name].partition, now_micros=now)
             margins[margin_key(name)] = margin.SerializeToString()
         await self._redis.mset(margins)
@@ -297,4 +301,21 @@ def margin_of(
         unpriced_rows=standing.unpriced_rows,
         quota_usages=usages,
         catalog_version=standing.catalog_version,
+        contract_currency=standing.contract_currency,
+        contract_revenue_nanos=standing.contract_revenue_nanos,
+        prepaid_left_nanos=standing.prepaid_left_nanos,
+        guards=_guard_levels(standing, terms),
     )
+
+
+def _guard_levels(standing: Standing, terms: Terms) -> Iterable[margin_pb2.GuardLevel]:
+    """Return the levels of the guards that the contract has and the ledger has assessed."""
+    return [
+        margin_pb2.GuardLevel(
+            guard_id=guard.guard_id,
+            features=sorted(guard.features),
+            level=margin_pb2.Level.ValueType(int(standing.guard_levels[guard.guard_id])),
+        )
+        for guard in terms.guards
+        if guard.guard_id in standing.guard_levels
+    ]

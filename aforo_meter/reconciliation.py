@@ -18,6 +18,7 @@ from aforo_meter.decisions import Decisions
 from aforo_meter.domain.completeness import Score, closed_before, total
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.sessions import Sessions
+from aforo_meter.settings_consume import ConsumeSettings
 
 SECOND_MICROS: Final = 1_000_000
 DAY_MICROS: Final = 24 * HOUR_MICROS
@@ -50,6 +51,16 @@ class Rules:
     keep_days: int
     idle_micros: int
     session_days: int
+
+
+def rules_of(settings: ConsumeSettings) -> Rules:
+    return Rules(
+        grace_micros=settings.completeness_grace_s * 1_000_000,
+        threshold_bp=settings.completeness_threshold_bp,
+        keep_days=settings.completeness_days,
+        idle_micros=settings.session_idle_s * 1_000_000,
+        session_days=settings.session_days,
+    )
 
 
 class Reconciliation:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from aforo_meter.batches import AHEAD_MICROS_MAX, Rater, read
+from aforo_meter.batches import AHEAD_MICROS_MAX, Rater, now_micros, read
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
@@ -24,7 +24,7 @@ from aforo_meter.ledger import Partition, PriceConflictError, TooLargeError
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.migrate import migrate
 from aforo_meter.progress import Progress
-from aforo_meter.replay_rows import contents, is_in_use
+from aforo_meter.replay_rows import contents, is_in_use, take_back
 
 REDIS_TIMEOUT_S: Final = 5.0
 LIVE_VARIABLES: Final = tuple(
@@ -109,6 +109,7 @@ async def _replay(
     done.hours = whole_hours(wanted.period, replaying.known_from_micros)
     done.left_out = left_out(wanted.period, done.hours)
     if there is not None:
+        await take_back(scratch, there.voids, now_micros=now_micros())
         here = await contents(scratch, done.hours, wanted.topic)
         known = {
             key: value for key, value in there.rows.items() if key.hour_start_micros in done.hours

@@ -1,50 +1,85 @@
-"""One signed POST of one message. When to try again is deliver's."""
+"""One POST of one message to one endpoint. When to try again is deliver's."""
 
 import asyncio
 import ssl
 import urllib.parse
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Self
+from typing import Final, Self
 
 import httpx2
 
-from aforo_meter.outbox import Message
+from aforo_meter.endpoints import Endpoint, Format
 from aforo_meter.public_addresses import AddressRefusedError, addresses_of
+from aforo_meter.slack_text import text_body
 from aforo_meter.webhooks import signed_headers
 
-ANSWER_BYTES_MAX = 64 * 1024
+ANSWER_BYTES_MAX: Final = 64 * 1024
+# Of one endpoint: a name server that does not answer holds up this endpoint's attempts alone.
+LOOKUPS_MAX: Final = 4
 USER_AGENT = f"aforo-meter/{metadata.version('aforo')}"
 
 
 class SendError(Exception):
     """The receiver did not take the message; the text says why, without the URL's path."""
 
+    def __init__(self, why: str, *, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status  # None: it never came to an answer.
+
+    @property
+    def is_gone(self) -> bool:
+        """Does the receiver say that it wants no more messages?"""
+        return self.status == httpx2.codes.GONE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receiver:
-    url: str
-    key: bytes  # of the signature
-    timeout_s: float
-    allow_private_addresses: bool
+class Post:
+    """What is sent: the body, and the headers that go with it."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def post_of(endpoint: Endpoint, *, message_id: str, payload: bytes, now_s: int) -> Post:
+    """Return a message as the endpoint gets it: signed, or as a sentence."""
+    headers = {"content-type": "application/json", "user-agent": USER_AGENT}
+    if endpoint.format is Format.SLACK:
+        return Post(headers=headers, body=text_body(payload))
+    signed = signed_headers(
+        endpoint.keys, message_id=message_id, timestamp_s=now_s, payload=payload
+    )
+    return Post(headers=headers | signed, body=payload)
 
 
 class Sender:
-    """Keeps connections to one receiver.
+    """Keeps connections to one endpoint.
 
     Args:
         tls: For tests; by default the system's trusted authorities, or SSL_CERT_FILE.
     """
 
-    def __init__(self, receiver: Receiver, *, tls: ssl.SSLContext | None = None) -> None:
-        self._receiver = receiver
-        self._url = urllib.parse.urlsplit(receiver.url)
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float,
+        allow_private_addresses: bool,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._allow_private_addresses = allow_private_addresses
+        self._url = urllib.parse.urlsplit(endpoint.url)
+        self._lookups = ThreadPoolExecutor(LOOKUPS_MAX, thread_name_prefix="lookup")
         self._client = httpx2.AsyncClient(
             verify=tls or httpx2.create_ssl_context(),
             # A proxy from the environment would look the host up again, past our check.
             trust_env=False,
             follow_redirects=False,
-            timeout=receiver.timeout_s,
+            timeout=timeout_s,
         )
 
     async def __aenter__(self) -> Self:
@@ -52,63 +87,56 @@ class Sender:
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def send(self, message: Message, *, now_s: int) -> None:
-        """Post a message; a 2xx answer means that the receiver has it.
+    async def send(self, message_id: str, payload: bytes, *, now_s: int) -> int:
+        """Post a message; return the status, 2xx: the receiver has it.
 
         Raises:
             SendError: It does not, or may not.
         """
+        post = post_of(self._endpoint, message_id=message_id, payload=payload, now_s=now_s)
         try:
             # One clock over all steps: a receiver that drips bytes resets every other one.
-            async with asyncio.timeout(self._receiver.timeout_s):
-                status = await self._post(message, now_s)
+            async with asyncio.timeout(self._timeout_s):
+                status = await self._post(post)
         except TimeoutError:
-            raise SendError(f"no answer within {self._receiver.timeout_s:g} s") from None
+            raise SendError(f"no answer within {self._timeout_s:g} s") from None
         except AddressRefusedError as error:
             raise SendError(str(error)) from error
         except (httpx2.HTTPError, OSError) as error:
             raise SendError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         if httpx2.codes.is_redirect(status):
-            raise SendError(f"HTTP {status}: redirects are not followed, set the final URL")
+            why = f"HTTP {status}: redirects are not followed, set the final URL"
+            raise SendError(why, status=status)
         if not httpx2.codes.is_success(status):
-            raise SendError(f"HTTP {status}")
+            raise SendError(f"HTTP {status}", status=status)
+        return status
 
-    async def _post(self, message: Message, now_s: int) -> int:
+    async def _post(self, post: Post) -> int:
         """Return the status; from the first address that a connection can be made to."""
         host = self._url.hostname or ""
         port = self._url.port or {"http": 80, "https": 443}[self._url.scheme]
         addresses = await addresses_of(
-            host, port, allow_private=self._receiver.allow_private_addresses
+            host, port, allow_private=self._allow_private_addresses, threads=self._lookups
         )
         for address in addresses[:-1]:
             try:
-                return await self._post_to(address, port, message, now_s)
+                return await self._post_to(address, port, post)
             except httpx2.ConnectError:
                 continue
-        return await self._post_to(addresses[-1], port, message, now_s)
+        return await self._post_to(addresses[-1], port, post)
 
-    async def _post_to(self, address: str, port: int, message: Message, now_s: int) -> int:
+    async def _post_to(self, address: str, port: int, post: Post) -> int:
         bracketed = f"[{address}]" if ":" in address else address
         # The address stands in the URL, so that it is the one that was checked; the name is what
         # the receiver hears, and what its certificate has to be for.
         pinned = self._url._replace(netloc=f"{bracketed}:{port}", fragment="").geturl()
-        headers = {
-            "host": self._url.netloc,
-            "content-type": "application/json",
-            "user-agent": USER_AGENT,
-            **signed_headers(
-                self._receiver.key,
-                message_id=message.message_id,
-                timestamp_s=now_s,
-                payload=message.payload,
-            ),
-        }
         request = self._client.build_request(
             "POST",
             pinned,
-            content=message.payload,
-            headers=headers,
+            content=post.body,
+            headers={"host": self._url.netloc, **post.headers},
             extensions={"sni_hostname": self._url.hostname},
         )
         response = await self._client.send(request, stream=True)

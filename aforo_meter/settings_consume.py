@@ -6,6 +6,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from aforo_meter.ledger import INGEST_IDS_DAYS_MIN
 from aforo_meter.settings_types import (
     PREFIX,
+    BasisPoints,
     Bootstrap,
     LedgerUrl,
     LogLevel,
@@ -50,6 +51,9 @@ class ConsumeSettings(BaseSettings):
     contract_poll_ms: int = Field(default=200, ge=10)
     """How often to look for changed contracts and prices."""
 
+    accrue_every_s: int = Field(default=60, ge=1)
+    """How often to look what has accrued by now of fees whose contract accrues them."""
+
     session_timeout_ms: int = Field(default=6000, ge=100)
     """After this silence Kafka gives a member's partitions to the others."""
 
@@ -79,11 +83,26 @@ class ConsumeSettings(BaseSettings):
     completeness_days: int = Field(default=91, ge=4)
     """How long to keep what was decided and logged."""
 
+    alerts_poll_ms: int = Field(default=1000, ge=10)
+    """How often to look for quotas that are used up, usage without a price, changed prices, and a
+    sync that stands still."""
+
+    quota_alerts_bp: BasisPoints = (8000, 10_000)
+    """At which parts of a quota to tell of its use, in hundredths of a percent, separated by
+    commas. Empty: at none."""
+
+    sync_stale_s: int = Field(default=300, ge=1)
+    """Tell of a sync whose last complete pass is older."""
+
     session_idle_s: int = Field(default=1800, ge=1)
     """A session of which nothing was heard for so long has ended."""
 
     session_days: int = Field(default=91, ge=1)
     """How long to keep sessions that have ended."""
+
+    close_after_days: int = Field(default=5, ge=1)
+    """How long after its end a billing period is open: usage that comes later is added as
+    adjustments, and its charges stay as they are."""
 
     metrics_listen: MetricsListen = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""

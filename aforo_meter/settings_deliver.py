@@ -1,38 +1,22 @@
 """What an operator can set of `aforo-meter deliver`."""
 
-import ipaddress
-import urllib.parse
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from aforo_meter.public_addresses import is_public
 from aforo_meter.settings_types import PREFIX, LedgerUrl, LogLevel, MetricsListen
-from aforo_meter.webhooks import parse_secret
+from aforo_meter.webhook_urls import check_public, check_url
+from aforo_meter.webhooks import parse_secrets
 
 
 def _webhook_url(text: str) -> str:
-    url = urllib.parse.urlsplit(text)
-    if url.scheme not in {"http", "https"}:
-        raise ValueError("expected https://host/path, or http:// where nobody listens in")
-    if "@" in url.netloc:
-        raise ValueError("must not hold a user or password: the signature identifies us")
-    if not url.hostname:
-        raise ValueError("names no host")
-    if not text.isascii():
-        raise ValueError("has letters outside ASCII: write the host as xn--…, the path with %")
-    try:
-        port = url.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("has no valid port: it is a number from 1 to 65535")
-    return text
+    return check_url(text) if text else text
 
 
 def _webhook_secret(secret: SecretStr) -> SecretStr:
-    parse_secret(secret.get_secret_value())
+    if secret.get_secret_value():
+        parse_secrets(secret.get_secret_value())
     return secret
 
 
@@ -47,12 +31,16 @@ class DeliverSettings(BaseSettings):
     """The ledger, whose outbox is delivered: sqlite:////absolute/path/ledger.db or
     postgresql://user:password@host/database. Required."""
 
-    webhook_url: Annotated[str, AfterValidator(_webhook_url)]
-    """Where messages are posted. Required."""
+    webhook_url: Annotated[str, AfterValidator(_webhook_url)] = ""
+    """Where messages are posted, if to one endpoint. This or ENDPOINTS is required."""
 
-    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)]
+    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = SecretStr("")
     """What they are signed with: whsec_ and base64 of 24 to 64 bytes. Make one with:
-    echo whsec_$(head -c 32 /dev/urandom | base64). Required."""
+    echo whsec_$(head -c 32 /dev/urandom | base64). While it is being changed: both, separated by a
+    space."""
+
+    endpoints: str = ""
+    """A YAML file of several endpoints, without secrets: docs/alerts.md."""
 
     allow_private_addresses: bool = False
     """Post to addresses that are not on the public Internet too."""
@@ -70,7 +58,7 @@ class DeliverSettings(BaseSettings):
     """After waits of this length in total a message is given up."""
 
     concurrency_max: int = Field(default=16, ge=1)
-    """Tenants whose messages are under way at the same time."""
+    """Tenants whose messages to one endpoint are under way at the same time."""
 
     metrics_listen: MetricsListen = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""
@@ -79,16 +67,22 @@ class DeliverSettings(BaseSettings):
     """The least severe lines to log."""
 
     @model_validator(mode="after")
-    def url_is_reachable_by_the_rules(self) -> Self:
-        """Refuse at the start what every attempt would refuse. Names are looked up for each."""
-        host = urllib.parse.urlsplit(self.webhook_url).hostname or ""
-        try:
-            public = host != "localhost" and is_public(ipaddress.ip_address(host))
-        except ValueError:
-            public = host != "localhost"
-        if not public and not self.allow_private_addresses:
+    def names_where_to_deliver(self) -> Self:
+        """One endpoint, or a file of them; and no address that every attempt would refuse."""
+        one, secret = bool(self.webhook_url), bool(self.webhook_secret.get_secret_value())
+        if one == bool(self.endpoints):
             raise ValueError(
-                f"{PREFIX}DELIVER_WEBHOOK_URL leads to {host}, which is not a public address; if "
-                f"that is meant, set {PREFIX}DELIVER_ALLOW_PRIVATE_ADDRESSES=true"
+                f"{PREFIX}DELIVER_WEBHOOK_URL: set it, or {PREFIX}DELIVER_ENDPOINTS for several"
+                " endpoints, and not both"
             )
+        if one != secret:
+            raise ValueError(
+                f"{PREFIX}DELIVER_WEBHOOK_SECRET: goes with {PREFIX}DELIVER_WEBHOOK_URL; a file of"
+                " endpoints names the secrets of each"
+            )
+        if one and not self.allow_private_addresses:
+            try:
+                check_public(self.webhook_url)
+            except ValueError as error:
+                raise ValueError(f"{PREFIX}DELIVER_WEBHOOK_URL {error}") from None
         return self

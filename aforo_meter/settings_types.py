@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
 from redis.asyncio.connection import parse_url
 
 from aforo_meter.listen import parse_address, parse_addresses
@@ -75,6 +76,12 @@ def _spool_directory(text: str) -> str:
     return text
 
 
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
 Listen = Annotated[str, AfterValidator(_listen)]
 MetricsListen = Annotated[str, AfterValidator(_metrics_listen)]
 Bootstrap = Annotated[str, AfterValidator(bootstrap)]
@@ -82,4 +89,7 @@ RedisUrl = Annotated[str, AfterValidator(redis_url)]
 OptionalRedisUrl = Annotated[str, AfterValidator(_optional_redis_url)]
 LedgerUrl = Annotated[str, AfterValidator(ledger_url)]
 SpoolDirectory = Annotated[str, AfterValidator(_spool_directory)]
+BasisPoints = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=100_000)], ...], NoDecode, BeforeValidator(_split)
+]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -11,11 +11,10 @@ from redis.exceptions import RedisError
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
-from aforo_meter.batches import Counted, Rater, Readable, Refused, read
+from aforo_meter.batches import Counted, Rater, Readable, Refused, read, without
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import NotSyncedError
 from aforo_meter.dead_letters import DeadLetters
-from aforo_meter.domain.rating import Usage
 from aforo_meter.ledger import (
     Ledger,
     LedgerUnavailableError,
@@ -86,7 +85,7 @@ class Settling:
             except RepeatedError as error:
                 counted.update(error.event_keys)
             except TooLargeError as error:
-                readable, refused = _without(
+                readable, refused = without(
                     error, read(records)[0] if readable is None else readable
                 )
             except PartitionLostError as error:
@@ -142,18 +141,3 @@ async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     for done in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(done, BaseException):
             raise done
-
-
-def _without(
-    error: TooLargeError, readable: Sequence[Readable]
-) -> tuple[list[Readable], list[Refused]]:
-    """Take the usage that makes a sum overflow out of a batch."""
-
-    def is_part(usage: Usage) -> bool:
-        meters = {measure.meter for measure in usage.measures}
-        return usage.tenant_id == error.tenant_id and error.meter in {None, *meters}
-
-    return (
-        [one for one in readable if not is_part(one.usage)],
-        [Refused(record=one.record, reason=str(error)) for one in readable if is_part(one.usage)],
-    )

@@ -19,10 +19,11 @@ def log_transitions(transitions: Iterable[Transition]) -> None:
             "margin level changed",
             tenant=watch.tenant_id,
             subscription=watch.subscription_id,
+            guard=transition.guard.guard_id if transition.guard is not None else None,
             before=transition.before.name.lower(),
             after=after.level.name.lower(),
             gross_margin_ratio=None if ratio is None else str(ratio),
             revenue_nanos=after.revenue_nanos,
             cogs_nanos=after.cogs_nanos,
-            thresholds=watch.thresholds.source,
+            thresholds=transition.thresholds.source,
         )

@@ -1,6 +1,7 @@
 """What changes margins without new usage: contracts, prices, the end of a period, a lost Redis."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from aiokafka import TopicPartition
 from aforo_meter import consume_metrics as metrics
 from aforo_meter.batches import Rater, now_micros
 from aforo_meter.contracts import Contracts
+from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, rerate
 from aforo_meter.ledger import (
@@ -18,6 +20,7 @@ from aforo_meter.ledger import (
     PriceConflictError,
     Reprice,
     TooLargeError,
+    Watch,
     Written,
 )
 from aforo_meter.partitions import Owned, Partitions
@@ -27,6 +30,7 @@ from aforo_meter.transitions import log_transitions
 ASSESS_TENANTS_MAX: Final = 200  # In one transaction.
 REPRICE_ROWS_MAX: Final = 1000
 OFFSETS_TIMEOUT_S: Final = 1.0
+CLOSE_EVERY_S: Final = 3600.0
 PRUNE_ROWS_MAX: Final = 10_000  # Each time, every few seconds: all of 170 million in a day.
 
 log = structlog.get_logger()
@@ -42,23 +46,32 @@ class Upkeep:
         rater: Rater,
         partitions: Partitions,
         publisher: Publisher,
+        *,
+        close_after_days: int,
+        accrue_every_s: int,
     ) -> None:
         self._ledger = ledger
         self._contracts = contracts
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
-        self._period_ends: dict[str, int] = {}  # By tenant: when its margin needs a new period.
+        self._close_after_micros = close_after_days * DAY_MICROS
+        self._accrue_every_micros = accrue_every_s * 1_000_000
+        self._due_micros: dict[str, int] = {}  # By tenant: when time alone changes its margin.
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
         self._to_reprice_all = False
+        self._closed_at_s = -CLOSE_EVERY_S
 
     def note(self, tenant_ids: Iterable[str]) -> None:
         """Follow these tenants from now on."""
-        for tenant_id, watch in self._rater.watches(
-            name for name in tenant_ids if name not in self._period_ends
-        ).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+        new = [name for name in tenant_ids if name not in self._due_micros]
+        for tenant_id, watch in self._rater.watches(new).items():
+            self._due_micros[tenant_id] = self._due_of(watch)
+
+    def tenants(self) -> Sequence[str]:
+        """Return whom it follows: those with a contract that the ledger knows."""
+        return list(self._due_micros)
 
     def reprice_soon(self, tenant_ids: Iterable[str]) -> None:
         """See with the next look whether unpriced rows of these tenants have a price."""
@@ -87,7 +100,9 @@ class Upkeep:
             self._to_reprice_all = True
         await self._reprice_due()
         now = now_micros()
-        self._to_assess |= {name for name, end in self._period_ends.items() if end <= now}
+        self._to_assess |= {name for name, due in self._due_micros.items() if due <= now}
+        # Somebody has corrected what these cost: see `aforo-meter rerate`.
+        self._to_assess |= self._due_micros.keys() & set(await self._ledger.adjusted())
         await self._reassess(self._to_assess)
         self._to_assess.clear()
         for owned in new:
@@ -122,13 +137,23 @@ class Upkeep:
         self._rebuild(await self._publisher.heartbeat(progress))
 
     async def prune(self) -> None:
-        """Forget events that were kept long enough, a few at a time.
+        """Close periods once an hour, and forget events that were kept long enough.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
         """
         metrics.UNPRICED.set(await self._ledger.unpriced_rows())
-        await self._ledger.prune(now_micros=now_micros(), rows_max=PRUNE_ROWS_MAX)
+        now = now_micros()
+        # A few at a time: others write too.
+        await self._ledger.prune(now_micros=now, rows_max=PRUNE_ROWS_MAX)
+        if time.monotonic() - self._closed_at_s < CLOSE_EVERY_S:
+            return
+        closed = await self._ledger.close(
+            ended_by_micros=now - self._close_after_micros, now_micros=now
+        )
+        if closed:
+            log.info("periods are closed; usage of them is added beside", periods=closed)
+        self._closed_at_s = time.monotonic()
 
     async def _take_over(self, new: Sequence[Owned]) -> set[str]:
         """Learn the contracts of the tenants in new partitions; return those tenants."""
@@ -214,11 +239,18 @@ class Upkeep:
     def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
         log_transitions(written.transitions)
         for tenant_id, watch in self._rater.watches(names).items():
-            self._period_ends[tenant_id] = watch.period.end_micros
+            self._due_micros[tenant_id] = self._due_of(watch)
             self._publisher.mark(tenant_id, owned.partition.number)
         for tenant_id in names:
             if self._contracts.terms(tenant_id) is None:
-                self._period_ends.pop(tenant_id, None)
+                self._due_micros.pop(tenant_id, None)
+
+    def _due_of(self, watch: Watch) -> int:
+        """Return when a margin changes by time alone: its period ends, or its revenue accrues."""
+        end_micros = watch.period.end_micros
+        if not watch.is_accruing:
+            return end_micros
+        return min(end_micros, now_micros() + self._accrue_every_micros)
 
     def _by_partition(self, tenant_ids: Iterable[str]) -> dict[Owned, list[str]]:
         found: dict[Owned, list[str]] = {}
@@ -234,7 +266,7 @@ class Upkeep:
             return
         tenants = {
             tenant_id: owned.partition.number
-            for tenant_id in self._period_ends
+            for tenant_id in self._due_micros
             if (owned := self._partitions.of_tenant(tenant_id)) is not None
             and owned.partition.number in wanted
         }

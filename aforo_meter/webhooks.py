@@ -7,7 +7,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a prefix, not a secret.
 SECRET_BYTES_MIN = 24
@@ -45,6 +45,15 @@ def parse_secret(text: str) -> bytes:
     return key
 
 
+def parse_secrets(text: str) -> tuple[bytes, ...]:
+    """Return the keys of one secret, or of several that are separated by white space.
+
+    Raises:
+        ValueError: There is none, or one of them is none.
+    """
+    return tuple(parse_secret(part) for part in text.split() or [""])
+
+
 def sign(key: bytes, *, message_id: str, timestamp_s: int, payload: bytes) -> str:
     """Return the value of `webhook-signature`: `v1,` and base64 of HMAC-SHA256."""
     signed = f"{message_id}.{timestamp_s}.".encode() + payload
@@ -53,15 +62,20 @@ def sign(key: bytes, *, message_id: str, timestamp_s: int, payload: bytes) -> st
 
 
 def signed_headers(
-    key: bytes, *, message_id: str, timestamp_s: int, payload: bytes
+    keys: Sequence[bytes], *, message_id: str, timestamp_s: int, payload: bytes
 ) -> dict[str, str]:
-    """Return the three headers that go with `payload`."""
+    """Return the three headers that go with `payload`: a signature by each key.
+
+    While a secret is being changed a receiver may know the old one or the new: one fits.
+    """
+    assert keys, "a message is signed"
+    signatures = (
+        sign(key, message_id=message_id, timestamp_s=timestamp_s, payload=payload) for key in keys
+    )
     return {
         ID_HEADER: message_id,
         TIMESTAMP_HEADER: str(timestamp_s),
-        SIGNATURE_HEADER: sign(
-            key, message_id=message_id, timestamp_s=timestamp_s, payload=payload
-        ),
+        SIGNATURE_HEADER: " ".join(signatures),
     }
 
 

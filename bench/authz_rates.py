@@ -11,7 +11,8 @@ from bench import h2load, programs
 from bench.check_requests import CheckRequests, framed
 from bench.programs import cpu_s
 from bench.read_model import LIMITED, PLAIN, fill
-from lab.servers import Program, RedisServer, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import Program, RedisServer, scratch_dir
 
 TENANTS = 1000
 FLOOR, GRPCIO, NEAR_CACHE, HARD_QUOTA = (

@@ -15,7 +15,8 @@ from bench.check_client import CheckClient
 from bench.check_requests import CheckRequests
 from bench.read_model import PLAIN, fill
 from lab.load import LoadResult
-from lab.servers import Program, RedisServer, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import Program, RedisServer, scratch_dir
 
 FEW, MANY = 1000, 1_000_000
 RATE_PER_S = 2000.0

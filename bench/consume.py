@@ -25,6 +25,7 @@ from bench import consume_load, musts
 from bench.__main__ import write
 from bench.musts import Must
 from bench.programs import cpu_s, rss_mb
+from lab.ports import free_port
 from lab.postgres import PostgresServer
 from lab.servers import (
     ROOT,
@@ -32,7 +33,6 @@ from lab.servers import (
     Program,
     RedisServer,
     ask_tcp,
-    free_port,
     python_module,
     scratch_dir,
 )

@@ -12,13 +12,13 @@ from bench import h2load, programs
 from bench.programs import cpu_s
 from bench.read_model import LIMITED, PLAIN, api_key, fill
 from lab.load import LoadGenerator, LoadResult
+from lab.ports import free_port
 from lab.servers import (
     ROOT,
     EnvoyServer,
     Program,
     RedisServer,
     ask_tcp,
-    free_port,
     python_module,
     scratch_dir,
 )

@@ -18,7 +18,8 @@ import redis
 
 from aforo_meter import topics
 from aforo_proto import metering_pb2, policy_pb2
-from lab.servers import KafkaServer, Program, RedisServer, ask_tcp, free_port, python_module
+from lab.ports import free_port
+from lab.servers import KafkaServer, Program, RedisServer, ask_tcp, python_module
 
 KEY = "bench-ingest-key"
 EVENTS = 1000

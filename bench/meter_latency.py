@@ -10,13 +10,13 @@ from typing import Any
 
 from bench.decisions import EXT_AUTHZ
 from lab.load import LoadGenerator
+from lab.ports import free_port
 from lab.servers import (
     ROOT,
     EnvoyServer,
     KafkaServer,
     Program,
     ask_tcp,
-    free_port,
     python_module,
     scratch_dir,
 )

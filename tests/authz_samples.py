@@ -9,6 +9,7 @@ from aforo_authz.domain.access import (
     API_CALLS,
     Credential,
     CredentialKind,
+    GuardLevel,
     Known,
     Level,
     Margin,
@@ -94,9 +95,15 @@ def make_policy(
     )
 
 
+def make_guard(
+    level: Level, *, guard_id: str = "chat-margin", features: Collection[str] = ("chat",)
+) -> GuardLevel:
+    return GuardLevel(guard_id=guard_id, features=frozenset(features), level=level)
+
+
 def make_margin(
     level: Level = Level.NONE,
-    *,
+    *guards: GuardLevel,
     as_of_micros: int = NOW,
     period_end_micros: int | None = PERIOD[1],
     used: Mapping[str, tuple[int, int]] = MappingProxyType({}),
@@ -107,6 +114,7 @@ def make_margin(
         as_of_micros=as_of_micros,
         period_end_micros=period_end_micros,
         used_units=used,
+        guards=guards,
     )
 
 

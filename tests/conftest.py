@@ -6,17 +6,27 @@ A missing server skips with its reason; with AFORO_REQUIRE_ALL=1 (set in CI) it 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 import structlog
+from hypothesis import HealthCheck, settings
 
 from lab.postgres import PostgresServer
 from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
 
 P = TypeVar("P", bound=Program)
+WORKERS_PER_CPU = 2  # Most tests wait for servers more than they compute.
+WORKERS_MAX = 8  # Each has servers of its own.
+
+# No example has a limit of its own: on shared cores it may wait.
+settings.register_profile(
+    "shared-cores", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared-cores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,45 @@ def started(kind: type[P]) -> Iterator[P]:
         pytest.skip(message)
     yield server
     server.stop()
+
+
+@pytest.hookimpl(optionalhook=True)  # Of pytest-xdist, which may be switched off.
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `-n auto` is: none but this one where they would share servers.
+
+    A Redis is emptied for all of them; a PostgreSQL has one template of ledgers.
+    """
+    if os.environ.get("AFORO_TEST_REDIS_URL") or os.environ.get("AFORO_TEST_POSTGRES_URL"):
+        return 0
+    return min(WORKERS_PER_CPU * len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden anew; review the diff"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Output as it should be, in files that people review."""
+
+    update: bool
+
+    def check(self, name: str, text: str) -> None:
+        path = GOLDEN / name
+        if self.update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+        assert path.read_text() == text + "\n"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(update=bool(request.config.getoption("--update-golden")))
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,23 @@
 """The catalog as data: what is sold, to whom, and what it costs us. Its rules are in `checking.py`.
 
-Amounts are integers in nanos (10^-9 of the catalog's currency), shares are basis points, instants
-are aware UTC. Where a field is None, the next wider rule holds.
+Amounts are integers in nanos (10^-9 of the catalog's currency, or of the plan's or deal's own),
+shares are basis points, instants are aware UTC. Where a field is None, the next wider rule holds.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from enum import StrEnum
+from typing import Any, Final
 
 from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
 from aforo_authz.domain.quotas import WindowKind
+from aforo_meter.domain.margin import AllowanceThresholds
 from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.periods import Cadence
+from aforo_meter.domain.rate_card import RateCard
+from aforo_meter.domain.terms import ExchangeRate, RevenueBasis
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
 API_CALLS: Final = "api.calls"
@@ -72,22 +76,29 @@ class Thresholds:
     throttle_below_bp: int = 1000
     block_below_bp: int = 0
     hysteresis_bp: int = 100  # How far above a floor the margin must rise before its level ends.
+    # With less revenue, or fewer metered calls in the period, the level is at most a warning.
+    act_from_revenue_nanos: int = 0
+    act_from_calls: int = 0
+    allowance: AllowanceThresholds | None = None  # None: what the floors leave of it.
 
     def changed_by(self, changes: "ThresholdChanges") -> "Thresholds":
-        said = {name: bp for name, bp in changes.as_dict().items() if bp is not None}
+        said = {name: value for name, value in changes.as_dict().items() if value is not None}
         return replace(self, **said) if said else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdChanges:
-    """What a narrower rule says of the floors."""
+    """What a narrower rule says of the thresholds."""
 
     warn_below_bp: int | None = None
     throttle_below_bp: int | None = None
     block_below_bp: int | None = None
     hysteresis_bp: int | None = None
+    act_from_revenue_nanos: int | None = None
+    act_from_calls: int | None = None
+    allowance: AllowanceThresholds | None = None  # All three levels.
 
-    def as_dict(self) -> dict[str, int | None]:
+    def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
     @property
@@ -96,6 +107,18 @@ class ThresholdChanges:
 
 
 NO_CHANGES: Final = ThresholdChanges()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """A margin of a part of the usage. Of the two revenues one is said."""
+
+    guard_id: str
+    features: tuple[str, ...] = ()  # Usage of calls that need one of these; empty: of all calls.
+    meters: tuple[str, ...] = ()  # A `*` at the end stands for anything; empty: all meters.
+    revenue_nanos: int | None = None  # Per period.
+    revenue_share_bp: int | None = None  # Of the contract's.
+    thresholds: ThresholdChanges = NO_CHANGES  # Of the contract's.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,16 +160,29 @@ class QuotaChange:
     soft: bool | None = None
 
 
+class Billing(StrEnum):
+    """Where billing periods begin."""
+
+    ANNIVERSARY = "anniversary"  # Of the subscription's start.
+    CALENDAR = "calendar"  # On the first of the month, or of the year.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     plan_id: str
     title: str
     committed_fee_nanos: int  # Per period.
     allowance_nanos: int | None = None  # COGS per period that a plan without a fee may cause.
+    currency: str = ""  # Of fee, rate card and prepaid balance. Empty: the catalog's.
     cadence: Cadence = Cadence.MONTH
+    billing: Billing = Billing.ANNIVERSARY
+    basis: RevenueBasis = RevenueBasis.PERIOD
+    rate_cards: tuple[RateCard, ...] = ()  # Dated. None: usage brings no revenue.
+    prepaid_nanos: int = 0  # What usage charges draw on first.
     features: tuple[str, ...] = ()
     quotas: tuple[Quota, ...] = ()
     thresholds: ThresholdChanges = NO_CHANGES
+    guards: tuple[Guard, ...] = ()
     shadow: bool = False
     stale_margin_blocks: bool = False
 
@@ -160,9 +196,14 @@ class Deal:
     effective_until: datetime | None = None  # None: for good.
     committed_fee_nanos: int | None = None
     allowance_nanos: int | None = None
+    currency: str = ""  # Of the deal's amounts. Empty: the plan's.
+    basis: RevenueBasis | None = None
+    rate_cards: tuple[RateCard, ...] | None = None  # Instead of all of the plan's.
+    prepaid_nanos: int | None = None
     add_features: tuple[str, ...] = ()
     quotas: tuple[QuotaChange, ...] = ()
     thresholds: ThresholdChanges = NO_CHANGES
+    guards: tuple[Guard, ...] = ()  # One with the id of a plan's stands instead of it.
 
     def holds_at(self, now: datetime) -> bool:
         return self.effective_from <= now and (
@@ -171,11 +212,28 @@ class Deal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanChange:
+    plan_id: str
+    effective_from: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
     subscription_id: str
-    plan_id: str
-    started_at: datetime  # Billing periods are its anniversaries.
+    plan_id: str  # As it starts.
+    started_at: datetime  # Billing periods are its anniversaries, unless the plan says otherwise.
     state: SubscriptionState = SubscriptionState.ACTIVE
+    changes: tuple[PlanChange, ...] = ()  # To other plans, by date.
+
+    def plan_at(self, at: datetime) -> str:
+        """Return the id of the plan in force at an instant."""
+        begun = [change.plan_id for change in self.changes if change.effective_from <= at]
+        return begun[-1] if begun else self.plan_id
+
+    @property
+    def plan_ids(self) -> tuple[str, ...]:
+        """All plans that it has or will have, each once."""
+        return tuple(dict.fromkeys([self.plan_id, *(c.plan_id for c in self.changes)]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +358,7 @@ class Catalog:
     meters: tuple[Meter, ...] = ()
     metering: tuple[MeteringRule, ...] = ()  # Empty: the built-in rules.
     ingest_keys: tuple[IngestKey, ...] = ()
+    exchange_rates: tuple[ExchangeRate, ...] = ()  # To the catalog's currency.
 
     @property
     def known_meters(self) -> frozenset[str]:

@@ -13,8 +13,11 @@ from aforo_admin.domain.catalog import (
     ThresholdChanges,
     Thresholds,
 )
+from aforo_admin.domain.checking_contracts import check_plan_money
 from aforo_admin.domain.checking_metering import metering_problems
+from aforo_admin.domain.checking_rates import Known, check_currency, exchange_rate_problems
 from aforo_admin.domain.checking_tenants import tenants_problems
+from aforo_admin.domain.checking_thresholds import check_guards, check_thresholds
 from aforo_admin.domain.problems import (
     Path,
     Problem,
@@ -26,7 +29,6 @@ from aforo_admin.domain.problems import (
     check_path_template,
     check_quota_meter,
     check_text,
-    check_thresholds,
     check_unique_ids,
     check_units,
     place_of,
@@ -34,14 +36,13 @@ from aforo_admin.domain.problems import (
 
 WEIGHT_UNITS_MAX: Final = 1_000_000
 
-_CURRENCY = re.compile(r"[A-Z]{3}")
-
 
 def find_problems(catalog: Catalog) -> list[Problem]:
     """Return every breach of the catalog's rules, in the order of its parts."""
     features = frozenset(feature.feature_id for feature in catalog.features)
     return [
         *_money(catalog),
+        *exchange_rate_problems(catalog),
         *_features(catalog),
         *_routes(catalog.routes, features),
         *(problem for plan in catalog.plans.values() for problem in _plan(plan, features, catalog)),
@@ -52,12 +53,9 @@ def find_problems(catalog: Catalog) -> list[Problem]:
 
 
 def _money(catalog: Catalog) -> Iterator[Problem]:
-    if not _CURRENCY.fullmatch(catalog.currency):
-        yield Problem(
-            path=("currency",),
-            message=f'"{catalog.currency}" is no currency: use three capital letters, like USD',
-        )
-    elif catalog.built_in_costs and catalog.currency != BUILT_IN_CURRENCY:
+    wrong = list(check_currency(("currency",), catalog.currency))
+    yield from wrong
+    if not wrong and catalog.built_in_costs and catalog.currency != BUILT_IN_CURRENCY:
         yield Problem(
             path=("currency",),
             message=f"the built-in prices of language models are in {BUILT_IN_CURRENCY}: use it, "
@@ -68,6 +66,9 @@ def _money(catalog: Catalog) -> Iterator[Problem]:
         throttle_below_bp=catalog.thresholds.throttle_below_bp,
         block_below_bp=catalog.thresholds.block_below_bp,
         hysteresis_bp=catalog.thresholds.hysteresis_bp,
+        act_from_revenue_nanos=catalog.thresholds.act_from_revenue_nanos,
+        act_from_calls=catalog.thresholds.act_from_calls,
+        allowance=catalog.thresholds.allowance,
     )
     yield from check_thresholds(("thresholds",), Thresholds(), said)
 
@@ -119,6 +120,7 @@ def _plan(plan: Plan, features: frozenset[str], catalog: Catalog) -> Iterator[Pr
     yield from check_text((*path, "title"), plan.title)
     yield from check_amount((*path, "committed_fee"), plan.committed_fee_nanos)
     yield from check_amount((*path, "allowance"), plan.allowance_nanos)
+    yield from check_plan_money(path, plan, catalog, features)
     if plan.committed_fee_nanos > 0 and plan.allowance_nanos is not None:
         yield Problem(
             path=(*path, "allowance"),
@@ -128,6 +130,12 @@ def _plan(plan: Plan, features: frozenset[str], catalog: Catalog) -> Iterator[Pr
     yield from check_known((*path, "features"), plan.features, kind="feature", known=features)
     yield from _quotas((*path, "quotas"), plan.quotas, features, catalog.known_meters)
     yield from check_thresholds((*path, "thresholds"), catalog.thresholds, plan.thresholds)
+    yield from check_guards(
+        (*path, "guards"),
+        plan.guards,
+        catalog.thresholds.changed_by(plan.thresholds),
+        Known(features=features, meters=catalog.known_meters),
+    )
 
 
 def _quotas(

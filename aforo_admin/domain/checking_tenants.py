@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from aforo_admin.domain.catalog import (
@@ -15,6 +14,13 @@ from aforo_admin.domain.catalog import (
     QuotaChange,
     Tenant,
 )
+from aforo_admin.domain.checking_contracts import contract_problems
+from aforo_admin.domain.checking_rates import Known
+from aforo_admin.domain.checking_thresholds import (
+    check_guards,
+    check_plan_guards,
+    check_thresholds,
+)
 from aforo_admin.domain.problems import (
     Path,
     Problem,
@@ -25,7 +31,6 @@ from aforo_admin.domain.problems import (
     check_quota_meter,
     check_sha256,
     check_text,
-    check_thresholds,
     check_unique_ids,
     check_units,
     day,
@@ -44,14 +49,6 @@ IDENTITY_FIELDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """The names that the rest of the catalog defines."""
-
-    features: frozenset[str]
-    meters: frozenset[str]
-
-
 def tenants_problems(catalog: Catalog, features: frozenset[str]) -> Iterator[Problem]:
     owners: dict[str, str] = {}  # Credential hash → the place of the first that has it.
     for tenant in catalog.tenants.values():
@@ -65,23 +62,35 @@ def _tenant(tenant: Tenant, catalog: Catalog, features: frozenset[str]) -> Itera
     yield from check_text((*path, "name"), tenant.name)
     subscription = tenant.subscription
     yield from check_id((*path, "subscription", "id"), subscription.subscription_id)
-    plan = catalog.plans.get(subscription.plan_id)
-    if plan is None:
+    if subscription.plan_id not in catalog.plans:
         yield unknown(
             (*path, "subscription", "plan"),
             subscription.plan_id,
             kind="plan",
             known=catalog.plans,
         )
-    known = _Known(features=features, meters=catalog.known_meters)
-    yield from _deals((*path, "deals"), tenant, plan, known)
-    if plan is not None:
-        yield from _floors(path, tenant, plan, catalog)
+    known = Known(features=features, meters=catalog.known_meters)
+    yield from contract_problems(path, tenant, catalog, known)
+    names = [name for name in subscription.plan_ids if name in catalog.plans]
+    plans: list[Plan | None] = [catalog.plans[name] for name in names]
+    told: dict[Problem, None] = {}  # What is wrong with several of its plans is told once.
+    for plan in plans or [None]:
+        told |= dict.fromkeys(_terms(path, tenant, plan, catalog, known))
+    yield from told
     override = tenant.margin_override
     if override is not None:
         yield from check_text((*path, "margin_override", "reason"), override.reason)
         yield from check_text((*path, "margin_override", "author"), override.author)
     yield from check_costs((*path, "negotiated_costs"), tenant.negotiated_costs, known.meters)
+
+
+def _terms(
+    path: Path, tenant: Tenant, plan: Plan | None, catalog: Catalog, known: Known
+) -> Iterator[Problem]:
+    yield from _deals((*path, "deals"), tenant, plan, known)
+    if plan is not None:
+        yield from _floors(path, tenant, plan, catalog)
+        yield from _guards(path, tenant, plan, catalog, known)
 
 
 def _credentials(tenant: Tenant, owners: dict[str, str]) -> Iterator[Problem]:
@@ -116,7 +125,7 @@ def _identity(path: Path, credential: Credential) -> Iterator[Problem]:
         )
 
 
-def _deals(path: Path, tenant: Tenant, plan: Plan | None, known: _Known) -> Iterator[Problem]:
+def _deals(path: Path, tenant: Tenant, plan: Plan | None, known: Known) -> Iterator[Problem]:
     for index, deal in enumerate(tenant.deals):
         here = (*path, index)
         yield from check_id((*here, "id"), deal.deal_id)
@@ -160,7 +169,7 @@ def _deal_fee(path: Path, deal: Deal, plan: Plan | None) -> Iterator[Problem]:
         )
 
 
-def _quota_changes(path: Path, deal: Deal, plan: Plan | None, known: _Known) -> Iterator[Problem]:
+def _quota_changes(path: Path, deal: Deal, plan: Plan | None, known: Known) -> Iterator[Problem]:
     meters = {quota.quota_id: quota.meter for quota in plan.quotas} if plan is not None else {}
     quotas = set(meters)
     of_money = {quota_id for quota_id, meter in meters.items() if meter == COGS}
@@ -216,3 +225,18 @@ def _floors(path: Path, tenant: Tenant, plan: Plan, catalog: Catalog) -> Iterato
             if problem not in seen:
                 seen.add(problem)
                 yield problem
+
+
+def _guards(
+    path: Path, tenant: Tenant, plan: Plan, catalog: Catalog, known: Known
+) -> Iterator[Problem]:
+    """Check the deals' guards, and the plan's where its thresholds are not all that holds."""
+    base = catalog.thresholds.changed_by(plan.thresholds)
+    for index, deal in enumerate(tenant.deals):
+        merged = base.changed_by(deal.thresholds).changed_by(tenant.thresholds)
+        yield from check_guards((*path, "deals", index, "guards"), deal.guards, merged, known)
+        if merged != base:
+            yield from check_plan_guards((*path, "deals", index), plan.guards, merged)
+    merged = base.changed_by(tenant.thresholds)
+    if merged != base:
+        yield from check_plan_guards(path, plan.guards, merged)

@@ -4,14 +4,16 @@ Of several rules the narrowest wins: tenant, then the deal in force, then the pl
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from aforo_admin.domain.catalog import (
     Catalog,
     CostPrice,
     Deal,
+    Guard,
     Plan,
     Quota,
     QuotaChange,
@@ -19,10 +21,25 @@ from aforo_admin.domain.catalog import (
     ThresholdChanges,
     Thresholds,
 )
+from aforo_admin.domain.phasing import anchor_of, currency_of, phases_of
 from aforo_authz.domain import access, quotas
-from aforo_meter.domain.periods import Cadence, Period, period_containing
+from aforo_meter.domain.periods import Cadence, Period, micros_of, period_containing
+from aforo_meter.domain.terms import ExchangeRate, Phase, RevenueBasis
 
 _FLOORS: Final = ("warn_below_bp", "throttle_below_bp", "block_below_bp")
+# Whose rule is named; those beyond the floors only where somebody says them.
+_NAMED: Final = (*_FLOORS, "act_from_revenue_nanos", "act_from_calls", "allowance")
+
+Rules = Sequence[tuple[str, ThresholdChanges]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardInForce:
+    """A guard, with all its thresholds."""
+
+    guard: Guard
+    thresholds: Thresholds
+    thresholds_source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +56,11 @@ class Contract:
     anchor: datetime
     thresholds: Thresholds
     thresholds_source: str  # Which rules the floors come from, the narrowest first.
+    guards: tuple[GuardInForce, ...]
     negotiated: tuple[CostPrice, ...]
+    phases: tuple[Phase, ...]
+    basis: RevenueBasis
+    exchange_rates: tuple[ExchangeRate, ...]  # Of the phases' currencies.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +82,12 @@ def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
         tenant: One of its tenants.
         now: Aware UTC.
     """
-    plan = catalog.plans[tenant.subscription.plan_id]
+    subscription = tenant.subscription
+    plan = catalog.plans[subscription.plan_at(now)]
     deal = next((deal for deal in tenant.deals if deal.holds_at(now)), None)
-    started_at = tenant.subscription.started_at
-    period = period_containing(started_at, plan.cadence, max(now, started_at))
+    started_at = subscription.started_at
+    anchor = anchor_of(subscription, plan)
+    period = period_containing(anchor, plan.cadence, max(now, started_at))
     return Entitled(
         policy=_policy(tenant, plan, deal, period, started=now >= started_at),
         contract=_contract(catalog, tenant, plan, deal),
@@ -77,6 +100,11 @@ def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
                     for at in (each.effective_from, each.effective_until)
                     if at is not None and at > now
                 ),
+                *(
+                    each.effective_from
+                    for each in subscription.changes
+                    if each.effective_from > now
+                ),
                 *([started_at] if started_at > now else []),
             ]
         ),
@@ -87,7 +115,7 @@ def _policy(
     tenant: Tenant, plan: Plan, deal: Deal | None, period: Period, *, started: bool
 ) -> access.Policy:
     subscription = tenant.subscription
-    following = period_containing(subscription.started_at, plan.cadence, period.end)
+    following = period_containing(anchor_of(subscription, plan), plan.cadence, period.end)
     override = tenant.margin_override
     shadow = plan.shadow if tenant.shadow is None else tenant.shadow
     return access.Policy(
@@ -95,15 +123,15 @@ def _policy(
         subscription_id=subscription.subscription_id,
         plan_id=plan.plan_id,
         state=subscription.state if started else access.SubscriptionState.CREATED,
-        period_start_micros=micros(period.start),
-        period_end_micros=micros(period.end),
-        next_period_end_micros=micros(following.end),
+        period_start_micros=micros_of(period.start),
+        period_end_micros=micros_of(period.end),
+        next_period_end_micros=micros_of(following.end),
         features=frozenset(plan.features) | frozenset(deal.add_features if deal else ()),
         quotas=quotas_in_force(plan.quotas, deal.quotas if deal else ()),
         shadow=shadow,
         stale_margin_blocks=plan.stale_margin_blocks,
         override_level_max=override.level_max if override else None,
-        override_until_micros=micros(override.until) if override else 0,
+        override_until_micros=micros_of(override.until) if override else 0,
     )
 
 
@@ -164,25 +192,54 @@ def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -
         fee_nanos = deal.committed_fee_nanos
     if deal is not None and deal.allowance_nanos is not None:
         allowance_nanos = deal.allowance_nanos
-    thresholds, source = floors_in_force(
-        catalog.thresholds,
+    rules = (
         (f"plan:{plan.plan_id}", plan.thresholds),
         *([(f"deal:{deal.deal_id}", deal.thresholds)] if deal else []),
         (f"tenant:{tenant.tenant_id}", tenant.thresholds),
     )
+    thresholds, source = floors_in_force(catalog.thresholds, *rules)
+    phases = phases_of(catalog, tenant)
+    currencies = {phase.currency for phase in phases} - {catalog.currency}
     return Contract(
         tenant_id=tenant.tenant_id,
         subscription_id=tenant.subscription.subscription_id,
         plan_id=plan.plan_id,
-        currency=catalog.currency,
+        currency=currency_of(catalog, plan, deal),
         committed_fee_nanos=fee_nanos,
         allowance_nanos=0 if fee_nanos else allowance_nanos or 0,
         cadence=plan.cadence,
-        anchor=tenant.subscription.started_at,
+        anchor=anchor_of(tenant.subscription, plan),
         thresholds=thresholds,
         thresholds_source=source,
+        guards=guards_in_force(catalog.thresholds, rules, plan, deal),
         negotiated=tenant.negotiated_costs,
+        phases=phases,
+        basis=deal.basis if deal is not None and deal.basis is not None else plan.basis,
+        exchange_rates=tuple(
+            rate for rate in catalog.exchange_rates if rate.currency in currencies
+        ),
     )
+
+
+def guards_in_force(
+    default: Thresholds, rules: Rules, plan: Plan, deal: Deal | None
+) -> tuple[GuardInForce, ...]:
+    """Return the plan's guards, or a deal's instead of those with its ids, then the deal's own.
+
+    Args:
+        default: As for `floors_in_force`.
+        rules: What a guard's own thresholds stand above.
+        plan: The tenant's.
+        deal: The one in force.
+    """
+    by_id = {guard.guard_id: guard for guard in plan.guards}
+    by_id |= {guard.guard_id: guard for guard in (deal.guards if deal is not None else ())}
+    found = []
+    for guard in by_id.values():
+        own = (f"guard:{guard.guard_id}", guard.thresholds)
+        thresholds, source = floors_in_force(default, *rules, own)
+        found.append(GuardInForce(guard=guard, thresholds=thresholds, thresholds_source=source))
+    return tuple(found)
 
 
 def floors_in_force(
@@ -201,16 +258,7 @@ def floors_in_force(
             continue
         merged = merged.changed_by(changes)
         said = changes.as_dict()
-        sources |= {floor: name for floor in _FLOORS if said[floor] is not None}
+        sources |= {floor: name for floor in _NAMED if said[floor] is not None}
     order = [*(name for name, _ in reversed(rules)), "default"]
     winners = set(sources.values())
     return merged, ", ".join(name for name in order if name in winners)
-
-
-_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-def micros(at: datetime) -> int:
-    """Return Unix time in microseconds, exactly: timestamp() would go through a float."""
-    return (at - _EPOCH) // _MICROSECOND

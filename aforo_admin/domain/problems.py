@@ -1,18 +1,12 @@
 """How a breach of the catalog's rules is told, and the checks that several parts share. Pure."""
 
-import itertools
 import re
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from aforo_admin.domain.catalog import (
-    COGS,
-    CostPrice,
-    ThresholdChanges,
-    Thresholds,
-)
+from aforo_admin.domain.catalog import COGS, CostPrice
 from aforo_authz.domain.features import TemplateError, pattern_of
 from aforo_authz.domain.quotas import WindowKind
 
@@ -23,7 +17,6 @@ K = TypeVar("K", bound=Hashable)
 INT64_MAX: Final = 2**63 - 1  # What the contracts can carry.
 NANOS_PER_UNIT: Final = 10**9
 TEXT_CHARS_MAX: Final = 200
-FLOOR_BP_MIN: Final = -1_000_000
 FULL_BP: Final = 10_000
 
 _METHOD = re.compile(r"[A-Z][A-Z-]*")
@@ -138,37 +131,6 @@ def check_quota_meter(
             message="what usage costs is known by the hour: write hour, day, month or "
             "billing_period",
         )
-
-
-def check_thresholds(path: Path, base: Thresholds, changes: ThresholdChanges) -> Iterator[Problem]:
-    """Floors as they hold once `changes` are made to `base`, told where the changes stand."""
-    for name, bp in changes.as_dict().items():
-        if bp is None:
-            continue
-        least_bp = 0 if name == "hysteresis_bp" else FLOOR_BP_MIN
-        if not least_bp <= bp <= FULL_BP:
-            yield Problem(
-                path=(*path, name.removesuffix("_bp")),
-                message=f"must be from {percent(least_bp)} to {percent(FULL_BP)}, "
-                f"not {percent(bp)}",
-            )
-    merged = base.changed_by(changes)
-    floors = ("warn_below_bp", "throttle_below_bp", "block_below_bp")
-    for higher, lower in itertools.pairwise(floors):
-        if getattr(changes, higher) is None and getattr(changes, lower) is None:
-            continue  # Neither is said here: whoever said them is told.
-        if getattr(merged, higher) < getattr(merged, lower):
-            said = ", ".join(
-                f"{name.removesuffix('_bp')} {percent(getattr(merged, name))}"
-                + ("" if getattr(changes, name) is not None else " (inherited)")
-                for name in (higher, lower)
-            )
-            yield Problem(
-                path=path,
-                message=f"floors are out of order: {said}; "
-                "order them warn_below ≥ throttle_below ≥ block_below",
-                joint=True,
-            )
 
 
 def check_methods(path: Path, methods: Iterable[str]) -> Iterator[Problem]:

@@ -6,7 +6,6 @@ from enum import IntEnum, StrEnum
 
 from aforo_authz.domain.features import Needs
 from aforo_authz.domain.quotas import (
-    SECOND_MICROS,
     Quota,
     Reservation,
     Standing,
@@ -15,7 +14,6 @@ from aforo_authz.domain.quotas import (
 )
 
 API_CALLS = "api.calls"
-FOREVER_MICROS = 1 << 63
 
 
 class Reason(StrEnum):
@@ -110,6 +108,18 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardLevel:
+    """What a guard of the contract says of the calls that it is for."""
+
+    guard_id: str
+    features: frozenset[str]  # Calls that need one of these; empty: all calls.
+    level: Level
+
+    def concerns(self, needs: Needs) -> bool:
+        return not self.features or not self.features.isdisjoint(needs.features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
     """What the consumer last worked out. Figures of money stay out of the decision's reach."""
 
@@ -120,6 +130,7 @@ class Margin:
     partition: int = 0  # Of the usage topic: whose progress confirms that this is still true.
     # By quota id: (start of the window in Unix seconds, units used in it by the ledger's account).
     used_units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    guards: tuple[GuardLevel, ...] = ()  # Those that have a level, the worst first.
 
 
 # The two below are made anew for every call and then left alone. They are not frozen only because
@@ -153,6 +164,7 @@ class Decision:
     retry_after_s: int | None = None  # None: waiting does not help.
     shadow_reason: Reason | None = None  # Why it would have been refused or marked.
     level: Level = Level.NONE
+    guard_id: str = ""  # Whose level that is; empty: the tenant's own.
     stale: bool = False
     uncounted: bool = False  # A quota should have counted it, and the store did not answer.
 
@@ -182,7 +194,9 @@ def decide(known: Known, needs: Needs, *, now_micros: int, stale_max_micros: int
     policy = known.policy
     assert policy is not None, "a caller without a policy was refused above"
     margin_stale = _is_margin_stale(known, now_micros, stale_max_micros)
-    level = level_in_force(known.margin, policy, now_micros=now_micros, margin_stale=margin_stale)
+    level, guard_id = level_in_force(
+        known.margin, policy, needs, now_micros=now_micros, margin_stale=margin_stale
+    )
     found = _reason_of(policy, needs, level)
     standings: tuple[Standing, ...] = ()
     reservations: tuple[Reservation, ...] = ()
@@ -204,6 +218,7 @@ def decide(known: Known, needs: Needs, *, now_micros: int, stale_max_micros: int
         retry_after_s=retry_after_s,
         shadow_reason=shadow_reason,
         level=level,
+        guard_id=guard_id,
         stale=known.stale or margin_stale,
     )
 
@@ -232,69 +247,54 @@ def settle(
         retry_after_s=retry_after_s,
         shadow_reason=shadow_reason,
         level=decision.level,
+        guard_id=decision.guard_id,
         stale=decision.stale or counted is None,
         uncounted=counted is None,
     )
 
 
-def holds_until_micros(
-    decision: Decision, known: Known, *, now_micros: int, stale_max_micros: int
-) -> int:
-    """Return the first instant at which `decide` may say something else of the same things.
-
-    Until then, exclusive, the decision can be given again without being made again.
-
-    Args:
-        decision: What `decide` said at `now_micros`.
-        known: What it was made on.
-        now_micros: Unix time in microseconds, UTC.
-        stale_max_micros: As given to `decide`.
-    """
-    instants: list[int] = []
-    if decision.retry_after_s is not None:
-        return now_micros  # A wait is over sooner with every moment.
-    if known.credential is not None and known.credential.expires_at_micros is not None:
-        instants.append(known.credential.expires_at_micros)
-    if known.policy is not None:
-        instants.append(known.policy.override_until_micros)
-    margin = known.margin
-    if margin is not None:
-        instants.append(_true_at_micros(known, margin) + stale_max_micros + 1)
-        if margin.period_end_micros is not None:
-            instants.append(margin.period_end_micros)
-    windows = [each.window for each in decision.standings]
-    windows += [each.window for each in decision.reservations]
-    instants += [window.end_s * SECOND_MICROS for window in windows]
-    return min((each for each in instants if each > now_micros), default=FOREVER_MICROS)
-
-
 def level_in_force(
-    margin: Margin | None, policy: Policy, *, now_micros: int, margin_stale: bool
-) -> Level:
-    """Return the level to act on: the margin's, in its period, softened by override and age."""
+    margin: Margin | None, policy: Policy, needs: Needs, *, now_micros: int, margin_stale: bool
+) -> tuple[Level, str]:
+    """Return the level to act on, and the guard that it comes from; "": it is the tenant's own.
+
+    Of the tenant's level and those of the guards that the call concerns the worst holds: in the
+    margin's period, softened by override and age.
+    """
     if margin is None:
-        return Level.NONE
+        return Level.NONE, ""
     if margin.period_end_micros is not None and now_micros >= margin.period_end_micros:
         # A new period begins with nothing spent, even if nobody has told us yet: who was blocked
         # sends nothing that would make anyone work it out again.
-        return Level.NONE
-    level = margin.level
+        return Level.NONE, ""
+    level, guard_id = margin.level, ""
+    if margin.guards:
+        level, guard_id = _worst(margin, needs)
     if policy.override_level_max is not None and now_micros < policy.override_until_micros:
         level = min(level, policy.override_level_max)
     if margin_stale and not policy.stale_margin_blocks:
         # Old news may slow a customer down; it never turns one away.
         level = min(level, Level.THROTTLE)
-    return level
+    # A guard whose level is softened to the tenant's own decides nothing, and is not named.
+    return level, guard_id if level > margin.level else ""
+
+
+def _worst(margin: Margin, needs: Needs) -> tuple[Level, str]:
+    guard = next((each for each in margin.guards if each.concerns(needs)), None)
+    if guard is None or guard.level <= margin.level:
+        return margin.level, ""
+    return guard.level, guard.guard_id
+
+
+def true_at_micros(known: Known, margin: Margin) -> int:
+    """Return when a margin was last known to be true, by its own word or its partition's."""
+    return max(margin.as_of_micros, known.margin_confirmed_micros)
 
 
 def _is_margin_stale(known: Known, now_micros: int, stale_max_micros: int) -> bool:
     if known.margin is None:
         return False
-    return now_micros - _true_at_micros(known, known.margin) > stale_max_micros
-
-
-def _true_at_micros(known: Known, margin: Margin) -> int:
-    return max(margin.as_of_micros, known.margin_confirmed_micros)
+    return now_micros - true_at_micros(known, known.margin) > stale_max_micros
 
 
 def _refuse_caller(known: Known, now_micros: int) -> Reason | None:

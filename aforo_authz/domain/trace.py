@@ -12,11 +12,12 @@ from aforo_authz.domain.access import (
     Decision,
     Known,
     Level,
-    Margin,
     Policy,
     Reason,
     level_in_force,
+    true_at_micros,
 )
+from aforo_authz.domain.features import Needs
 from aforo_authz.domain.quotas import Standing
 
 MICROS = 1_000_000
@@ -94,7 +95,7 @@ def _of_the_policy(
         features = "no rule names this path, and the default denies"
     elif missing:
         features += f"; not in the plan: {', '.join(missing)}"
-    level, why = _level(known.margin, policy, known, now_micros, stale_max_micros)
+    level, why = _level(known, policy, needs, now_micros, stale_max_micros)
     exceeded = [s for s in decision.standings if s.exceeded and not s.quota.soft]
     return [
         Check(
@@ -115,22 +116,29 @@ def _of_the_policy(
 
 
 def _level(
-    margin: Margin | None, policy: Policy, known: Known, now_micros: int, stale_max_micros: int
+    known: Known, policy: Policy, needs: Needs, now_micros: int, stale_max_micros: int
 ) -> tuple[Level, str]:
+    margin = known.margin
     if margin is None:
         return Level.NONE, "level none: no margin has been worked out yet"
-    true_at_micros = max(margin.as_of_micros, known.margin_confirmed_micros)
-    stale = now_micros - true_at_micros > stale_max_micros
-    level = level_in_force(margin, policy, now_micros=now_micros, margin_stale=stale)
+    stale = now_micros - true_at_micros(known, margin) > stale_max_micros
+    level, guard_id = level_in_force(
+        margin, policy, needs, now_micros=now_micros, margin_stale=stale
+    )
     told = f"level {level.name.lower()}"
-    if level is margin.level:
+    if guard_id:
+        told += f" by the guard {guard_id}; the tenant's own is {margin.level.name.lower()}"
+    guards = [guard for guard in margin.guards if guard.concerns(needs)]
+    worst = max([margin.level, *(guard.level for guard in guards)])
+    if level is worst:
         return level, told
     why = "an override is in force until " + moment(policy.override_until_micros)
     if margin.period_end_micros is not None and now_micros >= margin.period_end_micros:
         why = "its billing period is over"
     elif policy.override_level_max is None or now_micros >= policy.override_until_micros:
         why = "it was last confirmed too long ago to block"
-    return level, f"{told}, although the margin's own is {margin.level.name.lower()}: {why}"
+    whose = "the margin's own" if worst is margin.level else f"the guard {guards[0].guard_id}'s"
+    return level, f"{told}, although {whose} is {worst.name.lower()}: {why}"
 
 
 def _quota(standing: Standing) -> str:

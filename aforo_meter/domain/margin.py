@@ -22,6 +22,18 @@ class MarginState(StrEnum):
     UNDEFINED = "undefined"  # No revenue: a ratio would have no meaning, and is never 0 %.
 
 
+Floors = tuple[tuple[Level, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowanceThresholds:
+    """Shares of an allowance in basis points, compared strictly: exactly at one is not above it."""
+
+    warn_at_bp: int
+    throttle_at_bp: int
+    block_at_bp: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """Floors in basis points, compared strictly: exactly on a floor is not below it."""
@@ -30,14 +42,29 @@ class Thresholds:
     throttle_below_bp: int = 1000
     block_below_bp: int = 0
     hysteresis_bp: int = 100  # How far above a floor the margin must rise before its level ends.
+    # Where revenue, or the number of the period's metered calls, is below these, there is too
+    # little to go by: the level is at most WARN.
+    act_from_revenue_nanos: int = 0
+    act_from_calls: int = 0
+    allowance: AllowanceThresholds | None = None  # None: what the floors leave of it.
     source: str = "default"
 
-    def floors_bp(self) -> tuple[tuple[Level, int], ...]:
-        """Return the floors, worst first."""
+    def floors_bp(self) -> Floors:
+        """Return the floors of a margin, worst first."""
         return (
             (Level.BLOCK, self.block_below_bp),
             (Level.THROTTLE, self.throttle_below_bp),
             (Level.WARN, self.warn_below_bp),
+        )
+
+    def allowance_floors_bp(self) -> Floors:
+        """Return the floors of what is left of an allowance, worst first."""
+        if self.allowance is None:
+            return self.floors_bp()
+        return (
+            (Level.BLOCK, BP - self.allowance.block_at_bp),
+            (Level.THROTTLE, BP - self.allowance.throttle_at_bp),
+            (Level.WARN, BP - self.allowance.warn_at_bp),
         )
 
 
@@ -70,10 +97,11 @@ def assess(
     allowance_nanos: int,
     thresholds: Thresholds,
     previous: Level,
+    calls: int | None = None,
 ) -> Assessment:
     """Return the level of a margin.
 
-    Without revenue the level comes from what is left of the COGS allowance, with the same floors;
+    Without revenue the level comes from what is left of the COGS allowance, by floors of its own;
     without an allowance either there is none.
 
     Args:
@@ -82,11 +110,17 @@ def assess(
         allowance_nanos: COGS that a plan without revenue may cause; 0: no bound.
         thresholds: The floors in force.
         previous: The level so far: to leave it, the margin must rise by the hysteresis.
+        calls: How many were metered in the period; None: not counted, taken as enough.
     """
-    base_nanos = revenue_nanos or allowance_nanos
     level = Level.NONE
-    if base_nanos > 0:
-        level = _level(base_nanos, base_nanos - cogs_nanos, thresholds, previous)
+    if revenue_nanos > 0:
+        floors_bp = thresholds.floors_bp()
+        level = _level(revenue_nanos, cogs_nanos, floors_bp, thresholds.hysteresis_bp, previous)
+    elif allowance_nanos > 0:
+        floors_bp = thresholds.allowance_floors_bp()
+        level = _level(allowance_nanos, cogs_nanos, floors_bp, thresholds.hysteresis_bp, previous)
+    if _is_too_little(revenue_nanos, calls, thresholds):
+        level = min(level, Level.WARN)
     return Assessment(
         level=level,
         state=MarginState.DEFINED if revenue_nanos else MarginState.UNDEFINED,
@@ -96,10 +130,21 @@ def assess(
     )
 
 
-def _level(base_nanos: int, left_nanos: int, thresholds: Thresholds, previous: Level) -> Level:
-    for level, floor_bp in thresholds.floors_bp():
-        held_bp = thresholds.hysteresis_bp if level <= previous else 0
+def _level(
+    base_nanos: int, cogs_nanos: int, floors_bp: Floors, hysteresis_bp: int, previous: Level
+) -> Level:
+    left_nanos = base_nanos - cogs_nanos
+    for level, floor_bp in floors_bp:
+        held_bp = hysteresis_bp if level <= previous else 0
         # left / base < floor, without dividing: exact at any size.
         if left_nanos * BP < (floor_bp + held_bp) * base_nanos:
             return level
     return Level.NONE
+
+
+def _is_too_little(revenue_nanos: int, calls: int | None, thresholds: Thresholds) -> bool:
+    """Say whether a ratio would rest on too little to turn anybody away by it."""
+    if calls is not None and calls < thresholds.act_from_calls:
+        return True
+    # An allowance is an amount, no ratio: it needs no revenue to be exceeded.
+    return 0 < revenue_nanos < thresholds.act_from_revenue_nanos

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 HOUR_MICROS: Final = 3_600_000_000
+DAY_MICROS: Final = 24 * HOUR_MICROS
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

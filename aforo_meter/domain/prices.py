@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from aforo_meter.domain.periods import HOUR_MICROS
+from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS
 from aforo_meter.domain.usage import (
     LLM_CACHE_CREATION,
     LLM_CACHED_INPUT,
@@ -26,6 +26,24 @@ FALLBACKS: Final[Mapping[str, str]] = {
     LLM_TOOL: LLM_INPUT,
     LLM_REASONING: LLM_OUTPUT,
 }
+
+# What an entry's source says of whose price it is; all other sources are publications.
+NEGOTIATED_SOURCE: Final = "negotiated"
+OWN_SOURCE: Final = "catalog"
+
+
+class Precedence(StrEnum):
+    """Whose price it is, in the order in which they are asked."""
+
+    NEGOTIATED = "negotiated"  # By this tenant alone.
+    OWN = "own"  # The catalog's, for everyone.
+    BUILT_IN = "built-in"  # Published.
+
+
+def precedence_of(source: str) -> Precedence:
+    """Return whose price an entry is, by its source."""
+    named = {NEGOTIATED_SOURCE: Precedence.NEGOTIATED, OWN_SOURCE: Precedence.OWN}
+    return named.get(source, Precedence.BUILT_IN)
 
 
 class MatchKind(StrEnum):
@@ -159,7 +177,7 @@ class Prices:
             at_micros: When it was used, Unix time in microseconds, UTC.
             input_tokens: All input tokens of the same request, cached ones included.
         """
-        for entry in self._candidates(meter, provider, model):
+        for entry in self.candidates(meter, provider=provider, model=model):
             if entry.in_force(at_micros=at_micros, input_tokens=input_tokens):
                 return entry
         return None
@@ -172,7 +190,7 @@ class Prices:
         With it comes from how many input tokens on another one may hold; 0: from no number.
         """
         tokens_below = 0
-        for entry in self._candidates(meter, provider, model):
+        for entry in self.candidates(meter, provider=provider, model=model):
             if entry.effective_from_micros >= hour_start_micros + HOUR_MICROS:
                 continue
             if entry.effective_from_micros > hour_start_micros or entry.part_of_day:
@@ -191,12 +209,24 @@ class Prices:
 
         It is the one in force as the hour begins, else the first that starts within it.
         """
-        starts = {
-            entry.effective_from_micros
-            for entry in self._candidates(meter, provider, model)
-            if 0 < entry.effective_from_micros - hour_start_micros < HOUR_MICROS
-        }
-        for at_micros in (hour_start_micros, *sorted(starts)):
+        held = self.prices_in_hour(
+            meter,
+            provider=provider,
+            model=model,
+            hour_start_micros=hour_start_micros,
+            input_tokens=input_tokens,
+        )
+        return held[0] if held else None
+
+    def prices_in_hour(
+        self, meter: str, *, provider: str, model: str, hour_start_micros: int, input_tokens: int
+    ) -> tuple[PriceEntry, ...]:
+        """Return the prices in force at some time of an hour, in the order of their beginnings."""
+        held: dict[str, PriceEntry] = {}
+        candidates = self.candidates(meter, provider=provider, model=model)
+        for at_micros in sorted(
+            {hour_start_micros, *_beginnings(candidates, hour_start_micros=hour_start_micros)}
+        ):
             entry = self.price_of(
                 meter,
                 provider=provider,
@@ -205,10 +235,10 @@ class Prices:
                 input_tokens=input_tokens,
             )
             if entry is not None:
-                return entry
-        return None
+                held.setdefault(entry.price_id, entry)
+        return tuple(held.values())
 
-    def _candidates(self, meter: str, provider: str, model: str) -> tuple[PriceEntry, ...]:
+    def candidates(self, meter: str, *, provider: str, model: str) -> tuple[PriceEntry, ...]:
         """Return every entry that may hold, best first: the first in force is the price."""
         key = (meter, provider, model)
         known = self._memo.get(key)
@@ -228,6 +258,18 @@ class Prices:
                 for entry in _by_precedence(entries, meter)
             )
         return known
+
+
+def _beginnings(entries: Iterable[PriceEntry], *, hour_start_micros: int) -> set[int]:
+    """Return the instants within an hour at which another price may come into force."""
+    found = set()
+    for entry in entries:
+        found.add(entry.effective_from_micros)
+        if entry.part_of_day:
+            midnight_micros = hour_start_micros - hour_start_micros % DAY_MICROS
+            for second in (entry.day_from_s, entry.day_to_s):
+                found.add(midnight_micros + second * 1_000_000)
+    return {at for at in found if 0 < at - hour_start_micros < HOUR_MICROS}
 
 
 def _covering(

@@ -24,27 +24,57 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x66oro_proto/contract.proto\x12\x08\x61\x66oro.v1\"}\n\nThresholds\x12\x15\n\rwarn_below_bp\x18\x01 \x01(\x11\x12\x19\n\x11throttle_below_bp\x18\x02 \x01(\x11\x12\x16\n\x0e\x62lock_below_bp\x18\x03 \x01(\x11\x12\x15\n\rhysteresis_bp\x18\x04 \x01(\r\x12\x0e\n\x06source\x18\x05 \x01(\t\"\x80\x02\n\nModelMatch\x12\x10\n\x06\x65quals\x18\x01 \x01(\tH\x00\x12\x15\n\x0bstarts_with\x18\x02 \x01(\tH\x00\x12\x13\n\tends_with\x18\x03 \x01(\tH\x00\x12\x12\n\x08\x63ontains\x18\x04 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x05 \x01(\tH\x00\x12+\n\x06\x61ny_of\x18\x06 \x01(\x0b\x32\x19.aforo.v1.ModelMatch.ListH\x00\x12+\n\x06\x61ll_of\x18\x07 \x01(\x0b\x32\x19.aforo.v1.ModelMatch.ListH\x00\x1a-\n\x04List\x12%\n\x07matches\x18\x01 \x03(\x0b\x32\x14.aforo.v1.ModelMatchB\x06\n\x04rule\"\xca\x01\n\nPriceEntry\x12\x10\n\x08price_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x13\n\x0bprice_nanos\x18\x03 \x01(\x03\x12\x11\n\tper_units\x18\x04 \x01(\x03\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_from_micros\x18\x05 \x01(\x03\x12\x1e\n\x16tier_input_tokens_from\x18\x06 \x01(\x03\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x12\n\nday_from_s\x18\x08 \x01(\x05\x12\x10\n\x08\x64\x61y_to_s\x18\t \x01(\x05\"x\n\tPriceList\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12#\n\x05match\x18\x03 \x01(\x0b\x32\x14.aforo.v1.ModelMatch\x12%\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x14.aforo.v1.PriceEntry\"w\n\tPriceBook\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12 \n\x03own\x18\x03 \x03(\x0b\x32\x13.aforo.v1.PriceList\x12%\n\x08\x62uilt_in\x18\x04 \x03(\x0b\x32\x13.aforo.v1.PriceList\"\xb6\x02\n\x08\x43ontract\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x1b\n\x13\x63ommitted_fee_nanos\x18\x05 \x01(\x03\x12\x17\n\x0f\x61llowance_nanos\x18\x06 \x01(\x03\x12\"\n\x07\x63\x61\x64\x65nce\x18\x07 \x01(\x0e\x32\x11.aforo.v1.Cadence\x12\x15\n\ranchor_micros\x18\x08 \x01(\x03\x12(\n\nthresholds\x18\t \x01(\x0b\x32\x14.aforo.v1.Thresholds\x12\'\n\nnegotiated\x18\n \x03(\x0b\x32\x13.aforo.v1.PriceList\x12\x17\n\x0f\x63\x61talog_version\x18\x0b \x01(\t*G\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x11\n\rCADENCE_MONTH\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x66oro_proto/contract.proto\x12\x08\x61\x66oro.v1\"\xe7\x01\n\nThresholds\x12\x15\n\rwarn_below_bp\x18\x01 \x01(\x11\x12\x19\n\x11throttle_below_bp\x18\x02 \x01(\x11\x12\x16\n\x0e\x62lock_below_bp\x18\x03 \x01(\x11\x12\x15\n\rhysteresis_bp\x18\x04 \x01(\r\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x1e\n\x16\x61\x63t_from_revenue_nanos\x18\x06 \x01(\x03\x12\x16\n\x0e\x61\x63t_from_calls\x18\x07 \x01(\x03\x12\x30\n\tallowance\x18\x08 \x01(\x0b\x32\x1d.aforo.v1.AllowanceThresholds\"V\n\x13\x41llowanceThresholds\x12\x12\n\nwarn_at_bp\x18\x01 \x01(\r\x12\x16\n\x0ethrottle_at_bp\x18\x02 \x01(\r\x12\x13\n\x0b\x62lock_at_bp\x18\x03 \x01(\r\"\xa5\x01\n\x05Guard\x12\x10\n\x08guard_id\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x0e\n\x06meters\x18\x03 \x03(\t\x12\x17\n\rrevenue_nanos\x18\x04 \x01(\x03H\x00\x12\x1a\n\x10revenue_share_bp\x18\x05 \x01(\rH\x00\x12(\n\nthresholds\x18\x06 \x01(\x0b\x32\x14.aforo.v1.ThresholdsB\t\n\x07revenue\"\x80\x02\n\nModelMatch\x12\x10\n\x06\x65quals\x18\x01 \x01(\tH\x00\x12\x15\n\x0bstarts_with\x18\x02 \x01(\tH\x00\x12\x13\n\tends_with\x18\x03 \x01(\tH\x00\x12\x12\n\x08\x63ontains\x18\x04 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x05 \x01(\tH\x00\x12+\n\x06\x61ny_of\x18\x06 \x01(\x0b\x32\x19.aforo.v1.ModelMatch.ListH\x00\x12+\n\x06\x61ll_of\x18\x07 \x01(\x0b\x32\x19.aforo.v1.ModelMatch.ListH\x00\x1a-\n\x04List\x12%\n\x07matches\x18\x01 \x03(\x0b\x32\x14.aforo.v1.ModelMatchB\x06\n\x04rule\"\xca\x01\n\nPriceEntry\x12\x10\n\x08price_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x13\n\x0bprice_nanos\x18\x03 \x01(\x03\x12\x11\n\tper_units\x18\x04 \x01(\x03\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_from_micros\x18\x05 \x01(\x03\x12\x1e\n\x16tier_input_tokens_from\x18\x06 \x01(\x03\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x12\n\nday_from_s\x18\x08 \x01(\x05\x12\x10\n\x08\x64\x61y_to_s\x18\t \x01(\x05\"x\n\tPriceList\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12#\n\x05match\x18\x03 \x01(\x0b\x32\x14.aforo.v1.ModelMatch\x12%\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x14.aforo.v1.PriceEntry\"w\n\tPriceBook\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12 \n\x03own\x18\x03 \x03(\x0b\x32\x13.aforo.v1.PriceList\x12%\n\x08\x62uilt_in\x18\x04 \x03(\x0b\x32\x13.aforo.v1.PriceList\"3\n\tUnitPrice\x12\x13\n\x0bprice_nanos\x18\x01 \x01(\x03\x12\x11\n\tper_units\x18\x02 \x01(\x03\":\n\x0cPackagePrice\x12\x13\n\x0bprice_nanos\x18\x01 \x01(\x03\x12\x15\n\rpackage_units\x18\x02 \x01(\x03\"w\n\nPriceTiers\x12(\n\x05tiers\x18\x01 \x03(\x0b\x32\x19.aforo.v1.PriceTiers.Tier\x1a?\n\x04Tier\x12\x13\n\x0bup_to_units\x18\x01 \x01(\x03\x12\"\n\x05price\x18\x02 \x01(\x0b\x32\x13.aforo.v1.UnitPrice\"s\n\x08\x44iscount\x12\x12\n\npercent_bp\x18\x01 \x01(\r\x12\x14\n\x0c\x61mount_nanos\x18\x02 \x01(\x03\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_from_micros\x18\x03 \x01(\x03\x12\x1e\n\x16\x65\x66\x66\x65\x63tive_until_micros\x18\x04 \x01(\x03\"Z\n\nMultiplier\x12&\n\tdimension\x18\x01 \x01(\x0e\x32\x13.aforo.v1.Dimension\x12\r\n\x05value\x18\x02 \x01(\t\x12\x15\n\rfactor_micros\x18\x03 \x01(\x03\"@\n\rOutcomeWeight\x12\x18\n\x10\x65xecution_status\x18\x01 \x01(\t\x12\x15\n\rweight_micros\x18\x02 \x01(\x03\"\x87\x04\n\rRateComponent\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x11\n\tproviders\x18\x04 \x03(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\r\n\x05tools\x18\x06 \x03(\t\x12\'\n\x08per_unit\x18\x07 \x01(\x0b\x32\x13.aforo.v1.UnitPriceH\x00\x12)\n\x07package\x18\x08 \x01(\x0b\x32\x16.aforo.v1.PackagePriceH\x00\x12)\n\tgraduated\x18\t \x01(\x0b\x32\x14.aforo.v1.PriceTiersH\x00\x12&\n\x06volume\x18\n \x01(\x0b\x32\x14.aforo.v1.PriceTiersH\x00\x12\x14\n\npercent_bp\x18\x0b \x01(\rH\x00\x12\x12\n\nflat_nanos\x18\x0c \x01(\x03\x12\x16\n\x0eincluded_units\x18\r \x01(\x03\x12\x15\n\rminimum_nanos\x18\x0e \x01(\x03\x12%\n\tdiscounts\x18\x0f \x03(\x0b\x32\x12.aforo.v1.Discount\x12)\n\x0bmultipliers\x18\x10 \x03(\x0b\x32\x14.aforo.v1.Multiplier\x12\x30\n\x0foutcome_weights\x18\x11 \x03(\x0b\x32\x17.aforo.v1.OutcomeWeightB\t\n\x07pricing\"\x94\x01\n\x08RateCard\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_from_micros\x18\x01 \x01(\x03\x12+\n\ncomponents\x18\x02 \x03(\x0b\x32\x17.aforo.v1.RateComponent\x12%\n\tdiscounts\x18\x03 \x03(\x0b\x32\x12.aforo.v1.Discount\x12\x15\n\rminimum_nanos\x18\x04 \x01(\x03\"\xc1\x01\n\x05Phase\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_from_micros\x18\x01 \x01(\x03\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x1b\n\x13\x63ommitted_fee_nanos\x18\x04 \x01(\x03\x12&\n\nrate_cards\x18\x05 \x03(\x0b\x32\x12.aforo.v1.RateCard\x12\x15\n\rprepaid_nanos\x18\x06 \x01(\x03\x12\x1b\n\x13prepaid_from_micros\x18\x07 \x01(\x03\"h\n\x0c\x45xchangeRate\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x13\n\x0bto_currency\x18\x02 \x01(\t\x12\x12\n\nrate_nanos\x18\x03 \x01(\x03\x12\x1d\n\x15\x65\x66\x66\x65\x63tive_from_micros\x18\x04 \x01(\x03\"\xcf\x03\n\x08\x43ontract\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x1b\n\x13\x63ommitted_fee_nanos\x18\x05 \x01(\x03\x12\x17\n\x0f\x61llowance_nanos\x18\x06 \x01(\x03\x12\"\n\x07\x63\x61\x64\x65nce\x18\x07 \x01(\x0e\x32\x11.aforo.v1.Cadence\x12\x15\n\ranchor_micros\x18\x08 \x01(\x03\x12(\n\nthresholds\x18\t \x01(\x0b\x32\x14.aforo.v1.Thresholds\x12\'\n\nnegotiated\x18\n \x03(\x0b\x32\x13.aforo.v1.PriceList\x12\x17\n\x0f\x63\x61talog_version\x18\x0b \x01(\t\x12\x1f\n\x06phases\x18\x0c \x03(\x0b\x32\x0f.aforo.v1.Phase\x12%\n\x05\x62\x61sis\x18\r \x01(\x0e\x32\x16.aforo.v1.RevenueBasis\x12.\n\x0e\x65xchange_rates\x18\x0e \x03(\x0b\x32\x16.aforo.v1.ExchangeRate\x12\x1f\n\x06guards\x18\x0f \x03(\x0b\x32\x0f.aforo.v1.Guard*G\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x11\n\rCADENCE_MONTH\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x02*~\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IMENSION_FEATURE\x10\x01\x12\x16\n\x12\x44IMENSION_PROVIDER\x10\x02\x12\x13\n\x0f\x44IMENSION_MODEL\x10\x03\x12\x12\n\x0e\x44IMENSION_TOOL\x10\x04*b\n\x0cRevenueBasis\x12\x1d\n\x19REVENUE_BASIS_UNSPECIFIED\x10\x00\x12\x18\n\x14REVENUE_BASIS_PERIOD\x10\x01\x12\x19\n\x15REVENUE_BASIS_ACCRUED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aforo_proto.contract_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CADENCE']._serialized_start=1187
-  _globals['_CADENCE']._serialized_end=1258
-  _globals['_THRESHOLDS']._serialized_start=40
-  _globals['_THRESHOLDS']._serialized_end=165
-  _globals['_MODELMATCH']._serialized_start=168
-  _globals['_MODELMATCH']._serialized_end=424
-  _globals['_MODELMATCH_LIST']._serialized_start=371
-  _globals['_MODELMATCH_LIST']._serialized_end=416
-  _globals['_PRICEENTRY']._serialized_start=427
-  _globals['_PRICEENTRY']._serialized_end=629
-  _globals['_PRICELIST']._serialized_start=631
-  _globals['_PRICELIST']._serialized_end=751
-  _globals['_PRICEBOOK']._serialized_start=753
-  _globals['_PRICEBOOK']._serialized_end=872
-  _globals['_CONTRACT']._serialized_start=875
-  _globals['_CONTRACT']._serialized_end=1185
+  _globals['_CADENCE']._serialized_start=3187
+  _globals['_CADENCE']._serialized_end=3258
+  _globals['_DIMENSION']._serialized_start=3260
+  _globals['_DIMENSION']._serialized_end=3386
+  _globals['_REVENUEBASIS']._serialized_start=3388
+  _globals['_REVENUEBASIS']._serialized_end=3486
+  _globals['_THRESHOLDS']._serialized_start=41
+  _globals['_THRESHOLDS']._serialized_end=272
+  _globals['_ALLOWANCETHRESHOLDS']._serialized_start=274
+  _globals['_ALLOWANCETHRESHOLDS']._serialized_end=360
+  _globals['_GUARD']._serialized_start=363
+  _globals['_GUARD']._serialized_end=528
+  _globals['_MODELMATCH']._serialized_start=531
+  _globals['_MODELMATCH']._serialized_end=787
+  _globals['_MODELMATCH_LIST']._serialized_start=734
+  _globals['_MODELMATCH_LIST']._serialized_end=779
+  _globals['_PRICEENTRY']._serialized_start=790
+  _globals['_PRICEENTRY']._serialized_end=992
+  _globals['_PRICELIST']._serialized_start=994
+  _globals['_PRICELIST']._serialized_end=1114
+  _globals['_PRICEBOOK']._serialized_start=1116
+  _globals['_PRICEBOOK']._serialized_end=1235
+  _globals['_UNITPRICE']._serialized_start=1237
+  _globals['_UNITPRICE']._serialized_end=1288
+  _globals['_PACKAGEPRICE']._serialized_start=1290
+  _globals['_PACKAGEPRICE']._serialized_end=1348
+  _globals['_PRICETIERS']._serialized_start=1350
+  _globals['_PRICETIERS']._serialized_end=1469
+  _globals['_PRICETIERS_TIER']._serialized_start=1406
+  _globals['_PRICETIERS_TIER']._serialized_end=1469
+  _globals['_DISCOUNT']._serialized_start=1471
+  _globals['_DISCOUNT']._serialized_end=1586
+  _globals['_MULTIPLIER']._serialized_start=1588
+  _globals['_MULTIPLIER']._serialized_end=1678
+  _globals['_OUTCOMEWEIGHT']._serialized_start=1680
+  _globals['_OUTCOMEWEIGHT']._serialized_end=1744
+  _globals['_RATECOMPONENT']._serialized_start=1747
+  _globals['_RATECOMPONENT']._serialized_end=2266
+  _globals['_RATECARD']._serialized_start=2269
+  _globals['_RATECARD']._serialized_end=2417
+  _globals['_PHASE']._serialized_start=2420
+  _globals['_PHASE']._serialized_end=2613
+  _globals['_EXCHANGERATE']._serialized_start=2615
+  _globals['_EXCHANGERATE']._serialized_end=2719
+  _globals['_CONTRACT']._serialized_start=2722
+  _globals['_CONTRACT']._serialized_end=3185
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,48 @@ CADENCE_UNSPECIFIED: Cadence.ValueType  # 0
 CADENCE_MONTH: Cadence.ValueType  # 1
 CADENCE_YEAR: Cadence.ValueType  # 2
 
+class _Dimension:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DimensionEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Dimension.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    DIMENSION_UNSPECIFIED: _Dimension.ValueType  # 0
+    DIMENSION_FEATURE: _Dimension.ValueType  # 1
+    DIMENSION_PROVIDER: _Dimension.ValueType  # 2
+    DIMENSION_MODEL: _Dimension.ValueType  # 3
+    DIMENSION_TOOL: _Dimension.ValueType  # 4
+
+class Dimension(_Dimension, metaclass=_DimensionEnumTypeWrapper): ...
+
+DIMENSION_UNSPECIFIED: Dimension.ValueType  # 0
+DIMENSION_FEATURE: Dimension.ValueType  # 1
+DIMENSION_PROVIDER: Dimension.ValueType  # 2
+DIMENSION_MODEL: Dimension.ValueType  # 3
+DIMENSION_TOOL: Dimension.ValueType  # 4
+
+class _RevenueBasis:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevenueBasisEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RevenueBasis.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    REVENUE_BASIS_UNSPECIFIED: _RevenueBasis.ValueType  # 0
+    """of writers that know none: as PERIOD"""
+    REVENUE_BASIS_PERIOD: _RevenueBasis.ValueType  # 1
+    """what is fixed for a period counts from its first day"""
+    REVENUE_BASIS_ACCRUED: _RevenueBasis.ValueType  # 2
+    """it counts as it passes, by the second"""
+
+class RevenueBasis(_RevenueBasis, metaclass=_RevenueBasisEnumTypeWrapper): ...
+
+REVENUE_BASIS_UNSPECIFIED: RevenueBasis.ValueType  # 0
+"""of writers that know none: as PERIOD"""
+REVENUE_BASIS_PERIOD: RevenueBasis.ValueType  # 1
+"""what is fixed for a period counts from its first day"""
+REVENUE_BASIS_ACCRUED: RevenueBasis.ValueType  # 2
+"""it counts as it passes, by the second"""
+
 @typing.final
 class Thresholds(message.Message):
     """Margin floors in basis points (1/100 of a percent) of revenue, compared strictly: exactly on the
@@ -49,6 +91,9 @@ class Thresholds(message.Message):
     BLOCK_BELOW_BP_FIELD_NUMBER: builtins.int
     HYSTERESIS_BP_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
+    ACT_FROM_REVENUE_NANOS_FIELD_NUMBER: builtins.int
+    ACT_FROM_CALLS_FIELD_NUMBER: builtins.int
+    ALLOWANCE_FIELD_NUMBER: builtins.int
     warn_below_bp: builtins.int
     """default 2000"""
     throttle_below_bp: builtins.int
@@ -59,6 +104,16 @@ class Thresholds(message.Message):
     """default 100"""
     source: builtins.str
     """which rule won: "default", "plan:pro", "deal:…", "tenant:acme" """
+    act_from_revenue_nanos: builtins.int
+    """While the period's revenue, or its metered calls, are fewer, the level is at most WARN.
+    10^-9 of the price book's currency; >= 0
+    """
+    act_from_calls: builtins.int
+    """>= 0"""
+    @builtins.property
+    def allowance(self) -> AllowanceThresholds:
+        """of a contract without revenue; absent: what the floors leave"""
+
     def __init__(
         self,
         *,
@@ -67,12 +122,88 @@ class Thresholds(message.Message):
         block_below_bp: builtins.int = ...,
         hysteresis_bp: builtins.int = ...,
         source: builtins.str = ...,
+        act_from_revenue_nanos: builtins.int = ...,
+        act_from_calls: builtins.int = ...,
+        allowance: AllowanceThresholds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["allowance", b"allowance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["act_from_calls", b"act_from_calls", "act_from_revenue_nanos", b"act_from_revenue_nanos", "allowance", b"allowance", "block_below_bp", b"block_below_bp", "hysteresis_bp", b"hysteresis_bp", "source", b"source", "throttle_below_bp", b"throttle_below_bp", "warn_below_bp", b"warn_below_bp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AllowanceThresholds(message.Message):
+    """Shares of an allowance that may be used up, in basis points: above one, strictly, begins its level."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WARN_AT_BP_FIELD_NUMBER: builtins.int
+    THROTTLE_AT_BP_FIELD_NUMBER: builtins.int
+    BLOCK_AT_BP_FIELD_NUMBER: builtins.int
+    warn_at_bp: builtins.int
+    throttle_at_bp: builtins.int
+    block_at_bp: builtins.int
+    def __init__(
+        self,
+        *,
+        warn_at_bp: builtins.int = ...,
+        throttle_at_bp: builtins.int = ...,
+        block_at_bp: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["block_below_bp", b"block_below_bp", "hysteresis_bp", b"hysteresis_bp", "source", b"source", "throttle_below_bp", b"throttle_below_bp", "warn_below_bp", b"warn_below_bp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["block_at_bp", b"block_at_bp", "throttle_at_bp", b"throttle_at_bp", "warn_at_bp", b"warn_at_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Guard(message.Message):
+    """A margin of a part of a tenant's usage, with a revenue and thresholds of its own."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GUARD_ID_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    METERS_FIELD_NUMBER: builtins.int
+    REVENUE_NANOS_FIELD_NUMBER: builtins.int
+    REVENUE_SHARE_BP_FIELD_NUMBER: builtins.int
+    THRESHOLDS_FIELD_NUMBER: builtins.int
+    guard_id: builtins.str
+    """unique in the contract"""
+    revenue_nanos: builtins.int
+    """10^-9 of the price book's currency, per period"""
+    revenue_share_bp: builtins.int
+    """of the contract's revenue"""
+    @builtins.property
+    def features(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """usage of calls that need one of these; empty: of all calls"""
+
+    @builtins.property
+    def meters(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """a `*` at the end stands for anything; empty: all meters"""
+
+    @builtins.property
+    def thresholds(self) -> Thresholds:
+        """a guard has no allowance"""
+
+    def __init__(
+        self,
+        *,
+        guard_id: builtins.str = ...,
+        features: abc.Iterable[builtins.str] | None = ...,
+        meters: abc.Iterable[builtins.str] | None = ...,
+        revenue_nanos: builtins.int = ...,
+        revenue_share_bp: builtins.int = ...,
+        thresholds: Thresholds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["revenue", b"revenue", "revenue_nanos", b"revenue_nanos", "revenue_share_bp", b"revenue_share_bp", "thresholds", b"thresholds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["features", b"features", "guard_id", b"guard_id", "meters", b"meters", "revenue", b"revenue", "revenue_nanos", b"revenue_nanos", "revenue_share_bp", b"revenue_share_bp", "thresholds", b"thresholds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_revenue: _TypeAlias = typing.Literal["revenue_nanos", "revenue_share_bp"]  # noqa: Y015
+    _WhichOneofArgType_revenue: _TypeAlias = typing.Literal["revenue", b"revenue"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_revenue) -> _WhichOneofReturnType_revenue | None: ...
 
 @typing.final
 class ModelMatch(message.Message):
@@ -164,7 +295,9 @@ class PriceEntry(message.Message):
     tokens (cached ones included) holds for the whole request. 0: from the first token.
     """
     source: builtins.str
-    """"genai-prices 0.2.3", "catalog", "negotiated" """
+    """Whose price it is: "negotiated", "catalog" (the owner's own), else what published it:
+    "genai-prices 0.2.3". The ledger keeps it with the price.
+    """
     day_from_s: builtins.int
     """Seconds after midnight UTC, half-open; both 0: all day. May wrap around midnight."""
     day_to_s: builtins.int
@@ -258,6 +391,377 @@ class PriceBook(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class UnitPrice(message.Message):
+    """What we charge. Prices are 10^-9 of the contract's currency for `per_units` units."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PRICE_NANOS_FIELD_NUMBER: builtins.int
+    PER_UNITS_FIELD_NUMBER: builtins.int
+    price_nanos: builtins.int
+    """>= 0"""
+    per_units: builtins.int
+    """> 0"""
+    def __init__(
+        self,
+        *,
+        price_nanos: builtins.int = ...,
+        per_units: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["per_units", b"per_units", "price_nanos", b"price_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PackagePrice(message.Message):
+    """Blocks of units: one that is begun is charged whole."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PRICE_NANOS_FIELD_NUMBER: builtins.int
+    PACKAGE_UNITS_FIELD_NUMBER: builtins.int
+    price_nanos: builtins.int
+    """>= 0"""
+    package_units: builtins.int
+    """> 0"""
+    def __init__(
+        self,
+        *,
+        price_nanos: builtins.int = ...,
+        package_units: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["package_units", b"package_units", "price_nanos", b"price_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PriceTiers(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class Tier(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        UP_TO_UNITS_FIELD_NUMBER: builtins.int
+        PRICE_FIELD_NUMBER: builtins.int
+        up_to_units: builtins.int
+        """inclusive; ascending; 0, of the last one: without end"""
+        @builtins.property
+        def price(self) -> UnitPrice: ...
+        def __init__(
+            self,
+            *,
+            up_to_units: builtins.int = ...,
+            price: UnitPrice | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = typing.Literal["price", b"price"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["price", b"price", "up_to_units", b"up_to_units"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TIERS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def tiers(self) -> containers.RepeatedCompositeFieldContainer[PriceTiers.Tier]: ...
+    def __init__(
+        self,
+        *,
+        tiers: abc.Iterable[PriceTiers.Tier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Discount(message.Message):
+    """Less, for periods that begin in [effective_from, effective_until). One of percent and amount is 0."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PERCENT_BP_FIELD_NUMBER: builtins.int
+    AMOUNT_NANOS_FIELD_NUMBER: builtins.int
+    EFFECTIVE_FROM_MICROS_FIELD_NUMBER: builtins.int
+    EFFECTIVE_UNTIL_MICROS_FIELD_NUMBER: builtins.int
+    percent_bp: builtins.int
+    """1/100 of a percent"""
+    amount_nanos: builtins.int
+    """of a whole period"""
+    effective_from_micros: builtins.int
+    """Unix time, UTC"""
+    effective_until_micros: builtins.int
+    """0: for good"""
+    def __init__(
+        self,
+        *,
+        percent_bp: builtins.int = ...,
+        amount_nanos: builtins.int = ...,
+        effective_from_micros: builtins.int = ...,
+        effective_until_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["amount_nanos", b"amount_nanos", "effective_from_micros", b"effective_from_micros", "effective_until_micros", b"effective_until_micros", "percent_bp", b"percent_bp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Multiplier(message.Message):
+    """How many units one unit counts as. Of one dimension the first that fits holds."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DIMENSION_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    FACTOR_MICROS_FIELD_NUMBER: builtins.int
+    dimension: Dimension.ValueType
+    value: builtins.str
+    """a `*` at its start or end stands for anything"""
+    factor_micros: builtins.int
+    """10^-6"""
+    def __init__(
+        self,
+        *,
+        dimension: Dimension.ValueType = ...,
+        value: builtins.str = ...,
+        factor_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["dimension", b"dimension", "factor_micros", b"factor_micros", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OutcomeWeight(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_STATUS_FIELD_NUMBER: builtins.int
+    WEIGHT_MICROS_FIELD_NUMBER: builtins.int
+    execution_status: builtins.str
+    """"TIMEOUT" """
+    weight_micros: builtins.int
+    """10^-6: 500000 bills half"""
+    def __init__(
+        self,
+        *,
+        execution_status: builtins.str = ...,
+        weight_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_status", b"execution_status", "weight_micros", b"weight_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RateComponent(message.Message):
+    """One line of a rate card. Usage that several could charge is charged by the first of them. A reader that
+    knows none of `pricing` must refuse the contract: usage that it can't price is no usage that is free.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    COMPONENT_ID_FIELD_NUMBER: builtins.int
+    METER_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    PROVIDERS_FIELD_NUMBER: builtins.int
+    MODELS_FIELD_NUMBER: builtins.int
+    TOOLS_FIELD_NUMBER: builtins.int
+    PER_UNIT_FIELD_NUMBER: builtins.int
+    PACKAGE_FIELD_NUMBER: builtins.int
+    GRADUATED_FIELD_NUMBER: builtins.int
+    VOLUME_FIELD_NUMBER: builtins.int
+    PERCENT_BP_FIELD_NUMBER: builtins.int
+    FLAT_NANOS_FIELD_NUMBER: builtins.int
+    INCLUDED_UNITS_FIELD_NUMBER: builtins.int
+    MINIMUM_NANOS_FIELD_NUMBER: builtins.int
+    DISCOUNTS_FIELD_NUMBER: builtins.int
+    MULTIPLIERS_FIELD_NUMBER: builtins.int
+    OUTCOME_WEIGHTS_FIELD_NUMBER: builtins.int
+    component_id: builtins.str
+    meter: builtins.str
+    """empty: a flat fee alone"""
+    percent_bp: builtins.int
+    """of what the meter counts, in whole units of the currency"""
+    flat_nanos: builtins.int
+    """of a whole period"""
+    included_units: builtins.int
+    """in a whole period"""
+    minimum_nanos: builtins.int
+    """of a whole period"""
+    @builtins.property
+    def features(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """usage of calls that need one of these; empty: any; so below"""
+
+    @builtins.property
+    def providers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @builtins.property
+    def models(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @builtins.property
+    def tools(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @builtins.property
+    def per_unit(self) -> UnitPrice: ...
+    @builtins.property
+    def package(self) -> PackagePrice: ...
+    @builtins.property
+    def graduated(self) -> PriceTiers:
+        """each unit at its tier's price"""
+
+    @builtins.property
+    def volume(self) -> PriceTiers:
+        """all units at the price of the tier that their sum falls into"""
+
+    @builtins.property
+    def discounts(self) -> containers.RepeatedCompositeFieldContainer[Discount]: ...
+    @builtins.property
+    def multipliers(self) -> containers.RepeatedCompositeFieldContainer[Multiplier]: ...
+    @builtins.property
+    def outcome_weights(self) -> containers.RepeatedCompositeFieldContainer[OutcomeWeight]: ...
+    def __init__(
+        self,
+        *,
+        component_id: builtins.str = ...,
+        meter: builtins.str = ...,
+        features: abc.Iterable[builtins.str] | None = ...,
+        providers: abc.Iterable[builtins.str] | None = ...,
+        models: abc.Iterable[builtins.str] | None = ...,
+        tools: abc.Iterable[builtins.str] | None = ...,
+        per_unit: UnitPrice | None = ...,
+        package: PackagePrice | None = ...,
+        graduated: PriceTiers | None = ...,
+        volume: PriceTiers | None = ...,
+        percent_bp: builtins.int = ...,
+        flat_nanos: builtins.int = ...,
+        included_units: builtins.int = ...,
+        minimum_nanos: builtins.int = ...,
+        discounts: abc.Iterable[Discount] | None = ...,
+        multipliers: abc.Iterable[Multiplier] | None = ...,
+        outcome_weights: abc.Iterable[OutcomeWeight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["graduated", b"graduated", "package", b"package", "per_unit", b"per_unit", "percent_bp", b"percent_bp", "pricing", b"pricing", "volume", b"volume"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["component_id", b"component_id", "discounts", b"discounts", "features", b"features", "flat_nanos", b"flat_nanos", "graduated", b"graduated", "included_units", b"included_units", "meter", b"meter", "minimum_nanos", b"minimum_nanos", "models", b"models", "multipliers", b"multipliers", "outcome_weights", b"outcome_weights", "package", b"package", "per_unit", b"per_unit", "percent_bp", b"percent_bp", "pricing", b"pricing", "providers", b"providers", "tools", b"tools", "volume", b"volume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_pricing: _TypeAlias = typing.Literal["per_unit", "package", "graduated", "volume", "percent_bp"]  # noqa: Y015
+    _WhichOneofArgType_pricing: _TypeAlias = typing.Literal["pricing", b"pricing"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_pricing) -> _WhichOneofReturnType_pricing | None: ...
+
+@typing.final
+class RateCard(message.Message):
+    """Never edited: a change is a further card. The one in force as a period begins holds for all of it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EFFECTIVE_FROM_MICROS_FIELD_NUMBER: builtins.int
+    COMPONENTS_FIELD_NUMBER: builtins.int
+    DISCOUNTS_FIELD_NUMBER: builtins.int
+    MINIMUM_NANOS_FIELD_NUMBER: builtins.int
+    effective_from_micros: builtins.int
+    """Unix time, UTC, inclusive"""
+    minimum_nanos: builtins.int
+    """of that sum, less discounts, in a whole period"""
+    @builtins.property
+    def components(self) -> containers.RepeatedCompositeFieldContainer[RateComponent]: ...
+    @builtins.property
+    def discounts(self) -> containers.RepeatedCompositeFieldContainer[Discount]:
+        """on the sum of the components' lines"""
+
+    def __init__(
+        self,
+        *,
+        effective_from_micros: builtins.int = ...,
+        components: abc.Iterable[RateComponent] | None = ...,
+        discounts: abc.Iterable[Discount] | None = ...,
+        minimum_nanos: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["components", b"components", "discounts", b"discounts", "effective_from_micros", b"effective_from_micros", "minimum_nanos", b"minimum_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Phase(message.Message):
+    """What the contract says from a date on, until the next phase. Fees count each for its part of a period."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EFFECTIVE_FROM_MICROS_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    COMMITTED_FEE_NANOS_FIELD_NUMBER: builtins.int
+    RATE_CARDS_FIELD_NUMBER: builtins.int
+    PREPAID_NANOS_FIELD_NUMBER: builtins.int
+    PREPAID_FROM_MICROS_FIELD_NUMBER: builtins.int
+    effective_from_micros: builtins.int
+    """Unix time, UTC, inclusive"""
+    source: builtins.str
+    """the rule that sets the fee: "plan:pro", "deal:…" """
+    currency: builtins.str
+    """ISO 4217, of all amounts of the phase"""
+    committed_fee_nanos: builtins.int
+    """per period; >= 0"""
+    prepaid_nanos: builtins.int
+    """a balance that usage charges draw on"""
+    prepaid_from_micros: builtins.int
+    """periods that begin earlier draw nothing"""
+    @builtins.property
+    def rate_cards(self) -> containers.RepeatedCompositeFieldContainer[RateCard]: ...
+    def __init__(
+        self,
+        *,
+        effective_from_micros: builtins.int = ...,
+        source: builtins.str = ...,
+        currency: builtins.str = ...,
+        committed_fee_nanos: builtins.int = ...,
+        rate_cards: abc.Iterable[RateCard] | None = ...,
+        prepaid_nanos: builtins.int = ...,
+        prepaid_from_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["committed_fee_nanos", b"committed_fee_nanos", "currency", b"currency", "effective_from_micros", b"effective_from_micros", "prepaid_from_micros", b"prepaid_from_micros", "prepaid_nanos", b"prepaid_nanos", "rate_cards", b"rate_cards", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ExchangeRate(message.Message):
+    """What one unit of a currency is worth in another, from a date on until a later one."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: builtins.int
+    TO_CURRENCY_FIELD_NUMBER: builtins.int
+    RATE_NANOS_FIELD_NUMBER: builtins.int
+    EFFECTIVE_FROM_MICROS_FIELD_NUMBER: builtins.int
+    currency: builtins.str
+    to_currency: builtins.str
+    """the price book's"""
+    rate_nanos: builtins.int
+    """10^-9; > 0"""
+    effective_from_micros: builtins.int
+    """Unix time, UTC, inclusive"""
+    def __init__(
+        self,
+        *,
+        currency: builtins.str = ...,
+        to_currency: builtins.str = ...,
+        rate_nanos: builtins.int = ...,
+        effective_from_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["currency", b"currency", "effective_from_micros", b"effective_from_micros", "rate_nanos", b"rate_nanos", "to_currency", b"to_currency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class Contract(message.Message):
     """Value of `aforo:v1:{<tenant>}:contract`. Read by: consume."""
 
@@ -274,25 +778,40 @@ class Contract(message.Message):
     THRESHOLDS_FIELD_NUMBER: builtins.int
     NEGOTIATED_FIELD_NUMBER: builtins.int
     CATALOG_VERSION_FIELD_NUMBER: builtins.int
+    PHASES_FIELD_NUMBER: builtins.int
+    BASIS_FIELD_NUMBER: builtins.int
+    EXCHANGE_RATES_FIELD_NUMBER: builtins.int
+    GUARDS_FIELD_NUMBER: builtins.int
     tenant_id: builtins.str
     subscription_id: builtins.str
     plan_id: builtins.str
     currency: builtins.str
     """ISO 4217"""
     committed_fee_nanos: builtins.int
-    """10^-9 of the currency per period; >= 0"""
+    """10^-9 of the currency per period, now; >= 0"""
     allowance_nanos: builtins.int
     """COGS allowed per period when the fee is 0; 0: none"""
     cadence: Cadence.ValueType
     anchor_micros: builtins.int
     """a period starts here; the others follow by cadence"""
     catalog_version: builtins.str
+    basis: RevenueBasis.ValueType
     @builtins.property
     def thresholds(self) -> Thresholds: ...
     @builtins.property
     def negotiated(self) -> containers.RepeatedCompositeFieldContainer[PriceList]:
         """this tenant's cost prices; win over the price book"""
 
+    @builtins.property
+    def phases(self) -> containers.RepeatedCompositeFieldContainer[Phase]:
+        """by date, all that are known; absent: the fee has always held"""
+
+    @builtins.property
+    def exchange_rates(self) -> containers.RepeatedCompositeFieldContainer[ExchangeRate]:
+        """from the phases' currencies, where they are not the book's"""
+
+    @builtins.property
+    def guards(self) -> containers.RepeatedCompositeFieldContainer[Guard]: ...
     def __init__(
         self,
         *,
@@ -307,9 +826,13 @@ class Contract(message.Message):
         thresholds: Thresholds | None = ...,
         negotiated: abc.Iterable[PriceList] | None = ...,
         catalog_version: builtins.str = ...,
+        phases: abc.Iterable[Phase] | None = ...,
+        basis: RevenueBasis.ValueType = ...,
+        exchange_rates: abc.Iterable[ExchangeRate] | None = ...,
+        guards: abc.Iterable[Guard] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["thresholds", b"thresholds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "anchor_micros", b"anchor_micros", "cadence", b"cadence", "catalog_version", b"catalog_version", "committed_fee_nanos", b"committed_fee_nanos", "currency", b"currency", "negotiated", b"negotiated", "plan_id", b"plan_id", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "anchor_micros", b"anchor_micros", "basis", b"basis", "cadence", b"cadence", "catalog_version", b"catalog_version", "committed_fee_nanos", b"committed_fee_nanos", "currency", b"currency", "exchange_rates", b"exchange_rates", "guards", b"guards", "negotiated", b"negotiated", "phases", b"phases", "plan_id", b"plan_id", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

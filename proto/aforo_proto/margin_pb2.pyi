@@ -98,6 +98,34 @@ class QuotaUsage(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class GuardLevel(message.Message):
+    """What a guard says of a part of the usage (Contract.guards). Its figures stay in the ledger."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GUARD_ID_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
+    guard_id: builtins.str
+    level: Level.ValueType
+    @builtins.property
+    def features(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """It holds for calls that need one of these; empty: for all calls."""
+
+    def __init__(
+        self,
+        *,
+        guard_id: builtins.str = ...,
+        features: abc.Iterable[builtins.str] | None = ...,
+        level: Level.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["features", b"features", "guard_id", b"guard_id", "level", b"level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class Margin(message.Message):
     """Value of `aforo:v1:{<tenant>}:margin`. Written by: consume, after its commit, as absolute values.
     Read by: authz, admin. Never sent to a client.
@@ -121,6 +149,10 @@ class Margin(message.Message):
     UNPRICED_ROWS_FIELD_NUMBER: builtins.int
     QUOTA_USAGES_FIELD_NUMBER: builtins.int
     CATALOG_VERSION_FIELD_NUMBER: builtins.int
+    CONTRACT_CURRENCY_FIELD_NUMBER: builtins.int
+    CONTRACT_REVENUE_NANOS_FIELD_NUMBER: builtins.int
+    PREPAID_LEFT_NANOS_FIELD_NUMBER: builtins.int
+    GUARDS_FIELD_NUMBER: builtins.int
     tenant_id: builtins.str
     subscription_id: builtins.str
     level: Level.ValueType
@@ -146,8 +178,17 @@ class Margin(message.Message):
     """Ledger rows of the period that no price covers yet."""
     catalog_version: builtins.str
     """Of the contract that this was worked out with."""
+    contract_currency: builtins.str
+    """ISO 4217. What follows is in it; revenue_nanos is this at the period's rate."""
+    contract_revenue_nanos: builtins.int
+    prepaid_left_nanos: builtins.int
+    """Of a prepaid balance, after the period's usage so far."""
     @builtins.property
     def quota_usages(self) -> containers.RepeatedCompositeFieldContainer[QuotaUsage]: ...
+    @builtins.property
+    def guards(self) -> containers.RepeatedCompositeFieldContainer[GuardLevel]:
+        """A call heeds the worst of `level` and the levels of these that hold for it."""
+
     def __init__(
         self,
         *,
@@ -167,10 +208,14 @@ class Margin(message.Message):
         unpriced_rows: builtins.int = ...,
         quota_usages: abc.Iterable[QuotaUsage] | None = ...,
         catalog_version: builtins.str = ...,
+        contract_currency: builtins.str = ...,
+        contract_revenue_nanos: builtins.int = ...,
+        prepaid_left_nanos: builtins.int = ...,
+        guards: abc.Iterable[GuardLevel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "as_of_micros", b"as_of_micros", "catalog_version", b"catalog_version", "cogs_nanos", b"cogs_nanos", "currency", b"currency", "level", b"level", "partition", b"partition", "period_end_micros", b"period_end_micros", "period_start_micros", b"period_start_micros", "price_book_version", b"price_book_version", "quota_usages", b"quota_usages", "revenue_nanos", b"revenue_nanos", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "unpriced_rows", b"unpriced_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "as_of_micros", b"as_of_micros", "catalog_version", b"catalog_version", "cogs_nanos", b"cogs_nanos", "contract_currency", b"contract_currency", "contract_revenue_nanos", b"contract_revenue_nanos", "currency", b"currency", "guards", b"guards", "level", b"level", "partition", b"partition", "period_end_micros", b"period_end_micros", "period_start_micros", b"period_start_micros", "prepaid_left_nanos", b"prepaid_left_nanos", "price_book_version", b"price_book_version", "quota_usages", b"quota_usages", "revenue_nanos", b"revenue_nanos", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "unpriced_rows", b"unpriced_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

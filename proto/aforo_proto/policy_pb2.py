@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from aforo_proto import margin_pb2 as aforo__proto_dot_margin__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61\x66oro_proto/policy.proto\x12\x08\x61\x66oro.v1\x1a\x18\x61\x66oro_proto/margin.proto\"\xbe\x01\n\nCredential\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.aforo.v1.CredentialKind\x12*\n\x06status\x18\x03 \x01(\x0e\x32\x1a.aforo.v1.CredentialStatus\x12\x19\n\x11\x65xpires_at_micros\x18\x04 \x01(\x03\x12\x15\n\rcredential_id\x18\x05 \x01(\t\x12\x17\n\x0f\x63\x61talog_version\x18\x06 \x01(\t\"\x7f\n\x05Quota\x12\x10\n\x08quota_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x13\n\x0blimit_units\x18\x04 \x01(\x03\x12 \n\x06window\x18\x05 \x01(\x0e\x32\x10.aforo.v1.Window\x12\x0c\n\x04soft\x18\x06 \x01(\x08\"J\n\x0eMarginOverride\x12\"\n\tlevel_max\x18\x01 \x01(\x0e\x32\x0f.aforo.v1.Level\x12\x14\n\x0cuntil_micros\x18\x02 \x01(\x03\"\xf5\x02\n\x06Policy\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.aforo.v1.SubscriptionState\x12\x1b\n\x13period_start_micros\x18\x05 \x01(\x03\x12\x19\n\x11period_end_micros\x18\x06 \x01(\x03\x12\x1e\n\x16next_period_end_micros\x18\x07 \x01(\x03\x12\x10\n\x08\x66\x65\x61tures\x18\x08 \x03(\t\x12\x1f\n\x06quotas\x18\t \x03(\x0b\x32\x0f.aforo.v1.Quota\x12\x0e\n\x06shadow\x18\n \x01(\x08\x12\x1b\n\x13stale_margin_blocks\x18\x0b \x01(\x08\x12\x31\n\x0fmargin_override\x18\x0c \x01(\x0b\x32\x18.aforo.v1.MarginOverride\x12\x17\n\x0f\x63\x61talog_version\x18\r \x01(\t\"[\n\tRouteRule\x12\x0f\n\x07methods\x18\x01 \x03(\t\x12\x15\n\rpath_template\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x14\n\x0cweight_units\x18\x04 \x01(\x03\"r\n\x06Routes\x12\"\n\x05rules\x18\x01 \x03(\x0b\x32\x13.aforo.v1.RouteRule\x12+\n\x0c\x64\x65\x66\x61ult_rule\x18\x02 \x01(\x0e\x32\x15.aforo.v1.DefaultRule\x12\x17\n\x0f\x63\x61talog_version\x18\x03 \x01(\t\"R\n\tSyncState\x12\x17\n\x0f\x63\x61talog_version\x18\x01 \x01(\t\x12\x1b\n\x13\x63ompleted_at_micros\x18\x02 \x01(\x03\x12\x0f\n\x07tenants\x18\x03 \x01(\x03*\x90\x01\n\x0e\x43redentialKind\x12\x1f\n\x1b\x43REDENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43REDENTIAL_KIND_API_KEY\x10\x01\x12\x1f\n\x1b\x43REDENTIAL_KIND_JWT_SUBJECT\x10\x02\x12\x1f\n\x1b\x43REDENTIAL_KIND_CERTIFICATE\x10\x03*r\n\x10\x43redentialStatus\x12!\n\x1d\x43REDENTIAL_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43REDENTIAL_STATUS_ACTIVE\x10\x01\x12\x1d\n\x19\x43REDENTIAL_STATUS_REVOKED\x10\x02*\xe1\x02\n\x11SubscriptionState\x12\"\n\x1eSUBSCRIPTION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSUBSCRIPTION_STATE_CREATED\x10\x01\x12\x1f\n\x1bSUBSCRIPTION_STATE_TRIALING\x10\x02\x12\x1d\n\x19SUBSCRIPTION_STATE_ACTIVE\x10\x03\x12\x1f\n\x1bSUBSCRIPTION_STATE_PAST_DUE\x10\x04\x12$\n SUBSCRIPTION_STATE_EXPIRING_SOON\x10\x05\x12\x1d\n\x19SUBSCRIPTION_STATE_PAUSED\x10\x06\x12 \n\x1cSUBSCRIPTION_STATE_SUSPENDED\x10\x07\x12\x1e\n\x1aSUBSCRIPTION_STATE_EXPIRED\x10\x08\x12 \n\x1cSUBSCRIPTION_STATE_CANCELLED\x10\t*\x81\x01\n\x06Window\x12\x16\n\x12WINDOW_UNSPECIFIED\x10\x00\x12\x11\n\rWINDOW_MINUTE\x10\x01\x12\x0f\n\x0bWINDOW_HOUR\x10\x02\x12\x0e\n\nWINDOW_DAY\x10\x03\x12\x10\n\x0cWINDOW_MONTH\x10\x04\x12\x19\n\x15WINDOW_BILLING_PERIOD\x10\x05*Z\n\x0b\x44\x65\x66\x61ultRule\x12\x1c\n\x18\x44\x45\x46\x41ULT_RULE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45\x46\x41ULT_RULE_DENY\x10\x01\x12\x16\n\x12\x44\x45\x46\x41ULT_RULE_ALLOW\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61\x66oro_proto/policy.proto\x12\x08\x61\x66oro.v1\x1a\x18\x61\x66oro_proto/margin.proto\"\xbe\x01\n\nCredential\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.aforo.v1.CredentialKind\x12*\n\x06status\x18\x03 \x01(\x0e\x32\x1a.aforo.v1.CredentialStatus\x12\x19\n\x11\x65xpires_at_micros\x18\x04 \x01(\x03\x12\x15\n\rcredential_id\x18\x05 \x01(\t\x12\x17\n\x0f\x63\x61talog_version\x18\x06 \x01(\t\"\x7f\n\x05Quota\x12\x10\n\x08quota_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x13\n\x0blimit_units\x18\x04 \x01(\x03\x12 \n\x06window\x18\x05 \x01(\x0e\x32\x10.aforo.v1.Window\x12\x0c\n\x04soft\x18\x06 \x01(\x08\"j\n\x0eMarginOverride\x12\"\n\tlevel_max\x18\x01 \x01(\x0e\x32\x0f.aforo.v1.Level\x12\x14\n\x0cuntil_micros\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"\xf5\x02\n\x06Policy\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.aforo.v1.SubscriptionState\x12\x1b\n\x13period_start_micros\x18\x05 \x01(\x03\x12\x19\n\x11period_end_micros\x18\x06 \x01(\x03\x12\x1e\n\x16next_period_end_micros\x18\x07 \x01(\x03\x12\x10\n\x08\x66\x65\x61tures\x18\x08 \x03(\t\x12\x1f\n\x06quotas\x18\t \x03(\x0b\x32\x0f.aforo.v1.Quota\x12\x0e\n\x06shadow\x18\n \x01(\x08\x12\x1b\n\x13stale_margin_blocks\x18\x0b \x01(\x08\x12\x31\n\x0fmargin_override\x18\x0c \x01(\x0b\x32\x18.aforo.v1.MarginOverride\x12\x17\n\x0f\x63\x61talog_version\x18\r \x01(\t\"[\n\tRouteRule\x12\x0f\n\x07methods\x18\x01 \x03(\t\x12\x15\n\rpath_template\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x14\n\x0cweight_units\x18\x04 \x01(\x03\"r\n\x06Routes\x12\"\n\x05rules\x18\x01 \x03(\x0b\x32\x13.aforo.v1.RouteRule\x12+\n\x0c\x64\x65\x66\x61ult_rule\x18\x02 \x01(\x0e\x32\x15.aforo.v1.DefaultRule\x12\x17\n\x0f\x63\x61talog_version\x18\x03 \x01(\t\"R\n\tSyncState\x12\x17\n\x0f\x63\x61talog_version\x18\x01 \x01(\t\x12\x1b\n\x13\x63ompleted_at_micros\x18\x02 \x01(\x03\x12\x0f\n\x07tenants\x18\x03 \x01(\x03*\x90\x01\n\x0e\x43redentialKind\x12\x1f\n\x1b\x43REDENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43REDENTIAL_KIND_API_KEY\x10\x01\x12\x1f\n\x1b\x43REDENTIAL_KIND_JWT_SUBJECT\x10\x02\x12\x1f\n\x1b\x43REDENTIAL_KIND_CERTIFICATE\x10\x03*r\n\x10\x43redentialStatus\x12!\n\x1d\x43REDENTIAL_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43REDENTIAL_STATUS_ACTIVE\x10\x01\x12\x1d\n\x19\x43REDENTIAL_STATUS_REVOKED\x10\x02*\xe1\x02\n\x11SubscriptionState\x12\"\n\x1eSUBSCRIPTION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSUBSCRIPTION_STATE_CREATED\x10\x01\x12\x1f\n\x1bSUBSCRIPTION_STATE_TRIALING\x10\x02\x12\x1d\n\x19SUBSCRIPTION_STATE_ACTIVE\x10\x03\x12\x1f\n\x1bSUBSCRIPTION_STATE_PAST_DUE\x10\x04\x12$\n SUBSCRIPTION_STATE_EXPIRING_SOON\x10\x05\x12\x1d\n\x19SUBSCRIPTION_STATE_PAUSED\x10\x06\x12 \n\x1cSUBSCRIPTION_STATE_SUSPENDED\x10\x07\x12\x1e\n\x1aSUBSCRIPTION_STATE_EXPIRED\x10\x08\x12 \n\x1cSUBSCRIPTION_STATE_CANCELLED\x10\t*\x81\x01\n\x06Window\x12\x16\n\x12WINDOW_UNSPECIFIED\x10\x00\x12\x11\n\rWINDOW_MINUTE\x10\x01\x12\x0f\n\x0bWINDOW_HOUR\x10\x02\x12\x0e\n\nWINDOW_DAY\x10\x03\x12\x10\n\x0cWINDOW_MONTH\x10\x04\x12\x19\n\x15WINDOW_BILLING_PERIOD\x10\x05*Z\n\x0b\x44\x65\x66\x61ultRule\x12\x1c\n\x18\x44\x45\x46\x41ULT_RULE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45\x46\x41ULT_RULE_DENY\x10\x01\x12\x16\n\x12\x44\x45\x46\x41ULT_RULE_ALLOW\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aforo_proto.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREDENTIALKIND']._serialized_start=1132
-  _globals['_CREDENTIALKIND']._serialized_end=1276
-  _globals['_CREDENTIALSTATUS']._serialized_start=1278
-  _globals['_CREDENTIALSTATUS']._serialized_end=1392
-  _globals['_SUBSCRIPTIONSTATE']._serialized_start=1395
-  _globals['_SUBSCRIPTIONSTATE']._serialized_end=1748
-  _globals['_WINDOW']._serialized_start=1751
-  _globals['_WINDOW']._serialized_end=1880
-  _globals['_DEFAULTRULE']._serialized_start=1882
-  _globals['_DEFAULTRULE']._serialized_end=1972
+  _globals['_CREDENTIALKIND']._serialized_start=1164
+  _globals['_CREDENTIALKIND']._serialized_end=1308
+  _globals['_CREDENTIALSTATUS']._serialized_start=1310
+  _globals['_CREDENTIALSTATUS']._serialized_end=1424
+  _globals['_SUBSCRIPTIONSTATE']._serialized_start=1427
+  _globals['_SUBSCRIPTIONSTATE']._serialized_end=1780
+  _globals['_WINDOW']._serialized_start=1783
+  _globals['_WINDOW']._serialized_end=1912
+  _globals['_DEFAULTRULE']._serialized_start=1914
+  _globals['_DEFAULTRULE']._serialized_end=2004
   _globals['_CREDENTIAL']._serialized_start=65
   _globals['_CREDENTIAL']._serialized_end=255
   _globals['_QUOTA']._serialized_start=257
   _globals['_QUOTA']._serialized_end=384
   _globals['_MARGINOVERRIDE']._serialized_start=386
-  _globals['_MARGINOVERRIDE']._serialized_end=460
-  _globals['_POLICY']._serialized_start=463
-  _globals['_POLICY']._serialized_end=836
-  _globals['_ROUTERULE']._serialized_start=838
-  _globals['_ROUTERULE']._serialized_end=929
-  _globals['_ROUTES']._serialized_start=931
-  _globals['_ROUTES']._serialized_end=1045
-  _globals['_SYNCSTATE']._serialized_start=1047
-  _globals['_SYNCSTATE']._serialized_end=1129
+  _globals['_MARGINOVERRIDE']._serialized_end=492
+  _globals['_POLICY']._serialized_start=495
+  _globals['_POLICY']._serialized_end=868
+  _globals['_ROUTERULE']._serialized_start=870
+  _globals['_ROUTERULE']._serialized_end=961
+  _globals['_ROUTES']._serialized_start=963
+  _globals['_ROUTES']._serialized_end=1077
+  _globals['_SYNCSTATE']._serialized_start=1079
+  _globals['_SYNCSTATE']._serialized_end=1161
 # @@protoc_insertion_point(module_scope)

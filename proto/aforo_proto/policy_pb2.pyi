@@ -233,19 +233,26 @@ class MarginOverride(message.Message):
 
     LEVEL_MAX_FIELD_NUMBER: builtins.int
     UNTIL_MICROS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
     level_max: margin_pb2.Level.ValueType
     """the level is never taken as worse than this …"""
     until_micros: builtins.int
     """… before this instant. Unix time, UTC."""
+    reason: builtins.str
+    """for people, like the author: no decision needs them"""
+    author: builtins.str
     def __init__(
         self,
         *,
         level_max: margin_pb2.Level.ValueType = ...,
         until_micros: builtins.int = ...,
+        reason: builtins.str = ...,
+        author: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["level_max", b"level_max", "until_micros", b"until_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author", b"author", "level_max", b"level_max", "reason", b"reason", "until_micros", b"until_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,14 +18,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aforo_meter import topics
 from aforo_proto import contract_pb2, margin_pb2, policy_pb2, usage_pb2
 from aforo_proto.contract_pb2 import Contract, PriceEntry, PriceList
-from lab.servers import Program, RedisServer, ask_tcp, eventually, free_port, python_module
+from lab.ports import free_port
+from lab.servers import HANG_S, Program, RedisServer, ask_tcp, eventually, python_module
+from tests.alert_schemas import check
 from tests.contract.ledgers import AuditedLedger, LedgerFile
 
 DOLLAR = 1_000_000_000
 SECOND_MICROS = 1_000_000
 READY = b"GET /readyz HTTP/1.1\r\n\r\n"
 # Tansu waits 3 s before it assigns partitions; a killed member is missed for its session.
-ASSIGNED_S_MAX = 20.0
 SESSION_MS = 1500
 
 _numbers = itertools.count(1)
@@ -152,7 +153,7 @@ class ConsumeLab:
         return margin_pb2.Margin.FromString(value or b"")
 
     async def margin_is(
-        self, tenant: str, good: Callable[[margin_pb2.Margin], bool], *, within_s: float = 10.0
+        self, tenant: str, good: Callable[[margin_pb2.Margin], bool], *, within_s: float = HANG_S
     ) -> margin_pb2.Margin:
         found: list[margin_pb2.Margin] = []
 
@@ -166,7 +167,9 @@ class ConsumeLab:
             raise AssertionError(f"{found[0]}\n{self.program.log_tail()}") from None
         return found[0]
 
-    async def units_are(self, tenant: str, expected: dict[str, int], within_s: float = 10) -> None:
+    async def units_are(
+        self, tenant: str, expected: dict[str, int], within_s: float = HANG_S
+    ) -> None:
         """Wait until the ledger has these units by price id."""
         try:
             await eventually(lambda: self.ledger.units(tenant) == expected, within_s=within_s)
@@ -175,10 +178,18 @@ class ConsumeLab:
             raise AssertionError(f"{found} != {expected}\n{self.program.log_tail()}") from None
 
     def outbox(self, tenant: str) -> list[dict[str, Any]]:
+        """Return a tenant's alerts; each is as docs/alerts.md says."""
         rows = self.ledger.rows(
             "SELECT payload FROM outbox WHERE tenant_id = ? ORDER BY outbox_id", tenant
         )
-        return [json.loads(payload) for (payload,) in rows]
+        messages = [json.loads(payload) for (payload,) in rows]
+        for message in messages:
+            check(message)
+        return messages
+
+    def alerts(self, tenant: str, kind: str) -> list[dict[str, Any]]:
+        """Return what a tenant's alerts of one kind say."""
+        return [message["data"] for message in self.outbox(tenant) if message["type"] == kind]
 
     def log_lines(self, event: str, program: Program | None = None) -> list[dict[str, Any]]:
         lines = (program or self.program).log_text().splitlines()
@@ -195,7 +206,7 @@ class ConsumeLab:
         await consumer.start()
         try:
             found: list[usage_pb2.DeadLetter] = []
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(HANG_S):
                 while len(found) < count:
                     record = await consumer.getone()
                     found.append(usage_pb2.DeadLetter.FromString(record.value))

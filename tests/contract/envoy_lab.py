@@ -32,7 +32,8 @@ from google.rpc.status_pb2 import Status
 
 from aforo_proto.llm_pb2 import TokenUsage
 from lab.http_client import HttpClient
-from lab.servers import Address, EnvoyServer, eventually, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import Address, EnvoyServer, eventually, scratch_dir
 from lab.upstream import FakeLlm
 
 SHIPPED = Path(__file__).parents[2] / "envoy" / "aforo.yaml"

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiohttp
 from aiohttp import web
 
-from lab.servers import free_port
+from lab.ports import free_port
 
 # Longer than any SDK waits for an answer.
 PATIENCE_S = 10.5

@@ -28,7 +28,8 @@ from google.protobuf.struct_pb2 import Struct
 from google.rpc.status_pb2 import Status
 
 from lab.http_client import HttpClient
-from lab.servers import EnvoyServer, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import EnvoyServer, scratch_dir
 from lab.upstream import FakeLlm
 from tests.contract.ship_lab import ShipLab, ship_lab
 

@@ -20,10 +20,10 @@ from hyperframe.frame import (
 )
 
 from aforo_authz.server import Address, UnixAddress
+from lab.servers import HANG_S
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_BYTES = 9
-ANSWER_S_MAX = 10.0
 
 Headers = Sequence[tuple[str, str]]
 
@@ -131,14 +131,14 @@ class Http2Client:
 
     async def answer(self, stream_id: int) -> Answer:
         """Read until the stream has ended."""
-        async with asyncio.timeout(ANSWER_S_MAX):
+        async with asyncio.timeout(HANG_S):
             while stream_id not in self.ended:
                 assert await self.read_frame(), f"closed before stream {stream_id} was answered"
         return self.answers[stream_id]
 
     async def read_to_the_end(self) -> None:
         """Read until the server closes the connection."""
-        async with asyncio.timeout(ANSWER_S_MAX):
+        async with asyncio.timeout(HANG_S):
             while await self.read_frame():
                 pass
 

@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 
 from aforo_proto import metering_pb2, policy_pb2
-from lab.servers import Program, ask_tcp, eventually, free_port, python_module
+from lab.ports import free_port
+from lab.servers import HANG_S, Program, ask_tcp, eventually, python_module
 from tests.contract.consume_lab import ConsumeLab, ask_all, consume_lab
 
 INSTALLATION = "inst-1"
@@ -131,7 +132,7 @@ class IngestLab:
         return dict(found)
 
     async def meters_are(
-        self, tenant: str, expected: Mapping[str, int], *, within_s: float = 30
+        self, tenant: str, expected: Mapping[str, int], *, within_s: float = HANG_S
     ) -> None:
         """Wait until the ledger has this; what it has more of would show by then or soon."""
         try:

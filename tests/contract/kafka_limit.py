@@ -12,7 +12,8 @@ from typing import Any
 from aiokafka.protocol import produce
 from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
 
-from lab.servers import KafkaServer, free_port
+from lab.ports import free_port
+from lab.servers import KafkaServer
 
 PRODUCE = 0
 MESSAGE_TOO_LARGE = 10

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceBook, PriceEntry, PriceList, Prices
@@ -70,6 +71,8 @@ def watch(
     period: PeriodMicros = PERIOD,
     revenue_nanos: int = 10 * DOLLAR,
     allowance_nanos: int = 0,
+    thresholds: Thresholds | None = None,
+    guards: Sequence[Guard] = (),
 ) -> Watch:
     return Watch(
         tenant_id=tenant,
@@ -78,7 +81,8 @@ def watch(
         revenue_nanos=revenue_nanos,
         allowance_nanos=allowance_nanos,
         currency="USD",
-        thresholds=Thresholds(),
+        thresholds=thresholds or Thresholds(),
+        guards=tuple(guards),
         catalog_version="v1",
         price_book_version="b1",
     )

@@ -19,7 +19,8 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 
 from aforo_meter import topics
 from aforo_proto.usage_pb2 import DeadLetter, UsageEvent
-from lab.servers import Program, ask_tcp, eventually, free_port, python_module, scratch_dir
+from lab.ports import free_port
+from lab.servers import Program, ask_tcp, eventually, python_module, scratch_dir
 
 METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -106,7 +107,7 @@ class ShipLab:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
     async def arrived(self, count: int) -> list[UsageEvent]:
-        await eventually(lambda: len(self.events) >= count, within_s=30)
+        await eventually(lambda: len(self.events) >= count)
         return self.events
 
 

@@ -13,7 +13,6 @@ from aforo_proto import margin_pb2, policy_pb2, usage_pb2
 from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
-    ASSIGNED_S_MAX,
     DOLLAR,
     ConsumeLab,
     consume_lab,
@@ -26,7 +25,6 @@ pytestmark = [pytest.mark.contract, pytest.mark.slow]
 HOUR_MICROS = 3_600_000_000
 CALLS = 400
 KILLS = 3
-RECOVERED_S_MAX = 60.0
 
 
 @pytest.fixture
@@ -97,14 +95,13 @@ async def test_killed_again_and_again_it_counts_each_call_once_in_whatever_order
                 lab.ledger.rows("SELECT SUM(next_offset) FROM position")  # type: ignore[misc]
                 != before
             ),
-            within_s=ASSIGNED_S_MAX,
             every_s=0.001,
         )
         lab.program.kill()
         await lab.start()
 
     try:
-        await eventually(lambda: meters(lab) == expected, within_s=RECOVERED_S_MAX)
+        await eventually(lambda: meters(lab) == expected)
     except TimeoutError:
         raise AssertionError(f"{meters(lab)} != {expected}\n{lab.program.log_tail()}") from None
     assert lab.ledger.kept_cogs() == lab.ledger.audited_cogs()
@@ -118,7 +115,7 @@ async def test_true_figures_that_waited_get_the_price_that_came_meanwhile(lab: C
     name, tokens = uuid.uuid4().hex, "llm.input_tokens"
     await lab.send_again(told(name, (tokens, 9), continued=True, source="ingest", features=[]))
     figure = "SELECT price_id FROM true_figure"
-    await eventually(lambda: lab.ledger.rows(figure) == [("",)], within_s=ASSIGNED_S_MAX)
+    await eventually(lambda: lab.ledger.rows(figure) == [("",)])
 
     lab.catalog.price(tokens, DOLLAR)
     lab.catalog.sync()
@@ -139,9 +136,7 @@ async def test_a_quota_is_seeded_with_what_calls_weigh(lab: ConsumeLab) -> None:
     await lab.start()
     await lab.send("acme", 1, weight_units=25)
     await lab.send("acme", 2)
-    await lab.margin_is(
-        "acme", lambda margin: margin.cogs_nanos == 3 * DOLLAR // 1000, within_s=ASSIGNED_S_MAX
-    )
+    await lab.margin_is("acme", lambda margin: margin.cogs_nanos == 3 * DOLLAR // 1000)
 
     lab.redis.flushall()
     margin = await lab.margin_is("acme", lambda margin: margin.cogs_nanos > 0)
@@ -167,9 +162,7 @@ async def test_sessions_and_decisions_are_kept_beside_the_charges(lab: ConsumeLa
         await lab.send_again(event)
         await lab.send_again(event)
 
-    await eventually(
-        lambda: lab.ledger.rows("SELECT steps FROM session") == [(1,)], within_s=ASSIGNED_S_MAX
-    )
+    await eventually(lambda: lab.ledger.rows("SELECT steps FROM session") == [(1,)])
     await eventually(lambda: lab.ledger.rows("SELECT decisions FROM decided") == [(3,)])
     await eventually(lambda: lab.ledger.rows("SELECT calls FROM logged") == [(3,)])
     assert meters(lab) == {"api.calls": 2}, "a heartbeat is never billed"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from aforo_proto import margin_pb2
-from lab.servers import KafkaServer, Program, eventually, free_port
+from lab.ports import free_port
+from lab.servers import KafkaServer, Program, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
-    ASSIGNED_S_MAX,
     DOLLAR,
     ConsumeLab,
     consume_lab,
@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.contract, pytest.mark.slow]
 KILLS = 3
 EVENTS = 1500
 TENANTS = ("acme", "globex", "initech", "umbrella")
-RECOVERED_S_MAX = 30.0
 
 
 @pytest.fixture
@@ -46,10 +45,10 @@ def ledger_units(lab: ConsumeLab) -> dict[str, int]:
     return {tenant: sum(lab.ledger.units(tenant).values()) for tenant in TENANTS}
 
 
-async def totals_are_exact(lab: ConsumeLab, *, within_s: float = RECOVERED_S_MAX) -> None:
+async def totals_are_exact(lab: ConsumeLab) -> None:
     """Wait until the ledger has everything once, and the margins say the same."""
     expected = {tenant: expected_units(lab, tenant) for tenant in TENANTS}
-    await eventually(lambda: ledger_units(lab) == expected, within_s=within_s)
+    await eventually(lambda: ledger_units(lab) == expected)
     assert lab.ledger.kept_cogs() == lab.ledger.audited_cogs()
     for tenant, units in expected.items():
         cogs_nanos = units * DOLLAR // 1000
@@ -69,7 +68,6 @@ async def test_killed_in_mid_batch_it_charges_each_event_once(lab: ConsumeLab) -
         before = sum(ledger_units(lab).values())
         await eventually(
             lambda before=before: sum(ledger_units(lab).values()) > before + 200,  # type: ignore[misc]
-            within_s=ASSIGNED_S_MAX,
             every_s=0.001,
         )
         lab.program.kill()
@@ -122,7 +120,7 @@ async def test_without_redis_charges_go_on_for_known_tenants_and_others_wait(
     lab.catalog.sync()
     await lab.start()
     await lab.send("acme", 1)
-    await lab.margin_is("acme", lambda margin: margin.cogs_nanos > 0, within_s=ASSIGNED_S_MAX)
+    await lab.margin_is("acme", lambda margin: margin.cogs_nanos > 0)
 
     lab.redis_server.kill()
     await lab.send("acme", 2)
@@ -147,7 +145,7 @@ async def test_without_redis_charges_go_on_for_known_tenants_and_others_wait(
 async def test_without_prices_it_waits_and_says_what_to_run(lab: ConsumeLab) -> None:
     lab.program.start(wait=False)
     await lab.send("acme", 2)
-    await eventually(lambda: lab.log_lines("waiting"), within_s=ASSIGNED_S_MAX)
+    await eventually(lambda: lab.log_lines("waiting"))
     (line, *_) = lab.log_lines("waiting")
     assert "aforo:v1:pricebook is not in Redis" in line["error"]
     assert "aforo-admin sync" in line["error"]
@@ -157,7 +155,7 @@ async def test_without_prices_it_waits_and_says_what_to_run(lab: ConsumeLab) -> 
 
     lab.catalog.sync()
 
-    await lab.units_are("acme", {"api.calls@1000000": 2}, within_s=ASSIGNED_S_MAX)
+    await lab.units_are("acme", {"api.calls@1000000": 2})
     assert is_ready(lab.metrics_port)
 
 
@@ -165,13 +163,13 @@ async def test_records_that_kafka_has_lost_stop_it_with_the_ways_out(lab: Consum
     lab.catalog.sync()
     await lab.start()
     await lab.send("acme", 1)
-    await lab.units_are("acme", {"api.calls@1000000": 1}, within_s=ASSIGNED_S_MAX)
+    await lab.units_are("acme", {"api.calls@1000000": 1})
     await asyncio.to_thread(lab.program.stop)
     # As if the topic had been made anew: the ledger stands where Kafka has never been.
     lab.ledger.execute("UPDATE position SET next_offset = next_offset + 1000 WHERE next_offset > 0")
 
     lab.program.start(wait=False)
-    assert await asyncio.to_thread(lab.program.wait, ASSIGNED_S_MAX) == 1
+    assert await asyncio.to_thread(lab.program.wait) == 1
     (line,) = lab.log_lines("records are lost")
     assert "AFORO_METER_CONSUME_ACCEPT_LOST_RECORDS=true" in line["error"]
 
@@ -180,7 +178,7 @@ async def test_records_that_kafka_has_lost_stop_it_with_the_ways_out(lab: Consum
         await asyncio.to_thread(accepting.start)
         await lab.send("acme", 5)
         # What is read again is not charged again.
-        await lab.units_are("acme", {"api.calls@1000000": 6}, within_s=ASSIGNED_S_MAX)
+        await lab.units_are("acme", {"api.calls@1000000": 6})
     finally:
         await asyncio.to_thread(accepting.stop)
 
@@ -192,7 +190,7 @@ async def test_a_topic_that_is_missing_is_waited_for(
     missing = lab.another("missing", kafka_topic=f"{lab.topic}-missing")
     missing.start(wait=False)
     try:
-        lines = await eventually(lambda: lab.log_lines("waiting", missing), within_s=10)
+        lines = await eventually(lambda: lab.log_lines("waiting", missing))
         assert f"no topic {lab.topic}-missing; run: aforo-meter topics" in lines[0]["error"]
     finally:
         assert await asyncio.to_thread(missing.stop) == 0
@@ -204,7 +202,7 @@ async def test_without_kafka_it_waits(lab: ConsumeLab) -> None:
     lonely = lab.another("lonely", kafka_bootstrap=f"127.0.0.1:{port}")
     lonely.start(wait=False)
     try:
-        lines = await eventually(lambda: lab.log_lines("waiting", lonely), within_s=10)
+        lines = await eventually(lambda: lab.log_lines("waiting", lonely))
         assert "KafkaConnectionError" in lines[0]["error"]
     finally:
         assert await asyncio.to_thread(lonely.stop) == 0
@@ -214,13 +212,13 @@ async def test_a_locked_ledger_holds_the_position(lab: ConsumeLab) -> None:
     lab.catalog.sync()
     await lab.start()
     await lab.send("acme", 1)
-    await lab.units_are("acme", {"api.calls@1000000": 1}, within_s=ASSIGNED_S_MAX)
+    await lab.units_are("acme", {"api.calls@1000000": 1})
     position = lab.ledger.rows("SELECT * FROM position ORDER BY 1, 2")
 
     locker = lock(lab)
     try:
         await lab.send("acme", 2)
-        await eventually(lambda: lab.log_lines("waiting"), within_s=10)
+        await eventually(lambda: lab.log_lines("waiting"))
         assert lab.ledger.rows("SELECT * FROM position ORDER BY 1, 2") == position
     finally:
         locker.signal(signal.SIGKILL)

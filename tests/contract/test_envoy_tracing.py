@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lab.servers import free_port
+from lab.ports import free_port
 from tests.contract.envoy_lab import envoy_lab, manager
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]

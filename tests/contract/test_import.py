@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lab.servers import KafkaServer, eventually, free_port
+from lab.ports import free_port
+from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import DOLLAR, ConsumeLab, consume_lab
 from tests.contract.tools_lab import (
@@ -52,7 +53,7 @@ async def test_an_import_that_was_killed_goes_on_and_each_row_counts_once(
     path.write_text("\n".join(lines))
     arguments = ["import", str(path), *import_arguments(lab), "--on-error", "skip"]
     first = await started(*arguments)
-    await eventually(lambda: state_of(path).get("line", 0) > 2000, within_s=60, every_s=0.001)
+    await eventually(lambda: state_of(path).get("line", 0) > 2000, every_s=0.001)
     first.kill()
     await first.communicate()
     stood = state_of(path)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from aforo_proto import margin_pb2, policy_pb2
-from lab.servers import KafkaServer, ask_tcp
+from lab.servers import HANG_S, KafkaServer, ask_tcp
 from tests.conftest import KafkaAt
 from tests.contract.ingest_lab import (
     INGEST,
@@ -227,7 +227,7 @@ async def until(
     lab: IngestLab, body: dict[str, Any], *, status: int, key: str | None = None
 ) -> None:
     """Send an event again and again until it is answered so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while (await lab.post("/v1/ingest", body, key=key)).status != status:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -316,7 +316,7 @@ async def test_a_killed_session_is_told_to_the_key_that_uses_it_and_no_other(
 
     kill_session(lab, tenant, "session-k")
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while True:
             again = beat | {"idempotencyKey": str(time.time_ns())}
             if "killedSessionIds" in (told := (await lab.batch(again)).data):

@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 
 from aforo_meter import topics
-from lab.servers import KafkaServer, eventually, free_port
+from lab.ports import free_port
+from lab.servers import HANG_S, KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.ingest_lab import (
     IngestLab,
@@ -64,7 +65,7 @@ async def test_without_redis_known_keys_and_tenants_go_on(
 
 async def answered(lab: IngestLab, body: dict[str, Any], *, status: int) -> None:
     """Send an event again and again, as clients do, until it is answered so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while (await lab.batch(body)).status != status:  # noqa: ASYNC110 - of another process.
             await asyncio.sleep(0.1)
 
@@ -221,7 +222,7 @@ async def test_a_kill_at_any_moment_loses_nothing_that_was_answered(
             await asyncio.sleep(pause_s)
             lab.program.kill()
             await asyncio.to_thread(lab.program.start)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             await asyncio.gather(*clients)
         assert (await lab.batch(event(tenant, metricName="bytes.request"))).status == 202
 
@@ -263,7 +264,7 @@ async def test_an_address_in_use_is_said_in_a_line(
             other = ingest_program(lab.consume, port, metrics_port, name=setting)
             other.start(wait=False)
 
-            assert await asyncio.to_thread(other.wait, 30) == 2
+            assert await asyncio.to_thread(other.wait) == 2
             assert other.log_text() == (
                 f"aforo-meter: 127.0.0.1:{lab.port} is already in use: stop what listens there, or"
                 f" change AFORO_METER_INGEST_{setting}\n"

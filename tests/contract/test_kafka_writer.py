@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -25,7 +26,7 @@ from aforo_meter.ship import after_refusal
 from aforo_meter.ship_metrics import ShipMetrics
 from aforo_proto.usage_pb2 import DeadLetter
 from lab.kafka_cluster import KafkaCluster
-from lab.servers import KafkaServer, eventually, free_port
+from lab.servers import KafkaServer, eventually
 from tests.contract.kafka_limit import LimitedKafka
 from tests.contract.ship_lab import create
 
@@ -36,7 +37,7 @@ RECORD_BYTES_MAX = 2000  # Of the producer: it raises what a broker's bound woul
 
 @pytest.fixture
 async def topic(kafka_server: KafkaServer) -> str:
-    name = f"writer.{free_port()}"
+    name = f"writer.{uuid.uuid4().hex}"
     await create(kafka_server.bootstrap, [name], partitions=1)
     return name
 
@@ -277,7 +278,7 @@ async def test_more_than_a_batch_for_one_partition_keeps_its_order(
 
 async def test_new_partitions_are_used_without_a_restart(kafka_server: KafkaServer) -> None:
     """The topic is made anew with more: this broker can't add partitions to one that is there."""
-    topic = f"writer.{free_port()}"
+    topic = f"writer.{uuid.uuid4().hex}"
     await create(kafka_server.bootstrap, [topic], partitions=1)
     async with running(kafka_server.bootstrap) as outflow:
         outflow.add(make_numbered(topic, 0, 10))

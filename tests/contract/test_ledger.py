@@ -208,10 +208,10 @@ async def test_a_jump_from_none_to_block_is_one_alert(ledger: Ledger, file: Audi
 
     (transition,) = written.transitions
     assert (transition.before, transition.after.level) == (Level.NONE, Level.BLOCK)
-    ((tenant, kind, created, due, attempts),) = file.rows(
-        "SELECT tenant_id, kind, created_at_micros, next_attempt_at_micros, attempts FROM outbox"
+    ((tenant, kind, created, routed),) = file.rows(
+        "SELECT tenant_id, kind, created_at_micros, routed_at_micros FROM outbox"
     )
-    assert (tenant, kind, created, due, attempts) == ("acme", "margin.level_changed", NOW, NOW, 0)
+    assert (tenant, kind, created, routed) == ("acme", "margin.level_changed", NOW, None)
 
 
 async def test_an_alert_is_not_left_behind_by_a_batch_that_failed(

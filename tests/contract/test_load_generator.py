@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lab.load import LoadGenerator
-from lab.servers import free_port
+from lab.ports import free_port
 from lab.upstream import FakeLlm
 
 pytestmark = pytest.mark.contract

@@ -14,7 +14,7 @@ from aforo_meter.ledger import LedgerError
 from aforo_meter.ledger_sql import SCHEMA_VERSION, SqlLedger
 from aforo_meter.migrate import migrate
 from aforo_meter.migrations.versions import v0001_ledger
-from lab.servers import free_port
+from lab.ports import free_port
 from tests.contract.ledgers import AuditedLedger, LedgerFile, Ledgers
 
 pytestmark = pytest.mark.contract
@@ -173,13 +173,18 @@ def test_consume_ends_with_2_without_a_ledger(
 def test_a_ledger_of_the_first_version_keeps_its_rows(ledgers: Ledgers) -> None:
     ledger = ledgers.blank()
     outbox = v0001_ledger.OUTBOX.format(identity=v0001_ledger.IDENTITY[ledgers.kind])
-    statements = [*v0001_ledger.TABLES, outbox]
+    statements = [*v0001_ledger.TABLES, outbox, v0001_ledger.OPEN_MESSAGES]
     statements += [
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
         "INSERT INTO alembic_version VALUES ('0001')",
         "INSERT INTO charge VALUES ('acme', 's', 1, 2, 'f', 'm', 'openai', 'gpt', '', 7, 42)",
         "INSERT INTO seen_event VALUES ('acme', 'e1', 3600000000)",
         "INSERT INTO seen_event VALUES ('acme', 'ik:e2', 3600000000)",
+        (
+            "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros, attempts,"
+            " next_attempt_at_micros, last_error)"
+            " VALUES ('m-1', 'acme', 'k', '{}', 5, 2, 9, 'HTTP 500')"
+        ),
     ]
     run_script(ledger, ";".join(statements))
 
@@ -194,4 +199,9 @@ def test_a_ledger_of_the_first_version_keeps_its_rows(ledgers: Ledgers) -> None:
         [(event_key("acme", "e1"), 1 + 35 * 24), (event_key("acme", "ik:e2"), 1 + 35 * 24)]
     )
     assert ledger.rows("SELECT * FROM reporting_tenant") == [("acme",)]
+    # A message that waits for its retry goes on waiting, for the endpoint that there was.
+    assert ledger.rows("SELECT * FROM outbox") == [(1, "m-1", "acme", "k", "{}", 5, 5)]
+    assert ledger.rows("SELECT * FROM delivery") == [
+        (1, "default", "acme", 1, 2, 2, 9, 0, None, None, "HTTP 500")
+    ]
     assert {"call", "call_part", "decided", "logged", "session"} <= ledger.tables()

@@ -29,6 +29,7 @@ from aforo_authz.server import (
     UnixAddress,
 )
 from aforo_authz.server_ngh2 import Ngh2Server
+from lab.servers import HANG_S
 from tests.contract.http2_client import PREFACE, Http2Client, framed, grpc_headers
 
 pytestmark = [
@@ -380,7 +381,7 @@ async def test_a_client_that_reads_no_answers_is_cut_off(world: World) -> None:
         pieces = [body[at : at + 16_000] for at in range(0, len(body), 16_000)]
         connections = len(world.server.connections)
 
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(HANG_S):
             while len(world.server.connections) == connections:
                 stream_id, headers, _ = client.request(ECHO, b"")
                 frames = [DataFrame(stream_id, data=piece) for piece in pieces]
@@ -544,13 +545,13 @@ async def test_a_unix_socket_speaks_the_same(world: World, tmp_path: Path) -> No
 
 
 async def until(probe: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(HANG_S):
         while not probe():  # noqa: ASYNC110 - what is waited for is not ours to signal
             await asyncio.sleep(0.001)
 
 
 async def until_ended_or_closed(client: Http2Client, stream_id: int) -> None:
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(HANG_S):
         while stream_id not in client.ended and await client.read_frame():
             pass
 

@@ -11,8 +11,8 @@ from hyperframe.frame import DataFrame
 from aforo_authz.limits import Limits
 from aforo_authz.server import Address, TcpAddress
 from aforo_authz.server_ngh2 import Ngh2Server
-from lab.servers import eventually
-from tests.contract.http2_client import ANSWER_S_MAX, PREFACE, Http2Client, framed, grpc_headers
+from lab.servers import HANG_S, eventually
+from tests.contract.http2_client import PREFACE, Http2Client, framed, grpc_headers
 
 pytestmark = [
     pytest.mark.contract,
@@ -48,7 +48,7 @@ async def let_go(address: Address, words: bytes = b"") -> bytes:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         writer.write(words)
-        async with asyncio.timeout(ANSWER_S_MAX):
+        async with asyncio.timeout(HANG_S):
             return await reader.read(-1)
     finally:
         writer.close()

@@ -28,7 +28,7 @@ from aforo_authz.policies import (
     PoliciesUnavailableError,
 )
 from aforo_authz.policies_redis import NearCache
-from lab.servers import RedisServer, eventually
+from lab.servers import HANG_S, RedisServer, eventually
 from tests.authz_redis import PARTITION, ReadModel, nodes_at, presented
 from tests.authz_samples import NOW, make_credential, make_margin, make_policy, make_quota
 from tests.contract.tcp_proxy import TcpProxy
@@ -37,7 +37,6 @@ pytestmark = pytest.mark.contract
 
 KEY = "key-of-acme"
 BUDGET_S = 2.0
-SOON_S = 5.0  # Far longer than it takes: only a hang comes near.
 
 
 async def find(
@@ -49,7 +48,7 @@ async def find(
 
 async def becomes(policies: Policies, probe: Callable[[Known], bool], key: str = KEY) -> Known:
     """Look until the caller is as expected; the last answer is returned."""
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(HANG_S):
         while not probe(found := await find(policies, key)):  # noqa: ASYNC110 - nothing to wait on
             await asyncio.sleep(0.005)
     return found
@@ -180,13 +179,13 @@ async def near_cache(
     cache = NearCache(nodes, entries_max=entries_max, strangers_max=strangers_max)
     running = asyncio.ensure_future(cache.run())
     try:
-        await eventually(lambda: nodes.connected, within_s=SOON_S)
+        await eventually(lambda: nodes.connected)
         if ready:
-            await eventually(lambda: cache.ready and not cache.stale, within_s=SOON_S)
+            await eventually(lambda: cache.ready and not cache.stale)
         yield cache
     finally:
         running.cancel()
-        await asyncio.wait([running], timeout=SOON_S)
+        await asyncio.wait([running], timeout=HANG_S)
         assert running.cancelled()
 
 
@@ -215,7 +214,7 @@ async def test_nothing_is_decided_before_a_complete_sync_was_seen(redis_url: str
 
         model.complete_sync()
 
-        await eventually(lambda: cache.ready, within_s=SOON_S)
+        await eventually(lambda: cache.ready)
         assert await find(cache) == STRANGER
     model.close()
 
@@ -239,9 +238,7 @@ async def test_changes_are_heard_of(model: ReadModel, cache: NearCache) -> None:
     model.put_credential(KEY, make_credential(revoked=True))
     await becomes(cache, lambda k: k.credential is not None and k.credential.revoked)
     model.put_rules([Rule(methods=frozenset(), path_template="/a", features=("f",))])
-    await eventually(
-        lambda: cache.rules.needs_of(method="GET", path="/a").features == ("f",), within_s=SOON_S
-    )
+    await eventually(lambda: cache.rules.needs_of(method="GET", path="/a").features == ("f",))
 
 
 async def test_the_age_of_the_policies_is_known_though_sync_is_away(
@@ -249,7 +246,7 @@ async def test_the_age_of_the_policies_is_known_though_sync_is_away(
 ) -> None:
     await find(cache)
     model.complete_sync(at_micros=NOW)
-    await eventually(lambda: cache.synced_micros == NOW, within_s=SOON_S)
+    await eventually(lambda: cache.synced_micros == NOW)
 
     counters = Metrics()
     counters.watch(CacheReadings(cache))
@@ -375,7 +372,7 @@ async def test_what_cannot_be_read_leaves_the_last_value_and_stops_nothing(
 
     damage(model.redis)
 
-    await eventually(lambda: cache.counts.unreadable, within_s=SOON_S)
+    await eventually(lambda: cache.counts.unreadable)
     assert await find(cache) == before
     model.put_margin("acme", make_margin(Level.WARN))
     await becomes(cache, lambda k: k.margin is not None)
@@ -543,10 +540,10 @@ async def test_a_frozen_redis_costs_no_more_than_the_budget() -> None:
                     with pytest.raises(PoliciesUnavailableError):
                         await cache.find(presented(f"another-{number}"), 0.05)  # type: ignore[misc]
             assert isinstance(cache.find(presented(KEY), 0.05), Known)
-            await eventually(lambda: cache.stale, within_s=20.0)
+            await eventually(lambda: cache.stale)
             server.thaw()
 
-            await eventually(lambda: not cache.stale, within_s=20.0)
+            await eventually(lambda: not cache.stale)
             assert await find(cache, "another-0") == STRANGER
         model.close()
 
@@ -577,13 +574,13 @@ async def test_while_redis_is_cut_off_nobody_is_a_stranger(
     async with near_cache(model, through=proxy.port) as cache:
         assert await find(cache, "new") == STRANGER
         proxy.cut_lines()
-        await eventually(lambda: cache.stale, within_s=SOON_S)
+        await eventually(lambda: cache.stale)
         with pytest.raises(PoliciesUnavailableError):
             await find(cache, "new")
 
         model.put_credential("new", make_credential())
         proxy.mend_lines()
-        await eventually(lambda: not cache.stale, within_s=SOON_S)
+        await eventually(lambda: not cache.stale)
 
         assert (await find(cache, "new")).credential == make_credential()
 
@@ -615,7 +612,7 @@ async def test_a_change_of_what_is_forgotten_during_its_reload_is_not_lost(
         cache.on_changed = hear_and_hold  # type: ignore[method-assign]
         before = reads_of(model)
         model.put_policy(make_policy(state=SubscriptionState.PAUSED))
-        await eventually(lambda: reads_of(model) >= before + 3, within_s=SOON_S)
+        await eventually(lambda: reads_of(model) >= before + 3)
         for number in range(10):
             cache.remembered.put(f"aforo:v1:{{other-{number}}}:policy", None)
         model.put_policy(make_policy(state=SubscriptionState.EXPIRED))
@@ -639,7 +636,7 @@ async def test_a_read_ends_with_its_connection_and_not_with_its_budget(
         with pytest.raises(PoliciesUnavailableError):
             await finding
         proxy.mend_lines()
-        await eventually(lambda: not cache.stale, within_s=SOON_S)
+        await eventually(lambda: not cache.stale)
         found = await find(cache)
         assert found.credential is not None
         assert found.credential.revoked
@@ -666,7 +663,7 @@ async def test_who_gives_up_leaves_the_reading_to_the_others(
 async def answered_a_look_up(model: ReadModel) -> None:
     """Wait until Redis has answered another read, held back or not."""
     before = reads_of(model)
-    await eventually(lambda: reads_of(model) > before, within_s=SOON_S)
+    await eventually(lambda: reads_of(model) > before)
 
 
 def reads_of(model: ReadModel) -> int:

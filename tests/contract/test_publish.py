@@ -13,7 +13,8 @@ from aforo_meter.ledger import Ledger
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.publish import Publisher, consumed_key, margin_key
 from aforo_proto import margin_pb2
-from lab.servers import RedisServer, eventually, free_port
+from lab.ports import free_port
+from lab.servers import RedisServer, eventually
 from tests.contract.consume_lab import Catalog, now_micros
 from tests.contract.ledger_lab import DOLLAR, batch, used, watch, watched
 from tests.contract.ledgers import AuditedLedger
@@ -119,7 +120,7 @@ async def test_what_could_not_be_written_is_written_later(parts: Parts) -> None:
 
     with RedisServer(port=port), redis.Redis(port=port) as client:
         running = asyncio.create_task(publisher.run())
-        value = await eventually(lambda: client.get(margin_key("acme")), within_s=5)
+        value = await eventually(lambda: client.get(margin_key("acme")))
         assert isinstance(value, bytes)
         assert margin_pb2.Margin.FromString(value).cogs_nanos == 2 * DOLLAR
         running.cancel()

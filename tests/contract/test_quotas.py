@@ -67,7 +67,7 @@ async def used(quotas: Quotas, quota: Quota, *, tenant_id: str = "acme") -> int:
 async def redis_quotas(port: int) -> AsyncIterator[RedisQuotas]:
     nodes = nodes_at(port)
     running = asyncio.ensure_future(nodes.run())
-    await eventually(lambda: nodes.connected, within_s=BUDGET_S)
+    await eventually(lambda: nodes.connected)
     yield RedisQuotas(nodes)
     running.cancel()
     await asyncio.wait([running], timeout=BUDGET_S)

@@ -12,15 +12,15 @@ from aforo_authz import read_model
 from aforo_authz.redis_link import Failure, RedisAnswerError
 from aforo_authz.redis_nodes import RedisNodes, slot_of
 from aforo_authz.redis_url import parse_redis_url
+from lab.ports import free_port
 from lab.redis_topologies import ClusterServers, SentinelServers, move_slot
-from lab.servers import RedisServer, eventually, free_port
+from lab.servers import HANG_S, RedisServer, eventually
 from tests.certificates import certificate
 from tests.contract.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.contract
 
 BUDGET_S = 5.0
-SOON_S = 30.0
 
 
 class Heard:
@@ -48,17 +48,17 @@ async def following(url: str) -> AsyncIterator[tuple[RedisNodes, Heard]]:
     heard = nodes.follower = Heard()
     running = asyncio.ensure_future(nodes.run())
     try:
-        await eventually(lambda: nodes.connected, within_s=SOON_S)
+        await eventually(lambda: nodes.connected)
         yield nodes, heard
     finally:
         running.cancel()
-        await asyncio.wait([running], timeout=SOON_S)
+        await asyncio.wait([running], timeout=HANG_S)
         assert running.done()
 
 
 async def ask(nodes: RedisNodes, *command: str) -> object:
     """Ask until there is an answer: a failover may be under way."""
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(HANG_S):
         while True:
             try:
                 return await nodes.ask(command[1], *command, budget_s=BUDGET_S)
@@ -69,7 +69,7 @@ async def ask(nodes: RedisNodes, *command: str) -> object:
 async def why_refused(url: str) -> str:
     nodes = RedisNodes(parse_redis_url(url), prefix=None)
     running = asyncio.ensure_future(nodes.run())
-    await eventually(lambda: nodes.last_error is not None, within_s=SOON_S)
+    await eventually(lambda: nodes.last_error is not None)
     running.cancel()
     assert not nodes.connected
     return str(nodes.last_error)
@@ -125,7 +125,7 @@ async def test_what_is_no_redis_is_left_for_a_redis_that_comes(answer: bytes) ->
     nodes = RedisNodes(parse_redis_url(f"redis://127.0.0.1:{port}"), prefix=read_model.PREFIX)
     running = asyncio.ensure_future(nodes.run())
     try:
-        await eventually(lambda: nodes.last_error is not None, within_s=SOON_S)
+        await eventually(lambda: nodes.last_error is not None)
         stranger.close()
 
         with RedisServer(port=port):
@@ -148,9 +148,9 @@ async def test_sentinels_lead_to_the_primary_and_to_the_next_one() -> None:
             await nodes.ask("k", "SET", "k", "before", budget_s=BUDGET_S)
             await nodes.ask("k", "WAIT", "1", "5000", budget_s=BUDGET_S)
             servers.primary.kill()
-            await eventually(lambda: heard.story[-1] == "disconnected", within_s=SOON_S)
+            await eventually(lambda: heard.story[-1] == "disconnected")
 
-            await eventually(lambda: nodes.connected, within_s=SOON_S)
+            await eventually(lambda: nodes.connected)
 
             assert await ask(nodes, "GET", "k") == b"before"
             assert await ask(nodes, "SET", "aforo:v1:x", "1") == b"OK"
@@ -212,11 +212,11 @@ async def test_a_primary_that_dies_is_missed_alone_and_its_replica_takes_over() 
             with dying.client() as client:
                 client.execute_command("WAIT", 1, 5000)
             dying.kill()
-            await eventually(lambda: heard.story[-1] == "disconnected", within_s=SOON_S)
+            await eventually(lambda: heard.story[-1] == "disconnected")
 
             with pytest.raises(RedisAnswerError):
                 await nodes.ask(keys[0], "GET", keys[0], budget_s=BUDGET_S)
             assert await nodes.ask(living[0], "GET", living[0], budget_s=BUDGET_S) == b"1"
 
-            await eventually(lambda: nodes.connected, within_s=SOON_S)
+            await eventually(lambda: nodes.connected)
             assert [await ask(nodes, "GET", key) for key in keys] == [b"1"] * len(keys)

@@ -64,7 +64,7 @@ async def lab(
         await made.send_many(events)
         await made.send_raw(b"\xff no event")
         await made.send_many(events[::7])  # Again.
-        await eventually(lambda: is_read(made), within_s=60)
+        await eventually(lambda: is_read(made))
         yield made
 
 

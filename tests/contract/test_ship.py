@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import stat
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 
 from aforo_proto.usage_pb2 import UsageEvent
-from lab.servers import KafkaServer, eventually, free_port, scratch_dir
+from lab.ports import free_port
+from lab.servers import HANG_S, KafkaServer, eventually, scratch_dir
 from tests.contract.ship_lab import (
     HEALTH,
     create,
@@ -170,7 +172,7 @@ async def test_a_full_buffer_holds_the_sender_back_and_loses_nothing(
         assert lab.metric("aforo_ship_buffer_records") <= 150, "one message beyond the bound"
         assert b"503" in lab.ask("/readyz")
         own_kafka.thaw()
-        await asyncio.wait_for(writing, 30)
+        await asyncio.wait_for(writing, HANG_S)
         assert len(await lab.arrived(2001)) == 2001
 
 
@@ -261,7 +263,7 @@ async def test_an_address_in_use_is_one_clear_line(kafka_server: KafkaServer) ->
         port = taken.getsockname()[1]
         lab = await make_ship(kafka_server.bootstrap, LISTEN=f"127.0.0.1:{port}")
         lab.program.start(wait=False)
-        code = await asyncio.to_thread(lab.program.wait, 30)
+        code = await asyncio.to_thread(lab.program.wait)
 
     assert code == 2
     assert lab.program.log_text() == (
@@ -274,7 +276,7 @@ async def test_a_socket_in_use_is_not_taken_over(kafka_server: KafkaServer) -> N
     async with ship_lab(kafka_server.bootstrap) as first:
         second = await make_ship(kafka_server.bootstrap, LISTEN=f"unix:{first.socket_path}")
         second.program.start(wait=False)
-        assert await asyncio.to_thread(second.program.wait, 30) == 2
+        assert await asyncio.to_thread(second.program.wait) == 2
         assert f"unix:{first.socket_path} is already in use" in second.program.log_text()
         async with first.stream() as stream:
             await stream.write(make_message(make_entry()))
@@ -287,7 +289,7 @@ async def test_a_file_that_is_no_socket_is_left_alone(kafka_server: KafkaServer)
     lab = await make_ship(kafka_server.bootstrap, LISTEN=f"unix:{path}")
     lab.program.start(wait=False)
 
-    assert await asyncio.to_thread(lab.program.wait, 30) == 2
+    assert await asyncio.to_thread(lab.program.wait) == 2
     assert "not a socket" in lab.program.log_text()
     assert path.read_text() == "mine"
 
@@ -311,7 +313,7 @@ async def test_it_listens_on_several_addresses_and_tells_its_health(
 
 
 async def test_topics_are_created_once_and_left_as_they_are(kafka_server: KafkaServer) -> None:
-    names = [f"topics.{free_port()}.usage", f"topics.{free_port()}.dlq"]
+    names = [f"topics.{uuid.uuid4().hex}.{what}" for what in ("usage", "dlq")]
 
     assert await create(kafka_server.bootstrap, names, partitions=5) == [
         f"{name}: created, 5 partitions" for name in names

@@ -15,7 +15,7 @@ from aforo_proto.usage_pb2 import (
     UsageEvent,
 )
 from lab.http_client import HttpClient
-from lab.servers import KafkaServer, eventually
+from lab.servers import HANG_S, KafkaServer, eventually
 from tests.contract.gateway_lab import GatewayLab, gateway_lab, manager_of
 from tests.contract.ship_lab import ship_lab
 
@@ -379,7 +379,7 @@ async def test_a_ship_that_comes_back_is_found_again(kafka_server: KafkaServer) 
                 await lab.client.get("/after")
                 await asyncio.sleep(0.1)
 
-        await asyncio.wait_for(call_until_two(), 30)
+        await asyncio.wait_for(call_until_two(), HANG_S)
         await eventually(lambda: lab.ship.metric("aforo_ship_streams") == 1)
 
 

@@ -346,7 +346,7 @@ CASES: dict[str, Case] = {
 @pytest.mark.parametrize("case", CASES)
 async def test_the_event_is_what_was_expected(lab: SweepLab, case: str) -> None:
     wanted = await CASES[case](lab, case)
-    await eventually(lambda: len(lab.events(case)) >= len(wanted), within_s=30)
+    await eventually(lambda: len(lab.events(case)) >= len(wanted))
     received = sorted((told(event) for event in lab.events(case)), key=lambda one: -ends_first(one))
 
     print(side_by_side(case, wanted, received))  # noqa: T201 - the table of `make sweep`.
@@ -365,7 +365,7 @@ async def test_a_call_that_nobody_decided_is_visible_and_nobodys(lab: SweepLab) 
     def arrived() -> list[Any]:
         return [one for one in lab.ship.events if one.dimensions.path == "/undecided"]
 
-    await eventually(arrived, within_s=30)
+    await eventually(arrived)
     (event,) = arrived()
     assert told(event) == {
         "outcome": "NOT_DECIDED",
@@ -410,7 +410,7 @@ async def test_a_client_that_hangs_up_pays_an_estimate(
     for _ in range(5):
         await anext(pieces)
     await pieces.aclose()
-    await eventually(lambda: lab.events(case), within_s=30)
+    await eventually(lambda: lab.events(case))
     (event,) = lab.events(case)
     measures = {one.meter: one.units for one in event.measures}
     print(side_by_side(case, [], [told(event)]))  # noqa: T201 - the table of `make sweep`.
@@ -453,7 +453,7 @@ async def test_an_answer_that_is_cut_short_costs_an_estimate(
 
     with pytest.raises(aiohttp.ClientPayloadError):
         await read()
-    await eventually(lambda: lab.events(how), within_s=30)
+    await eventually(lambda: lab.events(how))
     (event,) = lab.events(how)
     print(side_by_side(how, [], [told(event)]))  # noqa: T201 - the table of `make sweep`.
     measures = {one.meter: one.units for one in event.measures}

@@ -66,7 +66,7 @@ async def test_an_empty_redis_is_filled_with_the_whole_model(
     held = await dump(redis)
     state = SyncState.FromString(held.pop(SYNC_KEY))
     assert held == {**model.basis, **model.credentials}
-    assert (state.catalog_version, state.tenants) == (model.version, 3)
+    assert (state.catalog_version, state.tenants) == (model.version, 4)
 
 
 async def test_a_second_pass_writes_nothing_but_its_mark(redis: Redis, model: ReadModel) -> None:
@@ -164,7 +164,14 @@ async def test_a_dry_run_tells_everything_and_writes_nothing(
 
     told = report(edited, await compare(redis, edited, with_gone_values=True))
 
-    assert told.lines == ["~ tenant globex", "    contract.committed_fee: 500 USD → 800 USD"]
+    assert told.lines == [
+        "~ tenant globex",
+        "    contract.committed_fee: 500 USD → 800 USD",
+        (
+            "    contract.phases[2026-03-31 00:00:00Z]: "
+            "500 USD a period (plan:pro) → 800 USD a period (plan:pro)"
+        ),
+    ]
     assert told.only_version == len(edited.keys) - 2  # All but that contract and the price book.
     assert await dump(redis) == before
 

@@ -16,7 +16,7 @@ from aforo_admin.catalog_file import POLL_S, open_file
 from aforo_admin.following import Follower
 from aforo_proto.contract_pb2 import Contract
 from aforo_proto.policy_pb2 import Policy, SyncState
-from lab.servers import RedisServer, eventually
+from lab.servers import HANG_S, RedisServer, eventually
 
 pytestmark = pytest.mark.contract
 
@@ -81,7 +81,7 @@ class Running:
 
 
 async def until(probe: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while True:
             if await probe():
                 return

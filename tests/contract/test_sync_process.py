@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from lab.servers import ROOT, ask_tcp, eventually, free_port, python_module, scratch_dir
+from lab.ports import free_port
+from lab.servers import ROOT, ask_tcp, eventually, python_module, scratch_dir
 
 pytestmark = pytest.mark.contract
 
@@ -51,8 +52,8 @@ def test_check_prints_a_summary_of_a_good_catalog() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "enterprise      24,000 USD a year" in done.stdout
-    assert "acme     enterprise  active    2026-01-15  production, ci, mesh" in done.stdout
-    assert "3 features, 6 routes, 4 plans, 3 tenants, 6 credentials" in done.stdout
+    assert "acme      enterprise  active    2026-01-15  production, ci, mesh" in done.stdout
+    assert "3 features, 6 routes, 5 plans, 4 tenants, 6 credentials" in done.stdout
 
 
 def test_check_fails_with_every_fault_of_a_wrong_catalog(wrong: Path) -> None:
@@ -77,7 +78,7 @@ def test_diff_sync_diff_is_all_then_nothing(redis_url: str) -> None:
     assert synced.returncode == 0
     (line,) = synced.stderr.splitlines()
     assert json.loads(line)["event"] == "synced"
-    assert json.loads(line)["written"] == 16
+    assert json.loads(line)["written"] == 18
     assert after.returncode == 0
     assert after.stdout.startswith("nothing to do")
     assert shown.returncode == 0
@@ -197,7 +198,7 @@ async def test_a_running_sync_is_ready_measured_and_ends_on_sigterm(
         assert b" 404 " in get(port, "/nothing")
         metrics = get(port, "/metrics").decode()
         assert 'aforo_sync_passes_total{result="ok"} 1.0' in metrics
-        assert 'aforo_sync_values_total{action="written"} 16.0' in metrics
+        assert 'aforo_sync_values_total{action="written"} 18.0' in metrics
         assert "aforo_sync_last_success_timestamp_seconds 1." in metrics
         assert client.exists("aforo:v1:sync")
 

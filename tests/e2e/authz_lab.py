@@ -12,12 +12,12 @@ from aforo_authz.authorize import PATH
 from aforo_authz.domain.features import Rule
 from aforo_authz.health import NOT_SERVING, SERVING
 from aforo_authz.health import PATH as HEALTH
+from lab.ports import free_port
 from lab.servers import (
     ROOT,
     Program,
     ask_tcp,
     eventually,
-    free_port,
     python_module,
     scratch_dir,
 )

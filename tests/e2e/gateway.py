@@ -11,13 +11,13 @@ from typing import Any
 
 from aforo_authz.domain.access import Level
 from aforo_authz.domain.features import Rule
+from lab.ports import free_port
 from lab.servers import (
     ROOT,
     EnvoyServer,
     Program,
     ask_tcp,
     eventually,
-    free_port,
     python_module,
     scratch_dir,
 )

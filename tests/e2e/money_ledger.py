@@ -20,7 +20,9 @@ STATES = (
     " FROM margin_state"
 )
 MESSAGES = (
-    "SELECT message_id, kind, payload, delivered_at_micros IS NULL FROM outbox ORDER BY outbox_id"
+    "SELECT message_id, kind, payload, CASE WHEN EXISTS (SELECT 1 FROM delivery WHERE"
+    " delivery.outbox_id = outbox.outbox_id AND delivered_at_micros IS NOT NULL) THEN 0 ELSE 1 END"
+    " FROM outbox ORDER BY outbox_id"
 )
 QUERIES = (ROWS, STATES, MESSAGES)
 

@@ -26,7 +26,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.name
 # That a call ends at all is asked of every single one; how soon, of the middle of many.
 HANG_S = 10.0
 NOISE_S = 0.15
-SOON_S = 30.0
+SOON_S = 60.0
 PAUSE_S = 0.02  # Between two calls of one caller: an outage is no test of load.
 NEWCOMERS = 200
 COUNTED_UNITS = 1_000_000

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from lab.servers import ROOT, RedisServer, eventually
+from lab.servers import HANG_S, ROOT, RedisServer, eventually
 from tests.authz_redis import ReadModel
 from tests.authz_samples import make_credential
 from tests.e2e.authz_lab import (
@@ -71,7 +71,7 @@ def command(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.Comple
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG_S,
         check=False,
         cwd=cwd,
     )

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from aforo_authz.domain.access import CredentialKind
+from aforo_authz.domain.access import CredentialKind, Level
 from aforo_authz.domain.features import Rule
 from aforo_authz.domain.quotas import WindowKind, window_of
-from lab.servers import ROOT, RedisServer, eventually, free_port, python_module
+from lab.ports import free_port
+from lab.servers import ROOT, RedisServer, eventually, python_module
 from tests.authz_redis import ReadModel
 from tests.authz_requests import Request, by_xds_protos
-from tests.authz_samples import make_credential, make_margin, make_policy, make_quota
+from tests.authz_samples import make_credential, make_guard, make_margin, make_policy, make_quota
 from tests.e2e.authz_lab import KEY, Client, fill, metadata_of, ready, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -164,6 +165,36 @@ async def test_a_quota_on_cost_refuses_and_tells_no_figure(
         denied = client.check().denied_response
         assert "retry-after" in {one.header.key for one in denied.headers}
         assert "98765" not in str(denied)
+
+
+# Guards
+
+
+async def test_a_guard_refuses_the_calls_that_it_concerns_and_no_others(
+    model: ReadModel, redis_url: str
+) -> None:
+    model.put_rules(
+        [
+            Rule(methods=frozenset(), path_template="/v1/search", features=("search",)),
+            Rule(methods=frozenset(), path_template="/v1/**", features=("chat",)),
+        ]
+    )
+    blocked = make_margin(Level.WARN, make_guard(Level.BLOCK), period_end_micros=None)
+    with running(redis_url, **FRESH) as (authz, client):
+        await ready(client)
+        assert client.reason() == "allowed"
+        model.put_margin("acme", blocked)
+        await eventually(lambda: client.reason() == "margin_limit_exceeded")
+
+        assert metadata_of(client.check(path="/v1/search"))["reason"] == "allowed"
+        assert "chat-margin" not in str(client.check().denied_response)
+        refusals = [line for line in authz.logged() if line.get("decision") == "block"]
+        assert {(line["guard"], line["margin_level"]) for line in refusals} == {
+            ("chat-margin", "block")
+        }
+
+        model.put_margin("acme", make_margin(Level.WARN, period_end_micros=None))
+        await eventually(lambda: client.reason() == "allowed")
 
 
 # Identity

@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
 from aforo_authz.domain.access import Level, SubscriptionState
 from aforo_authz.domain.features import Rule
-from lab.servers import ROOT, free_port
+from lab.ports import free_port
+from lab.servers import ROOT
 from tests.authz_redis import ReadModel
-from tests.authz_samples import make_credential, make_margin, make_policy, make_quota
+from tests.authz_samples import make_credential, make_guard, make_margin, make_policy, make_quota
 from tests.e2e.authz_lab import KEY, fill
 
 pytestmark = pytest.mark.e2e
@@ -58,6 +60,19 @@ def test_it_says_what_is_decided_by_which_rule_and_on_what(
     assert "level warn" in text
     assert "policy      aforo:v1:{acme}:policy  catalog v7" in text
     assert KEY not in text + told.stderr
+
+
+def test_it_names_the_guard_that_refuses(model: ReadModel, redis_url: str) -> None:
+    model.put_margin(
+        "acme", make_margin(Level.WARN, make_guard(Level.BLOCK), period_end_micros=None)
+    )
+    model.put_consumed(time.time_ns() // 1000)
+
+    told = explain(redis_url, "--tenant", "acme", *CHAT)
+    document = json.loads(explain(redis_url, "--tenant", "acme", *CHAT, "--json").stdout)
+
+    assert "block by the guard chat-margin; the tenant's own is warn" in told.stdout
+    assert (document["reason"], document["guard"]) == ("margin_limit_exceeded", "chat-margin")
 
 
 def test_it_counts_nothing_however_often_it_is_asked(model: ReadModel, redis_url: str) -> None:

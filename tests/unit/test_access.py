@@ -15,10 +15,10 @@ from aforo_authz.domain.access import (
     Reason,
     SubscriptionState,
     decide,
-    holds_until_micros,
     settle,
 )
 from aforo_authz.domain.features import Needs
+from aforo_authz.domain.holding import holds_until_micros
 from aforo_authz.domain.quotas import (
     Quota,
     Reservation,
@@ -33,6 +33,7 @@ from tests.authz_samples import (
     PERIOD,
     STALE_MAX,
     make_credential,
+    make_guard,
     make_known,
     make_margin,
     make_policy,
@@ -272,6 +273,114 @@ def test_a_new_period_frees_who_was_blocked_in_the_last_one(*, policy_says_so: b
 
     assert before.reason is Reason.MARGIN_LIMIT_EXCEEDED
     assert after.reason is Reason.ALLOWED
+
+
+# Guards
+
+
+@pytest.mark.parametrize(
+    ("features", "needs", "applies"),
+    [
+        (["chat"], ("chat",), True),
+        (["chat"], ("chat", "search"), True),
+        (["chat", "search"], ("chat",), True),
+        (["search"], ("chat",), False),
+        (["chat"], (), False),
+        ([], ("chat",), True),
+        ([], (), True),
+    ],
+)
+def test_a_guard_holds_for_calls_that_need_its_features(
+    features: list[str], needs: tuple[str, ...], *, applies: bool
+) -> None:
+    margin = make_margin(Level.NONE, make_guard(Level.BLOCK, features=features))
+
+    decision = decided(make_known(margin=margin), Needs(features=needs))
+
+    assert decision.reason is (Reason.MARGIN_LIMIT_EXCEEDED if applies else Reason.ALLOWED)
+    assert decision.guard_id == ("chat-margin" if applies else "")
+
+
+@pytest.mark.parametrize("own", Level)
+@pytest.mark.parametrize("guarded", [Level.WARN, Level.THROTTLE, Level.BLOCK])
+def test_the_worse_of_tenant_and_guard_is_acted_on_and_a_guard_is_named_where_it_is_worse(
+    own: Level, guarded: Level
+) -> None:
+    decision = decided(make_known(margin=make_margin(own, make_guard(guarded))))
+
+    assert decision.level is max(own, guarded)
+    assert decision.guard_id == ("chat-margin" if guarded > own else "")
+
+
+def test_of_several_guards_the_worst_that_the_call_concerns_decides() -> None:
+    margin = make_margin(
+        Level.NONE,
+        make_guard(Level.BLOCK, guard_id="search-margin", features=["search"]),
+        make_guard(Level.THROTTLE, guard_id="all-margin", features=[]),
+        make_guard(Level.WARN, guard_id="chat-margin"),
+    )
+
+    chat = decided(make_known(margin=margin))
+    search = decided(make_known(margin=margin), Needs(features=("search",)))
+
+    assert (chat.reason, chat.guard_id) == (Reason.MARGIN_THROTTLE, "all-margin")
+    assert (search.reason, search.guard_id) == (Reason.MARGIN_LIMIT_EXCEEDED, "search-margin")
+
+
+@pytest.mark.parametrize("policy_says_so", [False, True])
+def test_a_stale_guard_never_blocks_unless_the_policy_says_so(*, policy_says_so: bool) -> None:
+    margin = make_margin(Level.WARN, make_guard(Level.BLOCK), as_of_micros=NOW - STALE_MAX - 1)
+
+    decision = decided(make_known(make_policy(stale_margin_blocks=policy_says_so), margin))
+
+    expected = Reason.MARGIN_LIMIT_EXCEEDED if policy_says_so else Reason.MARGIN_THROTTLE
+    assert (decision.reason, decision.guard_id) == (expected, "chat-margin")
+    assert decision.stale
+
+
+@pytest.mark.parametrize(
+    ("override", "level", "guard_id"),
+    [
+        ((Level.NONE, NOW + 1), Level.NONE, ""),
+        ((Level.WARN, NOW + 1), Level.WARN, ""),  # The tenant's own is as bad: no guard decided.
+        ((Level.THROTTLE, NOW + 1), Level.THROTTLE, "chat-margin"),
+        ((Level.NONE, NOW), Level.BLOCK, "chat-margin"),
+    ],
+)
+def test_an_override_softens_guards_too(
+    override: tuple[Level, int], level: Level, guard_id: str
+) -> None:
+    margin = make_margin(Level.WARN, make_guard(Level.BLOCK))
+
+    decision = decided(make_known(make_policy(override=override), margin))
+
+    assert (decision.level, decision.guard_id) == (level, guard_id)
+
+
+def test_a_new_period_ends_the_levels_of_guards() -> None:
+    margin = make_margin(Level.NONE, make_guard(Level.BLOCK), period_end_micros=PERIOD[1])
+    known = make_known(margin=margin, margin_confirmed_micros=PERIOD[1])
+
+    assert decided(known, now_micros=PERIOD[1] - 1).reason is Reason.MARGIN_LIMIT_EXCEEDED
+    assert decided(known, now_micros=PERIOD[1]).reason is Reason.ALLOWED
+
+
+def test_in_shadow_mode_a_guard_is_told_and_nothing_refused() -> None:
+    margin = make_margin(Level.NONE, make_guard(Level.BLOCK))
+
+    decision = decided(make_known(make_policy(shadow=True), margin))
+
+    assert decision.reason is Reason.ALLOWED
+    assert decision.shadow_reason is Reason.MARGIN_LIMIT_EXCEEDED
+    assert decision.guard_id == "chat-margin"
+
+
+async def test_a_guard_is_still_named_once_quotas_are_counted() -> None:
+    margin = make_margin(Level.NONE, make_guard(Level.THROTTLE))
+
+    decision = await settled(make_known(make_policy(make_quota()), margin), InMemoryQuotas())
+
+    assert (decision.reason, decision.guard_id) == (Reason.MARGIN_THROTTLE, "chat-margin")
 
 
 # Quotas
@@ -602,6 +711,7 @@ instants = st.integers(NOW - 2 * STALE_MAX, NOW + 2 * STALE_MAX)
 @given(
     policy_quotas=several_quotas,
     level=levels,
+    guarded=levels,
     instants=st.fixed_dictionaries(
         {
             name: st.none() | instants
@@ -615,6 +725,7 @@ instants = st.integers(NOW - 2 * STALE_MAX, NOW + 2 * STALE_MAX)
 def test_a_decision_given_again_is_the_one_that_would_be_made(
     policy_quotas: list[Quota],
     level: Level,
+    guarded: Level,
     instants: dict[str, int | None],
     later_micros: int,
     used: dict[str, int],
@@ -630,6 +741,7 @@ def test_a_decision_given_again_is_the_one_that_would_be_made(
         ),
         make_margin(
             level,
+            *([make_guard(guarded)] if guarded is not Level.NONE else []),
             as_of_micros=instants["margin"] or NOW,
             period_end_micros=instants["period"],
             used=with_usage(policy_quotas, used),

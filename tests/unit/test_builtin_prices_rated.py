@@ -40,6 +40,28 @@ def test_a_model_costs_the_same_under_its_reseller(
     compare(prices, PROVIDERS[reseller], PROVIDERS[maker].models)
 
 
+def test_cached_input_is_a_part_of_the_input_and_costs_once(prices: Prices) -> None:
+    """1,000 tokens in, 400 of them cached, and 100 out: $0.0030 on gpt-4o."""
+    tokens = {
+        "llm.input_tokens": 600,
+        "llm.cached_input_tokens": 400,
+        "llm.output_tokens": 100,
+    }
+    total = Fraction(0)
+    for meter, count in tokens.items():
+        entry = prices.price_of(
+            meter,
+            provider="openai",
+            model="gpt-4o",
+            at_micros=1_793_491_200_000_000,  # 2026-11-01
+            input_tokens=1000,
+        )
+        assert entry is not None
+        total += Fraction(count * entry.price_nanos, entry.per_units)
+
+    assert total == 3_000_000
+
+
 def compare(prices: Prices, provider: types.Provider, models: list[types.ModelInfo]) -> None:
     random_ = random.Random(provider.id)  # noqa: S311 - not a secret.
     compared = 0

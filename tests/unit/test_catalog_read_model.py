@@ -8,7 +8,7 @@ from aforo_admin.domain.catalog import Catalog, sha256_hex
 from aforo_admin.mint import sha256_of_key
 from aforo_admin.read_model import ReadModel, build, is_ours_to_remove
 from aforo_authz import read_model as reader
-from aforo_authz.domain.access import CredentialKind, SubscriptionState
+from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
 from aforo_meter.contract_messages import book_of
 from aforo_meter.domain.prices import Prices
 from aforo_proto.contract_pb2 import Contract, PriceBook
@@ -40,6 +40,19 @@ def test_the_decision_reads_what_sync_writes() -> None:
     assert policy.quotas[0].limit_units == 2_000_000
     assert policy.period_start_micros < NOW.timestamp() * 10**6 < policy.period_end_micros
     assert policy.catalog_version == found.version
+
+
+def test_an_override_says_until_when_why_and_who() -> None:
+    found = model()
+
+    key = reader.policy_key("globex").encode()
+    written = Policy.FromString(found.basis[key]).margin_override
+    read = reader.policy_of("p", found.basis[key])
+
+    assert written.reason == "Invoice 1043 is being corrected"
+    assert written.author == "dana@example.com"
+    assert read.override_level_max is Level.WARN
+    assert read.override_until_micros == written.until_micros
 
 
 def test_each_kind_of_credential_is_found_by_its_own_hash() -> None:
@@ -74,7 +87,8 @@ def test_time_alone_changes_periods_and_not_the_version() -> None:
     changed = {key for key, value in later.basis.items() if now.basis[key] != value}
 
     assert later.version == now.version
-    assert changed == {b"aforo:v1:{globex}:policy", b"aforo:v1:{initech}:policy"}
+    tenants = (b"globex", b"initech", b"umbrella")
+    assert changed == {b"aforo:v1:{%b}:policy" % tenant for tenant in tenants}
 
 
 def test_every_change_of_content_has_a_version_of_its_own() -> None:

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from aforo_admin.differences import report, summary
-from aforo_admin.domain.entitling import micros
 from aforo_admin.read_model import ReadModel
-from aforo_admin.readable import age_text, fields_of, margin_ratio_text, money
+from aforo_admin.readable import age_text, fields_of, margin_ratio_text
+from aforo_admin.readable_values import money
 from aforo_admin.sync import Differences
+from aforo_meter.domain.periods import micros_of
 from aforo_proto.contract_pb2 import (
     CADENCE_YEAR,
     Contract,
@@ -75,7 +76,7 @@ def test_a_margin_is_rounded_down_and_undefined_without_revenue(
     ],
 )
 def test_an_age_is_shown_in_two_units(age: timedelta, text: str) -> None:
-    assert age_text(micros(NOW - age), NOW) == text
+    assert age_text(micros_of(NOW - age), NOW) == text
 
 
 def test_fields_lose_their_unit_and_gain_a_reading() -> None:
@@ -83,7 +84,7 @@ def test_fields_lose_their_unit_and_gain_a_reading() -> None:
         currency="USD",
         committed_fee_nanos=5 * 10**9,
         cadence=CADENCE_YEAR,
-        anchor_micros=micros(NOW),
+        anchor_micros=micros_of(NOW),
         thresholds=Thresholds(warn_below_bp=2050, source="plan:pro"),
         negotiated=[
             PriceList(

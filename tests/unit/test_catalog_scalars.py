@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aforo_admin.domain.problems import day, percent
-from aforo_admin.readable import money
+from aforo_admin.readable_values import money
 from aforo_admin.yaml_scalars import amount_nanos, flag, instant, percent_bp, units
 
 read_amount = amount_nanos("USD")

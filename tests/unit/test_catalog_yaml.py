@@ -203,7 +203,7 @@ SINGLE_FAULTS = [
     case(
         "other currency",
         changed("committed_fee: 100", "committed_fee: 100 EUR"),
-        "c.yaml:9: plans.pro.committed_fee: is in EUR, but the catalog's currency is USD",
+        "c.yaml:9: plans.pro.committed_fee: is in EUR, but the currency here is USD",
     ),
     case(
         "allowance beside a fee",
@@ -594,7 +594,7 @@ def test_equal_keys_are_a_fault_beside_the_others() -> None:
     told = faults(changed("currency: USD", "currency: USD\ncurrency: EUR\ncolour: red"))
 
     assert told[0] == 'c.yaml:3: the key "currency" stands here twice; first in line 2'
-    assert told[1].startswith('c.yaml:4: colour: no field "colour"; fields are: built_in_costs')
+    assert told[1].startswith('c.yaml:4: colour: no field "colour"; fields are: allowance_')
 
 
 def test_one_credential_belongs_to_one_tenant() -> None:

@@ -74,6 +74,7 @@ def test_a_contract_and_its_policys_quotas_make_terms() -> None:
             meter="api.calls",
             window=WindowKind.DAY,
             features=frozenset({"chat"}),
+            limit_units=7,
         ),
     )
 

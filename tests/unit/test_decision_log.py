@@ -93,6 +93,7 @@ def test_a_line_says_who_what_why_and_on_which_values_and_holds_no_secret() -> N
             Standing(quota=quota, window=Window(start_s=0, end_s=60), used_units=10, exceeded=True),
         ),
         level=Level.WARN,
+        guard_id="chat-margin",
         stale=True,
     )
     log = DecisionLog(sample_ratio=0.0, refusals_per_s_max=1)
@@ -117,6 +118,7 @@ def test_a_line_says_who_what_why_and_on_which_values_and_holds_no_secret() -> N
             "features": "chat",
             "weight_units": 2,
             "margin_level": "warn",
+            "guard": "chat-margin",
             "quotas": [{"quota": "calls", "used_units": 10, "limit_units": 10, "window_end_s": 60}],
             "stale": True,
             "uncounted": False,

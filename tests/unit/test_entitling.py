@@ -20,11 +20,11 @@ from aforo_admin.domain.catalog import (
     ThresholdChanges,
     Thresholds,
 )
-from aforo_admin.domain.entitling import Entitled, entitle, floors_in_force, micros
+from aforo_admin.domain.entitling import Entitled, entitle, floors_in_force
 from aforo_authz.domain import quotas
 from aforo_authz.domain.access import Level, SubscriptionState
 from aforo_authz.domain.quotas import WindowKind
-from aforo_meter.domain.periods import Cadence
+from aforo_meter.domain.periods import Cadence, micros_of
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 STARTED = datetime(2026, 1, 31, tzinfo=UTC)
@@ -63,9 +63,9 @@ def test_a_plan_gives_features_quotas_fee_and_period() -> None:
     assert found.contract.anchor == STARTED
     assert found.contract.thresholds == Thresholds()
     assert found.contract.thresholds_source == "default"
-    assert found.policy.period_start_micros == micros(datetime(2026, 2, 28, tzinfo=UTC))
-    assert found.policy.period_end_micros == micros(datetime(2026, 3, 31, tzinfo=UTC))
-    assert found.policy.next_period_end_micros == micros(datetime(2026, 4, 30, tzinfo=UTC))
+    assert found.policy.period_start_micros == micros_of(datetime(2026, 2, 28, tzinfo=UTC))
+    assert found.policy.period_end_micros == micros_of(datetime(2026, 3, 31, tzinfo=UTC))
+    assert found.policy.next_period_end_micros == micros_of(datetime(2026, 4, 30, tzinfo=UTC))
     assert found.holds_until == datetime(2026, 3, 31, tzinfo=UTC)
 
 
@@ -73,7 +73,7 @@ def test_a_plan_by_the_year_has_periods_of_a_year() -> None:
     found = entitled(plan=replace(PLAN, cadence=Cadence.YEAR))
 
     assert found.contract.cadence is Cadence.YEAR
-    assert found.policy.period_end_micros == micros(datetime(2027, 1, 31, tzinfo=UTC))
+    assert found.policy.period_end_micros == micros_of(datetime(2027, 1, 31, tzinfo=UTC))
 
 
 def test_a_subscription_that_has_not_started_counts_as_created() -> None:
@@ -84,7 +84,7 @@ def test_a_subscription_that_has_not_started_counts_as_created() -> None:
     after = entitled(tenant, now=started_at)
 
     assert before.policy.state is SubscriptionState.CREATED
-    assert before.policy.period_start_micros == micros(started_at)
+    assert before.policy.period_start_micros == micros_of(started_at)
     assert before.holds_until == started_at
     assert after.policy.state is SubscriptionState.ACTIVE
 
@@ -200,7 +200,7 @@ def test_an_override_stands_in_the_policy_with_its_end() -> None:
     policy = entitled(replace(TENANT, margin_override=override)).policy
 
     assert policy.override_level_max is Level.WARN
-    assert policy.override_until_micros == micros(until)
+    assert policy.override_until_micros == micros_of(until)
 
 
 def test_the_narrowest_rule_sets_each_floor_and_those_that_did_are_named() -> None:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aforo_meter.domain.margin import Assessment, Level, MarginState, Thresholds, assess
+from aforo_meter.domain.margin import (
+    AllowanceThresholds,
+    Assessment,
+    Level,
+    MarginState,
+    Thresholds,
+    assess,
+)
 
 FEE = 10_000_000_000  # $10
 DEFAULT = Thresholds()
@@ -21,6 +28,7 @@ def assessed(
     allowance_nanos: int = 0,
     previous: Level = Level.NONE,
     thresholds: Thresholds = DEFAULT,
+    calls: int | None = None,
 ) -> Assessment:
     return assess(
         revenue_nanos=revenue_nanos,
@@ -28,6 +36,7 @@ def assessed(
         allowance_nanos=allowance_nanos,
         thresholds=thresholds,
         previous=previous,
+        calls=calls,
     )
 
 
@@ -45,6 +54,30 @@ def assessed(
 )
 def test_a_floor_is_undercut_only_below_it(cogs_nanos: int, level: Level) -> None:
     assert assessed(cogs_nanos).level is level
+
+
+@pytest.mark.parametrize(
+    ("cents", "level"),
+    [
+        (80_00, Level.NONE),
+        (80_01, Level.WARN),
+        (90_00, Level.WARN),
+        (90_01, Level.THROTTLE),
+        (100_00, Level.THROTTLE),
+        (100_01, Level.BLOCK),
+    ],
+)
+def test_a_cent_makes_the_difference(cents: int, level: Level) -> None:
+    """Of $100: costs of $80.00 leave 20 %, which is no warning; $80.01 leave 19.99 %."""
+    assert assessed(cents * 10_000_000, revenue_nanos=100 * 10**9).level is level
+
+
+def test_costs_above_the_revenue_make_a_margin_below_zero() -> None:
+    """$2,000 a month against $3,200 of COGS."""
+    one = assessed(3_200 * 10**9, revenue_nanos=2_000 * 10**9)
+
+    assert str(one.gross_margin_ratio) == "-0.6000"
+    assert one.level is Level.BLOCK
 
 
 def test_a_level_ends_only_once_the_margin_is_well_above_its_floor() -> None:
@@ -86,6 +119,84 @@ def test_an_allowance_has_the_same_floors_as_a_fee(cogs_nanos: int, level: Level
 
     assert one.level is level
     assert one.state is MarginState.UNDEFINED
+
+
+OWN_LEVELS = Thresholds(
+    allowance=AllowanceThresholds(warn_at_bp=5000, throttle_at_bp=7500, block_at_bp=12_000)
+)
+
+
+@pytest.mark.parametrize(
+    ("cogs_nanos", "level"),
+    [
+        (1_000_000_000, Level.NONE),  # exactly half of $2
+        (1_000_000_001, Level.WARN),
+        (1_500_000_000, Level.WARN),  # exactly three quarters
+        (1_500_000_001, Level.THROTTLE),
+        (2_400_000_000, Level.THROTTLE),  # exactly 120 %
+        (2_400_000_001, Level.BLOCK),
+    ],
+)
+def test_an_allowance_can_have_levels_of_its_own(cogs_nanos: int, level: Level) -> None:
+    one = assessed(
+        cogs_nanos, revenue_nanos=0, allowance_nanos=2_000_000_000, thresholds=OWN_LEVELS
+    )
+
+    assert one.level is level
+    assert one.state is MarginState.UNDEFINED
+
+
+def test_an_allowances_levels_end_with_the_same_hysteresis() -> None:
+    """Throttled above 75 % of $2, until no more than 74 % are used: after a correction."""
+    base = {"revenue_nanos": 0, "allowance_nanos": 2_000_000_000, "thresholds": OWN_LEVELS}
+
+    held = assessed(1_480_000_001, previous=Level.THROTTLE, **base)  # type: ignore[arg-type]
+    freed = assessed(1_480_000_000, previous=Level.THROTTLE, **base)  # type: ignore[arg-type]
+
+    assert (held.level, freed.level) == (Level.THROTTLE, Level.WARN)
+
+
+def test_levels_of_an_allowance_say_nothing_of_a_margin() -> None:
+    assert assessed(8_000_000_000, thresholds=OWN_LEVELS).level is Level.NONE
+    assert assessed(8_000_000_001, thresholds=OWN_LEVELS).level is Level.WARN
+
+
+@pytest.mark.parametrize(
+    ("revenue_nanos", "level"),
+    [(49_999_999_999, Level.WARN), (50_000_000_000, Level.BLOCK)],
+)
+def test_with_too_little_revenue_nobody_is_turned_away(revenue_nanos: int, level: Level) -> None:
+    careful = Thresholds(act_from_revenue_nanos=50_000_000_000)
+
+    one = assessed(60_000_000_000, revenue_nanos=revenue_nanos, thresholds=careful)
+
+    assert one.level is level
+
+
+@pytest.mark.parametrize(
+    ("calls", "level"),
+    [(0, Level.WARN), (999, Level.WARN), (1000, Level.BLOCK), (None, Level.BLOCK)],
+)
+def test_with_too_few_calls_nobody_is_turned_away(calls: int | None, level: Level) -> None:
+    careful = Thresholds(act_from_calls=1000)
+
+    assert assessed(11_000_000_000, thresholds=careful, calls=calls).level is level
+
+
+def test_a_minimum_makes_no_warning_where_there_is_none() -> None:
+    careful = Thresholds(act_from_revenue_nanos=10**15, act_from_calls=10**9)
+
+    assert assessed(8_000_000_000, thresholds=careful, calls=0).level is Level.NONE
+
+
+def test_an_allowance_needs_no_revenue_to_act_but_the_calls_that_are_asked_for() -> None:
+    by_revenue = Thresholds(act_from_revenue_nanos=10**12)
+    by_calls = Thresholds(act_from_calls=2)
+
+    def level(thresholds: Thresholds) -> Level:
+        return assessed(3, revenue_nanos=0, allowance_nanos=2, thresholds=thresholds, calls=1).level
+
+    assert (level(by_revenue), level(by_calls)) == (Level.BLOCK, Level.WARN)
 
 
 def test_a_fee_counts_even_where_there_is_an_allowance() -> None:
@@ -150,9 +261,16 @@ def test_a_worse_past_never_makes_a_better_present(
     previous=LEVELS,
     floors=st.tuples(*[st.integers(-20_000, 10_000)] * 3),
     hysteresis=st.integers(0, 5000),
+    least_calls=st.integers(0, 2),
 )
 def test_the_same_figures_again_change_nothing(
-    revenue: int, cogs: int, previous: Level, floors: tuple[int, int, int], hysteresis: int
+    *,
+    revenue: int,
+    cogs: int,
+    previous: Level,
+    floors: tuple[int, int, int],
+    hysteresis: int,
+    least_calls: int,
 ) -> None:
     block, throttle, warn = sorted(floors)
     thresholds = Thresholds(
@@ -160,8 +278,15 @@ def test_the_same_figures_again_change_nothing(
         throttle_below_bp=throttle,
         block_below_bp=block,
         hysteresis_bp=hysteresis,
+        act_from_calls=least_calls,
     )
-    once = assessed(cogs, revenue_nanos=revenue, previous=previous, thresholds=thresholds).level
-    again = assessed(cogs, revenue_nanos=revenue, previous=once, thresholds=thresholds).level
+
+    def level(before: Level) -> Level:
+        return assessed(
+            cogs, revenue_nanos=revenue, previous=before, thresholds=thresholds, calls=1
+        ).level
+
+    once = level(previous)
+    again = level(once)
 
     assert again is once

@@ -34,7 +34,7 @@ def test_check_config_tells_about_one_process_whatever_is_wrong_with_another(
     assert main(["check-config"]) == 2
     printed = capsys.readouterr()
     assert "# aforo-meter ship" in printed.out
-    assert "AFORO_METER_DELIVER_WEBHOOK_URL: not set." in printed.err
+    assert "AFORO_METER_DELIVER_LEDGER_URL: not set." in printed.err
 
 
 @pytest.mark.parametrize("process", ["ship", "consume", "deliver", "ingest"])

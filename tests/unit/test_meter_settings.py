@@ -61,6 +61,19 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.unmetered_statuses == ()
 
 
+def test_parts_of_quotas_are_a_list_that_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(
+        monkeypatch,
+        AFORO_METER_CONSUME_KAFKA_BOOTSTRAP="a:9092",
+        AFORO_METER_CONSUME_REDIS_URL="redis://a/0",
+        AFORO_METER_CONSUME_LEDGER_URL="sqlite:////l.db",
+    )
+    assert load(ConsumeSettings).quota_alerts_bp == (8000, 10_000)
+    for text, expected in (("", ()), ("5000, 9500", (5000, 9500))):
+        put(monkeypatch, AFORO_METER_CONSUME_QUOTA_ALERTS_BP=text)
+        assert load(ConsumeSettings).quota_alerts_bp == expected
+
+
 def test_a_missing_setting_is_named_with_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     complaint = complaint_about(monkeypatch)
 

@@ -23,6 +23,7 @@ from aforo_meter.public_addresses import AddressRefusedError, addresses_of, is_p
         "239.1.1.1",
         "240.0.0.1",
         "255.255.255.255",
+        "192.0.0.1",  # assignments of protocols
         "192.0.2.1",  # documentation
         "198.18.0.1",  # benchmarks
         "::",
@@ -40,6 +41,9 @@ from aforo_meter.public_addresses import AddressRefusedError, addresses_of, is_p
         "64:ff9b::7f00:1",  # NAT64 of 127.0.0.1
         "64:ff9b::a9fe:a9fe",
         "64:ff9b:1::a00:1",
+        "64:ff9b:1::808:808",  # A local prefix of NAT64 may carry another address elsewhere.
+        "64:ff9b:1:7f00:0:1:808:808",
+        "::ffff:0:7f00:1",  # IPv4-translated
         "2002:7f00:1::1",  # 6to4 of 127.0.0.1
         "2002:a9fe:a9fe::1",
         "2001:0:4136:e378:8000:63bf:80ff:fffe",  # Teredo of 127.0.0.1

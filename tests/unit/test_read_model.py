@@ -104,3 +104,29 @@ def test_usage_is_kept_by_window() -> None:
     assert margin.used_units == {"q": (60, 5)}
     assert margin.period_end_micros is None
     assert margin.partition == 3
+
+
+def test_of_a_margins_guards_those_with_a_level_are_kept_the_worst_first() -> None:
+    message = margin_pb2.Margin(
+        guards=[
+            margin_pb2.GuardLevel(guard_id="quiet", level=margin_pb2.LEVEL_NONE),
+            margin_pb2.GuardLevel(guard_id="warned", level=margin_pb2.LEVEL_WARN),
+            margin_pb2.GuardLevel(
+                guard_id="blocked", features=["chat"], level=margin_pb2.LEVEL_BLOCK
+            ),
+        ]
+    )
+
+    margin = read_model.margin_of("aforo:v1:{acme}:margin", message.SerializeToString())
+
+    assert [(guard.guard_id, guard.level) for guard in margin.guards] == [
+        ("blocked", Level.BLOCK),
+        ("warned", Level.WARN),
+    ]
+    assert [guard.features for guard in margin.guards] == [frozenset({"chat"}), frozenset()]
+
+
+def test_a_margin_of_a_writer_that_knows_no_guards_has_none() -> None:
+    value = margin_pb2.Margin(level=margin_pb2.LEVEL_WARN).SerializeToString()
+
+    assert read_model.margin_of("aforo:v1:{acme}:margin", value).guards == ()

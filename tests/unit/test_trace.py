@@ -1,5 +1,6 @@
 """The trace tells what `decide` decided: they can't disagree."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from aforo_authz.domain.access import (
     Decision,
     Known,
     Level,
+    Reason,
     SubscriptionState,
     decide,
     settle,
@@ -20,6 +22,7 @@ from tests.authz_samples import (
     NOW,
     STALE_MAX,
     make_credential,
+    make_guard,
     make_known,
     make_margin,
     make_policy,
@@ -42,9 +45,20 @@ policies = st.builds(
     st.booleans(),
     st.booleans(),
 )
+guards = st.lists(
+    st.builds(
+        lambda level, features: make_guard(level, features=features),
+        st.sampled_from([Level.WARN, Level.THROTTLE, Level.BLOCK]),
+        st.sampled_from([(), ("chat",), ("video",)]),
+    ),
+    max_size=2,
+).map(lambda found: sorted(found, key=lambda guard: -guard.level))
 margins = st.none() | st.builds(
-    lambda level, age, end: make_margin(level, as_of_micros=NOW - age, period_end_micros=end),
+    lambda level, guarded, age, end: make_margin(
+        level, *guarded, as_of_micros=NOW - age, period_end_micros=end
+    ),
     st.sampled_from(Level),
+    guards,
     st.sampled_from([0, STALE_MAX, STALE_MAX + 1]),
     edges,
 )
@@ -85,3 +99,39 @@ def test_the_first_check_that_failed_is_the_reason(known: Known, needs: Needs, u
     reached = [check.passed is not None for check in checks]
     assert reached == sorted(reached, reverse=True)
     assert all(check.detail for check in checks)
+
+
+BY_GUARD = "by the guard chat-margin; the tenant's own is"
+OVERRIDE = "an override is in force until 2026-03-15 12:00:01 UTC"
+
+
+@pytest.mark.parametrize(
+    ("own", "guarded", "override", "told"),
+    [
+        (Level.WARN, Level.BLOCK, None, f"level block {BY_GUARD} warn"),
+        (Level.BLOCK, Level.BLOCK, None, "level block"),
+        (
+            Level.NONE,
+            Level.BLOCK,
+            Level.NONE,
+            f"level none, although the guard chat-margin's is block: {OVERRIDE}",
+        ),
+        (
+            Level.NONE,
+            Level.BLOCK,
+            Level.WARN,
+            f"level warn {BY_GUARD} none, although the guard chat-margin's is block: {OVERRIDE}",
+        ),
+    ],
+)
+def test_the_guard_that_decided_is_named(
+    own: Level, guarded: Level, override: Level | None, told: str
+) -> None:
+    policy = make_policy(override=None if override is None else (override, NOW + 1_000_000))
+    known = make_known(policy, make_margin(own, make_guard(guarded)))
+    decision = final(known, Needs(features=("chat",)), 0)
+
+    checks = trace(known, decision, now_micros=NOW, stale_max_micros=STALE_MAX)
+
+    (detail,) = [c.detail for c in checks if c.reason is Reason.MARGIN_LIMIT_EXCEEDED]
+    assert detail == told

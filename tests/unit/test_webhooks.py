@@ -74,20 +74,20 @@ def test_the_setting_says_how_to_make_a_secret() -> None:
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1), st.binary())
 def test_what_is_signed_verifies(message_id: str, payload: bytes) -> None:
-    headers = signed_headers(KEY, message_id=message_id, timestamp_s=NOW_S, payload=payload)
+    headers = signed_headers([KEY], message_id=message_id, timestamp_s=NOW_S, payload=payload)
 
     assert verify(KEY, headers=headers, payload=payload, now_s=NOW_S) == message_id
 
 
 @pytest.mark.parametrize("age_s", [-300, 300])
 def test_clocks_may_differ_by_five_minutes(age_s: int) -> None:
-    headers = signed_headers(KEY, message_id="m", timestamp_s=NOW_S, payload=b"{}")
+    headers = signed_headers([KEY], message_id="m", timestamp_s=NOW_S, payload=b"{}")
 
     assert verify(KEY, headers=headers, payload=b"{}", now_s=NOW_S + age_s) == "m"
 
 
 def test_one_of_several_signatures_is_enough_while_secrets_change() -> None:
-    headers = signed_headers(KEY, message_id="m", timestamp_s=NOW_S, payload=b"{}")
+    headers = signed_headers([KEY], message_id="m", timestamp_s=NOW_S, payload=b"{}")
     headers["webhook-signature"] = "v1,b2xk v1a,xyz " + headers["webhook-signature"]
 
     assert verify(KEY, headers=headers, payload=b"{}", now_s=NOW_S) == "m"
@@ -109,21 +109,21 @@ def test_one_of_several_signatures_is_enough_while_secrets_change() -> None:
 def test_a_changed_or_old_message_is_refused(
     change: dict[str, str], now_s: int, complaint: str
 ) -> None:
-    headers = signed_headers(KEY, message_id="m", timestamp_s=NOW_S, payload=b"{}") | change
+    headers = signed_headers([KEY], message_id="m", timestamp_s=NOW_S, payload=b"{}") | change
 
     with pytest.raises(SignatureError, match=complaint):
         verify(KEY, headers=headers, payload=b"{}", now_s=now_s)
 
 
 def test_a_changed_body_is_refused() -> None:
-    headers = signed_headers(KEY, message_id="m", timestamp_s=NOW_S, payload=b'{"a": 1}')
+    headers = signed_headers([KEY], message_id="m", timestamp_s=NOW_S, payload=b'{"a": 1}')
 
     with pytest.raises(SignatureError, match="no signature fits"):
         verify(KEY, headers=headers, payload=b'{"a": 2}', now_s=NOW_S)
 
 
 def test_another_secret_is_refused() -> None:
-    headers = signed_headers(KEY, message_id="m", timestamp_s=NOW_S, payload=b"{}")
+    headers = signed_headers([KEY], message_id="m", timestamp_s=NOW_S, payload=b"{}")
 
     with pytest.raises(SignatureError, match="no signature fits"):
         verify(b"x" * 32, headers=headers, payload=b"{}", now_s=NOW_S)

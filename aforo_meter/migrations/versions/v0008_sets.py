@@ -9,8 +9,8 @@ from alembic import context, op
 from aforo_meter.domain.seen import event_key
 from aforo_meter.migrations.versions.v0001_ledger import CLUSTERED
 
-revision = "0004"
-down_revision = "0003"
+revision = "0008"
+down_revision = "0007"
 
 IDENTITY = {
     "sqlite": "INTEGER PRIMARY KEY",
@@ -51,13 +51,17 @@ ESTIMATED = (
 )
 MOVE = (
     f"INSERT INTO charge ({KEY}, quantity_micros, extra_micros, estimated_micros)"  # noqa: S608
-    f" SELECT {KEY}, quantity_micros, extra_micros, ({ESTIMATED}) FROM charge_0003 AS old"
+    f" SELECT {KEY}, quantity_micros, extra_micros, ({ESTIMATED}) FROM charge_0007 AS old"
 )
+UNPRICED = """
+    CREATE INDEX charge_unpriced ON charge (tenant_id, meter, provider, model)
+    WHERE price_id = ''
+"""
 CHARGES = (
     MOVE,
-    "DROP TABLE charge_0003",
+    "DROP TABLE charge_0007",
     f"CREATE UNIQUE INDEX charge_key ON charge ({KEY})",
-    "CREATE INDEX charge_unpriced ON charge (tenant_id) WHERE price_id = ''",
+    UNPRICED,
     "CREATE INDEX charge_period ON charge (tenant_id, subscription_id, period_start_micros)",
     "CREATE INDEX charge_tool ON charge (tenant_id, hour_start_micros, tool) WHERE tool <> ''",
 )
@@ -72,7 +76,7 @@ SEEN = """
 # Whose usage does not come from gateways alone; before, ids of events told.
 REPORTING = "CREATE TABLE reporting_tenant (tenant_id TEXT NOT NULL PRIMARY KEY)"
 REPORTED = (
-    "INSERT INTO reporting_tenant (tenant_id) SELECT DISTINCT tenant_id FROM seen_event_0003"
+    "INSERT INTO reporting_tenant (tenant_id) SELECT DISTINCT tenant_id FROM seen_event_0007"
     " WHERE substr(event_id, 1, 3) IN ('ik:', 'ce:', 'im:')"
 )
 ROWS_AT_ONCE = 10_000
@@ -81,18 +85,18 @@ ROWS_AT_ONCE = 10_000
 def upgrade() -> None:
     dialect = op.get_context().dialect.name
     clustered = CLUSTERED[dialect]
-    op.execute("ALTER TABLE charge RENAME TO charge_0003")
+    op.execute("ALTER TABLE charge RENAME TO charge_0007")
     op.execute(CHARGE.format(identity=IDENTITY[dialect]).rstrip() + ROOM[dialect])
     for statement in CHARGES:
         op.execute(statement)
     op.execute(REVISION)
-    op.execute("ALTER TABLE seen_event RENAME TO seen_event_0003")
+    op.execute("ALTER TABLE seen_event RENAME TO seen_event_0007")
     op.execute(SEEN.format(bytes=BYTES[dialect]).rstrip() + clustered)
     op.execute(REPORTING + clustered)
     op.execute(REPORTED)
     if not context.is_offline_mode():
         _digest(op.get_bind())
-    op.execute("DROP TABLE seen_event_0003")
+    op.execute("DROP TABLE seen_event_0007")
 
 
 def _digest(connection: sqlalchemy.Connection) -> None:
@@ -113,7 +117,7 @@ def _digest(connection: sqlalchemy.Connection) -> None:
 def _old_rows(connection: sqlalchemy.Connection) -> Iterator[list[Any]]:
     after = ("", "")
     page = sqlalchemy.text(
-        "SELECT tenant_id, event_id, keep_until_micros FROM seen_event_0003"
+        "SELECT tenant_id, event_id, keep_until_micros FROM seen_event_0007"
         " WHERE (tenant_id, event_id) > (:tenant_id, :event_id)"
         " ORDER BY tenant_id, event_id LIMIT :rows"
     )

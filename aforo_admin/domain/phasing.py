@@ -1,0 +1,75 @@
+"""A tenant's plans and deals, in turn → the phases of its contract, with their dates. Pure."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from aforo_admin.domain.catalog import Billing, Catalog, Deal, Plan, Subscription, Tenant
+from aforo_meter.domain.periods import micros_of
+from aforo_meter.domain.terms import Phase
+
+
+def phases_of(catalog: Catalog, tenant: Tenant) -> tuple[Phase, ...]:
+    """Return what the contract says from its start on, each change of it as a further phase.
+
+    Time changes none of it: what is to come is told beforehand.
+    """
+    found: list[tuple[Phase, str]] = []  # Each with the rule that grants its prepaid balance.
+    for at in _instants(tenant):
+        phase, grantor = _phase_at(catalog, tenant, at)
+        before = found[-1] if found else None
+        if before is not None:
+            begun_micros = phase.effective_from_micros
+            if grantor == before[1]:
+                begun_micros = before[0].prepaid_from_micros
+            phase = replace(phase, prepaid_from_micros=begun_micros)
+            if before[0] == replace(phase, effective_from_micros=before[0].effective_from_micros):
+                continue
+        found.append((phase, grantor))
+    return tuple(phase for phase, _ in found)
+
+
+def anchor_of(subscription: Subscription, plan: Plan) -> datetime:
+    """Return an instant at which a billing period begins."""
+    started_at = subscription.started_at
+    if plan.billing is Billing.ANNIVERSARY:
+        return started_at
+    return started_at.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def currency_of(catalog: Catalog, plan: Plan, deal: Deal | None) -> str:
+    """Return what a contract's amounts are in."""
+    return (deal.currency if deal is not None else "") or plan.currency or catalog.currency
+
+
+def _instants(tenant: Tenant) -> list[datetime]:
+    """Return when something may change, from the subscription's start on."""
+    started_at = tenant.subscription.started_at
+    changes = [change.effective_from for change in tenant.subscription.changes]
+    deals = [at for deal in tenant.deals for at in (deal.effective_from, deal.effective_until)]
+    later = {at for at in (*changes, *deals) if at is not None and at > started_at}
+    return [started_at, *sorted(later)]
+
+
+def _phase_at(catalog: Catalog, tenant: Tenant, at: datetime) -> tuple[Phase, str]:
+    plan = catalog.plans[tenant.subscription.plan_at(at)]
+    deal = next((deal for deal in tenant.deals if deal.holds_at(at)), None)
+    fee, fee_source = plan.committed_fee_nanos, f"plan:{plan.plan_id}"
+    prepaid, grantor = plan.prepaid_nanos, f"plan:{plan.plan_id}"
+    rate_cards = plan.rate_cards
+    if deal is not None:
+        if deal.committed_fee_nanos is not None:
+            fee, fee_source = deal.committed_fee_nanos, f"deal:{deal.deal_id}"
+        if deal.prepaid_nanos is not None:
+            prepaid, grantor = deal.prepaid_nanos, f"deal:{deal.deal_id}"
+        if deal.rate_cards is not None:
+            rate_cards = deal.rate_cards
+    phase = Phase(
+        effective_from_micros=micros_of(at),
+        source=fee_source,
+        currency=currency_of(catalog, plan, deal),
+        committed_fee_nanos=fee,
+        rate_cards=rate_cards,
+        prepaid_nanos=prepaid,
+        prepaid_from_micros=0,  # A first balance is there for every period.
+    )
+    return phase, grantor

@@ -1,0 +1,131 @@
+"""The ledger, read by its tables alone: tenants in their current period, and their usage."""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from aforo_admin.domain.price_changes import Standing, Used
+from aforo_meter.domain.margin import Assessment, Level, MarginState
+from aforo_meter.domain.rating import amount_nanos
+
+SQLITE: Final = "sqlite:///"
+POSTGRES: Final = re.compile(r"postgres(ql)?://")
+BUSY_S: Final = 5.0
+CONNECT_S: Final = 5
+
+Values = Sequence[Any]
+Ask = Callable[[str, Values], Sequence[Any]]  # A statement with `?` for values → rows.
+
+IN_FORCE = (
+    "SELECT tenant_id, subscription_id, period_start_micros, level, revenue_nanos, cogs_nanos,"
+    " allowance_nanos FROM margin_state WHERE in_force = 1 AND period_start_micros <= ?"
+    " AND period_end_micros > ? ORDER BY tenant_id"
+)
+# Of a priced row only the tier tells how large its requests were, of an unpriced one the row does.
+USED = (
+    "SELECT charge.meter, provider, model, hour_start_micros,"
+    " COALESCE(tier_input_tokens_from, input_tokens), quantity_micros, price_nanos, per_units"
+    " FROM charge LEFT JOIN price USING (price_id)"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+
+
+class LedgerUnreadableError(Exception):
+    """The ledger can't be read; the message says why."""
+
+
+def standings(ledger_url: str, *, now_micros: int) -> Iterator[Standing]:
+    """Yield every tenant that has a level, with the usage of its current period.
+
+    All as of one instant: a reader holds up no consumer.
+
+    Raises:
+        LedgerUnreadableError: There is none, or it is none of this version's.
+    """
+    opened = _postgres if POSTGRES.match(ledger_url) else _sqlite
+    with opened(ledger_url) as ask:
+        for row in ask(IN_FORCE, (now_micros, now_micros)):
+            yield _standing(ask, *row)
+
+
+@contextmanager
+def _sqlite(ledger_url: str) -> Iterator[Ask]:
+    path = Path(ledger_url.removeprefix(SQLITE))
+    if not ledger_url.startswith(SQLITE) or not path.is_absolute():
+        # It is not quoted: it may hold a password.
+        raise LedgerUnreadableError(
+            "--ledger-url: expected sqlite:////absolute/path/ledger.db (four slashes), or"
+            " postgresql://user:password@host:5432/database"
+        )
+    if not path.is_file():
+        raise LedgerUnreadableError(f"there is no ledger at {path}")
+    try:
+        with closing(
+            sqlite3.connect(
+                f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None
+            )
+        ) as sql:
+            sql.execute("BEGIN")
+            yield lambda statement, values: sql.execute(statement, values).fetchall()
+    except sqlite3.Error as error:
+        raise LedgerUnreadableError(f"the ledger at {path} can't be read: {error}") from error
+
+
+@contextmanager
+def _postgres(ledger_url: str) -> Iterator[Ask]:
+    import psycopg  # noqa: PLC0415 - for those whose ledger is there.
+
+    def ask(statement: str, values: Values) -> Sequence[Any]:
+        return sql.execute(statement.replace("?", "%s").encode(), values).fetchall()
+
+    try:
+        with psycopg.connect(ledger_url, connect_timeout=CONNECT_S) as sql:
+            sql.read_only = True
+            sql.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            yield ask
+    except psycopg.Error as error:
+        told = str(error).strip().partition("\n")[0]
+        raise LedgerUnreadableError(f"the ledger can't be read: {told}") from error
+
+
+def _standing(
+    ask: Ask,
+    tenant_id: str,
+    subscription_id: str,
+    period_start_micros: int,
+    level: int,
+    revenue_nanos: int,
+    cogs_nanos: int,
+    allowance_nanos: int,
+) -> Standing:
+    rows = ask(USED, (tenant_id, subscription_id, period_start_micros))
+    return Standing(
+        tenant_id=tenant_id,
+        assessment=Assessment(
+            level=Level(level),
+            state=MarginState.DEFINED if revenue_nanos else MarginState.UNDEFINED,
+            revenue_nanos=revenue_nanos,
+            cogs_nanos=cogs_nanos,
+            allowance_nanos=allowance_nanos,
+        ),
+        used=[_used(*row) for row in rows],
+    )
+
+
+def _used(*row: Any) -> Used:  # noqa: ANN401 - columns of USED
+    meter, provider, model, hour_start_micros, input_tokens, quantity_micros, *figures = row
+    price_nanos, per_units = figures
+    return Used(
+        meter=meter,
+        provider=provider,
+        model=model,
+        hour_start_micros=hour_start_micros,
+        input_tokens=input_tokens,
+        quantity_micros=quantity_micros,
+        cogs_nanos=None
+        if price_nanos is None
+        else amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units),
+    )

@@ -1,0 +1,207 @@
+"""What people ask ledger and read model: explain, statement, forecast. Nothing is written."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from aforo_meter.command_arguments import CommandError
+from aforo_meter.domain.forecast import Course, Standpoint, forecast
+from aforo_meter.domain.inquiry import PeriodState, Record
+from aforo_meter.domain.margin import Level
+from aforo_meter.domain.periods import datetime_of
+from aforo_meter.domain.revenue import MissingRateError
+from aforo_meter.domain.statement import Statement, revenue_of, statement_of, terms_for
+from aforo_meter.domain.terms import RevenueBasis, Terms
+from aforo_meter.explanation import Explanation
+from aforo_meter.forecast_text import Forecast
+from aforo_meter.inquiries import Choice, Inquiries
+from aforo_meter.inquiries_sql import SqlInquiries
+from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.tenant_reading import Known, Synced, TenantReader, tenant_reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where answers come from."""
+
+    inquiries: Inquiries
+    tenants: TenantReader
+
+
+@asynccontextmanager
+async def sources(ledger_url: str, redis_url: str) -> AsyncIterator[Sources]:
+    """Open ledger and Redis.
+
+    Raises:
+        LedgerError, LedgerUnavailableError: The ledger can't be used.
+    """
+    async with SqlLedger(ledger_url) as ledger, tenant_reader(redis_url) as tenants:
+        yield Sources(inquiries=SqlInquiries(ledger), tenants=tenants)
+
+
+async def explanation(of: Sources, choice: Choice, *, now_micros: int) -> Explanation:
+    """Return what a tenant's level follows from.
+
+    Raises:
+        CommandError: Nobody knows the tenant, or its period, or Redis does not answer.
+    """
+    asked = await _ask(of, choice, now_micros=now_micros)
+    return Explanation(
+        record=asked.record,
+        statement=statement_of(
+            asked.record, asked.known.terms, as_of_micros=now_micros, accrued_to_micros=now_micros
+        ),
+        known=asked.known,
+        synced=asked.synced,
+        now_micros=now_micros,
+    )
+
+
+async def statement(of: Sources, choice: Choice, *, now_micros: int) -> tuple[Statement, Record]:
+    """Return what a period bills, and what the ledger has of it.
+
+    Raises:
+        CommandError: Nobody knows the tenant, or its period, or Redis does not answer.
+    """
+    asked = await _ask(of, choice, now_micros=now_micros)
+    told = statement_of(asked.record, asked.known.terms, as_of_micros=now_micros)
+    return told, asked.record
+
+
+async def tenant_forecast(of: Sources, tenant_id: str, *, now_micros: int) -> Forecast:
+    """Return what is to be expected of a tenant's running period.
+
+    Raises:
+        CommandError: It has none, or no contract; or Redis does not answer.
+    """
+    choice = Choice(tenant_id=tenant_id, at_micros=now_micros)
+    asked = await _ask(of, choice, now_micros=now_micros)
+    if asked.known.terms is None:
+        raise CommandError(
+            f"tenant {tenant_id} has no contract, so no floors; see: aforo-admin show {tenant_id}"
+        )
+    return _forecast(asked.record, asked.known, asked.known.terms, now_micros=now_micros)
+
+
+async def forecasts(of: Sources, *, now_micros: int) -> list[Forecast]:
+    """Return what is to be expected of every tenant with a level and a contract.
+
+    Raises:
+        CommandError: Redis does not answer, or holds what can't be understood.
+    """
+    tenant_ids = await of.inquiries.tenants()
+    known = await of.tenants.known(tenant_ids)
+    currency = (await of.tenants.synced()).currency
+    found = []
+    for tenant_id in tenant_ids:
+        terms = known[tenant_id].terms
+        if terms is None:
+            continue
+        choice = Choice(tenant_id=tenant_id, at_micros=now_micros)
+        record = await of.inquiries.record(choice)
+        if record is None:
+            record = _nothing_used(terms, now_micros, book_currency=currency)
+        found.append(_forecast(record, known[tenant_id], terms, now_micros=now_micros))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    record: Record
+    known: Known
+    synced: Synced
+
+
+async def _ask(of: Sources, choice: Choice, *, now_micros: int) -> _Asked:
+    tenant_id = choice.tenant_id
+    at_micros = now_micros if choice.at_micros is None else choice.at_micros
+    if at_micros > now_micros:
+        raise CommandError(f"{_day(at_micros)} is to come: nothing is known of it yet")
+    synced = await of.tenants.synced()
+    known = (await of.tenants.known([tenant_id]))[tenant_id]
+    record = await of.inquiries.record(choice)
+    if record is None:
+        terms = known.terms
+        if terms is None or choice.subscription_id not in (None, terms.subscription_id):
+            whose = f"subscription {choice.subscription_id} of " if choice.subscription_id else ""
+            raise CommandError(
+                f"the ledger has nothing of {whose}tenant {tenant_id} at {_day(at_micros)}, and"
+                f" Redis no contract; see: aforo-admin show {tenant_id}"
+            )
+        record = _nothing_used(terms, at_micros, book_currency=synced.currency)
+    return _Asked(record=record, known=known, synced=synced)
+
+
+def _nothing_used(terms: Terms, at_micros: int, *, book_currency: str) -> Record:
+    """Return the record of a period in which nothing has happened yet."""
+    state = PeriodState(
+        tenant_id=terms.tenant_id,
+        subscription_id=terms.subscription_id,
+        period=terms.period_at(at_micros),
+        in_force=False,
+        level=Level.NONE,
+        level_since_micros=None,
+        revenue_nanos=None,
+        allowance_nanos=terms.allowance_nanos,
+        cogs_nanos=0,
+        unpriced_rows=0,
+        currency=book_currency,
+        contract_currency=None,
+        contract_revenue_nanos=None,
+        catalog_version=None,
+        price_book_version=None,
+        assessed_at_micros=None,
+    )
+    try:
+        told = revenue_of(
+            Record(state=state), terms, now_micros=at_micros, book_currency=book_currency
+        )
+    except MissingRateError:
+        return Record(state=state)  # No margin can be measured, by consume neither.
+    return Record(state=replace(state, revenue_nanos=told.book_nanos))
+
+
+def _forecast(record: Record, known: Known, terms: Terms, *, now_micros: int) -> Forecast:
+    state = record.state
+    confirmed_micros = known.published.confirmed_micros if known.published else 0
+    as_of_micros = max(min(now_micros, confirmed_micros or now_micros), state.period.start_micros)
+    at = Standpoint(
+        period=state.period,
+        as_of_micros=as_of_micros,
+        revenue=_course(record, terms, as_of_micros=as_of_micros),
+        allowance_nanos=state.allowance_nanos or 0,
+        cogs_nanos=state.cogs_nanos,
+        cogs_by_hour=record.cogs_by_hour,
+        thresholds=terms.thresholds,
+        level=state.level,
+    )
+    return Forecast(
+        tenant_id=state.tenant_id,
+        subscription_id=state.subscription_id,
+        currency=state.currency or terms.currency,
+        at=at,
+        outlooks=forecast(at),
+    )
+
+
+def _course(record: Record, terms: Terms, *, as_of_micros: int) -> Course:
+    """Return how revenue goes on: level, but where a contract's fees accrue."""
+    state = record.state
+    fixed = Course(now_nanos=state.revenue_nanos or 0)
+    left_micros = state.period.end_micros - as_of_micros
+    known = terms_for(record, terms)
+    if known is None or known.basis is not RevenueBasis.ACCRUED or left_micros <= 0:
+        return fixed
+    try:
+        now_nanos, end_nanos = (
+            revenue_of(record, known, now_micros=at, book_currency=state.currency).book_nanos
+            for at in (as_of_micros, state.period.end_micros)
+        )
+    except MissingRateError:
+        return fixed
+    return Course(now_nanos=now_nanos, nanos_per_micro=Fraction(end_nanos - now_nanos, left_micros))
+
+
+def _day(at_micros: int) -> str:
+    return f"{datetime_of(at_micros):%Y-%m-%d}"

@@ -1,0 +1,76 @@
+"""Guards: margins of a part of a tenant's usage, told apart by feature and meter. Pure, exact."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final
+
+from aforo_meter.domain.account import Account, UsageKey
+from aforo_meter.domain.margin import BP, Assessment, Level, Thresholds, assess
+from aforo_meter.domain.usage import API_CALLS, MICROS_PER_UNIT
+
+ANYTHING: Final = "*"  # At the end of a meter's name.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """A part of the usage, the revenue it has to live on, and the floors of its margin.
+
+    Where neither a revenue nor a share is said there is no revenue, and so no level.
+    """
+
+    guard_id: str
+    features: frozenset[str] = frozenset()  # Of calls that need one of these; empty: of all calls.
+    meters: tuple[str, ...] = ()  # Names; a `*` at the end stands for anything. Empty: all meters.
+    revenue_nanos: int | None = None  # Per period, of the price book's currency.
+    revenue_share_bp: int = 0  # Else: of the contract's revenue.
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def concerns(self, key: UsageKey) -> bool:
+        """Is it of the calls that are guarded?"""
+        return not self.features or not self.features.isdisjoint(key.feature.split(","))
+
+    def measures(self, key: UsageKey) -> bool:
+        """Does its cost count?"""
+        return self.concerns(key) and (
+            not self.meters or any(_fits(key.meter, pattern) for pattern in self.meters)
+        )
+
+    def revenue_of(self, contract_revenue_nanos: int) -> int:
+        """Return what its usage has to live on, a share rounded once, half to even."""
+        if self.revenue_nanos is not None:
+            return self.revenue_nanos
+        return round(Fraction(contract_revenue_nanos * self.revenue_share_bp, BP))
+
+
+def assess_guard(
+    guard: Guard, account: Account, *, contract_revenue_nanos: int, previous: Level
+) -> Assessment:
+    """Return a guard's level, as that of a tenant which has only this usage and this revenue.
+
+    Args:
+        guard: What is guarded.
+        account: All of the period's usage.
+        contract_revenue_nanos: Of the period, in the price book's currency.
+        previous: The guard's level so far.
+    """
+    return assess(
+        revenue_nanos=guard.revenue_of(contract_revenue_nanos),
+        cogs_nanos=sum(used.cogs_nanos for key, used in account.items() if guard.measures(key)),
+        allowance_nanos=0,
+        thresholds=guard.thresholds,
+        previous=previous,
+        calls=calls_in(account, (key for key in account if guard.concerns(key))),
+    )
+
+
+def calls_in(account: Account, keys: Iterable[UsageKey]) -> int:
+    """Return how many calls were metered: what `act_from_calls` is compared with."""
+    calls_micros = sum(account[key].quantity_micros for key in keys if key.meter == API_CALLS)
+    return calls_micros // MICROS_PER_UNIT
+
+
+def _fits(meter: str, pattern: str) -> bool:
+    if pattern.endswith(ANYTHING):
+        return meter.startswith(pattern.removesuffix(ANYTHING))
+    return meter == pattern

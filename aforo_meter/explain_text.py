@@ -1,0 +1,219 @@
+"""Why a tenant has its level, as people read it."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from aforo_meter.domain.floors import Standing, standings
+from aforo_meter.domain.inquiry import CostLine, KeptPrice
+from aforo_meter.domain.prices import Precedence
+from aforo_meter.domain.statement import Line
+from aforo_meter.explanation import Explanation
+from aforo_meter.line_text import line_text
+from aforo_meter.shown_events import plain
+from aforo_meter.shown_values import (
+    LEVELS,
+    age,
+    amount,
+    columns,
+    margin,
+    minute,
+    percent_bp,
+    share,
+    span,
+    units,
+)
+
+MARKS: Final = {True: "NO", False: "ok"}
+ORDER: Final = ", then ".join(Precedence)
+
+
+def as_text(told: Explanation) -> str:
+    """Return lines for a terminal."""
+    parts = [
+        _head(told),
+        _floors(told),
+        _revenue(told),
+        _costs(told),
+        _shares(told),
+        _interventions(told),
+        _ages(told),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _head(told: Explanation) -> list[str]:
+    state, known = told.record.state, told.known
+    since = f" since {minute(state.level_since_micros)} UTC" if state.level_since_micros else ""
+    when = "" if state.in_force else ", as this period was last assessed"
+    plan = f", plan {told.statement.plan_id}" if told.statement.plan_id else ""
+    subscription = f"subscription {state.subscription_id}" if state.subscription_id else "none"
+    lines = [
+        f"level      {LEVELS[state.level]}{since}{when}",
+        f"tenant     {state.tenant_id}, {subscription}{plan}",
+        f"period     {span(state.period)}",
+        f"margin     {_margin(told)}",
+    ]
+    if told.override is not None:
+        until = f"until {minute(told.override.until_micros)} UTC"
+        allowed = f"never worse than {LEVELS[told.override.level_max]} {until}"
+        lines.append(f"override   {allowed}: decisions take {LEVELS[told.decided_level]}")
+    if known.shadow:
+        lines.append("shadow     its level is counted and logged, and refuses nothing")
+    return lines + [
+        f"also       subscription {other} has usage in this time: --subscription"
+        for other in told.record.other_subscriptions
+    ]
+
+
+def _margin(told: Explanation) -> str:
+    assessment, currency = told.record.state.assessment, told.record.state.currency or ""
+    cogs = amount(assessment.cogs_nanos)
+    if assessment.revenue_nanos:
+        revenue = amount(assessment.revenue_nanos)
+        left = amount(assessment.revenue_nanos - assessment.cogs_nanos)
+        return (
+            f"{margin(assessment)} = ({revenue} revenue − {cogs} COGS) / {revenue} revenue,"
+            f" {left} {currency} left"
+        )
+    if assessment.allowance_nanos:
+        allowance = amount(assessment.allowance_nanos)
+        return f"undefined, without revenue; {cogs} COGS of an allowance of {allowance} {currency}"
+    return f"undefined, without revenue or allowance: no floor applies; {cogs} {currency} COGS"
+
+
+def _floors(told: Explanation) -> list[str]:
+    found = standings(told.record.state.assessment, told.thresholds)
+    if not found:
+        return ["floors", "  none apply"]
+    currency = told.record.state.currency or ""
+    rows = [
+        (
+            f"  {MARKS[one.holds]}",
+            LEVELS[one.level],
+            f"below {percent_bp(one.floor_bp)}",
+            f"COGS above {amount(one.cogs_max_nanos)} {currency}",
+            _standing(one, told),
+        )
+        for one in found
+    ]
+    lines = [f"floors     set by {told.thresholds.source}", *columns(rows, right=())]
+    if any(one.holds and one.level > told.record.state.level for one in found):
+        lines.append("  too little revenue, or too few calls, to act on: warn (L1) at most")
+    return lines
+
+
+def _standing(one: Standing, told: Explanation) -> str:
+    cogs_nanos = told.record.state.cogs_nanos
+    if one.is_undercut:
+        return f"undercut; ends at a margin of {percent_bp(one.ends_at_bp)}"
+    if one.is_held:
+        return f"held by hysteresis until the margin is {percent_bp(one.ends_at_bp)}"
+    return f"{amount(one.cogs_max_nanos - cogs_nanos)} away"
+
+
+def _revenue(told: Explanation) -> list[str]:
+    state, currency = told.record.state, told.statement.currency
+    lines = told.revenue_lines
+    rows = [(f"  {line_text(line)}", _charged(line), amount(line.amount_nanos)) for line in lines]
+    rows.append(("  revenue", "", amount(sum(line.amount_nanos for line in lines))))
+    if state.currency not in (None, currency):
+        rows.append((f"  in {state.currency}", "", amount(state.assessment.revenue_nanos)))
+    return [f"revenue    {currency}", *columns(rows, right={2})]
+
+
+def _charged(line: Line) -> str:
+    if not line.meter:
+        return ""
+    return f"{units(line.used_micros)} used, {units(line.charged_micros)} charged"
+
+
+def _costs(told: Explanation) -> list[str]:
+    head = ("  meter", "model", "quantity", "price", "amount", "whose price")
+    rows = [
+        (
+            f"  {line.meter}",
+            model_of(line),
+            units(line.quantity_micros),
+            price_text(line.price) if line.price else "-",
+            amount(line.cogs_nanos) if line.price else "unpriced",
+            origin_text(line.price) if line.price else "no price covers it yet",
+        )
+        for line in told.record.costs
+    ]
+    total = ("  COGS", "", "", "", amount(told.record.state.cogs_nanos), "")
+    currency = next((line.price.currency for line in told.record.costs if line.price), "")
+    return [
+        f"COGS       {currency}".rstrip(),
+        *columns([head, *rows, total], right={2, 4}),
+        f"  the first that covers a usage holds: {ORDER}",
+    ]
+
+
+def model_of(line: CostLine) -> str:
+    return plain("/".join(filter(None, (line.provider, line.model)))) or "-"
+
+
+def price_text(price: KeptPrice) -> str:
+    per = f" per {price.per_units:,}" if price.per_units != 1 else " each"
+    return f"{amount(price.price_nanos)}{per}"
+
+
+def origin_text(price: KeptPrice) -> str:
+    """Say whose price it is, where it comes from, and when it holds."""
+    parts = [price.precedence.value]
+    if price.precedence is Precedence.BUILT_IN:
+        parts.append(price.source)
+    since = price.effective_from_micros
+    parts.append(f"from {minute(since)} UTC" if since else "from the beginning")
+    if price.tier_input_tokens_from:
+        parts.append(f"requests of {price.tier_input_tokens_from:,} tokens or more")
+    return ", ".join(parts)
+
+
+def _shares(told: Explanation) -> list[str]:
+    rows = [
+        (
+            f"  {meter}",
+            f"{units(used.quantity_micros)} units",
+            f"unpriced {share(used.unpriced_micros, used.quantity_micros)}",
+            f"estimated {share(used.estimated_micros, used.quantity_micros)}",
+        )
+        for meter, used in told.record.units_by_meter().items()
+        if used.unpriced_micros or used.estimated_micros
+    ]
+    if not rows:
+        return ["shares     nothing is unpriced, nothing estimated"]
+    return ["shares     not in COGS: what is unpriced", *columns(rows, right={1})]
+
+
+def _interventions(told: Explanation) -> list[str]:
+    if not told.record.interventions:
+        return ["interventions", "  none"]
+    rows = [
+        (f"  {one.outcome}", plain(one.reason), f"{one.calls:,}")
+        for one in told.record.interventions
+    ]
+    return ["interventions, in the hours of the period", *columns(rows, right={2})]
+
+
+def _ages(told: Explanation) -> list[str]:
+    return ["ages", *columns([(f"  {name}", text) for name, text in _aged(told)], right=())]
+
+
+def _aged(told: Explanation) -> Iterator[tuple[str, str]]:
+    now, state, synced = told.now_micros, told.record.state, told.synced
+    published = told.known.published
+    if published is None:
+        yield "margin in Redis", "not there: decisions know no level"
+    else:
+        differs = "" if published.level is state.level else f", level {LEVELS[published.level]}"
+        yield "margin in Redis", f"{age(published.as_of_micros, now)}{differs}"
+    confirmed = published.confirmed_micros if published else 0
+    yield "usage complete as of", age(confirmed, now) if confirmed else "unknown"
+    if state.assessed_at_micros:
+        versions = f"catalog {state.catalog_version}, price book {state.price_book_version}"
+        yield "assessed", f"{age(state.assessed_at_micros, now)}, with {versions}"
+    else:
+        yield "assessed", "never: no contract was known"
+    versions = f"catalog {synced.catalog_version}, price book {synced.price_book_version}"
+    yield "last sync", f"{age(synced.completed_at_micros, now)}, {versions}"

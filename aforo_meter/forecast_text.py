@@ -1,0 +1,176 @@
+"""A forecast as people read it, and as programs do."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aforo_meter.domain.forecast import Outlook, Reach, Standpoint, Window
+from aforo_meter.domain.margin import Assessment
+from aforo_meter.explain_json import period_json
+from aforo_meter.shown_values import (
+    LEVELS,
+    amount,
+    columns,
+    instant,
+    margin,
+    minute,
+    percent_bp,
+    span,
+)
+
+WINDOWS: Final = {Window.LAST_DAY: "last 24 hours", Window.PERIOD: "period so far"}
+NEVER: Final = "not in this period"
+REACHED: Final = "reached"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What is to be expected of one tenant's period."""
+
+    tenant_id: str
+    subscription_id: str
+    currency: str
+    at: Standpoint
+    outlooks: tuple[Outlook, ...]  # By the last day's rate, and by the period's.
+
+    @property
+    def first_at_micros(self) -> int | None:
+        """When the next level is reached by the last day's rate; None: not in this period."""
+        return next(
+            (reach.at_micros for reach in self.outlooks[0].reaches if reach.at_micros), None
+        )
+
+
+def as_text(told: Forecast) -> str:
+    """Return lines for a terminal."""
+    at = told.at
+    head = ("", *(WINDOWS[one.rate.window] for one in told.outlooks))
+    rows = [
+        ("usage since", *(f"{minute(one.rate.span.start_micros)} UTC" for one in told.outlooks)),
+        (
+            "burn rate",
+            *(f"{amount(one.rate.nanos_per_day)} {told.currency} a day" for one in told.outlooks),
+        ),
+        *_reach_rows(told.outlooks),
+        ("COGS at the end", *(amount(one.at_end.cogs_nanos) for one in told.outlooks)),
+        ("margin at the end", *(margin(one.at_end) for one in told.outlooks)),
+        ("level at the end", *(LEVELS[one.at_end.level] for one in told.outlooks)),
+    ]
+    return "\n".join(
+        [
+            f"tenant     {told.tenant_id}, subscription {told.subscription_id}",
+            f"period     {span(at.period)}",
+            f"as of      {minute(at.as_of_micros)} UTC: until then all usage is counted",
+            f"level      {LEVELS[at.level]}",
+            f"margin     {margin(at.assessment)}, {_base(at)}{_cogs(told)}",
+            "",
+            *columns([head, *rows], right=()),
+            "",
+            "If usage goes on as in the column's time. No revenue for usage to come is foreseen.",
+        ]
+    )
+
+
+def _base(at: Standpoint) -> str:
+    if at.revenue.now_nanos:
+        return f"{amount(at.revenue.now_nanos)} revenue, "
+    if at.allowance_nanos:
+        return f"allowance {amount(at.allowance_nanos)}, "
+    return "no revenue and no allowance, so no floor applies, "
+
+
+def _cogs(told: Forecast) -> str:
+    return f"{amount(told.at.cogs_nanos)} COGS, in {told.currency}"
+
+
+def _reach_rows(outlooks: Sequence[Outlook]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{LEVELS[reaches[0].level]}, below {percent_bp(reaches[0].floor_bp)}",
+            *(_reach(one) for one in reaches),
+        )
+        for reaches in zip(*(one.reaches for one in outlooks), strict=True)
+    ]
+
+
+def _reach(reach: Reach) -> str:
+    if reach.is_reached:
+        return REACHED
+    return f"{minute(reach.at_micros)} UTC" if reach.at_micros else NEVER
+
+
+def as_list(told: Sequence[Forecast]) -> str:
+    """Return one line a tenant, those whose next level comes first, first."""
+    ordered = sorted(
+        told,
+        key=lambda one: (
+            one.first_at_micros is None,
+            one.first_at_micros or 0,
+            -one.at.level,
+            one.tenant_id,
+        ),
+    )
+    head = ("tenant", "level", "margin", "a day", "", *("warn", "throttle", "block"), "at the end")
+    rows = [
+        (
+            *(one.tenant_id, one.at.level.name.lower(), margin(one.at.assessment)),
+            *(amount(one.outlooks[0].rate.nanos_per_day), one.currency),
+            *(_reach(reach) for reach in one.outlooks[0].reaches or ()),
+            *(() if one.outlooks[0].reaches else ("-", "-", "-")),
+            margin(one.outlooks[0].at_end),
+        )
+        for one in ordered
+    ]
+    return "\n".join(
+        [
+            *columns([head, *rows], right={2, 3, 8}),
+            "By the rate of the last 24 hours; times are UTC.",
+        ]
+    )
+
+
+def as_json(told: Forecast) -> dict[str, Any]:
+    """Return a document. Money is whole nanos."""
+    at = told.at
+    return {
+        "tenant": told.tenant_id,
+        "subscription": told.subscription_id,
+        "currency": told.currency,
+        "period": period_json(at.period),
+        "as_of": instant(at.as_of_micros),
+        "level": at.level.name.lower(),
+        "margin": _margin_json(at.assessment),
+        "outlooks": {one.rate.window.value: _outlook_json(one) for one in told.outlooks},
+    }
+
+
+def dumps(document: object) -> str:
+    return json.dumps(document, indent=2)
+
+
+def _outlook_json(one: Outlook) -> dict[str, Any]:
+    return {
+        "usage_since": instant(one.rate.span.start_micros),
+        "cogs_nanos_per_day": one.rate.nanos_per_day,
+        "levels": {reach.level.name.lower(): _reach_json(reach) for reach in one.reaches},
+        "at_end": {"level": one.at_end.level.name.lower(), **_margin_json(one.at_end)},
+    }
+
+
+def _reach_json(reach: Reach) -> dict[str, Any]:
+    return {
+        "floor_bp": reach.floor_bp,
+        "reached": reach.is_reached,
+        "at": instant(reach.at_micros) if reach.at_micros else None,
+    }
+
+
+def _margin_json(assessment: Assessment) -> dict[str, Any]:
+    ratio = assessment.gross_margin_ratio
+    return {
+        "gross_margin_ratio": None if ratio is None else str(ratio),
+        "revenue_nanos": assessment.revenue_nanos,
+        "cogs_nanos": assessment.cogs_nanos,
+        "allowance_nanos": assessment.allowance_nanos,
+    }

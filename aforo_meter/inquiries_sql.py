@@ -1,0 +1,178 @@
+"""What people ask the ledger about a tenant's period, in SQL."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from aforo_meter.database import Sql
+from aforo_meter.domain.calls import Certainty
+from aforo_meter.domain.inquiry import CostLine, Intervention, KeptPrice, PeriodState, Record
+from aforo_meter.domain.margin import Level
+from aforo_meter.domain.periods import PeriodMicros
+from aforo_meter.domain.rating import amount_nanos
+from aforo_meter.inquiries import Choice
+from aforo_meter.ledger_accounts import read_account
+from aforo_meter.ledger_sql import SqlLedger
+
+STATES = (
+    "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
+    " level_since_micros, revenue_nanos, allowance_nanos, cogs_nanos, unpriced_rows, currency,"
+    " COALESCE(contract_currency, currency), COALESCE(contract_revenue_nanos, revenue_nanos),"
+    " catalog_version, price_book_version, assessed_at_micros FROM margin_state"
+    " WHERE tenant_id = ?"
+)
+COVERING = f"{STATES} AND period_start_micros <= ? AND period_end_micros > ?"
+IN_FORCE = f"{STATES} AND in_force = 1"
+# One by one: each row's amount is rounded by itself, and their sum is the margin's COGS.
+CHARGES = (
+    "SELECT charge.meter, provider, model, price_id, hour_start_micros, quantity_micros,"
+    " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+PRICES = (
+    "SELECT DISTINCT price_id, price_nanos, per_units, currency, effective_from_micros,"
+    " tier_input_tokens_from, source FROM charge JOIN price USING (price_id)"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+ESTIMATED = (
+    "SELECT meter, provider, model, price_id, SUM(quantity_micros) FROM call_part"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ? AND certainty = ?"
+    " GROUP BY meter, provider, model, price_id"
+)
+INTERVENTIONS = (
+    "SELECT outcome, reason, SUM(count) FROM intervention WHERE tenant_id = ?"
+    " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
+    " GROUP BY outcome, reason ORDER BY outcome, reason"
+)
+DRAWN = (
+    "SELECT period_start_micros, prepaid_drawn_nanos FROM margin_state WHERE tenant_id = ?"
+    " AND subscription_id = ? AND prepaid_drawn_nanos > 0"
+)
+TENANTS = "SELECT tenant_id FROM margin_state WHERE in_force = 1 ORDER BY tenant_id"
+
+
+class _Kind(NamedTuple):
+    meter: str
+    provider: str
+    model: str
+    price_id: str
+
+
+class SqlInquiries:
+    """On the connections of an open ledger."""
+
+    def __init__(self, ledger: SqlLedger) -> None:
+        self._ledger = ledger
+
+    async def record(self, choice: Choice) -> Record | None:
+        return await self._ledger.read(lambda sql: _record(sql, choice))
+
+    async def tenants(self) -> Sequence[str]:
+        return await self._ledger.read(lambda sql: [row[0] for row in sql.execute(TENANTS)])
+
+
+def _record(sql: Sql, choice: Choice) -> Record | None:
+    states = _states(sql, choice)
+    wanted = [state for state in states if choice.subscription_id in (None, state.subscription_id)]
+    if not wanted:
+        return None
+    state = max(wanted, key=lambda one: (one.in_force, one.period.start_micros))
+    costs, cogs_by_hour = _costs(sql, state)
+    whose, period = (state.tenant_id, state.subscription_id), state.period
+    interventions = sql.execute(
+        INTERVENTIONS, (choice.tenant_id, period.start_micros, period.end_micros)
+    )
+    return Record(
+        state=state,
+        costs=costs,
+        cogs_by_hour=cogs_by_hour,
+        interventions=tuple(
+            Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
+        ),
+        account=read_account(sql, *whose, period.start_micros),
+        drawn_by_period=dict(sql.execute(DRAWN, whose).fetchall()),
+        other_subscriptions=tuple(
+            sorted(one.subscription_id for one in states if one is not state)
+        ),
+    )
+
+
+def _states(sql: Sql, choice: Choice) -> list[PeriodState]:
+    at_micros = choice.at_micros
+    if at_micros is None:
+        rows = sql.execute(IN_FORCE, (choice.tenant_id,)).fetchall()
+    else:
+        rows = sql.execute(COVERING, (choice.tenant_id, at_micros, at_micros)).fetchall()
+    return [_state(choice.tenant_id, *row) for row in rows]
+
+
+def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns of STATES
+    subscription_id, start, end, in_force, level, since, revenue, allowance, cogs, *rest = row
+    unpriced_rows, currency, contract_currency, contract_revenue_nanos, *versions = rest
+    catalog_version, price_book_version, assessed_at_micros = versions
+    return PeriodState(
+        tenant_id=tenant_id,
+        subscription_id=subscription_id,
+        period=PeriodMicros(start, end),
+        in_force=bool(in_force),
+        level=Level(level),
+        level_since_micros=since,
+        revenue_nanos=revenue,
+        allowance_nanos=allowance,
+        cogs_nanos=cogs,
+        unpriced_rows=unpriced_rows,
+        currency=currency,
+        contract_currency=contract_currency,
+        contract_revenue_nanos=contract_revenue_nanos,
+        catalog_version=catalog_version,
+        price_book_version=price_book_version,
+        assessed_at_micros=assessed_at_micros,
+    )
+
+
+def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int, int]]:
+    """Add up the rows of a period, by kind and price, and by hour."""
+    key = (state.tenant_id, state.subscription_id, state.period.start_micros)
+    quantities: Counter[_Kind] = Counter()
+    amounts: Counter[_Kind] = Counter()
+    rows: Counter[_Kind] = Counter()
+    hours: Counter[int] = Counter()
+    for *names, hour_start_micros, quantity_micros, price_nanos, per_units in sql.execute(
+        CHARGES, key
+    ):
+        kind = _Kind(*names)
+        quantities[kind] += quantity_micros
+        rows[kind] += 1
+        if price_nanos is not None:
+            nanos = amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
+            amounts[kind] += nanos
+            hours[hour_start_micros] += nanos
+    prices = {
+        row[0]: KeptPrice(**dict(zip(_PRICE_FIELDS, row, strict=True)))
+        for row in sql.execute(PRICES, key)
+    }
+    estimated = {
+        _Kind(*names): int(quantity_micros)
+        for *names, quantity_micros in sql.execute(ESTIMATED, (*key, int(Certainty.ESTIMATED)))
+    }
+    lines = [
+        CostLine(
+            meter=kind.meter,
+            provider=kind.provider,
+            model=kind.model,
+            price=prices.get(kind.price_id),
+            quantity_micros=quantity_micros,
+            estimated_micros=estimated.get(kind, 0),
+            cogs_nanos=amounts[kind],
+            rows=rows[kind],
+        )
+        for kind, quantity_micros in quantities.items()
+    ]
+    lines.sort(key=lambda line: (-line.cogs_nanos, line.meter, line.provider, line.model))
+    return tuple(lines), dict(hours)
+
+
+_PRICE_FIELDS: Final = (
+    *("price_id", "price_nanos", "per_units", "currency", "effective_from_micros"),
+    *("tier_input_tokens_from", "source"),
+)

@@ -1,0 +1,102 @@
+"""A period's usage summed up, and the revenue that follows: questions to the ledger's tables."""
+
+from typing import Final
+
+from aforo_meter.database import Sql
+from aforo_meter.domain.account import Account, UsageKey, Used
+from aforo_meter.domain.rating import amount_nanos
+from aforo_meter.domain.revenue import Revenue, revenue
+from aforo_meter.ledger import Watch
+
+INT64_MAX: Final = 2**63 - 1
+NOTHING: Final = Used()
+
+ROWS = (
+    "SELECT charge.meter, feature, provider, model, tool, execution_status, quantity_micros,"
+    " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+ADJUSTMENTS = (
+    "SELECT meter, feature, provider, model, tool, execution_status, price_id, quantity_micros,"
+    " cogs_nanos FROM adjustment"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+DRAWN = (
+    "SELECT COALESCE(SUM(prepaid_drawn_nanos), 0) FROM margin_state WHERE tenant_id = ?"
+    " AND subscription_id = ? AND period_start_micros >= ? AND period_start_micros < ?"
+)
+
+
+def read_account(
+    sql: Sql, tenant_id: str, subscription_id: str, period_start_micros: int
+) -> dict[UsageKey, Used]:
+    """Add up a period's rows, with their adjustments, by what prices and guards tell apart.
+
+    Each row's cost is rounded by itself, as in the period's total.
+    """
+    period = (tenant_id, subscription_id, period_start_micros)
+    found: dict[UsageKey, Used] = {}
+    for *names, quantity_micros, price_nanos, per_units in sql.execute(ROWS, period):
+        if price_nanos is None:
+            used = Used(quantity_micros=quantity_micros, unpriced_micros=quantity_micros)
+        else:
+            cogs_nanos = amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
+            used = Used(quantity_micros=quantity_micros, cogs_nanos=cogs_nanos)
+        key = UsageKey(*names)
+        found[key] = found[key].plus(used) if key in found else used
+    for *names, price_id, quantity_micros, cogs_nanos in sql.execute(ADJUSTMENTS, period):
+        used = Used(
+            quantity_micros=quantity_micros,
+            cogs_nanos=cogs_nanos,
+            unpriced_micros=0 if price_id else quantity_micros,
+        )
+        key = UsageKey(*names)
+        found[key] = found.get(key, NOTHING).plus(used)
+    return {key: used for key, used in found.items() if used != NOTHING}
+
+
+def account_of(sql: Sql, watch: Watch) -> Account:
+    """Return the usage that a margin is measured by: empty where only its sum counts.
+
+    Most contracts are such, and this is asked with every batch.
+    """
+    has_card = watch.terms is not None and watch.terms.card_of(watch.period) is not None
+    if not (has_card or watch.guards or watch.thresholds.act_from_calls):
+        return {}
+    return read_account(sql, watch.tenant_id, watch.subscription_id, watch.period.start_micros)
+
+
+def revenue_of(sql: Sql, watch: Watch, account: Account, *, now_micros: int) -> Revenue:
+    """Return the revenue that a margin is measured by, with the account of `account_of`."""
+    terms, period = watch.terms, watch.period
+    if terms is None:
+        return Revenue(
+            lines=(),
+            currency=watch.currency,
+            total_nanos=watch.revenue_nanos,
+            book_currency=watch.currency,
+            book_nanos=watch.revenue_nanos,
+        )
+    key = (watch.tenant_id, watch.subscription_id)
+    drawn_before_nanos = 0
+    if terms.card_of(period) is not None:
+        opening = terms.opening(period)
+        if opening.prepaid_nanos:
+            between = (opening.prepaid_from_micros, period.start_micros)
+            drawn_before_nanos = int(sql.execute(DRAWN, (*key, *between)).fetchone()[0])
+    return revenue(
+        terms,
+        account,
+        period=period,
+        now_micros=now_micros,
+        book_currency=watch.currency,
+        drawn_before_nanos=drawn_before_nanos,
+    )
+
+
+def kept(nanos: int) -> int:
+    """Return an amount as the ledger holds it: of revenue beyond 64 bits, the most that fits.
+
+    The margin of nine billion is as good as that of more, and charges must not wait for it.
+    """
+    return min(nanos, INT64_MAX)

@@ -1,0 +1,178 @@
+"""`aforo-admin prices` with a real Redis and a real ledger."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aforo_meter.domain.periods import HOUR_MICROS, calendar_month
+from aforo_meter.ledger_sql import SqlLedger
+from tests.contract.consume_lab import now_micros
+from tests.contract.ledger_lab import DOLLAR, batch, price, used, watch, watched
+from tests.contract.ledgers import AuditedLedger
+from tests.contract.test_sync_process import CLOSED_PORT_URL, aforo_admin
+
+pytestmark = pytest.mark.contract
+
+CATALOG = """\
+version: 1
+currency: USD
+built_in_costs: {built_in}
+plans:
+  pro: {{committed_fee: 10.00 USD, features: []}}
+tenants:
+  acme:
+    name: Acme
+    subscription: {{id: sub-1, plan: pro, started_at: 2026-01-01}}
+    negotiated_costs:
+      - {{meter: gpu.ms, price: 0.01, per: 1, from: 2026-01-01}}
+  globex:
+    name: Globex
+    subscription: {{id: sub-2, plan: pro, started_at: 2026-01-01}}
+meters:
+  - {{id: gpu.ms, title: GPU, unit: ms}}
+costs:
+  - {{meter: api.calls, price: {calls}, per: 1, from: 2026-01-01}}
+  - {{meter: gpu.ms, price: {gpu}, per: 1, from: 2026-01-01}}
+"""
+
+
+def written(path: Path, *, calls: str = "1.00", gpu: str = "0.02", built_in: bool = False) -> Path:
+    path.write_text(CATALOG.format(calls=calls, gpu=gpu, built_in=str(built_in).lower()))
+    return path
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return written(tmp_path / "old.yaml")
+
+
+@pytest.fixture
+def env(old: Path, redis_url: str) -> dict[str, str]:
+    """Redis holds the old catalog."""
+    env = {"AFORO_ADMIN_REDIS_URL": redis_url, "AFORO_ADMIN_CATALOG": str(old)}
+    assert aforo_admin("sync", "--once", env=env).returncode == 0
+    return {"AFORO_ADMIN_REDIS_URL": redis_url}
+
+
+def test_what_redis_holds_equals_the_catalog_that_was_synced(
+    env: dict[str, str], old: Path
+) -> None:
+    done = aforo_admin("prices", "diff", "live", str(old), "--exit-code", env=env)
+
+    assert (done.returncode, done.stdout) == (0, "0 added, 0 changed, 0 removed\n")
+
+
+async def test_a_rise_names_whose_level_it_would_change(
+    env: dict[str, str], ledger: SqlLedger, file: AuditedLedger, tmp_path: Path
+) -> None:
+    """acme's 7 calls cost 7 of 10 dollars, 9.80 at 1.40; globex' one call changes nothing much."""
+    now = now_micros()
+    period = calendar_month(now)
+    at = max(period.start_micros, now - HOUR_MICROS)
+    calls = price("catalog/*/*/api.calls", nanos=DOLLAR)
+    await ledger.apply(
+        batch(
+            [
+                used("a1", 7, prices=(calls,), period=period, at_micros=at),
+                used(
+                    "g1",
+                    1,
+                    prices=(calls,),
+                    tenant="globex",
+                    subscription="sub-2",
+                    period=period,
+                    at_micros=at,
+                ),
+            ],
+            watches=watched(
+                watch(period=period), watch(tenant="globex", subscription="sub-2", period=period)
+            ),
+            now_micros=now,
+        )
+    )
+    new = written(tmp_path / "new.yaml", calls="1.40")
+    asked = ["prices", "diff", "live", str(new), "--ledger-url", file.url]
+
+    told = aforo_admin(*asked, "--exit-code", env=env)
+    document: Any = json.loads(aforo_admin(*asked, "--json", env=env).stdout)
+
+    assert (told.returncode, told.stderr) == (1, "")
+    lines = told.stdout.splitlines()
+    assert lines[0] == ("~ own */* api.calls, from 2026-01-01 00:00:00Z: 1 USD each → 1.4 USD each")
+    assert lines[1] == "0 added, 1 changed, 0 removed"
+    assert lines[3].startswith("2 tenants' usage of the current period would cost something else")
+    assert " ".join(lines[5].split()) == ("acme none → throttle 0.3000 → 0.0200 7 USD → 9.8 USD")
+    assert len(lines) == 6
+    assert [(one["tenant"], one["changes_level"]) for one in document["tenants"]] == [
+        ("acme", True),
+        ("globex", False),
+    ]
+    assert file.kept_cogs()["acme", "sub-1", period.start_micros] == 7 * DOLLAR
+
+
+def test_prices_are_listed_in_the_order_in_which_they_are_asked_for(env: dict[str, str]) -> None:
+    done = aforo_admin("prices", "list", "--meter", "gpu.ms", env=env)
+
+    assert [line.split()[:1] + line.split()[-2:-1] for line in done.stdout.splitlines()[1:]] == [
+        ["negotiated", "negotiated"],
+        ["own", "catalog"],
+    ]
+
+
+def test_a_published_model_has_dated_prices_with_their_source(tmp_path: Path) -> None:
+    catalog = written(tmp_path / "catalog.yaml", built_in=True)
+    asked = ["prices", "list", str(catalog), "--provider", "openai", "--model", "gpt-4o-2024-08-06"]
+
+    done = aforo_admin(*asked, "--meter", "llm.input_tokens", "--at", "2026-11-01", "--json")
+
+    (entry,) = json.loads(done.stdout)
+    assert (entry["precedence"], entry["provider"]) == ("built-in", "openai")
+    assert entry["price_nanos"] * 1_000_000 // entry["per_units"] == 5 * DOLLAR // 2
+    assert entry["source"].startswith("genai-prices ")
+
+
+def test_what_can_not_be_compared_is_told(env: dict[str, str], old: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("version: 9\n")
+    other = tmp_path / "other.yaml"
+    other.write_text(old.read_text().replace("USD", "EUR"))
+    nowhere = {"AFORO_ADMIN_REDIS_URL": CLOSED_PORT_URL}
+
+    cases = [
+        (aforo_admin("prices", "diff", "live", str(broken), env=env), 2, "broken.yaml:1"),
+        (aforo_admin("prices", "diff", str(old), str(other)), 1, "prices in USD can't be"),
+        (aforo_admin("prices", "list", env=nowhere), 1, "can't be used"),
+        (aforo_admin("prices", "list"), 2, "AFORO_ADMIN_REDIS_URL: not set"),
+        (aforo_admin("prices", "list", "--at", "soon", str(old)), 2, "--at"),
+        (
+            aforo_admin("prices", "diff", "live", str(old), "--ledger-url", "l.db", env=env),
+            1,
+            "expected sqlite:////",
+        ),
+    ]
+
+    for done, code, complaint in cases:
+        assert (done.returncode, done.stdout) == (code, "")
+        assert complaint in done.stderr
+        assert "s3cr3t" not in done.stderr
+
+
+def test_a_redis_without_prices_is_no_empty_price_book(redis_url: str) -> None:
+    done = aforo_admin("prices", "list", env={"AFORO_ADMIN_REDIS_URL": redis_url})
+
+    assert done.returncode == 1
+    assert "holds no price book" in done.stderr
+
+
+def test_another_database_is_no_ledger(old: Path, tmp_path: Path, env: dict[str, str]) -> None:
+    path = tmp_path / "other.db"
+    path.write_bytes(b"")
+
+    done = aforo_admin(
+        *("prices", "diff", "live", str(old), "--ledger-url", f"sqlite:///{path}"), env=env
+    )
+
+    assert done.returncode == 1
+    assert "can't be read: no such table" in done.stderr
