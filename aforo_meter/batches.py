@@ -109,6 +109,11 @@ class Rater:
         assert book is not None, "know() needs the price book"
         return book.currency
 
+    @property
+    def generation(self) -> int:
+        """Another one: what was rated before may have another price by now."""
+        return self._contracts.generation
+
     def refuse_prices(self, price_ids: Sequence[str]) -> None:
         """Take usage at these prices as unpriced from now on: they contradict the ledger."""
         self._refused_prices.update(price_ids)

@@ -1,12 +1,12 @@
 """What commands print for people: columns, instants, amounts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from aforo_meter.domain.periods import datetime_of
 
 
-def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]], *, right: Collection[int]) -> list[str]:
     """Return rows as lines, in columns as wide as they must be; those in `right` end in line."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     return [

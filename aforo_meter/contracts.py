@@ -51,7 +51,9 @@ class Contracts:
         self._catalog_version: str | None = None
         self._former: set[tuple[str, str]] = set()  # Subscriptions that are not the known ones.
         self._prices_changed = False
-        self.generation = 0  # Another one: what follows from terms and prices may be otherwise.
+        # How often prices or terms have changed: what was rated before such a change, and is
+        # written after it, may have another price by now.
+        self.generation = 0
 
     @property
     def book(self) -> PriceBook | None:

@@ -1,6 +1,6 @@
 """Corrections in SQL, on the connections of an open ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from aforo_meter.corrections import ChangedMeanwhileError, PeriodState, Scope, Take
@@ -20,6 +20,9 @@ WIDTH: Final = len(ChargeKey._fields)
 TABLES: Final = ("charge", "adjustment")
 FILTERS: Final = frozenset({"meter", "provider", "model", "tool"})
 
+# First of all: whoever waits for a tenant's totals only at the end has worked in vain if a consumer
+# was faster, and a busy tenant's consumer would be, time and again.
+HOLD_TENANT = "UPDATE margin_state SET adjusted = adjusted WHERE tenant_id = ?"
 PRICES = (
     "SELECT price_id, price_nanos, per_units, currency, effective_from_micros,"
     " tier_input_tokens_from FROM price"
@@ -111,6 +114,7 @@ class SqlCorrections:
         order: Order,
     ) -> Sequence[Adjustment]:
         def work(sql: Sql) -> Sequence[Adjustment]:
+            _hold(sql, {key.tenant_id for key in to})
             adjusting = Adjusting(sql)
             adjusting.learn(entries, currency=currency, now_micros=order.now_micros)
             written = adjusting.rerate(to, order)
@@ -123,6 +127,7 @@ class SqlCorrections:
         self, takes: Sequence[Take], order: Order, *, decision_id: str = ""
     ) -> Sequence[Adjustment]:
         def work(sql: Sql) -> Sequence[Adjustment]:
+            _hold(sql, {take.key.tenant_id for take in takes})
             adjusting = Adjusting(sql)
             written = []
             if order.voided and _is_voided(sql, takes[0].key.tenant_id, order.voided):
@@ -151,6 +156,11 @@ class SqlCorrections:
         return await self._ledger.close(
             ended_by_micros=ended_by_micros, now_micros=now_micros, tenant_id=tenant_id
         )
+
+
+def _hold(sql: Sql, tenant_ids: Collection[str]) -> None:
+    for tenant_id in sorted(tenant_ids):
+        sql.execute(HOLD_TENANT, (tenant_id,))
 
 
 def _where(scope: Scope) -> tuple[str, tuple[object, ...]]:

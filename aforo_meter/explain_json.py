@@ -48,6 +48,7 @@ def as_json(told: Explanation) -> str:
         "cogs": [cost_json(line) for line in told.record.costs],
         "unpriced_rows": state.unpriced_rows,
         "usage": {meter: used._asdict() for meter, used in told.record.units_by_meter().items()},
+        "adjustments": [one._asdict() for one in told.record.adjusted],
         "interventions": [one._asdict() for one in told.record.interventions],
         "as_of": _ages_json(told),
     }

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from aforo_meter.command_tables import columns, minute, money, units
 from aforo_meter.domain.floors import Standing, standings
 from aforo_meter.domain.inquiry import CostLine, KeptPrice
 from aforo_meter.domain.prices import Precedence
@@ -10,18 +11,7 @@ from aforo_meter.domain.statement import Line
 from aforo_meter.explanation import Explanation
 from aforo_meter.line_text import line_text
 from aforo_meter.shown_events import plain
-from aforo_meter.shown_values import (
-    LEVELS,
-    age,
-    amount,
-    columns,
-    margin,
-    minute,
-    percent_bp,
-    share,
-    span,
-    units,
-)
+from aforo_meter.shown_values import LEVELS, age, margin, percent_bp, share, span
 
 MARKS: Final = {True: "NO", False: "ok"}
 ORDER: Final = ", then ".join(Precedence)
@@ -35,6 +25,7 @@ def as_text(told: Explanation) -> str:
         _revenue(told),
         _costs(told),
         _shares(told),
+        *([_adjusted(told)] if told.record.adjusted else []),
         _interventions(told),
         _ages(told),
     ]
@@ -67,16 +58,16 @@ def _head(told: Explanation) -> list[str]:
 
 def _margin(told: Explanation) -> str:
     assessment, currency = told.record.state.assessment, told.record.state.currency or ""
-    cogs = amount(assessment.cogs_nanos)
+    cogs = money(assessment.cogs_nanos)
     if assessment.revenue_nanos:
-        revenue = amount(assessment.revenue_nanos)
-        left = amount(assessment.revenue_nanos - assessment.cogs_nanos)
+        revenue = money(assessment.revenue_nanos)
+        left = money(assessment.revenue_nanos - assessment.cogs_nanos)
         return (
             f"{margin(assessment)} = ({revenue} revenue − {cogs} COGS) / {revenue} revenue,"
             f" {left} {currency} left"
         )
     if assessment.allowance_nanos:
-        allowance = amount(assessment.allowance_nanos)
+        allowance = money(assessment.allowance_nanos)
         return f"undefined, without revenue; {cogs} COGS of an allowance of {allowance} {currency}"
     return f"undefined, without revenue or allowance: no floor applies; {cogs} {currency} COGS"
 
@@ -91,7 +82,7 @@ def _floors(told: Explanation) -> list[str]:
             f"  {MARKS[one.holds]}",
             LEVELS[one.level],
             f"below {percent_bp(one.floor_bp)}",
-            f"COGS above {amount(one.cogs_max_nanos)} {currency}",
+            f"COGS above {money(one.cogs_max_nanos)} {currency}",
             _standing(one, told),
         )
         for one in found
@@ -108,16 +99,16 @@ def _standing(one: Standing, told: Explanation) -> str:
         return f"undercut; ends at a margin of {percent_bp(one.ends_at_bp)}"
     if one.is_held:
         return f"held by hysteresis until the margin is {percent_bp(one.ends_at_bp)}"
-    return f"{amount(one.cogs_max_nanos - cogs_nanos)} away"
+    return f"{money(one.cogs_max_nanos - cogs_nanos)} away"
 
 
 def _revenue(told: Explanation) -> list[str]:
     state, currency = told.record.state, told.statement.currency
     lines = told.revenue_lines
-    rows = [(f"  {line_text(line)}", _charged(line), amount(line.amount_nanos)) for line in lines]
-    rows.append(("  revenue", "", amount(sum(line.amount_nanos for line in lines))))
+    rows = [(f"  {line_text(line)}", _charged(line), money(line.amount_nanos)) for line in lines]
+    rows.append(("  revenue", "", money(sum(line.amount_nanos for line in lines))))
     if state.currency not in (None, currency):
-        rows.append((f"  in {state.currency}", "", amount(state.assessment.revenue_nanos)))
+        rows.append((f"  in {state.currency}", "", money(state.assessment.revenue_nanos)))
     return [f"revenue    {currency}", *columns(rows, right={2})]
 
 
@@ -135,12 +126,12 @@ def _costs(told: Explanation) -> list[str]:
             model_of(line),
             units(line.quantity_micros),
             price_text(line.price) if line.price else "-",
-            amount(line.cogs_nanos) if line.price else "unpriced",
+            money(line.cogs_nanos) if line.price else "unpriced",
             origin_text(line.price) if line.price else "no price covers it yet",
         )
         for line in told.record.costs
     ]
-    total = ("  COGS", "", "", "", amount(told.record.state.cogs_nanos), "")
+    total = ("  COGS", "", "", "", money(told.record.state.cogs_nanos), "")
     currency = next((line.price.currency for line in told.record.costs if line.price), "")
     return [
         f"COGS       {currency}".rstrip(),
@@ -155,7 +146,7 @@ def model_of(line: CostLine) -> str:
 
 def price_text(price: KeptPrice) -> str:
     per = f" per {price.per_units:,}" if price.per_units != 1 else " each"
-    return f"{amount(price.price_nanos)}{per}"
+    return f"{money(price.price_nanos)}{per}"
 
 
 def origin_text(price: KeptPrice) -> str:
@@ -184,6 +175,20 @@ def _shares(told: Explanation) -> list[str]:
     if not rows:
         return ["shares     nothing is unpriced, nothing estimated"]
     return ["shares     not in COGS: what is unpriced", *columns(rows, right={1})]
+
+
+def _adjusted(told: Explanation) -> list[str]:
+    rows = [
+        (
+            f"  {minute(one.at_micros)} UTC",
+            one.kind,
+            plain(f"{one.author}: {one.reason}"),
+            f"{one.rows:,} rows",
+            money(one.cogs_nanos),
+        )
+        for one in told.record.adjusted
+    ]
+    return ["adjustments, which are in COGS", *columns(rows, right={3, 4})]
 
 
 def _interventions(told: Explanation) -> list[str]:

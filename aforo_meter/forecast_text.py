@@ -5,19 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aforo_meter.command_tables import columns, minute, money
 from aforo_meter.domain.forecast import Outlook, Reach, Standpoint, Window
 from aforo_meter.domain.margin import Assessment
 from aforo_meter.explain_json import period_json
-from aforo_meter.shown_values import (
-    LEVELS,
-    amount,
-    columns,
-    instant,
-    margin,
-    minute,
-    percent_bp,
-    span,
-)
+from aforo_meter.shown_values import LEVELS, instant, margin, percent_bp, span
 
 WINDOWS: Final = {Window.LAST_DAY: "last 24 hours", Window.PERIOD: "period so far"}
 NEVER: Final = "not in this period"
@@ -50,10 +42,10 @@ def as_text(told: Forecast) -> str:
         ("usage since", *(f"{minute(one.rate.span.start_micros)} UTC" for one in told.outlooks)),
         (
             "burn rate",
-            *(f"{amount(one.rate.nanos_per_day)} {told.currency} a day" for one in told.outlooks),
+            *(f"{money(one.rate.nanos_per_day)} {told.currency} a day" for one in told.outlooks),
         ),
         *_reach_rows(told.outlooks),
-        ("COGS at the end", *(amount(one.at_end.cogs_nanos) for one in told.outlooks)),
+        ("COGS at the end", *(money(one.at_end.cogs_nanos) for one in told.outlooks)),
         ("margin at the end", *(margin(one.at_end) for one in told.outlooks)),
         ("level at the end", *(LEVELS[one.at_end.level] for one in told.outlooks)),
     ]
@@ -74,14 +66,14 @@ def as_text(told: Forecast) -> str:
 
 def _base(at: Standpoint) -> str:
     if at.revenue.now_nanos:
-        return f"{amount(at.revenue.now_nanos)} revenue, "
+        return f"{money(at.revenue.now_nanos)} revenue, "
     if at.allowance_nanos:
-        return f"allowance {amount(at.allowance_nanos)}, "
+        return f"allowance {money(at.allowance_nanos)}, "
     return "no revenue and no allowance, so no floor applies, "
 
 
 def _cogs(told: Forecast) -> str:
-    return f"{amount(told.at.cogs_nanos)} COGS, in {told.currency}"
+    return f"{money(told.at.cogs_nanos)} COGS, in {told.currency}"
 
 
 def _reach_rows(outlooks: Sequence[Outlook]) -> list[tuple[str, ...]]:
@@ -115,7 +107,7 @@ def as_list(told: Sequence[Forecast]) -> str:
     rows = [
         (
             *(one.tenant_id, one.at.level.name.lower(), margin(one.at.assessment)),
-            *(amount(one.outlooks[0].rate.nanos_per_day), one.currency),
+            *(money(one.outlooks[0].rate.nanos_per_day), one.currency),
             *(_reach(reach) for reach in one.outlooks[0].reaches or ()),
             *(() if one.outlooks[0].reaches else ("-", "-", "-")),
             margin(one.outlooks[0].at_end),

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from aforo_meter.database import Sql
+from aforo_meter.domain.account import Account
 from aforo_meter.domain.calls import Certainty
-from aforo_meter.domain.inquiry import CostLine, Intervention, KeptPrice, PeriodState, Record
+from aforo_meter.domain.inquiry import (
+    Adjusted,
+    CostLine,
+    Intervention,
+    KeptPrice,
+    PeriodState,
+    Record,
+)
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import amount_nanos
@@ -18,7 +26,7 @@ STATES = (
     "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
     " level_since_micros, revenue_nanos, allowance_nanos, cogs_nanos, unpriced_rows, currency,"
     " COALESCE(contract_currency, currency), COALESCE(contract_revenue_nanos, revenue_nanos),"
-    " catalog_version, price_book_version, assessed_at_micros FROM margin_state"
+    " catalog_version, price_book_version, assessed_at_micros, closed_at_micros FROM margin_state"
     " WHERE tenant_id = ?"
 )
 COVERING = f"{STATES} AND period_start_micros <= ? AND period_end_micros > ?"
@@ -29,11 +37,21 @@ CHARGES = (
     " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
+PERIOD: Final = "WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 PRICES = (
-    "SELECT DISTINCT price_id, price_nanos, per_units, currency, effective_from_micros,"
-    " tier_input_tokens_from, source FROM charge JOIN price USING (price_id)"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+    "SELECT price_id, price_nanos, per_units, currency, effective_from_micros,"  # noqa: S608
+    " tier_input_tokens_from, source FROM price WHERE price_id IN"
+    f" (SELECT price_id FROM charge {PERIOD} UNION SELECT price_id FROM adjustment {PERIOD})"
 )
+ADJUSTMENTS = (
+    "SELECT meter, provider, model, price_id, hour_start_micros, quantity_micros, cogs_nanos"  # noqa: S608
+    f" FROM adjustment {PERIOD}"
+)
+ADJUSTED = (
+    "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*), SUM(cogs_nanos)"  # noqa: S608
+    f" FROM adjustment {PERIOD} GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
+)
+CLOSED_AND_ADJUSTED = f"SELECT 1 FROM adjustment {PERIOD} AND created_at_micros > ? LIMIT 1"  # noqa: S608
 ESTIMATED = (
     "SELECT meter, provider, model, price_id, SUM(quantity_micros) FROM call_part"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ? AND certainty = ?"
@@ -89,12 +107,26 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
         interventions=tuple(
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
+        adjusted=tuple(
+            Adjusted(*row[:4], *map(int, row[4:]))
+            for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
+        ),
+        account_at_close=_account_at_close(sql, state),
         account=read_account(sql, *whose, period.start_micros),
         drawn_by_period=dict(sql.execute(DRAWN, whose).fetchall()),
         other_subscriptions=tuple(
             sorted(one.subscription_id for one in states if one is not state)
         ),
     )
+
+
+def _account_at_close(sql: Sql, state: PeriodState) -> Account | None:
+    if state.closed_at_micros is None:
+        return None
+    key = (state.tenant_id, state.subscription_id, state.period.start_micros)
+    if sql.execute(CLOSED_AND_ADJUSTED, (*key, state.closed_at_micros)).fetchone() is None:
+        return None
+    return read_account(sql, *key, adjusted_by_micros=state.closed_at_micros)
 
 
 def _states(sql: Sql, choice: Choice) -> list[PeriodState]:
@@ -109,7 +141,7 @@ def _states(sql: Sql, choice: Choice) -> list[PeriodState]:
 def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns of STATES
     subscription_id, start, end, in_force, level, since, revenue, allowance, cogs, *rest = row
     unpriced_rows, currency, contract_currency, contract_revenue_nanos, *versions = rest
-    catalog_version, price_book_version, assessed_at_micros = versions
+    catalog_version, price_book_version, assessed_at_micros, closed_at_micros = versions
     return PeriodState(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -127,6 +159,7 @@ def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns 
         catalog_version=catalog_version,
         price_book_version=price_book_version,
         assessed_at_micros=assessed_at_micros,
+        closed_at_micros=closed_at_micros,
     )
 
 
@@ -147,9 +180,14 @@ def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int
             nanos = amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
             amounts[kind] += nanos
             hours[hour_start_micros] += nanos
+    for *names, hour_start_micros, quantity_micros, nanos in sql.execute(ADJUSTMENTS, key):
+        kind = _Kind(*names)
+        quantities[kind] += quantity_micros
+        amounts[kind] += nanos
+        hours[hour_start_micros] += nanos
     prices = {
         row[0]: KeptPrice(**dict(zip(_PRICE_FIELDS, row, strict=True)))
-        for row in sql.execute(PRICES, key)
+        for row in sql.execute(PRICES, key + key)
     }
     estimated = {
         _Kind(*names): int(quantity_micros)
@@ -167,6 +205,7 @@ def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int
             rows=rows[kind],
         )
         for kind, quantity_micros in quantities.items()
+        if quantity_micros or amounts[kind]
     ]
     lines.sort(key=lambda line: (-line.cogs_nanos, line.meter, line.provider, line.model))
     return tuple(lines), dict(hours)

@@ -20,6 +20,7 @@ ADJUSTMENTS = (
     "SELECT meter, feature, provider, model, tool, execution_status, price_id, quantity_micros,"
     " cogs_nanos FROM adjustment"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+    " AND created_at_micros <= ?"
 )
 DRAWN = (
     "SELECT COALESCE(SUM(prepaid_drawn_nanos), 0) FROM margin_state WHERE tenant_id = ?"
@@ -28,11 +29,17 @@ DRAWN = (
 
 
 def read_account(
-    sql: Sql, tenant_id: str, subscription_id: str, period_start_micros: int
+    sql: Sql,
+    tenant_id: str,
+    subscription_id: str,
+    period_start_micros: int,
+    *,
+    adjusted_by_micros: int = INT64_MAX,
 ) -> dict[UsageKey, Used]:
     """Add up a period's rows, with their adjustments, by what prices and guards tell apart.
 
-    Each row's cost is rounded by itself, as in the period's total.
+    Each row's cost is rounded by itself, as in the period's total. Adjustments that came after
+    `adjusted_by_micros` are left out.
     """
     period = (tenant_id, subscription_id, period_start_micros)
     found: dict[UsageKey, Used] = {}
@@ -44,7 +51,9 @@ def read_account(
             used = Used(quantity_micros=quantity_micros, cogs_nanos=cogs_nanos)
         key = UsageKey(*names)
         found[key] = found[key].plus(used) if key in found else used
-    for *names, price_id, quantity_micros, cogs_nanos in sql.execute(ADJUSTMENTS, period):
+    for *names, price_id, quantity_micros, cogs_nanos in sql.execute(
+        ADJUSTMENTS, (*period, adjusted_by_micros)
+    ):
         used = Used(
             quantity_micros=quantity_micros,
             cogs_nanos=cogs_nanos,

@@ -2,13 +2,14 @@
 
 from typing import Final
 
+from aforo_meter.command_tables import minute
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.statement import AS_ASSESSED, Line, LineKind
-from aforo_meter.shown_values import minute
 
 TEXTS: Final = {
     LineKind.DISCOUNT: "Discount",
     LineKind.MINIMUM: "Up to the agreed minimum",
+    LineKind.ADJUSTMENT: "Adjustments after the period was closed",
     LineKind.PREPAID: "Paid from the prepaid balance",
 }
 

@@ -71,6 +71,7 @@ class Settling:
         refused: Sequence[Refused] | None = None  # None: not looked for yet.
         while not stop.is_set() and not owned.is_revoked and not owned.is_displaced:
             try:
+                generation = self._rater.generation
                 if readable is None:
                     some = await self._rater.add_up(records, counted=counted)
                     refused = some.refused if refused is None else refused
@@ -79,6 +80,9 @@ class Settling:
                 await self._dead_letters.send(refused or ())
                 refused = ()
                 await self._write(owned, some, records)
+                if generation != self._rater.generation:
+                    # It was rated by what held before, and nobody looks at its rows again.
+                    self._upkeep.reprice_soon(one.tenant_id for one in some.rated)
             except PriceConflictError as error:
                 log.error("usage is kept unpriced", error=str(error))
                 self._rater.refuse_prices(error.price_ids)

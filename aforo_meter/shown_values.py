@@ -1,16 +1,13 @@
-"""Amounts, quantities, times and tables as people read them. Amounts are exact, never cut."""
+"""Levels, margins, shares and times as people read them; amounts as programs do, exact."""
 
-from collections.abc import Collection, Sequence
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from typing import Final
 
+from aforo_meter.command_tables import minute, money, units
 from aforo_meter.domain.margin import Assessment, Level
 from aforo_meter.domain.periods import PeriodMicros, datetime_of
 
-NANOS_PER_UNIT: Final = 1_000_000_000
-MICROS_PER_UNIT: Final = 1_000_000
-CENTS: Final = 2  # Places that an amount has at least.
 LEVELS: Final = {
     Level.NONE: "none",
     Level.WARN: "warn (L1)",
@@ -21,30 +18,12 @@ LEVELS: Final = {
 
 def exact_amount(nanos: int) -> str:
     """Return an amount for programs: 1234.50, 0.000125."""
-    return _amount(nanos, ",").replace(",", "")
-
-
-def amount(nanos: int) -> str:
-    """Return an amount for people: 1,234.50, 0.000125."""
-    return _amount(nanos, ",")
-
-
-def _amount(nanos: int, grouping: str) -> str:
-    whole, rest = divmod(abs(nanos), NANOS_PER_UNIT)
-    places = f"{rest:09d}".rstrip("0").ljust(CENTS, "0")
-    return f"{'-' if nanos < 0 else ''}{whole:{grouping}}.{places}"
+    return money(nanos).replace(",", "")
 
 
 def exact_units(quantity_micros: int) -> str:
     """Return a quantity for programs: 1234.5."""
     return units(quantity_micros).replace(",", "")
-
-
-def units(quantity_micros: int) -> str:
-    """Return a quantity for people: 1,234.5."""
-    whole, rest = divmod(abs(quantity_micros), MICROS_PER_UNIT)
-    text = f"{whole:,}.{rest:06d}".rstrip("0").rstrip(".")
-    return f"-{text}" if quantity_micros < 0 else text
 
 
 def share(part: int, whole: int) -> str:
@@ -64,11 +43,6 @@ def margin(assessment: Assessment) -> str:
     if ratio is None:
         return "undefined"
     return f"{(ratio * 100).quantize(Decimal('0.01'), rounding=ROUND_FLOOR)} %"
-
-
-def minute(micros: int) -> str:
-    """Return an instant to the minute, UTC."""
-    return f"{datetime_of(micros):%Y-%m-%d %H:%M}"
 
 
 def instant(micros: int) -> str:
@@ -91,15 +65,3 @@ def age(at_micros: int, now_micros: int) -> str:
     parts = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))
     told = [f"{count} {unit}" for count, unit in parts if count][:2]
     return f"{' '.join(told) or '0 s'} ago"
-
-
-def columns(rows: Sequence[Sequence[str]], *, right: Collection[int]) -> list[str]:
-    """Return rows as lines with their columns under each other; `right`: which end alike."""
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.rjust(width) if index in right else text.ljust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -62,7 +62,7 @@ def _row(told: Statement, line: Line, issuer: str) -> dict[str, str]:
         "BillingPeriodEnd": instant(told.period.end_micros),
         "BillingPeriodStart": instant(told.period.start_micros),
         "ChargeCategory": category,
-        "ChargeClass": NULL,  # "Correction" would be one of a period that was invoiced before.
+        "ChargeClass": "Correction" if line.kind is LineKind.ADJUSTMENT else NULL,
         "ChargeDescription": line_text(line, told.period),
         "ChargeFrequency": frequency,
         "ChargePeriodEnd": instant(span.end_micros),
@@ -95,6 +95,8 @@ def _category(line: Line) -> tuple[str, str]:
         return PURCHASE, "Recurring"
     if line.kind is LineKind.MINIMUM:
         return "Adjustment", "Recurring"
+    if line.kind is LineKind.ADJUSTMENT:
+        return "Adjustment", "One-Time"
     return "Credit", "Recurring"
 
 

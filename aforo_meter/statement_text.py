@@ -5,22 +5,13 @@ import io
 import json
 from typing import Any, Final
 
+from aforo_meter.command_tables import columns, minute, money, units
 from aforo_meter.domain.inquiry import Record
 from aforo_meter.domain.statement import Statement
 from aforo_meter.explain_json import cost_json, period_json
 from aforo_meter.explain_text import model_of, price_text
 from aforo_meter.line_text import line_text
-from aforo_meter.shown_values import (
-    amount,
-    columns,
-    exact_amount,
-    exact_units,
-    instant,
-    margin,
-    minute,
-    span,
-    units,
-)
+from aforo_meter.shown_values import exact_amount, exact_units, instant, margin, span
 
 COGS: Final = "cogs"  # The kind of a CSV row that says what usage cost us.
 CSV_COLUMNS: Final = (
@@ -38,12 +29,12 @@ def as_table(told: Statement, internal: Record | None) -> str:
             line_text(line, told.period),
             f"{'~' if line.is_estimated else ''}{units(line.used_micros)}" if line.meter else "",
             units(line.charged_micros) if line.meter else "",
-            amount(line.amount_nanos),
+            money(line.amount_nanos),
         )
         for line in told.lines
     ]
     head = ("", "used", "charged", told.currency)
-    total = ("total", "", "", amount(told.total_nanos))
+    total = ("total", "", "", money(told.total_nanos))
     lines = [
         f"statement  {told.tenant_id}, subscription {told.subscription_id or 'none'}{plan}",
         f"period     {span(told.period)}",
@@ -52,7 +43,7 @@ def as_table(told: Statement, internal: Record | None) -> str:
         *columns([head, *rows, total], right={1, 2, 3}),
     ]
     if told.prepaid_left_nanos:
-        lines.append(f"left of the prepaid balance: {amount(told.prepaid_left_nanos)}")
+        lines.append(f"left of the prepaid balance: {money(told.prepaid_left_nanos)}")
     if any(line.is_estimated for line in told.lines):
         lines += ["", "~ partly estimated"]
     if internal is not None:
@@ -67,12 +58,12 @@ def _internal(record: Record) -> list[str]:
             model_of(line),
             units(line.quantity_micros),
             f"{price_text(line.price)}, {line.price.precedence}" if line.price else "unpriced",
-            amount(line.cogs_nanos) if line.price else "-",
+            money(line.cogs_nanos) if line.price else "-",
         )
         for line in record.costs
     ]
     head = ("COGS", "model", "quantity", "price", "amount")
-    total = ("total", "", "", "", amount(record.state.cogs_nanos))
+    total = ("total", "", "", "", money(record.state.cogs_nanos))
     return [
         "INTERNAL: not for the customer",
         *columns([head, *rows, total], right={2, 4}),

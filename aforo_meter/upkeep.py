@@ -188,11 +188,16 @@ class Upkeep:
         """Rate what waited for a price, where there may be one now."""
         if self._to_reprice_all:
             self._to_reprice |= set(await self._ledger.tenants())
-        for owned, names in self._by_partition(self._to_reprice).items():
-            for tenant_id in names:
-                await self._reprice(owned, tenant_id)
-        self._to_reprice_all = False
-        self._to_reprice.clear()
+            self._to_reprice_all = False
+        # Whoever is noted from here on is looked at the next time.
+        due, self._to_reprice = self._to_reprice, set()
+        try:
+            for owned, names in self._by_partition(due).items():
+                for tenant_id in names:
+                    await self._reprice(owned, tenant_id)
+        except BaseException:
+            self._to_reprice |= due
+            raise
 
     async def _reprice(self, owned: Owned, tenant_id: str) -> None:
         rows = await self._ledger.unpriced(tenant_id)

@@ -30,6 +30,7 @@ class PeriodState:
     catalog_version: str | None
     price_book_version: str | None
     assessed_at_micros: int | None
+    closed_at_micros: int | None = None  # From then on it takes adjustments alone.
 
     @property
     def assessment(self) -> Assessment:
@@ -75,6 +76,17 @@ class CostLine:
     rows: int
 
 
+class Adjusted(NamedTuple):
+    """What somebody corrected in one go: rows beside the charges, which stay as they were."""
+
+    at_micros: int
+    kind: str
+    author: str
+    reason: str
+    rows: int
+    cogs_nanos: int  # What it changed.
+
+
 class Intervention(NamedTuple):
     outcome: str
     reason: str
@@ -89,6 +101,9 @@ class Record:
     costs: tuple[CostLine, ...] = ()  # The most expensive first.
     cogs_by_hour: Mapping[int, int] = field(default_factory=dict)  # By the start of the hour.
     interventions: tuple[Intervention, ...] = ()
+    adjusted: tuple[Adjusted, ...] = ()  # The first one first.
+    # Of a closed period that was adjusted since: the account as it was closed.
+    account_at_close: Account | None = None
     account: Account = field(default_factory=dict)  # What a rate card tells apart.
     # What the subscription's periods draw from a prepaid balance, by their start.
     drawn_by_period: Mapping[int, int] = field(default_factory=dict)

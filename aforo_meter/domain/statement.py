@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Final
 
 from aforo_meter.domain import charging
+from aforo_meter.domain.account import Account
 from aforo_meter.domain.inquiry import Record
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rate_card import RateCard
@@ -25,6 +26,7 @@ class LineKind(StrEnum):
     USAGE = "usage"  # By the rate card; of meters that it does not name, at no charge.
     DISCOUNT = "discount"
     MINIMUM = "minimum"  # What usage lacks of the least that was agreed.
+    ADJUSTMENT = "adjustment"  # What corrections after the period was closed change.
     PREPAID = "prepaid"  # Paid from the balance, so not due.
 
 
@@ -89,8 +91,13 @@ def statement_of(
     else:
         to_micros = accrued_to_micros or state.period.end_micros
         told = revenue_of(record, known, now_micros=to_micros)
-        lines, currency = tuple(_lines(record, known, told)), told.currency
-        left_nanos = told.prepaid_left_nanos
+        closed = told
+        if record.account_at_close is not None:
+            closed = revenue_of(
+                record, known, now_micros=to_micros, account=record.account_at_close
+            )
+        lines = (*_lines(record, known, closed), *_since_close(closed, told))
+        currency, left_nanos = told.currency, told.prepaid_left_nanos
     return Statement(
         tenant_id=state.tenant_id,
         subscription_id=state.subscription_id,
@@ -116,7 +123,12 @@ def terms_for(record: Record, terms: Terms | None) -> Terms | None:
 
 
 def revenue_of(
-    record: Record, terms: Terms, *, now_micros: int, book_currency: str | None = None
+    record: Record,
+    terms: Terms,
+    *,
+    now_micros: int,
+    book_currency: str | None = None,
+    account: Account | None = None,
 ) -> Revenue:
     """Return a period's revenue as the ledger reckons it, as of an instant.
 
@@ -125,6 +137,7 @@ def revenue_of(
         terms: Those that hold in it.
         now_micros: Until when revenue accrues, where it does.
         book_currency: What to state it in besides; by default it stays in the contract's own.
+        account: Other usage than the record's, where another is meant.
 
     Raises:
         MissingRateError: There is no exchange rate to that currency.
@@ -138,7 +151,7 @@ def revenue_of(
     )
     return revenue(
         terms,
-        record.account,
+        record.account if account is None else account,
         period=period,
         now_micros=now_micros,
         book_currency=book_currency or opening.currency,
@@ -177,10 +190,21 @@ def _lines(record: Record, terms: Terms, told: Revenue) -> Iterator[Line]:
         yield Line(kind=LineKind.PREPAID, item="prepaid", amount_nanos=-told.prepaid_drawn_nanos)
 
 
+def _since_close(closed: Revenue, told: Revenue) -> Iterator[Line]:
+    due_nanos = _due_nanos(told) - _due_nanos(closed)
+    if due_nanos:
+        yield Line(kind=LineKind.ADJUSTMENT, item="adjustment", amount_nanos=due_nanos)
+
+
+def _due_nanos(told: Revenue) -> int:
+    return told.total_nanos - told.prepaid_drawn_nanos
+
+
 def _without_charge(record: Record, card: RateCard | None) -> Iterator[Line]:
     """Yield the usage that no component takes, meter by meter."""
     free: dict[str, int] = {}
-    for key, used in record.account.items():
+    account = record.account if record.account_at_close is None else record.account_at_close
+    for key, used in account.items():
         if card is None or not any(component.takes(key) for component in card.components):
             free[key.meter] = free.get(key.meter, 0) + used.quantity_micros
     units = record.units_by_meter()
@@ -191,7 +215,7 @@ def _without_charge(record: Record, card: RateCard | None) -> Iterator[Line]:
                 item="",
                 meter=meter,
                 used_micros=quantity_micros,
-                is_estimated=units[meter].estimated_micros > 0,
+                is_estimated=meter in units and units[meter].estimated_micros > 0,
             )
 
 

@@ -52,6 +52,13 @@ async def contracted(lab: ConsumeLab, tenant: str, *, fee: int = 1000, **quota: 
     lab.catalog.sync()
 
 
+async def priced(lab: ConsumeLab, meter: str) -> None:
+    """Say what a unit costs, and wait until the consumer knows: until then usage is unpriced."""
+    lab.catalog.price(meter, DOLLAR)
+    lab.catalog.sync()
+    await asyncio.sleep(LOOKS_S)
+
+
 async def alerts_are(lab: ConsumeLab, tenant: str, kind: str, count: int) -> list[dict[str, Any]]:
     """Wait for so many alerts; then see that it stays at that."""
     try:
@@ -147,7 +154,7 @@ def raised(meter: str, price_id: str, nanos: int, *, in_s: float = 0) -> PriceEn
 
 
 async def test_a_price_to_come_is_told_when_entered_and_when_it_holds(lab: ConsumeLab) -> None:
-    lab.catalog.price("dear.meter", DOLLAR)
+    await priced(lab, "dear.meter")
     await contracted(lab, "dear", fee=10)
     await lab.send("dear", 7, meter="dear.meter")
     await lab.margin_is("dear", lambda margin: margin.cogs_nanos == 7 * DOLLAR)
@@ -165,7 +172,7 @@ async def test_a_price_to_come_is_told_when_entered_and_when_it_holds(lab: Consu
 
 
 async def test_nobody_is_told_of_prices_of_what_he_does_not_use(lab: ConsumeLab) -> None:
-    lab.catalog.price("rare.meter", DOLLAR)
+    await priced(lab, "rare.meter")
     await contracted(lab, "user")
     await contracted(lab, "non-user")
     await lab.send("user", 1, meter="rare.meter")
@@ -184,7 +191,7 @@ async def test_a_change_at_the_start_of_a_period_is_seen_in_the_usage_of_the_one
     lab: ConsumeLab,
 ) -> None:
     begun_micros = now_micros() - 1800 * SECOND_MICROS
-    lab.catalog.price("first.meter", DOLLAR)
+    await priced(lab, "first.meter")
     lab.catalog.contract("first", anchor_micros=begun_micros)
     lab.catalog.sync()
     before = begun_micros - 1800 * SECOND_MICROS
@@ -200,7 +207,7 @@ async def test_a_change_at_the_start_of_a_period_is_seen_in_the_usage_of_the_one
 
 
 async def test_a_price_that_changed_while_nobody_consumed_is_told(lab: ConsumeLab) -> None:
-    lab.catalog.price("away.meter", DOLLAR)
+    await priced(lab, "away.meter")
     await contracted(lab, "away")
     await lab.send("away", 1, meter="away.meter")
     await lab.margin_is("away", lambda margin: margin.cogs_nanos == DOLLAR)
@@ -214,7 +221,7 @@ async def test_a_price_that_changed_while_nobody_consumed_is_told(lab: ConsumeLa
 
 async def test_two_consumers_tell_each_thing_once(lab: ConsumeLab) -> None:
     tenants = [f"pair-{number}" for number in range(6)]
-    lab.catalog.price("pair.meter", DOLLAR)
+    await priced(lab, "pair.meter")
     for tenant in tenants:
         await contracted(lab, tenant, meter="pair.meter", limit_units=4)
         await lab.send(tenant, 3, meter="pair.meter")
@@ -240,7 +247,7 @@ async def test_two_consumers_tell_each_thing_once(lab: ConsumeLab) -> None:
 
 
 async def test_a_restart_tells_nothing_again(lab: ConsumeLab) -> None:
-    lab.catalog.price("again.meter", DOLLAR)
+    await priced(lab, "again.meter")
     await contracted(lab, "again", meter="again.meter", limit_units=5)
     await lab.send("again", 4, meter="again.meter")
     await lab.send("again", 1, meter="again.unpriced")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from aforo_meter.alerts import LEVEL_CHANGED
 from aforo_meter.domain.periods import HOUR_MICROS, datetime_of
 from aforo_proto import margin_pb2
 from lab.servers import KafkaServer, eventually
@@ -80,7 +81,8 @@ async def test_a_rerated_tenant_is_assessed_and_alerted_while_consume_goes_on(
     await lab.send("acme", 1)
     await lab.margin_is("acme", lambda margin: margin.cogs_nanos == 5 * DOLLAR)
 
-    assert [one["data"]["to"] for one in lab.outbox("acme")] == ["warn", "none"]
+    levels = [one["data"] for one in lab.outbox("acme") if one["type"] == LEVEL_CHANGED]
+    assert [one["to"] for one in levels] == ["warn", "none"]
     again = await rerate(lab, "--tenant", "acme", *WHO)
     assert again.lines == ["nothing to do"]
     everybody = await rerate(lab)

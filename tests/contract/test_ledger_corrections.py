@@ -605,8 +605,12 @@ async def test_beside_a_consumer_nothing_is_lost(
         )
 
     async def consume() -> None:
-        for number in range(60):
-            await lab.consume(usage(f"e{number}", (CALLS, UNIT), occurred_at_micros=now))
+        async with SqlLedger(file.url) as ledger:  # As patient as a consumer is.
+            other = CorrectionsLab.on(ledger, redis_url)
+            other.offset = lab.offset
+            for number in range(60):
+                await other.consume(usage(f"e{number}", (CALLS, UNIT), occurred_at_micros=now))
+            await other.close()
 
     async def correct() -> None:
         async with SqlLedger(file.url) as ledger:

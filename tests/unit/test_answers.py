@@ -5,18 +5,11 @@ from datetime import UTC, datetime
 import pytest
 
 from aforo_meter.__main__ import main
+from aforo_meter.command_tables import money, units
 from aforo_meter.commands_answers import period
 from aforo_meter.domain.periods import Cadence, billing_period, datetime_of, micros_of
 from aforo_meter.domain.prices import Precedence, precedence_of
-from aforo_meter.shown_values import (
-    age,
-    amount,
-    exact_amount,
-    exact_units,
-    percent_bp,
-    share,
-    units,
-)
+from aforo_meter.shown_values import age, exact_amount, exact_units, percent_bp, share
 
 
 def at(*parts: int) -> int:
@@ -37,7 +30,7 @@ NOW = at(2026, 11, 26, 10)
     ],
 )
 def test_no_digit_of_an_amount_is_lost(nanos: int, shown: str, exact: str) -> None:
-    assert (amount(nanos), exact_amount(nanos)) == (shown, exact)
+    assert (money(nanos), exact_amount(nanos)) == (shown, exact)
 
 
 def test_quantities_shares_and_ages_are_short() -> None:
