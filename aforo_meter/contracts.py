@@ -120,7 +120,6 @@ class Contracts:
         self._catalog_version = version
         self._former.clear()
         prices, self._prices_changed = self._prices_changed, False
-        self.generation += bool(changed or prices)
         return Look(tenants=frozenset(changed), prices=prices, emptied=emptied)
 
     def _is_doubtful(self, tenant_id: str, subscription_id: str) -> bool:
@@ -148,6 +147,8 @@ class Contracts:
 
     def _remember(self, fresh: Mapping[str, Terms | None]) -> None:
         assert self._book is not None
+        if any(name in self._terms and self._terms[name] != terms for name, terms in fresh.items()):
+            self.generation += 1
         self._terms.update(fresh)
         for tenant_id, terms in fresh.items():
             if terms is not None and terms.negotiated:
@@ -164,6 +165,7 @@ class Contracts:
         if self._book is not None and book.version == self._book.version:
             return False
         self._book, self._general = book, Prices(book)
+        self.generation += 1
         self._prices = {
             tenant_id: Prices(book, terms.negotiated)
             for tenant_id, terms in self._terms.items()

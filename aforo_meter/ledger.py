@@ -3,7 +3,7 @@
 Charges, position, levels and outbox change in one transaction or not at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -42,6 +42,14 @@ class PriceConflictError(Exception):
             "give the new one an id and a date of its own"
         )
         self.price_ids = price_ids
+
+
+class RepeatedError(Exception):
+    """Events that were added up with others had been counted before. Nothing was written."""
+
+    def __init__(self, event_keys: Collection[bytes]) -> None:
+        super().__init__(f"{len(event_keys)} events were counted before")
+        self.event_keys = event_keys
 
 
 class TooLargeError(Exception):
@@ -147,6 +155,8 @@ class Written:
     duplicates: int = 0  # Events that were in the ledger already.
     rows_repriced: int = 0
     corrections: Mapping[str, int] = field(default_factory=dict)  # By what became of them.
+    # How tenants that are watched stand by now, but for the use of their quotas.
+    standings: Mapping[str, "Standing"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +207,8 @@ class Ledger(Protocol):
                 before where the caller takes it to be.
             PriceConflictError: A price is known with other figures.
             TooLargeError: A sum would not fit.
+            RepeatedError: One of `rated` stands for several events, and some of them were counted
+                before.
         """
 
     async def reassess(
@@ -253,4 +265,9 @@ class Ledger(Protocol):
         """Return the period of a former subscription that an instant is in, if it has charges."""
 
     async def prune(self, *, now_micros: int, rows_max: int) -> int:
-        """Forget ids of events and parts of calls that were kept long enough; return how many."""
+        """Look at the next ids of events, and at parts of calls, and forget what is old.
+
+        Args:
+            now_micros: What was to be kept until before it is forgotten.
+            rows_max: So many ids are looked at: after a while they have all been.
+        """

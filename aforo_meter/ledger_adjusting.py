@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -49,7 +49,10 @@ LEARN_PRICE = (
 )
 PERIOD: Final = " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 COGS = f"SELECT cogs_nanos FROM margin_state{PERIOD}"  # noqa: S608
-ADD_COGS = f"UPDATE margin_state SET cogs_nanos = ?, adjusted = 1{PERIOD}"  # noqa: S608
+ADD_COGS = (
+    "UPDATE margin_state SET cogs_nanos = ?, adjusted = 1,"  # noqa: S608
+    f" revision = revision + 1{PERIOD}"
+)
 COUNT_UNPRICED = (
     "UPDATE margin_state SET unpriced_rows = (SELECT COUNT(*) FROM ("  # noqa: S608
     "SELECT SUM(quantity_micros) FROM ("
@@ -169,13 +172,17 @@ class Adjusting:
         row = self._sql.execute(CLOSED, period).fetchone()
         return row is not None and row[0] is not None
 
-    def finish(self) -> None:
+    def finish(self) -> Collection[tuple[str, str, int]]:
         """Bring totals up to date, and have who is in force assessed again.
+
+        Returns:
+            The periods whose totals are others now.
 
         Raises:
             TooLargeError: A period's COGS would not fit.
         """
-        for period, cogs_nanos in cogs_by_period(self._written).items():
+        changes = cogs_by_period(self._written)
+        for period, cogs_nanos in changes.items():
             (before,) = self._sql.execute(COGS, period).fetchone()
             after = before + cogs_nanos
             if after > INT64_MAX:
@@ -185,6 +192,7 @@ class Adjusting:
         for period in cogs_by_period(waiting):
             self._sql.execute(COUNT_UNPRICED, period * 3)
         self._written.clear()
+        return changes.keys()
 
     def _price(self, price_id: str) -> Known | None:
         if price_id == UNPRICED:

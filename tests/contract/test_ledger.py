@@ -488,9 +488,11 @@ async def test_events_kept_long_enough_are_forgotten_a_few_at_a_time(ledger: Led
     await ledger.apply(batch([used("new")], at=5, now_micros=NOW + 2 * HOUR_MICROS))
 
     now = NOW + 91 * 24 * HOUR_MICROS + HOUR_MICROS
-    assert await ledger.prune(now_micros=now, rows_max=3) == 3
-    assert await ledger.prune(now_micros=now, rows_max=3) == 2
-    assert await ledger.prune(now_micros=now, rows_max=3) == 0
+    # Six are known: three are looked at each time, and then the first ones again.
+    forgotten = [await ledger.prune(now_micros=now, rows_max=3) for _ in range(2)]
+    assert max(forgotten) <= 3
+    assert sum(forgotten) == 5
+    assert [await ledger.prune(now_micros=now, rows_max=3) for _ in range(3)] == [0, 0, 0]
     again = await ledger.apply(batch([used("new"), used("e1")], at=6))
     assert again.duplicates == 1
 

@@ -22,6 +22,7 @@ from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.quotas import COGS
 from aforo_meter.domain.rating import ChargeKey, LoggedKey, ToldAgain, Usage
+from aforo_meter.domain.seen import event_key
 from aforo_meter.ledger import Place, UsageQuery
 from aforo_meter.ledger_adjusting import Order
 from aforo_meter.ledger_sql import SqlLedger
@@ -599,7 +600,9 @@ async def test_beside_a_consumer_nothing_is_lost(
     await lab.consume(usage("first", (CALLS, UNIT), occurred_at_micros=now))
 
     def came(event_id: str) -> bool:
-        return bool(file.rows("SELECT 1 FROM seen_event WHERE event_id = ?", event_id))
+        return bool(
+            file.rows("SELECT 1 FROM seen_event WHERE event_key = ?", event_key("acme", event_id))
+        )
 
     async def consume() -> None:
         async with SqlLedger(file.url) as ledger:  # As patient as a consumer is.

@@ -9,6 +9,7 @@ import pytest
 
 from aforo_meter.__main__ import main
 from aforo_meter.database import without_password
+from aforo_meter.domain.seen import event_key
 from aforo_meter.ledger import LedgerError
 from aforo_meter.ledger_sql import SCHEMA_VERSION, SqlLedger
 from aforo_meter.migrate import migrate
@@ -178,6 +179,7 @@ def test_a_ledger_of_the_first_version_keeps_its_rows(ledgers: Ledgers) -> None:
         "INSERT INTO alembic_version VALUES ('0001')",
         "INSERT INTO charge VALUES ('acme', 's', 1, 2, 'f', 'm', 'openai', 'gpt', '', 7, 42)",
         "INSERT INTO seen_event VALUES ('acme', 'e1', 3600000000)",
+        "INSERT INTO seen_event VALUES ('acme', 'ik:e2', 3600000000)",
         (
             "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros, attempts,"
             " next_attempt_at_micros, last_error)"
@@ -190,12 +192,13 @@ def test_a_ledger_of_the_first_version_keeps_its_rows(ledgers: Ledgers) -> None:
     assert migrate(ledger.url, dry_run=False).endswith(f"schema 0001 → {SCHEMA_VERSION}")
 
     assert ledger.rows("SELECT * FROM charge") == [
-        ("acme", "s", 1, 2, "f", "m", "openai", "gpt", "", 7, "", "", 42, 0)
+        (1, "acme", "s", 1, 2, "f", "m", "openai", "gpt", "", 7, "", "", 42, 0, 0)
     ]
     # Ids are kept for as long as they were before: 35 days.
-    assert ledger.rows("SELECT * FROM seen_event") == [
-        ("acme", "e1", 3_600_000_000 + 35 * 86_400_000_000)
-    ]
+    assert sorted(ledger.rows("SELECT event_key, keep_until_hour FROM seen_event")) == sorted(
+        [(event_key("acme", "e1"), 1 + 35 * 24), (event_key("acme", "ik:e2"), 1 + 35 * 24)]
+    )
+    assert ledger.rows("SELECT * FROM reporting_tenant") == [("acme",)]
     # A message that waits for its retry goes on waiting, for the endpoint that there was.
     assert ledger.rows("SELECT * FROM outbox") == [(1, "m-1", "acme", "k", "{}", 5, 5)]
     assert ledger.rows("SELECT * FROM delivery") == [
