@@ -1,7 +1,7 @@
 """Rows of `charge` within one transaction: read, changed and written many at a time."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.rating import ChargeKey
@@ -33,6 +33,15 @@ DELETE = "DELETE FROM charge WHERE charge_id = ?"
 WIDTH: Final = len(ChargeKey._fields)
 
 
+class Step(NamedTuple):
+    """A row's quantity, and the part of it that is estimated: as they were, and as they are."""
+
+    before_micros: int
+    after_micros: int
+    estimated_before_micros: int
+    estimated_after_micros: int
+
+
 class ChargeRows:
     """Rows as they will be. Nothing is written before `write`."""
 
@@ -59,28 +68,27 @@ class ChargeRows:
 
     def add(
         self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
-    ) -> tuple[int, int] | None:
+    ) -> Step | None:
         """Add to a row, or take off it what was counted too much. `know` comes before.
 
         Returns:
-            The row's quantity before and after, 0 where there is no row; None if there is less in
-            the row than is to be taken off.
+            What that changes, with 0 where there is no row; None if there is less in the row than
+            is to be taken off.
 
         Raises:
             TooLargeError: The sum would not fit.
         """
         row = self._changed.get(key) or self._remembered.get(key) or self._read.get(key, NEW_ROW)
-        charge_id, before, extra, estimated = row
+        charge_id, before, extra, estimated_before = row
         after = before + quantity_micros
         extra += extra_micros
-        estimated += estimated_micros
         if after > INT64_MAX or extra > INT64_MAX:
             raise TooLargeError(key.tenant_id, meter=key.meter)
         if after < 0 or extra < 0:
             return None
-        estimated = max(0, estimated)
+        estimated = min(max(0, estimated_before + estimated_micros), after)
         self._changed[key] = (charge_id, after, extra, estimated)
-        return before, after
+        return Step(before, after, estimated_before, estimated)
 
     def take(self, key: ChargeKey) -> ChargeRow | None:
         """Take a row out; None if there is none."""
