@@ -106,7 +106,9 @@ async def test_the_costs_of_an_explanation_add_up_to_the_ledgers_cogs(
 
     cogs_nanos = file.audited_cogs()["acme", "sub-1", START]
     assert sum(line.cogs_nanos for line in told.record.costs) == cogs_nanos
-    assert sum(told.record.cogs_by_hour.values()) == cogs_nanos == 37 * DOLLAR // 4
+    hours = told.record.account_by_hour.values()
+    assert sum(used.cogs_nanos for hour in hours for used in hour.values()) == cogs_nanos
+    assert cogs_nanos == 37 * DOLLAR // 4
 
 
 async def test_a_forecast_says_when_levels_come(of: answers.Sources, golden: Golden) -> None:
@@ -150,6 +152,7 @@ async def test_the_levels_of_an_override_are_told_while_it_holds(
 
     assert (during.record.state.level, during.decided_level) == (Level.THROTTLE, Level.WARN)
     assert (after.override, after.decided_level) == (None, Level.THROTTLE)
+    assert "kim: they have paid for more" in explain_text.as_text(during)
 
 
 async def test_a_name_from_outside_is_obeyed_by_no_terminal_and_no_spreadsheet(
@@ -243,7 +246,7 @@ async def test_without_revenue_the_margin_is_undefined_and_never_zero(
     assert f"margin     {said}" in text
     assert "shadow     its level is counted and logged, and refuses nothing" in text
     assert "margin     undefined, " in forecast_text.as_text(forecast)
-    assert bool(forecast.outlooks[0].reaches) is bool(allowance)
+    assert bool(forecast.margins[0].outlooks[0].reaches) is bool(allowance)
 
 
 async def test_a_tenant_without_contract_has_no_forecast(
