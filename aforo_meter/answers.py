@@ -144,6 +144,7 @@ def _nothing_used(terms: Terms, at_micros: int, *, book_currency: str) -> Record
         revenue_nanos=None,
         allowance_nanos=terms.allowance_nanos,
         cogs_nanos=0,
+        estimated_cogs_nanos=0,
         unpriced_rows=0,
         currency=book_currency,
         contract_currency=None,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from aforo_meter.corrections import Corrections, InForce, PeriodState
+from aforo_meter.corrections import Corrections, LevelBasis, PeriodState
 from aforo_meter.domain.account import Account, UsageKey, Used, total
 from aforo_meter.domain.corrections import Adjustment, cogs_by_period
 from aforo_meter.domain.guards import GuardChange, calls_in, guard_changes
@@ -43,17 +43,17 @@ class Before:
 
     states: Sequence[PeriodState]
     terms: Terms | None  # Without them no level is told.
-    in_force: InForce | None = None  # Of the period in force, where more than its totals counts.
+    basis: LevelBasis | None = None  # Of the period in force, where more than its totals counts.
 
 
 async def read_before(corrections: Corrections, tenant_id: str, terms: Terms | None) -> Before:
     """Read what `effects` needs, before corrections are written."""
     states = await corrections.periods(tenant_id)
     current = next((state for state in states if state.in_force), None)
-    in_force = None
+    basis = None
     if current is not None and terms and (terms.guards or terms.thresholds.act_from_calls):
-        in_force = await corrections.in_force(current)
-    return Before(states=states, terms=terms, in_force=in_force)
+        basis = await corrections.level_basis(current)
+    return Before(states=states, terms=terms, basis=basis)
 
 
 def effects(before: Before, adjustments: Sequence[Adjustment]) -> list[Effect]:
@@ -75,16 +75,16 @@ def effects(before: Before, adjustments: Sequence[Adjustment]) -> list[Effect]:
         cogs_nanos = state.cogs_nanos + changes[period]
         effect = Effect(before=state, rows=rows[period], cogs_nanos=cogs_nanos, level=None)
         if state.in_force and before.terms is not None:
-            effect = _with_levels(effect, before.terms, before.in_force, adjustments)
+            effect = _with_levels(effect, before.terms, before.basis, adjustments)
         found.append(effect)
     return found
 
 
 def _with_levels(
-    effect: Effect, terms: Terms, in_force: InForce | None, adjustments: Iterable[Adjustment]
+    effect: Effect, terms: Terms, basis: LevelBasis | None, adjustments: Iterable[Adjustment]
 ) -> Effect:
     state = effect.before
-    account = None if in_force is None else _changed(in_force.account, state, adjustments)
+    account = None if basis is None else _changed(basis.account, state, adjustments)
     level = assess(
         revenue_nanos=state.revenue_nanos or 0,
         cogs_nanos=effect.cogs_nanos,
@@ -93,13 +93,13 @@ def _with_levels(
         previous=state.level,
         calls=None if account is None else calls_in(account, account),
     ).level
-    if in_force is None or account is None:
+    if basis is None or account is None:
         return replace(effect, level=level)
     guards = guard_changes(
         terms.guards,
         account,
         contract_revenue_nanos=state.revenue_nanos or 0,
-        levels=in_force.guard_levels,
+        levels=basis.guard_levels,
     )
     return replace(effect, level=level, guards=guards)
 

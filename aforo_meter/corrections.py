@@ -45,7 +45,7 @@ class PeriodState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InForce:
+class LevelBasis:
     """What levels go by in a tenant's period in force, beside its totals."""
 
     account: Account
@@ -81,7 +81,7 @@ class Corrections(Protocol):
     async def periods(self, tenant_id: str | None) -> Sequence[PeriodState]:
         """Return what is known of a tenant's periods, or of all tenants'."""
 
-    async def in_force(self, state: PeriodState) -> InForce:
+    async def level_basis(self, state: PeriodState) -> LevelBasis:
         """Return the usage of a period in force, and the levels of the tenant's guards."""
 
     async def was_seen(self, tenant_id: str, event_id: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from aforo_meter.corrections import ChangedMeanwhileError, InForce, PeriodState, Scope, Take
+from aforo_meter.corrections import ChangedMeanwhileError, LevelBasis, PeriodState, Scope, Take
 from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import NOTHING, Adjustment, Known, Row
 from aforo_meter.domain.margin import Level
@@ -97,10 +97,10 @@ class SqlCorrections:
         rows = await self._ledger.read(lambda sql: sql.execute(query, values).fetchall())
         return [_period(*row) for row in rows]
 
-    async def in_force(self, state: PeriodState) -> InForce:
+    async def level_basis(self, state: PeriodState) -> LevelBasis:
         key = (state.tenant_id, state.subscription_id, state.period.start_micros)
         return await self._ledger.read(
-            lambda sql: InForce(
+            lambda sql: LevelBasis(
                 account=read_account(sql, *key), guard_levels=read_levels(sql, state.tenant_id)
             )
         )

@@ -37,6 +37,7 @@ def as_json(told: Explanation) -> str:
             for line in told.revenue_lines
         ],
         "cogs": [cost_json(line) for line in told.record.costs],
+        "estimated_cogs_nanos": state.estimated_cogs_nanos,
         "unpriced_rows": state.unpriced_rows,
         "usage": {meter: used._asdict() for meter, used in told.record.units_by_meter().items()},
         "adjustments": [one._asdict() for one in told.record.adjusted],

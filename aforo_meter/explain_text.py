@@ -194,7 +194,9 @@ def _shares(told: Explanation) -> list[str]:
     ]
     if not rows:
         return ["shares     nothing is unpriced, nothing estimated"]
-    return ["shares     not in COGS: what is unpriced", *columns(rows, right={1})]
+    estimated = money(told.record.state.estimated_cogs_nanos)
+    head = f"shares     of COGS, {estimated} rest on estimates; not in COGS: what is unpriced"
+    return [head, *columns(rows, right={1})]
 
 
 def _adjusted(told: Explanation) -> list[str]:

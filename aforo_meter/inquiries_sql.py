@@ -21,12 +21,14 @@ from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.inquiries import Choice
 from aforo_meter.ledger_accounts import read_account, read_hours
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.ledger_states import estimated_part
 
 STATES = (
     "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
     " level_since_micros, revenue_nanos, allowance_nanos, cogs_nanos, unpriced_rows, currency,"
     " COALESCE(contract_currency, currency), COALESCE(contract_revenue_nanos, revenue_nanos),"
-    " catalog_version, price_book_version, assessed_at_micros, closed_at_micros FROM margin_state"
+    " catalog_version, price_book_version, assessed_at_micros, closed_at_micros,"
+    " estimated_cogs_nanos FROM margin_state"
     " WHERE tenant_id = ?"
 )
 COVERING = f"{STATES} AND period_start_micros <= ? AND period_end_micros > ?"
@@ -139,7 +141,8 @@ def _states(sql: Sql, choice: Choice) -> list[PeriodState]:
 def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns of STATES
     subscription_id, start, end, in_force, level, since, revenue, allowance, cogs, *rest = row
     unpriced_rows, currency, contract_currency, contract_revenue_nanos, *versions = rest
-    catalog_version, price_book_version, assessed_at_micros, closed_at_micros = versions
+    catalog_version, price_book_version, assessed_at_micros, *rest = versions
+    closed_at_micros, estimated_cogs_nanos = rest
     return PeriodState(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -150,6 +153,7 @@ def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns 
         revenue_nanos=revenue,
         allowance_nanos=allowance,
         cogs_nanos=cogs,
+        estimated_cogs_nanos=estimated_part(estimated_cogs_nanos, cogs),
         unpriced_rows=unpriced_rows,
         currency=currency,
         contract_currency=contract_currency,

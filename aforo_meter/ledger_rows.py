@@ -1,7 +1,7 @@
 """Rows of `charge` within one transaction: read, changed and written many at a time."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.rating import ChargeKey
@@ -11,6 +11,8 @@ from aforo_meter.ledger_memory import CHARGE_ROW, ChargeRow, StaleError
 INT64_MAX: Final = 2**63 - 1
 COLUMNS: Final = ", ".join(ChargeKey._fields)
 NEW_ROW: Final = (0, 0, 0, 0)
+# A row's quantity before and after, then the part of it that is estimated before and after.
+Step = tuple[int, int, int, int]
 
 # Statements are put together from names of columns alone.
 FIND = (
@@ -31,15 +33,6 @@ UPDATE = (
 )
 DELETE = "DELETE FROM charge WHERE charge_id = ?"
 WIDTH: Final = len(ChargeKey._fields)
-
-
-class Step(NamedTuple):
-    """A row's quantity, and the part of it that is estimated: as they were, and as they are."""
-
-    before_micros: int
-    after_micros: int
-    estimated_before_micros: int
-    estimated_after_micros: int
 
 
 class ChargeRows:
@@ -88,7 +81,7 @@ class ChargeRows:
             return None
         estimated = min(max(0, estimated_before + estimated_micros), after)
         self._changed[key] = (charge_id, after, extra, estimated)
-        return Step(before, after, estimated_before, estimated)
+        return before, after, estimated_before, estimated
 
     def take(self, key: ChargeKey) -> ChargeRow | None:
         """Take a row out; None if there is none."""

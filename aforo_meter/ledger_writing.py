@@ -352,7 +352,7 @@ class Writing:
             self._late.append((key, quantity_micros, extra_micros))
             self._cogs[period] += 0
             return
-        before, after, *estimated = step
+        before, after, estimated_before, estimated_after = step
         if key.price_id == UNPRICED:
             self._unpriced[period] += (after > 0) - (before > 0)
             self._cogs[period] += 0  # The period is to exist all the same.
@@ -361,9 +361,10 @@ class Writing:
         assert price is not None, "a price is kept before its first row"
         # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
         self._cogs[period] += _amount(after, price) - (before and _amount(before, price))
-        if any(estimated):
-            estimated_before, estimated_after = (_amount(one, price) for one in estimated)
-            self._estimated_cogs[period] += estimated_after - estimated_before
+        if estimated_before or estimated_after:
+            self._estimated_cogs[period] += _amount(estimated_after, price) - (
+                estimated_before and _amount(estimated_before, price)
+            )
 
 
 def _period_of(key: ChargeKey) -> PeriodKey:

@@ -24,6 +24,7 @@ class PeriodState:
     revenue_nanos: int | None
     allowance_nanos: int | None
     cogs_nanos: int
+    estimated_cogs_nanos: int  # The part of them that rests on estimated usage.
     unpriced_rows: int
     currency: str | None  # Of the margin's figures.
     contract_currency: str | None

@@ -18,6 +18,7 @@ from aforo_meter import statement_text as statements
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.usage import LLM_OUTPUT
 from aforo_meter.inquiries import Choice
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_proto import policy_pb2
@@ -64,6 +65,21 @@ async def test_an_explanation_leads_from_the_level_down_to_prices(
 
     golden.check("answers/explain.txt", explain_text.as_text(told))
     golden.check("answers/explain.json", explain_json.as_json(told))
+
+
+async def test_an_estimate_is_told_for_as_long_as_its_charge(
+    of: answers.Sources, ledger: SqlLedger
+) -> None:
+    """100,000 tokens at 8 dollars a million, whose call is forgotten by then."""
+    long_after = NOW + 400 * 24 * HOUR_MICROS
+    assert await ledger.prune(now_micros=long_after, rows_max=1_000) > 0
+
+    told = await answers.explanation(of, ACME, now_micros=NOW)
+    statement, _ = await answers.statement(of, ACME, now_micros=NOW)
+
+    assert told.record.units_by_meter()[LLM_OUTPUT].estimated_micros == 100_000_000_000
+    assert told.record.state.estimated_cogs_nanos == 4 * DOLLAR // 5
+    assert "llm.output_tokens" in [line.meter for line in statement.lines if line.is_estimated]
 
 
 async def test_a_statement_has_no_figure_of_ours_unless_asked(

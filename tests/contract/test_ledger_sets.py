@@ -7,9 +7,11 @@ import pytest
 
 from aforo_meter.domain.rating import Rated
 from aforo_meter.domain.seen import event_key
+from aforo_meter.domain.terms import Terms
 from aforo_meter.domain.usage import BYTES_RESPONSE, LLM_INPUT
 from aforo_meter.ledger import Ledger, Partition, Place, RepeatedError, Reprice
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.publish import margin_of
 from tests.contract.ledger_lab import (
     DOLLAR,
     NOW,
@@ -169,6 +171,10 @@ async def test_how_much_of_a_margin_rests_on_estimates_is_kept_beside_it(
         3 * DOLLAR,
         2 * DOLLAR,
     )
+    margin = margin_of(
+        standing, Terms(tenant_id="acme", subscription_id="sub-1"), partition=3, now_micros=NOW
+    )
+    assert (margin.estimated_cogs_nanos, margin.unpriced_rows) == (2 * DOLLAR, 1)
     data = json.loads(file.rows("SELECT payload FROM outbox")[0][0])["data"]
     assert (data["estimated_cogs_nanos"], data["unpriced_rows"]) == (2 * DOLLAR, 1)
 
