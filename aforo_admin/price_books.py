@@ -14,6 +14,7 @@ from aforo_admin.catalog_yaml import read_file
 from aforo_admin.domain.entitling import entitle
 from aforo_admin.domain.price_changes import Books, Contract
 from aforo_admin.read_model import PREFIX, PRICEBOOK_KEY
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import AllowanceThresholds, Thresholds
 from aforo_meter.domain.prices import MatchKind, ModelMatch, PriceBook, PriceEntry, PriceList
 from aforo_proto import contract_pb2
@@ -76,10 +77,23 @@ def _books(book: contract_pb2.PriceBook, contracts: Mapping[str, contract_pb2.Co
         contracts={
             tenant_id: Contract(
                 thresholds=_thresholds(contract.thresholds),
+                guards=tuple(_guard(guard) for guard in contract.guards),
                 negotiated=_lists(contract.negotiated),
             )
             for tenant_id, contract in contracts.items()
         },
+    )
+
+
+def _guard(said: contract_pb2.Guard) -> Guard:
+    own = said.WhichOneof("revenue") == "revenue_nanos"
+    return Guard(
+        guard_id=said.guard_id,
+        features=frozenset(said.features),
+        meters=tuple(said.meters),
+        revenue_nanos=said.revenue_nanos if own else None,
+        revenue_share_bp=said.revenue_share_bp,
+        thresholds=_thresholds(said.thresholds),
     )
 
 

@@ -140,6 +140,9 @@ class Transition:
     after: Assessment
     at_micros: int
     guard: Guard | None = None  # None: it is the tenant's own level.
+    # How far the period's figures may move still; of all its usage, whatever a guard measures.
+    estimated_cogs_nanos: int = 0  # The part of its COGS that rests on estimated usage.
+    unpriced_rows: int = 0  # In no COGS yet.
 
     @property
     def thresholds(self) -> Thresholds:
@@ -179,6 +182,7 @@ class Standing:
     period: PeriodMicros
     assessment: Assessment
     unpriced_rows: int
+    estimated_cogs_nanos: int  # The part of its COGS that rests on estimated usage.
     currency: str
     assessed_at_micros: int
     catalog_version: str

@@ -34,7 +34,7 @@ from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_seen import LookFirstError
 from aforo_meter.ledger_writing import Writing, columns
 
-SCHEMA_VERSION: Final = "0008"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0009"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 
