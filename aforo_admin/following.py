@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,8 +15,11 @@ from redis.exceptions import RedisError
 from aforo_admin import metrics
 from aforo_admin.catalog_file import POLL_S, CatalogFile
 from aforo_admin.faults import CatalogError
-from aforo_admin.read_model import SYNC_KEY, ReadModel, build
+from aforo_admin.published import held_book, up_to_date
+from aforo_admin.read_model import PRICEBOOK_KEY, SYNC_KEY, ReadModel, build
 from aforo_admin.sync import apply, compare, mark_complete
+from aforo_meter.domain.periods import micros_of
+from aforo_proto.contract_pb2 import PriceList
 
 log = structlog.get_logger("aforo_admin")
 
@@ -41,6 +44,7 @@ class Follower:
     clock: Clock
     interval_s: float
     model: ReadModel | None = None
+    published: Sequence[PriceList] = ()  # What `model` holds of published prices.
     complete: ReadModel | None = None  # What Redis was last made equal to.
     complete_at_s: float = 0.0  # On the monotonic clock.
     next_pass_s: float = 0.0
@@ -67,9 +71,12 @@ class Follower:
         """
         began_s = time.monotonic()
         now = self.clock()
-        if self.model is None or now >= self.model.holds_until:
-            self.model = await asyncio.to_thread(build, self.file.catalog, now)
+        published = await self._published(now)
+        if self.model is None or now >= self.model.holds_until or published is not self.published:
+            self.published = published
+            self.model = await asyncio.to_thread(build, self.file.catalog, now, published)
         model = self.model
+        assert model is not None
         differences = await compare(self.redis, model)
         await apply(self.redis, model, differences)
         await mark_complete(self.redis, model, self.clock())
@@ -93,6 +100,18 @@ class Follower:
             took_ms=round(took_s * 1000),
             **{action: len(differences.stale)},
         )
+
+    async def _published(self, now: datetime) -> Sequence[PriceList]:
+        """Return the prices of language models: the same object while they stay as they are."""
+        if self.file.imported is not None or not self.file.catalog.built_in_costs:
+            return self.file.imported or ()
+        value = await self.redis.get(PRICEBOOK_KEY)
+        # Whatever has changed: the file may have said something else of published prices before.
+        settled = self.model is not None and self.complete is not None
+        if settled and value in {None, self.complete.basis[PRICEBOOK_KEY]}:
+            return self.published
+        held = held_book(value).built_in or self.published
+        return await asyncio.to_thread(up_to_date, held, now_micros=micros_of(now))
 
     def complaint(self) -> str | None:
         """Say why this process is not ready, if it isn't."""
