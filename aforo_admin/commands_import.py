@@ -118,7 +118,8 @@ def held_in_redis() -> Sequence[PriceList]:
 
 async def _held(redis: Redis) -> Sequence[PriceList]:
     try:
-        return list(held_book(await redis.get(PRICEBOOK_KEY)).built_in)
+        value: Any = await redis.get(PRICEBOOK_KEY)
+        return list(held_book(value).built_in)
     finally:
         await redis.aclose()
 

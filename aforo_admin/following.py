@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from aforo_admin import metrics
 from aforo_admin.catalog_file import POLL_S, CatalogFile
+from aforo_admin.currency_guard import CurrencyChangedError, require_same_currency
 from aforo_admin.faults import CatalogError
 from aforo_admin.published import held_book, up_to_date
 from aforo_admin.read_model import PRICEBOOK_KEY, SYNC_KEY, ReadModel, build
@@ -50,6 +51,7 @@ class Follower:
     next_pass_s: float = 0.0
     next_probe_s: float = 0.0
     failures: int = 0  # In a row.
+    refused: str | None = None  # Why the catalog is not taken over.
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the file and the clock until `stop`."""
@@ -68,11 +70,13 @@ class Follower:
             RedisError: Redis does not answer, or refuses. What was written stays; a next pass
                 begins anew.
             OSError: It can't be reached.
+            CurrencyChangedError: What Redis knows was charged in another currency.
         """
         began_s = time.monotonic()
         now = self.clock()
         published = await self._published(now)
         if self.model is None or now >= self.model.holds_until or published is not self.published:
+            await require_same_currency(self.redis, self.file.catalog)
             self.published = published
             self.model = await asyncio.to_thread(build, self.file.catalog, now, published)
         model = self.model
@@ -105,16 +109,18 @@ class Follower:
         """Return the prices of language models: the same object while they stay as they are."""
         if self.file.imported is not None or not self.file.catalog.built_in_costs:
             return self.file.imported or ()
-        value = await self.redis.get(PRICEBOOK_KEY)
+        value: Any = await self.redis.get(PRICEBOOK_KEY)
         # Whatever has changed: the file may have said something else of published prices before.
-        settled = self.model is not None and self.complete is not None
-        if settled and value in {None, self.complete.basis[PRICEBOOK_KEY]}:
+        written = None if self.complete is None else self.complete.basis[PRICEBOOK_KEY]
+        if self.model is not None and written is not None and value in {None, written}:
             return self.published
         held = held_book(value).built_in or self.published
         return await asyncio.to_thread(up_to_date, held, now_micros=micros_of(now))
 
     def complaint(self) -> str | None:
         """Say why this process is not ready, if it isn't."""
+        if self.refused is not None:
+            return self.refused
         if self.complete is None:
             return "no pass has succeeded yet"
         age_s = time.monotonic() - self.complete_at_s
@@ -172,6 +178,13 @@ class Follower:
             metrics.PASSES.labels("error").inc()
             self._plan_retry(error)
             return
+        except CurrencyChangedError as error:
+            metrics.PASSES.labels("error").inc()
+            self.refused = str(error)
+            log.error("the catalog is refused: what was synced stays in force", error=str(error))
+            self.next_pass_s = time.monotonic() + self.interval_s
+            return
+        self.refused = None
         if self.failures:
             log.info("Redis answers again", failures=self.failures)
             self.failures = 0

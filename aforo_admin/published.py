@@ -7,6 +7,7 @@ one said of the past.
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
@@ -32,7 +33,8 @@ async def published_for(
     imported = imported_prices(catalog, path)
     if imported is not None or not catalog.built_in_costs:
         return imported or ()
-    held = held_book(await redis.get(PRICEBOOK_KEY)).built_in
+    value: Any = await redis.get(PRICEBOOK_KEY)
+    held = held_book(value).built_in
     return up_to_date(held, now_micros=micros_of(now))
 
 

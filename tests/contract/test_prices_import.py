@@ -10,7 +10,11 @@ import redis
 from aforo_admin.builtin_prices import built_in_lists, identified, name_of
 from aforo_admin.prices_file import read_prices, write_prices
 from aforo_meter.domain.periods import DAY_MICROS
+from aforo_meter.ledger_sql import SqlLedger
 from aforo_proto.contract_pb2 import PriceBook, PriceList
+from aforo_proto.margin_pb2 import Margin
+from tests.contract.ledger_lab import batch, used
+from tests.contract.ledgers import AuditedLedger
 from tests.contract.test_sync_process import aforo_admin
 
 pytestmark = pytest.mark.contract
@@ -45,9 +49,14 @@ def of_model(lists: Any) -> PriceList:  # noqa: ANN401 - repeated or list
     return found
 
 
+def book_in(client: redis.Redis) -> PriceBook:
+    value: Any = client.get("aforo:v1:pricebook")
+    return PriceBook.FromString(value)
+
+
 def held(url: str) -> PriceList:
     with redis.Redis.from_url(url) as client:
-        return of_model(PriceBook.FromString(client.get("aforo:v1:pricebook")).built_in)
+        return of_model(book_in(client).built_in)
 
 
 @pytest.fixture
@@ -131,3 +140,43 @@ def test_a_catalog_without_its_file_of_prices_is_refused(tmp_path: Path) -> None
     assert done.returncode == 1
     assert f"{tmp_path / 'prices.jsonl'}: can't be read" in done.stderr
     assert "aforo-admin prices import --into" in done.stderr
+
+
+def test_a_change_of_the_currency_under_charges_is_refused(
+    env: dict[str, str], redis_url: str
+) -> None:
+    assert aforo_admin("sync", "--once", env=env).returncode == 0
+    margin = Margin(tenant_id="acme", currency="USD", cogs_nanos=10**10)
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("aforo:v1:{acme}:margin", margin.SerializeToString())
+    other = CATALOG.format(built_in="false").replace("USD", "VND")
+    Path(env["AFORO_ADMIN_CATALOG"]).write_text(other)
+
+    done = [aforo_admin("sync", "--once", env=env), aforo_admin("diff", env=env)]
+
+    assert [one.returncode for one in done] == [1, 2]
+    for one in done:
+        assert "the catalog's currency is VND, and the ledger, by Redis, has charges in USD" in (
+            one.stderr
+        )
+    with redis.Redis.from_url(redis_url) as client:
+        assert book_in(client).currency == "USD"
+        client.delete("aforo:v1:{acme}:margin")
+    assert aforo_admin("sync", "--once", env=env).returncode == 0
+
+
+async def test_check_compares_the_currency_with_that_of_the_ledger(
+    tmp_path: Path, file: AuditedLedger
+) -> None:
+    async with SqlLedger(file.url) as ledger:
+        await ledger.apply(batch([used("e1", 10)]))
+    catalog = tmp_path / "catalog.yaml"
+
+    catalog.write_text(CATALOG.format(built_in="false"))
+    right = aforo_admin("check", str(catalog), "--ledger-url", file.url)
+    catalog.write_text(CATALOG.format(built_in="false").replace("USD", "VND"))
+    wrong = aforo_admin("check", str(catalog), "--ledger-url", file.url)
+
+    assert (right.returncode, wrong.returncode) == (0, 1)
+    assert "warning: costs: every call counts on api.calls, and no cost price" in right.stderr
+    assert "the catalog's currency is VND, and the ledger has charges in USD" in wrong.stderr

@@ -1,4 +1,4 @@
-"""Cost prices of one's own: tiers, times of the day, what they leave open, and what is too large."""
+"""Own cost prices: tiers, times of the day, what they leave open, and what is too large."""
 
 from datetime import UTC, datetime
 
@@ -49,7 +49,7 @@ def cost(costs: str, *, hour: int, minute: int = 0, tokens: int = 1) -> int | No
         at_micros=micros_of(datetime(2026, 6, 1, hour, minute, tzinfo=UTC)),
         input_tokens=tokens,
     )
-    return found and found.price_nanos // 10**9
+    return None if found is None else found.price_nanos // 10**9
 
 
 def test_own_prices_have_tiers_and_times_of_the_day() -> None:
@@ -71,11 +71,8 @@ def test_each_tier_and_time_is_an_entry_with_an_id_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (
-            "input_tokens_from: 200k",
-            "costs[3].from: overlaps costs[1]: both price llm.input_tokens of any provider, own "
-            "from 2026-01-01; give them different dates",
-        ),
+        ("input_tokens_from: 200k", "own from 2026-01-01; give them different dates or remove one"),
+        ("input_tokens_from: 200k", "costs[3].from: overlaps costs[1]: both price llm.input_tok"),
         ("day_from: 06:00, day_to: 07:00", "costs[3].from: overlaps costs[2]"),
         ("day_from: 09:00, day_to: 09:00", "costs[3].day_to: is the time at which the part of the"),
         ("day_from: 9am", 'costs[3].day_from: "9am" is no time of the day: write 09:30 or 24:00'),

@@ -1,6 +1,7 @@
 """An upgrade of the published prices adds entries; it changes nothing that usage was charged by."""
 
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def paid(
     found = prices.price_of(
         meter, provider="p", model=model, at_micros=at_micros, input_tokens=tokens
     )
-    return found and found.price_nanos * 1_000_000 // found.per_units // 10**9
+    return None if found is None else found.price_nanos * 1_000_000 // found.per_units // 10**9
 
 
 def test_an_upgrade_does_not_change_what_past_usage_cost() -> None:
@@ -78,7 +79,7 @@ def test_the_entries_that_have_begun_stay_and_a_change_back_is_a_further_one() -
 
 
 def test_the_package_s_own_date_holds_where_it_is_later_than_what_is_known() -> None:
-    dated = types.StartDateConstraint(start_date=types.date(2024, 10, 1))  # Day 19,997.
+    dated = types.StartDateConstraint(start_date=date(2024, 10, 4))  # Day 19,997.
     upgraded = published(
         (
             "m",
@@ -96,7 +97,7 @@ def test_the_package_s_own_date_holds_where_it_is_later_than_what_is_known() -> 
 
 
 def test_an_announced_price_comes_on_its_day_and_may_be_taken_back_before() -> None:
-    dated = types.StartDateConstraint(start_date=types.date(2024, 10, 14))  # Day 20,010.
+    dated = types.StartDateConstraint(start_date=date(2024, 10, 14))  # Day 20,010.
     known = published(("m", price("2")))
     announced = published(
         (
