@@ -79,7 +79,7 @@ def test_the_entries_that_have_begun_stay_and_a_change_back_is_a_further_one() -
 
 
 def test_the_package_s_own_date_holds_where_it_is_later_than_what_is_known() -> None:
-    dated = types.StartDateConstraint(start_date=date(2024, 10, 4))  # Day 19,997.
+    dated = types.StartDateConstraint(start_date=date(2024, 10, 1))  # Day 19,997.
     upgraded = published(
         (
             "m",
