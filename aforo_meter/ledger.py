@@ -77,7 +77,7 @@ class TooLargeError(Exception):
             if meter is None
             else "look for a wrong quantity, or let the meter count in larger units"
         )
-        super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits: {remedy}")
+        super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits; {remedy}")
         self.tenant_id = tenant_id
         self.meter = meter  # None: it is the amounts that are too large, of any meter.
 
