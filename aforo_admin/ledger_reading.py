@@ -33,6 +33,7 @@ USED = (
     " FROM charge LEFT JOIN price USING (price_id)"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
+CURRENCIES = "SELECT DISTINCT currency FROM price ORDER BY currency"
 
 
 ADJUSTED = (
@@ -58,6 +59,17 @@ def standings(ledger_url: str, *, now_micros: int) -> Iterator[Standing]:
     with opened(ledger_url) as ask:
         for row in ask(IN_FORCE, (now_micros, now_micros)):
             yield _standing(ask, *row)
+
+
+def currencies(ledger_url: str) -> list[str]:
+    """Return the currencies of the prices that charges were made with.
+
+    Raises:
+        LedgerUnreadableError: There is no ledger, or it is none of this version's.
+    """
+    opened = _postgres if POSTGRES.match(ledger_url) else _sqlite
+    with opened(ledger_url) as ask:
+        return [str(row[0]) for row in ask(CURRENCIES, ())]
 
 
 @contextmanager

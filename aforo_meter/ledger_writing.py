@@ -31,6 +31,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_accounts import kept
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
+from aforo_meter.ledger_currency import require_currency
 from aforo_meter.ledger_levels import Levels, level_that_holds, watched_period
 from aforo_meter.ledger_memory import (
     ChargeRow,
@@ -311,10 +312,15 @@ class Writing:
         """Keep prices that are used for the first time.
 
         Raises:
-            PriceConflictError: One was used before with other figures.
+            PriceConflictError: One was used before with other figures, or is in another currency
+                than what was used before.
         """
         conflicts = []
-        for price in {price.price_id: price for price in prices}.values():
+        by_id = {price.price_id: price for price in prices}
+        new = [price_id for price_id in by_id if self._figures(price_id) is None]
+        if new:
+            require_currency(self._sql, self._currency, new)
+        for price in by_id.values():
             given = Figures(price.price_nanos, price.per_units, self._currency)
             known = self._figures(price.price_id)
             if known is None:

@@ -68,7 +68,7 @@ class Rerating:
         except PriceConflictError as error:
             raise CommandError(str(error)) from error
         except TooLargeError as error:
-            raise CommandError(f"{error}: its rows can't be rated again") from error
+            raise CommandError(f"{error}; its rows can't be rated again") from error
         finally:
             progress.end()
         return done

@@ -145,7 +145,7 @@ class Voiding:
         except ChangedMeanwhileError as error:
             raise CommandError(str(error)) from error
         except TooLargeError as error:
-            raise CommandError(f"{error}: its rows can't be taken back") from error
+            raise CommandError(f"{error}; its rows can't be taken back") from error
         finally:
             progress.end()
         return written
