@@ -612,9 +612,7 @@ async def test_sums_that_would_not_fit_are_refused(
     lab.prices([entry(CALLS, 1), entry(CALLS, 2**62, from_micros=1)])
     before = file.contents()
 
-    with pytest.raises(
-        CommandError, match=r"exceed 64 bits; .*its rows can't be rated again"
-    ):
+    with pytest.raises(CommandError, match=r"exceed 64 bits; .*its rows can't be rated again"):
         await lab.rerate()
 
     assert file.contents() == before
