@@ -22,14 +22,23 @@ from aforo_admin import (
     show,
     tables,
 )
+from aforo_admin.catalog_file import read_with_prices
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.currency_guard import (
+    CurrencyChangedError,
+    require_ledger_currency,
+    require_same_currency,
+)
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.checking_metering import SCOPES
+from aforo_admin.domain.hints import find_hints
 from aforo_admin.domain.problems import check_id
 from aforo_admin.faults import CatalogError, StoreError
 from aforo_admin.following import RedisFailure
-from aforo_admin.read_model import ReadModel, build
-from aforo_admin.sync import Differences, compare
+from aforo_admin.ledger_reading import LedgerUnreadableError
+from aforo_admin.published import published_for
+from aforo_admin.read_model import build
+from aforo_admin.sync import compare
 from aforo_admin.yaml_scalars import instant
 
 OK: Final = 0
@@ -98,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="check a catalog and print a summary")
     command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument(
+        "--ledger-url", metavar="URL", help="also: is it in the currency of this ledger's charges?"
+    )
     command.set_defaults(run=_check)
 
     command = commands.add_parser(
@@ -155,24 +167,33 @@ def _sync(options: argparse.Namespace) -> int:
     process.configure_logging(chosen.log_level)
     try:
         if options.check:
-            told = _compare(chosen, commands_sync.catalog_of(chosen))
-            return FAILED if told is None or told.differs else OK
+            told = _compare(chosen, *commands_sync.catalog_of(chosen))
+            return FAILED if told.differs else OK
         work = commands_sync.once if options.once else commands_sync.follow
         return redis_access.run(work(chosen))
     except CatalogError as error:
         return _complain(error, MISUSED)
+    except CurrencyChangedError as error:
+        return _complain(error, FAILED)
     except RedisFailure as error:
         return _complain(redis_access.unreachable(chosen, error), FAILED)
 
 
 def _check(options: argparse.Namespace) -> int:
     try:
-        catalog = read_file(options.file)
+        catalog, _ = read_with_prices(options.file)
     except CatalogError as error:
         count = len(error.faults)
         _complain(error, FAILED)
         return _complain(f"{count} {'fault' if count == 1 else 'faults'}", FAILED)
+    if options.ledger_url is not None:
+        try:
+            require_ledger_currency(options.ledger_url, catalog)
+        except (CurrencyChangedError, LedgerUnreadableError) as error:
+            return _complain(error, FAILED)
     _print(tables.summary(catalog, _now()))
+    for hint in find_hints(catalog):
+        _complain(f"warning: {hint}", OK)
     return OK
 
 
@@ -181,36 +202,36 @@ def _diff(options: argparse.Namespace) -> int:
         if options.file is None:
             with_catalog = settings.load(settings.SyncSettings, os.environ)
             chosen: settings.RedisSettings = with_catalog
-            catalog = commands_sync.catalog_of(with_catalog)
+            told = _compare(chosen, *commands_sync.catalog_of(with_catalog))
         elif os.environ.get(settings.variable("database_url")):
             return commands_control.diff(options)
         else:
             chosen = settings.load(settings.RedisSettings, os.environ)
-            catalog = read_file(options.file)
-    except CatalogError as error:
+            told = _compare(chosen, read_file(options.file), options.file)
+    except (CatalogError, CurrencyChangedError) as error:
         return _complain(error, MISUSED)
-    told = _compare(chosen, catalog)
-    if told is None:
-        return MISUSED
+    except RedisFailure as error:
+        return _complain(redis_access.unreachable(chosen, error), MISUSED)
     return FAILED if options.exit_code and not told.empty else OK
 
 
-def _compare(chosen: settings.RedisSettings, catalog: Catalog) -> differences.Report | None:
-    """Print how Redis differs from a catalog; None: it can't be told."""
-    model = build(catalog, _now())
-    try:
-        told = differences.report(model, redis_access.run(_compared(chosen, model)))
-    except RedisFailure as error:
-        _complain(redis_access.unreachable(chosen, error), MISUSED)
-        return None
-    _print("\n".join([*told.lines, differences.summary(told, version=model.version)]))
+def _compare(chosen: settings.RedisSettings, catalog: Catalog, path: Path) -> differences.Report:
+    """Print how Redis differs from a catalog that was read from a path."""
+    told, version = redis_access.run(_compared(chosen, catalog, path))
+    _print("\n".join([*told.lines, differences.summary(told, version=version)]))
     return told
 
 
-async def _compared(chosen: settings.RedisSettings, model: ReadModel) -> Differences:
+async def _compared(
+    chosen: settings.RedisSettings, catalog: Catalog, path: Path
+) -> tuple[differences.Report, str]:
+    now = _now()
     redis = redis_access.connect(chosen)
     try:
-        return await compare(redis, model, with_gone_values=True)
+        await require_same_currency(redis, catalog)
+        model = build(catalog, now, await published_for(catalog, path, redis, now))
+        found = await compare(redis, model, with_gone_values=True)
+        return differences.report(model, found), model.version
     finally:
         await redis.aclose()
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -13,9 +15,13 @@ from django.db import connection
 from aforo_admin import audit, store
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError
+from aforo_admin.prices_file import imported_prices
+from aforo_proto.contract_pb2 import PriceList
 
 log = structlog.get_logger("aforo_admin")
 
+# From where a catalog of the database names a file of prices: the process's working directory.
+PLACE: Final = Path("catalog")
 RETRY_S: Final = 1.0  # After a look that failed.
 
 
@@ -24,6 +30,7 @@ class CatalogDatabase:
     """The last good catalog of the database, and the change that it reflects."""
 
     catalog: Catalog
+    imported: Sequence[PriceList] | None  # The prices of the file that the catalog names.
     seq: int
     name: str = "the catalog's database"
     fault_count: int = 0
@@ -68,6 +75,8 @@ class CatalogDatabase:
         tenants = audit.tenants_since(self.seq)
         try:
             held = store.load_checked(tenants)
+            if tenants is None:
+                self.imported = imported_prices(held.catalog, PLACE)
         except CatalogError as error:
             self._seen = seq
             self.fault_count = len(error.faults)
@@ -91,7 +100,10 @@ async def open_database() -> CatalogDatabase:
     """
     thread = ThreadPoolExecutor(1)
     held = await asyncio.get_running_loop().run_in_executor(thread, store.load_checked)
-    return CatalogDatabase(catalog=held.catalog, seq=held.seq, _seen=held.seq, _thread=thread)
+    imported = await asyncio.to_thread(imported_prices, held.catalog, PLACE)
+    return CatalogDatabase(
+        catalog=held.catalog, imported=imported, seq=held.seq, _seen=held.seq, _thread=thread
+    )
 
 
 def _disconnect() -> None:

@@ -76,5 +76,8 @@ def _name_of(member: Mapping[str, Any]) -> str:
         return str(member["id"])
     if "path" in member:  # A route.
         return f"{'|'.join(member.get('methods', [])) or 'any'} {member['path']}"
-    said = ("meter", "provider", "model", "currency", "from")
+    said = (
+        *("meter", "provider", "model", "currency", "from"),
+        *("input_tokens_from", "day_from", "day_to"),
+    )
     return ", ".join(str(member[name]) for name in said if name in member)

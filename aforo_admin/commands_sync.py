@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -51,8 +52,8 @@ async def follow(chosen: settings.SyncSettings) -> int:
     return OK
 
 
-def catalog_of(chosen: settings.SyncSettings) -> Catalog:
-    """Read the catalog that a sync would follow.
+def catalog_of(chosen: settings.SyncSettings) -> tuple[Catalog, Path]:
+    """Read the catalog that a sync would follow, and say from where it names other files.
 
     Raises:
         CatalogError: It is wrong.
@@ -60,12 +61,13 @@ def catalog_of(chosen: settings.SyncSettings) -> Catalog:
     """
     if not chosen.database_url:
         assert chosen.catalog is not None, "the settings want one of the two"
-        return read_file(chosen.catalog)
+        return read_file(chosen.catalog), chosen.catalog
     commands_control.set_up(chosen.database_url)
-    from aforo_admin import control_work, store  # noqa: PLC0415 - they need Django set up.
+    # They need Django set up.
+    from aforo_admin import catalog_database, control_work, store  # noqa: PLC0415
 
     with control_work.told(chosen.database_url):
-        return store.load_checked().catalog
+        return store.load_checked().catalog, catalog_database.PLACE
 
 
 def _follower(

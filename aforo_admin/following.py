@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
@@ -15,10 +15,21 @@ from redis.exceptions import RedisError
 from aforo_admin import metrics
 from aforo_admin.catalog_file import POLL_S
 from aforo_admin.catalog_source import CatalogSource
+from aforo_admin.currency_guard import CurrencyChangedError, require_same_currency
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError
-from aforo_admin.read_model import FOREVER, SYNC_KEY, ReadModel, build, build_tenants
+from aforo_admin.published import held_book, up_to_date
+from aforo_admin.read_model import (
+    FOREVER,
+    PRICEBOOK_KEY,
+    SYNC_KEY,
+    ReadModel,
+    build,
+    build_tenants,
+)
 from aforo_admin.sync import apply, compare, mark_complete, publish_tenants
+from aforo_meter.domain.periods import micros_of
+from aforo_proto.contract_pb2 import PriceList
 
 log = structlog.get_logger("aforo_admin")
 
@@ -44,13 +55,15 @@ class Follower:
     interval_s: float
     leads: Callable[[], bool] = lambda: True  # Of several processes, one alone writes.
     model: ReadModel | None = None
-    holds_until: datetime = FOREVER  # Of what was published: some value is another from then on.
-    published: Catalog | None = None  # What Redis holds, versions aside.
+    published: Sequence[PriceList] = ()  # What `model` holds of published prices.
+    holds_until: datetime = FOREVER  # Of what was written: some value is another from then on.
+    synced: Catalog | None = None  # What Redis holds, versions aside.
     complete: ReadModel | None = None  # What Redis was last made equal to.
     complete_at_s: float = 0.0  # On the monotonic clock.
     next_pass_s: float = 0.0
     next_probe_s: float = 0.0
     failures: int = 0  # In a row.
+    refused: str | None = None  # Why the catalog is not taken over.
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the file and the clock until `stop`."""
@@ -71,13 +84,18 @@ class Follower:
             RedisError: Redis does not answer, or refuses. What was written stays; a next pass
                 begins anew.
             OSError: It can't be reached.
+            CurrencyChangedError: What Redis knows was charged in another currency.
         """
         began_s = time.monotonic()
         now = self.clock()
         catalog = self.source.catalog
-        if self.model is None or now >= self.model.holds_until:
-            self.model = await asyncio.to_thread(build, catalog, now)
+        published = await self._published(now)
+        if self.model is None or now >= self.model.holds_until or published is not self.published:
+            await require_same_currency(self.redis, catalog)
+            self.published = published
+            self.model = await asyncio.to_thread(build, catalog, now, published)
         model = self.model
+        assert model is not None
         differences = await compare(self.redis, model)
         await apply(self.redis, model, differences)
         await mark_complete(self.redis, model, self.clock())
@@ -85,7 +103,7 @@ class Follower:
         repaired = model is self.complete
         self.complete = model
         self.complete_at_s = time.monotonic()
-        self.published = catalog
+        self.synced = catalog
         self.holds_until = model.holds_until
         action = "repaired" if repaired else "written"
         metrics.VALUES.labels(action).inc(len(differences.stale))
@@ -104,10 +122,24 @@ class Follower:
             **{action: len(differences.stale)},
         )
 
+    async def _published(self, now: datetime) -> Sequence[PriceList]:
+        """Return the prices of language models: the same object while they stay as they are."""
+        if self.source.imported is not None or not self.source.catalog.built_in_costs:
+            return self.source.imported or ()
+        value: Any = await self.redis.get(PRICEBOOK_KEY)
+        # Whatever has changed: the file may have said something else of published prices before.
+        written = None if self.complete is None else self.complete.basis[PRICEBOOK_KEY]
+        if self.model is not None and written is not None and value in {None, written}:
+            return self.published
+        held = held_book(value).built_in or self.published
+        return await asyncio.to_thread(up_to_date, held, now_micros=micros_of(now))
+
     def complaint(self) -> str | None:
         """Say why this process is not ready, if it isn't."""
         if not self.leads():
             return None  # Another process keeps Redis equal; this one may follow it at any time.
+        if self.refused is not None:
+            return self.refused
         if self.complete is None:
             return "no pass has succeeded yet"
         age_s = time.monotonic() - self.complete_at_s
@@ -141,10 +173,10 @@ class Follower:
         log.info("the catalog has changed", tenants="all" if tenants is None else len(tenants))
         if self.failures or not self.leads():
             return  # While Redis is away, the next attempt is planned already.
-        if tenants is None or self.published is None:
+        if tenants is None or self.synced is None or self.refused is not None:
             self.next_pass_s = 0.0
         else:
-            await self._try_to_publish(self.published, tenants)
+            await self._try_to_publish(self.synced, tenants)
 
     async def _try_to_publish(self, before: Catalog, tenants: Collection[str]) -> None:
         """Write what concerns some tenants at once; the next pass does the rest."""
@@ -155,7 +187,7 @@ class Follower:
         except RedisFailure as error:
             self._plan_retry(error)
             return
-        self.published = catalog
+        self.synced = catalog
         self.holds_until = min(self.holds_until, model.holds_until)
         metrics.VALUES.labels("written").inc(len(differences.stale))
         metrics.VALUES.labels("deleted").inc(len(differences.gone))
@@ -163,7 +195,7 @@ class Follower:
 
     def _stand_by(self) -> None:
         """Forget what Redis holds: another process writes. Whoever leads begins with a pass."""
-        self.model = self.complete = self.published = None
+        self.model = self.complete = self.synced = None
         self.next_pass_s = 0.0
 
     async def _is_due(self) -> bool:
@@ -191,6 +223,13 @@ class Follower:
             metrics.PASSES.labels("error").inc()
             self._plan_retry(error)
             return
+        except CurrencyChangedError as error:
+            metrics.PASSES.labels("error").inc()
+            self.refused = str(error)
+            log.error("the catalog is refused: what was synced stays in force", error=str(error))
+            self.next_pass_s = time.monotonic() + self.interval_s
+            return
+        self.refused = None
         if self.failures:
             log.info("Redis answers again", failures=self.failures)
             self.failures = 0

@@ -127,7 +127,10 @@ def _put_tenant(rows: Rows, tenant: Tenant) -> None:
         _put_cards(rows, "DealRateCard", of_deal, deal.rate_cards or ())
 
 
-_COST_KEY: Final = ("meter", "provider", "model", "effective_from")
+_COST_KEY: Final = (
+    *("meter", "provider", "model", "effective_from"),
+    *("input_tokens_from", "day_from_s", "day_to_s"),
+)
 
 
 def _put(rows: Rows, table: str, parent: Key, parts: Iterable[Any], *names: str) -> None:

@@ -23,7 +23,14 @@ from aforo_admin.domain.catalog import (
 )
 from aforo_admin.domain.checking_tenants import IDENTITY_FIELDS
 from aforo_admin.written_rates import said
-from aforo_admin.written_values import Written, amount, factor, instant, instant_of_micros
+from aforo_admin.written_values import (
+    Written,
+    amount,
+    factor,
+    instant,
+    instant_of_micros,
+    time_of_day,
+)
 from aforo_authz.domain.access import SubscriptionState
 from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.periods import Cadence
@@ -45,7 +52,7 @@ def catalog(given: Catalog) -> dict[str, Written]:
         ingest_keys=[ingest_key(each) for each in given.ingest_keys],
         plans={name: plan(each) for name, each in sorted(given.plans.items())},
         tenants={name: tenant(each) for name, each in sorted(given.tenants.items())},
-        built_in_costs=given.built_in_costs,
+        built_in_costs=given.prices_file or given.built_in_costs,
         costs=[cost(each) for each in given.costs],
     )
 
@@ -243,6 +250,9 @@ def cost(given: CostPrice) -> Written:
         from_=instant(given.effective_from),
         provider=given.provider or None,
         model=given.model or None,
+        input_tokens_from=given.input_tokens_from or None,
+        day_from=time_of_day(given.day_from_s) if given.day_from_s != given.day_to_s else None,
+        day_to=time_of_day(given.day_to_s) if given.day_from_s != given.day_to_s else None,
     )
 
 

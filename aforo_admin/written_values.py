@@ -35,6 +35,12 @@ def instant_of_micros(micros: int) -> Plain:
     return instant(EPOCH + timedelta(microseconds=micros))
 
 
+def time_of_day(seconds: int) -> str:
+    minutes, rest_s = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}" + (f":{rest_s:02}" if rest_s else "")
+
+
 def _decimal(value: int, one: int) -> str:
     whole, rest = divmod(abs(value), one)
     digits = len(str(one)) - 1

@@ -1,20 +1,24 @@
 """Records of one partition → a batch for the ledger: read, rated, with the margins they touch."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from aforo_meter.contracts import Contracts
-from aforo_meter.domain.periods import PeriodMicros, calendar_month
+from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, calendar_month
 from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.rating import Rated, Usage, rate
 from aforo_meter.domain.revenue import exchange_rate, fixed_nanos
+from aforo_meter.domain.seen import event_key
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
+from aforo_meter.kinds import Kind, Kinds, Name, Tally, name_of
 from aforo_meter.ledger import Batch, Ledger, Partition, Retention, TooLargeError, Watch
-from aforo_meter.wire import UnreadableEventError, usage_of
+from aforo_meter.wire import NO_EVENT, UnreadableEventError, usage_from
+from aforo_proto import usage_pb2
 
 AHEAD_MICROS_MAX: Final = 86_400_000_000  # A source whose clock is a day ahead is broken.
 
@@ -39,6 +43,17 @@ class Readable:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Records, rated."""
+
+    rated: Sequence[Rated]
+    refused: Sequence[Refused] = ()
+    repeated: int = 0  # Events that were left out, as they count already.
+    late: int = 0
+    oldest_micros: Mapping[str, int]  # By tenant: when the first of its events occurred.
+
+
 def read(records: Iterable[Any]) -> tuple[list[Readable], list[Refused]]:
     """Decode records; each is in one of the two answers."""
     readable: list[Readable] = []
@@ -46,16 +61,31 @@ def read(records: Iterable[Any]) -> tuple[list[Readable], list[Refused]]:
     latest_micros = now_micros() + AHEAD_MICROS_MAX
     for record in records:
         try:
-            usage = usage_of(record.value)
-        except UnreadableEventError as error:
-            refused.append(Refused(record=record, reason=str(error)))
+            event = usage_pb2.UsageEvent.FromString(record.value or b"")
+        except DecodeError:
+            refused.append(Refused(record=record, reason=NO_EVENT))
             continue
-        if usage.occurred_at_micros > latest_micros:
-            reason = f"occurred_at_micros {usage.occurred_at_micros} is more than a day ahead of us"
-            refused.append(Refused(record=record, reason=reason))
-            continue
-        readable.append(Readable(record=record, usage=usage))
+        one = _readable(record, event, latest_micros)
+        if isinstance(one, Refused):
+            refused.append(one)
+        else:
+            readable.append(one)
     return readable, refused
+
+
+def _readable(
+    record: Any,  # noqa: ANN401 - aiokafka's
+    event: usage_pb2.UsageEvent,
+    latest_micros: int,
+) -> Readable | Refused:
+    try:
+        usage = usage_from(event, record.value)
+    except UnreadableEventError as error:
+        return Refused(record=record, reason=str(error))
+    if usage.occurred_at_micros > latest_micros:
+        reason = f"occurred_at_micros {usage.occurred_at_micros} is more than a day ahead of us"
+        return Refused(record=record, reason=reason)
+    return Readable(record=record, usage=usage)
 
 
 class Rater:
@@ -69,6 +99,9 @@ class Rater:
         self._retention = retention or Retention()
         self._refused_prices: set[str] = set()
         self._told_currencies: set[tuple[str, str, str]] = set()
+        self._kinds = Kinds()
+        self._watches: dict[str, Watch] = {}
+        self._generation = contracts.generation
 
     @property
     def currency(self) -> str:
@@ -76,9 +109,15 @@ class Rater:
         assert book is not None, "know() needs the price book"
         return book.currency
 
+    @property
+    def generation(self) -> int:
+        """Another one: what was rated before may have another price by now."""
+        return self._contracts.generation
+
     def refuse_prices(self, price_ids: Sequence[str]) -> None:
         """Take usage at these prices as unpriced from now on: they contradict the ledger."""
         self._refused_prices.update(price_ids)
+        self._kinds.clear()
 
     def refuses(self, price_id: str) -> bool:
         return price_id in self._refused_prices
@@ -86,52 +125,150 @@ class Rater:
     def trust_prices(self) -> None:
         """Try refused prices again: the catalog has changed, and may have been put right."""
         self._refused_prices.clear()
+        self._kinds.clear()
 
-    async def batch(
-        self,
-        partition: Partition,
-        readable: Sequence[Readable],
-        *,
-        first_offset: int,
-        next_offset: int,
-        stands_at: int = 0,
-    ) -> Batch:
-        """Rate what was read.
+    async def add_up(self, records: Sequence[Any], *, counted: Collection[bytes]) -> Counted:
+        """Read and rate records, many at once where they differ in their quantities alone.
+
+        Args:
+            records: Of one partition.
+            counted: Keys of events that were counted before.
 
         Raises:
             NotSyncedError, UnreadableError, RedisError, OSError: A contract is not known, and can't
                 be had now.
             LedgerUnavailableError: The ledger does not answer.
         """
-        usages = [one.usage for one in readable]
-        named = {(usage.tenant_id, usage.subscription_id) for usage in usages if usage.tenant_id}
-        await self._contracts.know(named)
+        self._forget_what_changed()
+        tally = Tally(counted=set(counted))
+        latest_micros = now_micros() + AHEAD_MICROS_MAX
+        self._kinds.add_up(records, tally, latest_micros=latest_micros)
+        refused = [Refused(record=one, reason=NO_EVENT) for one in tally.unreadable]
+        readable: list[tuple[Readable, Any]] = []
+        for record, event in tally.rest:
+            one = _readable(record, event, latest_micros)
+            if isinstance(one, Refused):
+                refused.append(one)
+            else:
+                readable.append((one, event))
+        tally.rest.clear()
+        await self._know(one for one, _ in readable)
+        for one, event in readable:
+            if not self._by_kind(one, event, tally):
+                await self._rate_into(tally, one.usage)
+        return Counted(
+            rated=tally.rated,
+            refused=refused,
+            repeated=tally.repeated,
+            late=tally.late,
+            oldest_micros=tally.oldest_micros,
+        )
+
+    async def one_by_one(self, readable: Sequence[Readable]) -> Counted:
+        """Rate what was read, each by itself.
+
+        Raises:
+            As `add_up`.
+        """
+        await self._know(readable)
+        tally = Tally()
+        for one in readable:
+            await self._rate_into(tally, one.usage)
+        return Counted(rated=tally.rated, late=tally.late, oldest_micros=tally.oldest_micros)
+
+    def batch(
+        self,
+        partition: Partition,
+        counted: Counted,
+        *,
+        first_offset: int,
+        next_offset: int,
+        stands_at: int = 0,
+    ) -> Batch:
+        """Return what the ledger is to write."""
         return Batch(
             partition=partition,
             first_offset=first_offset,
             next_offset=next_offset,
             stands_at=stands_at,
-            rated=[await self._rate(usage) for usage in usages],
-            watches=self.watches({tenant_id for tenant_id, _ in named}),
+            rated=counted.rated,
+            watches=self.watches(counted.oldest_micros),
             currency=self.currency,
             now_micros=now_micros(),
             retention=self._retention,
         )
 
+    async def _know(self, readable: Iterable[Readable]) -> None:
+        usages = (one.usage for one in readable)
+        named = {(usage.tenant_id, usage.subscription_id) for usage in usages if usage.tenant_id}
+        await self._contracts.know(named)
+
+    def _by_kind(self, one: Readable, event: Any, tally: Tally) -> bool:  # noqa: ANN401
+        """Begin a kind with an event that is of none yet; return False if it is one by itself."""
+        name = name_of(event)
+        if name is None or (name not in self._kinds and not self._begin(name, one.usage)):
+            return False
+        self._kinds.add_up([one.record], tally, latest_micros=one.usage.occurred_at_micros)
+        added = not tally.rest
+        tally.rest.clear()
+        return added
+
+    def _begin(self, name: Name, usage: Usage) -> bool:
+        terms = self._contracts.terms(usage.tenant_id) if usage.tenant_id else None
+        hour = usage.hour_start_micros
+        if terms is None:
+            subscription_id, period = NO_SUBSCRIPTION, calendar_month(hour)
+        elif usage.subscription_id in ("", terms.subscription_id):
+            subscription_id, period = terms.subscription_id, terms.period_at(hour)
+            if period != terms.period_at(hour + HOUR_MICROS - 1):
+                return False  # Another one begins within the hour.
+        else:
+            return (
+                False  # Of a former subscription the ledger knows the periods, and each is asked.
+            )
+        prices = self._contracts.prices(usage.tenant_id)
+        kind = Kind(
+            usage, prices, self._refused_prices, subscription_id=subscription_id, period=period
+        )
+        self._kinds.add(name, kind)
+        return True
+
+    async def _rate_into(self, tally: Tally, usage: Usage) -> None:
+        key = event_key(usage.tenant_id, usage.event_id)
+        if key in tally.counted:
+            tally.repeated += 1
+            return
+        tally.counted.add(key)
+        tally.rated.append(await self._rate(usage))
+        tally.late += usage.late
+        tally.note_time(usage.tenant_id, usage.occurred_at_micros)
+
     def watches(self, tenant_ids: Iterable[str]) -> Mapping[str, Watch]:
         """Return what margins of these tenants are measured by now; none without a contract."""
+        self._forget_what_changed()
         book, now = self._contracts.book, now_micros()
         found: dict[str, Watch] = {}
         for tenant_id in tenant_ids:
+            watch = self._watches.get(tenant_id)
+            if watch is not None and now < watch.period.end_micros:
+                found[tenant_id] = watch
+                continue
             terms = self._contracts.terms(tenant_id)
             if terms is None or book is None:
                 continue
             watch = watch_of(terms, book, now_micros=now)
             if watch is not None:
-                found[tenant_id] = watch
+                found[tenant_id] = self._watches[tenant_id] = watch
             else:
                 self._tell_currencies(terms, book)
         return found
+
+    def _forget_what_changed(self) -> None:
+        """Drop what follows from contracts and prices once they are others."""
+        if self._generation != self._contracts.generation:
+            self._generation = self._contracts.generation
+            self._kinds.clear()
+            self._watches.clear()
 
     def _tell_currencies(self, terms: Terms, book: PriceBook) -> None:
         """Say once that a margin can't be measured."""

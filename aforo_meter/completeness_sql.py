@@ -64,12 +64,8 @@ SUMS = (
     " HAVING SUM(quantity_micros) > 0"
 )
 # What came over HTTP, or from files, names no features: its charges can't be told from those of
-# calls that need none. By their ids: those of ingest and import begin so, those of gateways don't.
-REPORTED = (
-    # Not a range: databases sort texts in different orders.
-    "SELECT 1 FROM seen_event WHERE tenant_id = ?"
-    " AND substr(event_id, 1, 3) IN ('ik:', 'ce:', 'im:') LIMIT 1"
-)
+# calls that need none.
+REPORTED = "SELECT 1 FROM reporting_tenant WHERE tenant_id = ?"
 PRUNE = tuple(
     f"DELETE FROM {table} WHERE ({key}) IN"  # noqa: S608
     f" (SELECT {key} FROM {table} WHERE hour_start_micros < ? LIMIT ?)"

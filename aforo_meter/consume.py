@@ -16,25 +16,17 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
-from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
 from aforo_meter.alert_work import alert_work
-from aforo_meter.batches import Rater, Readable, now_micros, read, without
+from aforo_meter.batches import Rater, now_micros
 from aforo_meter.completeness_sql import SqlCompleteness
-from aforo_meter.contract_messages import UnreadableError
-from aforo_meter.contracts import Contracts, NotSyncedError
+from aforo_meter.contracts import Contracts
 from aforo_meter.dead_letters import DeadLetters
 from aforo_meter.ledger import (
-    Batch,
     Ledger,
-    LedgerUnavailableError,
     Partition,
-    PartitionLostError,
-    PriceConflictError,
     Retention,
-    TooLargeError,
 )
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.partitions import LostRecordsError, Owned, Partitions
@@ -43,7 +35,8 @@ from aforo_meter.reconciliation import Reconciliation, rules_of
 from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
-from aforo_meter.transitions import log_transitions
+from aforo_meter.settings_types import MIB
+from aforo_meter.settling import AWAY, Settling, all_of
 from aforo_meter.upkeep import Upkeep
 from aforo_meter.waits import Waits, entered
 
@@ -54,13 +47,10 @@ PRUNE_S: Final = 5.0
 STOP_S_MAX: Final = 2.0  # For each of the last things that are said to Redis and to Kafka.
 REDIS_TIMEOUT_S: Final = 2.0
 FETCH_WAIT_MS: Final = 100
+# Of one partition and of all: what waits in memory. The more comes together, the less each costs.
+PARTITION_BYTES_MAX: Final = 4 * MIB
+FETCH_BYTES_MAX: Final = 16 * MIB
 METADATA_AGE_MS: Final = 10_000  # New partitions of the topic are noticed after this.
-
-# What may be away for a while: it is waited for.
-AWAY: Final = (
-    *(RedisError, NotSyncedError, UnreadableError),
-    *(LedgerUnavailableError, KafkaError, OSError, TimeoutError),
-)
 
 log = structlog.get_logger()
 
@@ -108,7 +98,7 @@ class Consumption:
     def __init__(self, settings: ConsumeSettings, redis: Redis, ledger: SqlLedger) -> None:
         self._settings = settings
         self._ledger: Ledger = ledger
-        self._contracts = Contracts(redis)
+        self._contracts = Contracts(redis, ledger.currency)
         retention = Retention(
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )
@@ -139,8 +129,11 @@ class Consumption:
             tenants=self._upkeep.tenants,
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
-        self._consumer: Any = None  # aiokafka ships no types.
         self._waits = Waits("usage")
+        self._settling = Settling(
+            ledger, self._rater, self._dead_letters, self._upkeep, self._publisher, self._waits
+        )
+        self._consumer: Any = None  # aiokafka ships no types.
 
     @property
     def ready(self) -> bool:
@@ -230,6 +223,8 @@ class Consumption:
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=max(50, settings.session_timeout_ms // 3),
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=PARTITION_BYTES_MAX,
+            fetch_max_bytes=FETCH_BYTES_MAX,
             metadata_max_age_ms=METADATA_AGE_MS,
         )
         try:
@@ -255,7 +250,11 @@ class Consumption:
         consumer.subscribe([topic], listener=self._partitions)
 
     async def _take_batches(self, stop: asyncio.Event) -> None:
+        pause_s, began_s = self._settings.batch_ms_max / 1000, 0.0
         while not stop.is_set():
+            # Records come together meanwhile. Who is behind does not wait.
+            await process.wait_for(stop, timeout_s=began_s + pause_s - time.monotonic())
+            began_s = time.monotonic()
             if self._partitions.failure is not None:
                 raise self._partitions.failure
             await self._seek_displaced()
@@ -267,10 +266,13 @@ class Consumption:
                 await self._lose(error.args[0])
                 continue
             await self._lose(self._beyond_the_end())
+            # While one is written, the next is read.
+            settling = []
             for topic_partition, records in batches.items():
                 owned = self._owned(topic_partition)
                 if owned is not None and not owned.is_displaced:
-                    await self._settle(owned, records, stop)
+                    settling.append(self._settling.settle(owned, records, stop))
+            await all_of(settling)
 
     async def _fetch(self, stop: asyncio.Event) -> Mapping[TopicPartition, Sequence[Any]]:
         """Return records, or none after a while. In a rebalance it waits for the assignment."""
@@ -313,72 +315,6 @@ class Consumption:
 
     def _owned(self, topic_partition: TopicPartition) -> Owned | None:
         return self._partitions.get(Partition(topic_partition.topic, topic_partition.partition))
-
-    async def _settle(self, owned: Owned, records: Sequence[Any], stop: asyncio.Event) -> None:
-        """Bring records into the ledger, or into the dead letters, however long that takes.
-
-        It ends early only if the partition is taken away, or the process is stopped.
-        """
-        readable, refused = read(records)
-        while not stop.is_set() and not owned.is_revoked and not owned.is_displaced:
-            try:
-                await self._dead_letters.send(refused)
-                refused = []
-                generation = self._contracts.generation
-                batch = await self._rater.batch(
-                    owned.partition,
-                    readable,
-                    first_offset=records[0].offset,
-                    # Offsets may have gaps: records are never counted.
-                    next_offset=records[-1].offset + 1,
-                    stands_at=owned.next_offset,
-                )
-                await self._apply(owned, batch, readable, records)
-                if generation != self._contracts.generation:
-                    # It was rated by what held before, and nobody looks at its rows again.
-                    self._upkeep.reprice_soon(one.tenant_id for one in batch.rated)
-            except PriceConflictError as error:
-                log.error("usage is kept unpriced", error=str(error))
-                self._rater.refuse_prices(error.price_ids)
-            except TooLargeError as error:
-                readable, refused = without(error, readable)
-            except PartitionLostError as error:
-                owned.displaced(error)
-            except AWAY as error:
-                self._waits.failed(error)
-                await process.wait_for(stop, timeout_s=RETRY_S)
-            else:
-                self._waits.worked()
-                return
-
-    async def _apply(
-        self, owned: Owned, batch: Batch, readable: Sequence[Readable], records: Sequence[Any]
-    ) -> None:
-        started_s = time.monotonic()
-        async with owned.lock:
-            if owned.is_revoked:
-                return
-            written = await self._ledger.apply(batch)
-            owned.next_offset = batch.next_offset
-            owned.settled_micros = records[-1].timestamp * 1000
-        metrics.COMMIT.observe(time.monotonic() - started_s)
-        metrics.BATCHES.inc()
-        metrics.RECORDS.inc(len(records))
-        metrics.DUPLICATES.inc(written.duplicates)
-        for became, count in written.corrections.items():
-            metrics.CORRECTIONS.labels(became).inc(count)
-        if written.corrections:  # What waited may have been rated before it had a price.
-            self._upkeep.reprice_soon(one.usage.tenant_id for one in readable)
-        log_transitions(written.transitions)
-        self._upkeep.note(batch.watches)
-        metrics.LATE.inc(sum(one.usage.late for one in readable))
-        for one in readable:
-            if one.usage.tenant_id in batch.watches:
-                self._publisher.mark(
-                    one.usage.tenant_id,
-                    owned.partition.number,
-                    oldest_micros=one.usage.occurred_at_micros,
-                )
 
 
 class TopicMissingError(KafkaError):

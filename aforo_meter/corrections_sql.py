@@ -3,15 +3,18 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from aforo_meter.corrections import ChangedMeanwhileError, PeriodState, Scope, Take
+from aforo_meter.corrections import ChangedMeanwhileError, LevelBasis, PeriodState, Scope, Take
 from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import NOTHING, Adjustment, Known, Row
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, amount_nanos
+from aforo_meter.domain.seen import event_key
+from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import drop_parts, forget_counted, parts_of
+from aforo_meter.ledger_guards import read_levels
 from aforo_meter.ledger_sql import SqlLedger
 
 KEY: Final = ", ".join(ChargeKey._fields)
@@ -31,7 +34,7 @@ PERIODS = (
     " unpriced_rows, revenue_nanos, allowance_nanos, currency, level, in_force, closed_at_micros"
     " FROM margin_state{where} ORDER BY tenant_id, period_start_micros, subscription_id"
 )
-SEEN = "SELECT 1 FROM seen_event WHERE tenant_id = ? AND event_id = ?"
+SEEN = "SELECT 1 FROM seen_event WHERE event_key = ?"
 VOIDED = "SELECT 1 FROM adjustment WHERE tenant_id = ? AND voided = ? AND voided <> '' LIMIT 1"
 
 
@@ -94,8 +97,16 @@ class SqlCorrections:
         rows = await self._ledger.read(lambda sql: sql.execute(query, values).fetchall())
         return [_period(*row) for row in rows]
 
+    async def level_basis(self, state: PeriodState) -> LevelBasis:
+        key = (state.tenant_id, state.subscription_id, state.period.start_micros)
+        return await self._ledger.read(
+            lambda sql: LevelBasis(
+                account=read_account(sql, *key), guard_levels=read_levels(sql, state.tenant_id)
+            )
+        )
+
     async def was_seen(self, tenant_id: str, event_id: str) -> bool:
-        values = (tenant_id, event_id)
+        values = (event_key(tenant_id, event_id),)
         return await self._ledger.read(lambda sql: sql.execute(SEEN, values).fetchone()) is not None
 
     async def parts(self, tenant_id: str, decision_id: str) -> Sequence[Take]:

@@ -5,7 +5,6 @@ What differs beyond that is in database_sqlite.py and database_postgres.py.
 """
 
 import asyncio
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +41,12 @@ class Sql(Protocol):
         texts or all of integers.
         """
 
+    def given_keys(self, keys: Sequence[bytes]) -> tuple[str, Sequence[Any]]:
+        """Return the same of digests: one column `event_key`. There is at least one.
+
+        They go in as one value, so that none of them costs a step in Python.
+        """
+
 
 class Connection(Protocol):
     def transact(self, work: Callable[[Sql], T], *, writes: bool) -> T:
@@ -55,6 +60,9 @@ class Connection(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+Transact = Callable[[Callable[[Sql], Any], bool], Any]  # Some work; does it write?
 
 
 class Database(Protocol):
@@ -136,13 +144,16 @@ class DatabaseThread:
         self._connection: Connection | None = None
 
     def begin(self, work: Callable[[Sql], T], *, writes: bool) -> asyncio.Future[T]:
-        """Start a transaction, and return at once what will come of it.
+        """Start a transaction, and return at once what will come of it."""
+        return self.run(lambda transact: transact(work, writes))
 
-        If its caller is cancelled the thread goes on, and the next work waits its turn behind it.
+    def run(self, job: Callable[[Transact], T]) -> asyncio.Future[T]:
+        """Start a job that may have several transactions, and go on from what came of them.
+
+        If its caller is cancelled the thread goes on, and the next job waits its turn behind it.
         """
         loop = asyncio.get_running_loop()
-        run = functools.partial(self._transact, work, writes=writes)
-        return loop.run_in_executor(self._thread, run)
+        return loop.run_in_executor(self._thread, job, self._transact)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
@@ -152,7 +163,7 @@ class DatabaseThread:
         """Let go of the thread without waiting for what it waits for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _transact(self, work: Callable[[Sql], T], *, writes: bool) -> T:
+    def _transact(self, work: Callable[[Sql], Any], writes: bool) -> Any:  # noqa: ANN401, FBT001
         if self._connection is None:
             self._connection = self._database.connect()
             self._opened()

@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from aforo_meter.database import Column, Cursor, Sql, Values, without_password
+from aforo_meter.domain.seen import KEY_BYTES
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
 
 ATTEMPTS_MAX: Final = 20  # Of a transaction that others are faster than, each time.
@@ -34,6 +35,10 @@ DEFAULTS: Final[Mapping[str, str]] = {
 }
 # Who stands still within a transaction keeps its rows from whoever takes over.
 IDLE_IN_TRANSACTION_MS_MAX: Final = 60_000
+GIVEN_KEYS: Final = (
+    f"(SELECT substr(CAST(? AS bytea), 1 + {KEY_BYTES} * number, {KEY_BYTES}) AS event_key"  # noqa: S608
+    " FROM generate_series(0, ? - 1) AS number) AS given"
+)
 BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 
 # Somebody else was faster: what they wrote is seen the next time, also where it was a new row.
@@ -143,6 +148,9 @@ class PostgresStatements:
         arrays = ", ".join(f"CAST(? AS {kind}[])" for kind in kinds)
         values = [list(column) for column in columns.values()]
         return f"unnest({arrays}) AS given ({', '.join(columns)})", values
+
+    def given_keys(self, keys: Sequence[bytes]) -> tuple[str, Sequence[Any]]:
+        return GIVEN_KEYS, (b"".join(keys), len(keys))
 
 
 class _WholeNumberLoader(Loader):

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from aforo_meter.database import Column, Sql
+from aforo_meter.domain.seen import KEY_BYTES
 from aforo_meter.ledger import LedgerUnavailableError
 
 PREFIX: Final = "sqlite:///"
+
+GIVEN_KEYS: Final = (
+    "(WITH RECURSIVE at (number) AS"  # noqa: S608 - our own number.
+    " (SELECT 0 UNION ALL SELECT number + 1 FROM at WHERE number < ? - 1)"
+    f" SELECT substr(?, 1 + {KEY_BYTES} * number, {KEY_BYTES}) AS event_key FROM at) AS given"
+)
 
 T = TypeVar("T")
 
@@ -89,6 +96,9 @@ class SqliteStatements:
         )
         rows = json.dumps(list(zip(*columns.values(), strict=True)))
         return f"(SELECT {names} FROM json_each(?)) AS given", (rows,)  # noqa: S608 - our names.
+
+    def given_keys(self, keys: Sequence[bytes]) -> tuple[str, Sequence[Any]]:
+        return GIVEN_KEYS, (len(keys), b"".join(keys))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 Charges, position, levels and outbox change in one transaction or not at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -44,12 +44,40 @@ class PriceConflictError(Exception):
         self.price_ids = price_ids
 
 
+class CurrencyConflictError(PriceConflictError):
+    """Prices are in another currency than the ledger's charges. Nothing was written."""
+
+    def __init__(self, price_ids: Sequence[str], *, given: str, held: str) -> None:
+        Exception.__init__(
+            self,
+            f"prices {', '.join(price_ids)} are in {given}, and the ledger has charges in {held}: "
+            "amounts of two currencies are never added up; set the catalog's currency back to "
+            f"{held}, or begin a new ledger",
+        )
+        self.price_ids = price_ids
+
+
+class RepeatedError(Exception):
+    """Events that were added up with others had been counted before. Nothing was written."""
+
+    def __init__(self, event_keys: Collection[bytes]) -> None:
+        super().__init__(f"{len(event_keys)} events were counted before")
+        self.event_keys = event_keys
+
+
 class TooLargeError(Exception):
     """A sum would no longer fit into 64 bits. Nothing was written."""
 
     def __init__(self, tenant_id: str, *, meter: str | None = None) -> None:
         what = "COGS in a period" if meter is None else f"quantity of {meter} in an hour"
-        super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits")
+        # Amounts are nanos: 9,223,372,036 units of a currency at most.
+        remedy = (
+            "amounts go up to 9,223,372,036 of a currency; look for a wrong price or quantity,"
+            " or keep prices in a larger currency"
+            if meter is None
+            else "look for a wrong quantity, or let the meter count in larger units"
+        )
+        super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits; {remedy}")
         self.tenant_id = tenant_id
         self.meter = meter  # None: it is the amounts that are too large, of any meter.
 
@@ -132,6 +160,9 @@ class Transition:
     after: Assessment
     at_micros: int
     guard: Guard | None = None  # None: it is the tenant's own level.
+    # How far the period's figures may move still; of all its usage, whatever a guard measures.
+    estimated_cogs_nanos: int = 0  # The part of its COGS that rests on estimated usage.
+    unpriced_rows: int = 0  # In no COGS yet.
 
     @property
     def thresholds(self) -> Thresholds:
@@ -147,6 +178,8 @@ class Written:
     duplicates: int = 0  # Events that were in the ledger already.
     rows_repriced: int = 0
     corrections: Mapping[str, int] = field(default_factory=dict)  # By what became of them.
+    # How tenants that are watched stand by now, but for the use of their quotas.
+    standings: Mapping[str, "Standing"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +202,7 @@ class Standing:
     period: PeriodMicros
     assessment: Assessment
     unpriced_rows: int
+    estimated_cogs_nanos: int  # The part of its COGS that rests on estimated usage.
     currency: str
     assessed_at_micros: int
     catalog_version: str
@@ -197,6 +231,8 @@ class Ledger(Protocol):
                 before where the caller takes it to be.
             PriceConflictError: A price is known with other figures.
             TooLargeError: A sum would not fit.
+            RepeatedError: One of `rated` stands for several events, and some of them were counted
+                before.
         """
 
     async def reassess(
@@ -247,10 +283,18 @@ class Ledger(Protocol):
             queries: By tenant id. Who was never assessed is missing in the answer.
         """
 
+    async def currency(self) -> str:
+        """Return the currency of the prices that charges were made with; "" if there are none."""
+
     async def period_covering(
         self, tenant_id: str, subscription_id: str, at_micros: int
     ) -> PeriodMicros | None:
         """Return the period of a former subscription that an instant is in, if it has charges."""
 
     async def prune(self, *, now_micros: int, rows_max: int) -> int:
-        """Forget ids of events and parts of calls that were kept long enough; return how many."""
+        """Look at the next ids of events, and at parts of calls, and forget what is old.
+
+        Args:
+            now_micros: What was to be kept until before it is forgotten.
+            rows_max: So many ids are looked at: after a while they have all been.
+        """

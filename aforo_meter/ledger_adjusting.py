@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,6 +22,7 @@ from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import UNPRICED, ChargeKey, amount_nanos
 from aforo_meter.ledger import PriceConflictError, TooLargeError
 from aforo_meter.ledger_calls import move_parts
+from aforo_meter.ledger_currency import require_currency
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW
 
 INT64_MAX: Final = 2**63 - 1
@@ -49,7 +50,10 @@ LEARN_PRICE = (
 )
 PERIOD: Final = " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 COGS = f"SELECT cogs_nanos FROM margin_state{PERIOD}"  # noqa: S608
-ADD_COGS = f"UPDATE margin_state SET cogs_nanos = ?, adjusted = 1{PERIOD}"  # noqa: S608
+ADD_COGS = (
+    "UPDATE margin_state SET cogs_nanos = ?, adjusted = 1,"  # noqa: S608
+    f" revision = revision + 1{PERIOD}"
+)
 COUNT_UNPRICED = (
     "UPDATE margin_state SET unpriced_rows = (SELECT COUNT(*) FROM ("  # noqa: S608
     "SELECT SUM(quantity_micros) FROM ("
@@ -95,7 +99,11 @@ class Adjusting:
             PriceConflictError: One was used before with other figures.
         """
         conflicts = []
-        for entry in {entry.price_id: entry for entry in prices}.values():
+        by_id = {entry.price_id: entry for entry in prices}
+        new = [price_id for price_id in by_id if self._price(price_id) is None]
+        if new:
+            require_currency(self._sql, currency, new)
+        for entry in by_id.values():
             given = Known.of(entry, currency)
             figures = (entry.price_nanos, entry.per_units, currency, entry.effective_from_micros)
             rest = (entry.tier_input_tokens_from, entry.source, now_micros)
@@ -169,13 +177,17 @@ class Adjusting:
         row = self._sql.execute(CLOSED, period).fetchone()
         return row is not None and row[0] is not None
 
-    def finish(self) -> None:
+    def finish(self) -> Collection[tuple[str, str, int]]:
         """Bring totals up to date, and have who is in force assessed again.
+
+        Returns:
+            The periods whose totals are others now.
 
         Raises:
             TooLargeError: A period's COGS would not fit.
         """
-        for period, cogs_nanos in cogs_by_period(self._written).items():
+        changes = cogs_by_period(self._written)
+        for period, cogs_nanos in changes.items():
             (before,) = self._sql.execute(COGS, period).fetchone()
             after = before + cogs_nanos
             if after > INT64_MAX:
@@ -185,6 +197,7 @@ class Adjusting:
         for period in cogs_by_period(waiting):
             self._sql.execute(COUNT_UNPRICED, period * 3)
         self._written.clear()
+        return changes.keys()
 
     def _price(self, price_id: str) -> Known | None:
         if price_id == UNPRICED:

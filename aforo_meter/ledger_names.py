@@ -4,7 +4,7 @@ Which ones have rows of their own follows from the ledger's rows, so that no res
 into batches changes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,9 +18,12 @@ from aforo_meter.domain.rating import (
     Rated,
 )
 
-# Statements are put together from names of columns alone.
 CHARGE_EQUALS: Final = " AND ".join(f"{name} = ?" for name in ChargeKey._fields)
+# Statements are put together from names of columns alone.
 ROW = f"SELECT quantity_micros, extra_micros FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
+
+HasRow = Callable[[ChargeKey], bool]
+
 TOOLS = (
     "SELECT DISTINCT tool FROM charge WHERE tenant_id = ? AND hour_start_micros = ?"
     " AND tool <> '' AND tool <> ?"
@@ -35,12 +38,18 @@ MODELS = (
 )
 
 
-def bounded(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
-    """Count what names one tool or model too many in its hour under one name for all of them."""
-    return _with_bounded_models(sql, _with_bounded_tools(sql, new))
+def bounded(sql: Sql, new: Sequence[Rated], has_row: HasRow) -> Sequence[Rated]:
+    """Count what names one tool or model too many in its hour under one name for all of them.
+
+    Args:
+        sql: To read which names an hour has, where one may be new.
+        new: What is to be counted.
+        has_row: Is there a row of this key already? Then its names are known.
+    """
+    return _with_bounded_models(sql, _with_bounded_tools(sql, new, has_row), has_row)
 
 
-def _with_bounded_tools(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
+def _with_bounded_tools(sql: Sql, new: Sequence[Rated], has_row: HasRow) -> Sequence[Rated]:
     known: dict[tuple[str, int], set[str]] = {}
     kept = []
     for one in new:
@@ -48,6 +57,9 @@ def _with_bounded_tools(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
             kept.append(one)
             continue
         hour = (one.tenant_id, one.charges[0][0].hour_start_micros)
+        if hour not in known and has_row(one.charges[0][0]):
+            kept.append(one)
+            continue
         if hour not in known:
             known[hour] = {tool for (tool,) in sql.execute(TOOLS, (*hour, OTHER_TOOL))}
         tools = known[hour]
@@ -60,7 +72,7 @@ def _with_bounded_tools(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
     return kept
 
 
-def _with_bounded_models(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
+def _with_bounded_models(sql: Sql, new: Sequence[Rated], has_row: HasRow) -> Sequence[Rated]:
     # What has a price keeps it: no number of names makes usage cheaper.
     models: dict[tuple[str, int], _Models] = {}
     kept = []
@@ -71,7 +83,7 @@ def _with_bounded_models(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
         first = one.charges[0][0]
         hour = (one.tenant_id, first.hour_start_micros)
         if hour not in models:
-            models[hour] = _Models(sql, *hour)
+            models[hour] = _Models(sql, has_row, *hour)
         provider, model = models[hour].name_of(one)
         if (provider, model) != (first.provider, first.model):
             charges = tuple(
@@ -86,8 +98,9 @@ def _with_bounded_models(sql: Sql, new: Sequence[Rated]) -> Sequence[Rated]:
 class _Models:
     """The models that a tenant has in one hour: read when one may be new, and not before."""
 
-    def __init__(self, sql: Sql, tenant_id: str, hour_start_micros: int) -> None:
+    def __init__(self, sql: Sql, has_row: HasRow, tenant_id: str, hour_start_micros: int) -> None:
         self._sql = sql
+        self._has_row = has_row
         self._hour = (tenant_id, hour_start_micros)
         self._known: set[tuple[str, str]] = set()
         self._providers: set[str] = {""}
@@ -100,7 +113,7 @@ class _Models:
         if pair in self._known:
             return pair
         if not self._is_read:
-            if self._sql.execute(ROW, key).fetchone() is not None:
+            if self._has_row(key):
                 self._know(pair)  # Most usage adds to a row that is there.
                 return pair
             for row in self._sql.execute(MODELS, (*[self._hour[0]] * 3, self._hour[1])):

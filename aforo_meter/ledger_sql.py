@@ -1,5 +1,6 @@
 """The ledger in SQL, on SQLite and on PostgreSQL (database.py): the statements are the same."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
@@ -7,15 +8,18 @@ from aforo_meter.database import (
     BUSY_TIMEOUT_MS,
     DatabaseThread,
     Sql,
+    Transact,
     database_of,
     migrate_advice,
     schema_version,
 )
-from aforo_meter.domain.periods import PeriodMicros
+from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rating import ChargeKey
+from aforo_meter.domain.seen import KEY_BYTES
 from aforo_meter.ledger import (
     Batch,
     LedgerError,
+    LedgerUnavailableError,
     Partition,
     PartitionLostError,
     Place,
@@ -25,10 +29,13 @@ from aforo_meter.ledger import (
     Watch,
     Written,
 )
+from aforo_meter.ledger_currency import held_currency
+from aforo_meter.ledger_memory import Memory, StaleError
 from aforo_meter.ledger_reading import read_standing
-from aforo_meter.ledger_writing import KnownPrices, Writing, columns
+from aforo_meter.ledger_seen import LookFirstError
+from aforo_meter.ledger_writing import Writing, columns
 
-SCHEMA_VERSION: Final = "0007"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0009"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 
@@ -82,10 +89,14 @@ OLD_CALLS: Final = (
     "SELECT tenant_id, decision_id FROM call WHERE keep_until_micros < ?"
     " ORDER BY keep_until_micros, tenant_id, decision_id LIMIT ?"
 )
-PRUNE_SEEN = (
-    "DELETE FROM seen_event WHERE (tenant_id, event_id) IN"
-    " (SELECT tenant_id, event_id FROM seen_event WHERE keep_until_micros < ? LIMIT ?)"
+# There is no index by time: it would cost each event as much as the table itself. Instead all of it
+# is looked at in turn, by the key, which is random.
+PRUNE_UNTIL = (
+    "SELECT event_key FROM seen_event WHERE event_key > ? ORDER BY event_key LIMIT 1 OFFSET ?"
 )
+PRUNE_SEEN = "DELETE FROM seen_event WHERE event_key > ? AND event_key <= ? AND keep_until_hour < ?"
+LAST_KEY: Final = b"\xff" * KEY_BYTES
+STALE_MAX: Final = 5
 PRUNE_PARTS = f"DELETE FROM call_part WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
 PRUNE_FIGURES = f"DELETE FROM true_figure WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
 PRUNE_CALLS = f"DELETE FROM call WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
@@ -103,11 +114,11 @@ class SqlLedger:
         Raises:
             LedgerError: The URL can't be read.
         """
-        self._prices = KnownPrices()
+        self._memory = Memory()
+        self._pruned_to = b""  # Ids of events up to this key were looked at.
         self._database = database_of(ledger_url, busy_timeout_ms=busy_timeout_ms)
-        # What was known of prices may be wrong after a while away: it may be another server, with
-        # an older state.
-        self._writer = DatabaseThread(self._database, "ledger-write", opened=self._prices.clear)
+        # After a while away all may be otherwise: it may be another server, with an older state.
+        self._writer = DatabaseThread(self._database, "ledger-write", opened=self._memory.forget)
         self._reader = DatabaseThread(self._database, "ledger-read")
 
     async def __aenter__(self) -> Self:
@@ -147,21 +158,24 @@ class SqlLedger:
         await self.write(lambda sql: sql.execute(SET_POSITION, (*partition, next_offset)))
 
     async def apply(self, batch: Batch) -> Written:
-        def work(sql: Sql) -> Writing:
+        def work(sql: Sql, *, look_first: bool = False) -> Writing:
             _move_position(sql, batch)
-            writing = Writing(sql, self._prices, batch.currency, now_micros=batch.now_micros)
-            writing.post(batch.rated, batch.retention)
+            writing = Writing(sql, self._memory, batch.currency, now_micros=batch.now_micros)
+            writing.post(batch.rated, batch.retention, look_first=look_first)
             writing.assess(batch.watches)
             return writing
 
-        return await self._written(work)
+        try:
+            return await self._written(work)
+        except LookFirstError:
+            return await self._written(functools.partial(work, look_first=True))
 
     async def reassess(
         self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
     ) -> Written:
         def work(sql: Sql) -> Writing:
             require_place(sql, place)
-            writing = Writing(sql, self._prices, "", now_micros=now_micros)
+            writing = Writing(sql, self._memory, "", now_micros=now_micros)
             writing.assess(watches)
             return writing
 
@@ -172,7 +186,7 @@ class SqlLedger:
     ) -> Written:
         def work(sql: Sql) -> Writing:
             require_place(sql, place)
-            writing = Writing(sql, self._prices, reprice.currency, now_micros=now_micros)
+            writing = Writing(sql, self._memory, reprice.currency, now_micros=now_micros)
             writing.reprice(reprice.moves)
             writing.assess(watches)
             return writing
@@ -216,6 +230,9 @@ class SqlLedger:
 
         return await self.read(work)
 
+    async def currency(self) -> str:
+        return await self.read(held_currency)
+
     async def period_covering(
         self, tenant_id: str, subscription_id: str, at_micros: int
     ) -> PeriodMicros | None:
@@ -230,14 +247,34 @@ class SqlLedger:
             sql.execute(PRUNE_PARTS, values)
             sql.execute(PRUNE_FIGURES, values)
             calls = sql.execute(PRUNE_CALLS, values).rowcount
-            return max(calls, sql.execute(PRUNE_SEEN, values).rowcount)
+            row = sql.execute(PRUNE_UNTIL, (self._pruned_to, rows_max - 1)).fetchone()
+            until = LAST_KEY if row is None else bytes(row[0])
+            span = (self._pruned_to, until, -(-now_micros // HOUR_MICROS))
+            seen = sql.execute(PRUNE_SEEN, span).rowcount
+            self._pruned_to = b"" if row is None else until
+            return calls + seen
 
         return await self.write(work)
 
     async def _written(self, work: Callable[[Sql], Writing]) -> Written:
-        writing = await self.write(work)
-        self._prices.update(writing.new_prices)  # They are committed now.
-        return writing.written()
+        def finished(sql: Sql) -> Writing:
+            writing = work(sql)
+            writing.finish()
+            return writing
+
+        def job(transact: Transact) -> Written:
+            # On the thread that writes: the next transaction needs what this one has changed.
+            for _ in range(STALE_MAX):
+                try:
+                    writing: Writing = transact(finished, True)  # noqa: FBT003
+                except StaleError:
+                    self._memory.forget()
+                else:
+                    writing.remember()
+                    return writing.written()
+            raise LedgerUnavailableError("others write what this process remembers, each time")
+
+        return await self._writer.run(job)
 
     async def write(self, work: Callable[[Sql], T]) -> T:
         """Do some work in a transaction that may write: for the ports beside this one."""

@@ -1,14 +1,12 @@
 """What happens inside one transaction of the ledger, statement by statement."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from aforo_meter.alerts import alert_of
 from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import Kind
-from aforo_meter.domain.guards import calls_in
-from aforo_meter.domain.margin import Level, assess
+from aforo_meter.domain.margin import Assessment
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import (
@@ -18,187 +16,151 @@ from aforo_meter.domain.rating import (
     LoggedKey,
     Rated,
     amount_nanos,
+    estimates,
     extras,
     sums,
 )
 from aforo_meter.ledger import (
     PriceConflictError,
     Retention,
+    Standing,
     TooLargeError,
-    Transition,
     Watch,
     Written,
 )
-from aforo_meter.ledger_accounts import account_of, kept, revenue_of
+from aforo_meter.ledger_accounts import kept
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
-from aforo_meter.ledger_guards import assess_guards
-from aforo_meter.ledger_names import CHARGE_EQUALS, ROW, bounded
+from aforo_meter.ledger_currency import require_currency
+from aforo_meter.ledger_levels import Levels, level_that_holds, watched_period
+from aforo_meter.ledger_memory import (
+    ChargeRow,
+    Figures,
+    Memory,
+    PeriodKey,
+    PeriodState,
+)
+from aforo_meter.ledger_names import bounded
+from aforo_meter.ledger_rows import INT64_MAX, ChargeRows
+from aforo_meter.ledger_seen import new_among, note
 from aforo_meter.ledger_sessions import write_sightings
-from aforo_meter.outbox_writing import leave
-
-INT64_MAX: Final = 2**63 - 1
-DAY_MICROS: Final = 24 * HOUR_MICROS
+from aforo_meter.ledger_states import PeriodStates, Totals, estimated_part
 
 
 def columns(key: type[NamedTuple]) -> str:
     return ", ".join(key._fields)
 
 
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)
-
-
-# Statements are put together from names of columns alone.
-CHARGE_COLUMNS: Final = columns(ChargeKey)
-SEEN = "INSERT INTO seen_event (tenant_id, event_id, keep_until_micros) VALUES (?, ?, ?)"
-SEEN += " ON CONFLICT (tenant_id, event_id) DO NOTHING"
-SET_ROW = (
-    f"INSERT INTO charge ({CHARGE_COLUMNS}, quantity_micros, extra_micros)"  # noqa: S608
-    f" VALUES ({_marks(len(ChargeKey._fields) + 2)}) ON CONFLICT (tenant_id, meter,"
-    " hour_start_micros, subscription_id, period_start_micros, feature, provider, model, price_id,"
-    " input_tokens, tool, execution_status) DO UPDATE SET"
-    " quantity_micros = excluded.quantity_micros, extra_micros = excluded.extra_micros"
-)
-DROP_ROW = f"DELETE FROM charge WHERE {CHARGE_EQUALS}"  # noqa: S608
-TAKE_ROW = f"{DROP_ROW} RETURNING quantity_micros, extra_micros"
 LOG = (
-    "INSERT INTO logged (hour_start_micros, tenant_id, feature, outcome, calls)"
-    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (hour_start_micros, tenant_id, feature, outcome)"
-    " DO UPDATE SET calls = logged.calls + excluded.calls"
+    f"INSERT INTO logged ({columns(LoggedKey)}, calls)"  # noqa: S608
+    f" SELECT {columns(LoggedKey)}, amount FROM {{given}} WHERE true"
+    f" ON CONFLICT ({columns(LoggedKey)}) DO UPDATE SET calls = logged.calls + excluded.calls"
 )
 INTERVENE = (
-    "INSERT INTO intervention (tenant_id, hour_start_micros, outcome, reason, count)"
-    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant_id, hour_start_micros, outcome, reason)"
+    f"INSERT INTO intervention ({columns(InterventionKey)}, count)"  # noqa: S608
+    f" SELECT {columns(InterventionKey)}, amount FROM {{given}} WHERE true"
+    f" ON CONFLICT ({columns(InterventionKey)})"
     " DO UPDATE SET count = intervention.count + excluded.count"
 )
+REPORTS = "INSERT INTO reporting_tenant (tenant_id) VALUES (?) ON CONFLICT (tenant_id) DO NOTHING"
 PRICE = "SELECT price_nanos, per_units, currency FROM price WHERE price_id = ?"
 NEW_PRICE = (
     "INSERT INTO price (price_id, meter, price_nanos, per_units, currency, effective_from_micros,"
     " tier_input_tokens_from, source, first_used_at_micros) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-PERIOD_TOTALS = (
-    "SELECT cogs_nanos, unpriced_rows FROM margin_state"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-)
-SET_TOTALS = (
-    "INSERT INTO margin_state (tenant_id, subscription_id, period_start_micros,"
-    " period_end_micros, cogs_nanos, unpriced_rows) VALUES (?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (tenant_id, subscription_id, period_start_micros)"
-    " DO UPDATE SET cogs_nanos = excluded.cogs_nanos, unpriced_rows = excluded.unpriced_rows"
-)
-IN_FORCE = (
-    "SELECT subscription_id, period_start_micros, level, guard_count FROM margin_state"
-    " WHERE tenant_id = ? AND in_force = 1"
-)
-RETIRE = "UPDATE margin_state SET in_force = 0 WHERE tenant_id = ? AND in_force = 1"
-OPEN_PERIOD = (
-    "INSERT INTO margin_state (tenant_id, subscription_id, period_start_micros,"
-    " period_end_micros, cogs_nanos, unpriced_rows) VALUES (?, ?, ?, ?, 0, 0)"
-    " ON CONFLICT (tenant_id, subscription_id, period_start_micros) DO NOTHING"
-)
-STATE = (
-    "SELECT cogs_nanos, transition_seq, level_since_micros FROM margin_state"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-)
-SET_STATE = (
-    "UPDATE margin_state SET in_force = 1, period_end_micros = ?, level = ?,"
-    " level_since_micros = ?, transition_seq = ?, revenue_nanos = ?, allowance_nanos = ?,"
-    " currency = ?, contract_currency = ?, contract_revenue_nanos = ?, prepaid_drawn_nanos = ?,"
-    " prepaid_left_nanos = ?, catalog_version = ?, price_book_version = ?, assessed_at_micros = ?,"
-    " guard_count = ?, adjusted = 0"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-)
-
-
-class Figures(NamedTuple):
-    """What of a price decides about money: never changed once it was used."""
-
-    price_nanos: int
-    per_units: int
-    currency: str
-
-
-class PeriodKey(NamedTuple):
-    tenant_id: str
-    subscription_id: str
-    period_start_micros: int
-
-
-KnownPrices = dict[
-    str, Figures
-]  # By price id; what the table `price` holds, as far as it was used.
 
 
 class Writing:
-    """One transaction. The caller begins and ends it, and drops this object if it fails."""
+    """One transaction. The caller begins and ends it, and drops this object if it fails.
 
-    def __init__(self, sql: Sql, known: KnownPrices, currency: str, *, now_micros: int) -> None:
+    What is written comes together first; `finish` writes it, many rows in one statement.
+    """
+
+    def __init__(self, sql: Sql, memory: Memory, currency: str, *, now_micros: int) -> None:
         self._sql = sql
-        self._known = known
+        self._memory = memory
         self._currency = currency
         self._now_micros = now_micros
+        self._rows = ChargeRows(sql, memory.rows)
+        self._states = PeriodStates(sql, memory.states)
         self._cogs: Counter[PeriodKey] = Counter()
+        self._estimated_cogs: Counter[PeriodKey] = Counter()
         self._unpriced: Counter[PeriodKey] = Counter()
         self._ends: dict[PeriodKey, int] = {}
-        self._transitions: list[Transition] = []
+        self._watches: Mapping[str, Watch] = {}
+        self._assessed: dict[str, Assessment] = {}
+        self._levels = Levels(sql, now_micros=now_micros)
         self._duplicates = 0
         self._repriced = 0
         self._adjusting = Adjusting(sql)
         self._closed: dict[PeriodKey, bool] = {}
+        # What is kept beside the charges, once these are written.
+        self._late: list[tuple[ChargeKey, int, int]] = []
+        self._moved: list[tuple[ChargeKey, str]] = []
         self._corrections: Counter[str] = Counter()
-        self.new_prices: KnownPrices = {}
+        self._new_prices: dict[str, Figures] = {}
+        self._reporting: set[str] = set()
+        self._written_rows: Mapping[ChargeKey, ChargeRow | None] = {}
+        self._written_states: dict[PeriodKey, PeriodState] = {}
 
-    def written(self) -> Written:
-        return Written(
-            transitions=self._transitions,
-            duplicates=self._duplicates,
-            rows_repriced=self._repriced,
-            corrections=self._corrections,
-        )
+    def post(self, rated: Sequence[Rated], retention: Retention, *, look_first: bool) -> None:
+        """Add what the ledger has not seen yet.
 
-    def post(self, rated: Sequence[Rated], retention: Retention) -> None:
-        """Add what the ledger has not seen yet."""
-        hour_micros = self._now_micros - self._now_micros % HOUR_MICROS
-        gateway_until = hour_micros + retention.gateway_days * DAY_MICROS
-        ingest_until = hour_micros + retention.ingest_days * DAY_MICROS
-        new = [
-            one
-            for one in rated
-            if self._first_seen(one, gateway_until if one.usage.from_gateway else ingest_until)
-        ]
+        Args:
+            rated: What came.
+            retention: How long the ledger is to know that it came.
+            look_first: Ask which events are known. Without, it is taken that none is.
+
+        Raises:
+            LookFirstError: Some are.
+        """
+        new = new_among(self._sql, rated) if look_first and rated else rated
         self._duplicates += len(rated) - len(new)
+        hour = self._now_micros // HOUR_MICROS
+        last_hours = {
+            True: hour + 24 * retention.gateway_days,
+            False: hour + 24 * retention.ingest_days,
+        }
+        for from_gateway, until in last_hours.items():
+            keys = [
+                k for one in new if one.usage.from_gateway is from_gateway for k in one.event_keys
+            ]
+            note(self._sql, keys, keep_until_hour=until)
         self._learn(price for one in new for price in one.prices)
         for one in new:
-            period = PeriodKey(one.tenant_id, one.subscription_id, one.period.start_micros)
+            period = (one.tenant_id, one.subscription_id, one.period.start_micros)
             self._ends[period] = one.period.end_micros
-        calls = CallsWriting(self._sql, keep_until_micros=max(gateway_until, ingest_until))
-        self._add_up(bounded(self._sql, new), calls)
+        self._rows.know(dict.fromkeys(key for one in new for key, _ in one.charges))
+        calls = CallsWriting(self._sql, keep_until_micros=max(last_hours.values()) * HOUR_MICROS)
+        self._add_up(bounded(self._sql, new, self._rows.has), calls)
         write_sightings(self._sql, new)
-        self._write_totals()
+        self._note_reporting(one.tenant_id for one in new if one.usage.is_reported)
 
     def _add_up(self, new: Sequence[Rated], calls: CallsWriting) -> None:
         plain = [one for one in new if one.usage.call is None]
-        quantities, more = sums(plain), extras(plain)
+        quantities, more, estimated = sums(plain), extras(plain), estimates(plain)
         interventions: Counter[InterventionKey] = Counter()
         logged: Counter[LoggedKey] = Counter()
         for one in new:
+            events = len(one.event_keys)
             is_end = is_logged = True
             if one.usage.call is not None:
                 changes, is_end, is_logged = calls.tell(one)
                 for key, change in changes.items():
                     quantities[key] += change.quantity_micros
                     more[key] += change.extra_micros
+                    estimated[key] += change.estimated_micros
             if one.intervention is not None and is_end:
-                interventions[one.intervention] += 1
+                interventions[one.intervention] += events
             if one.usage.logged is not None and is_logged:
-                logged[one.usage.logged] += one.usage.logged_calls
+                logged[one.usage.logged] += one.usage.logged_calls * events
+        self._rows.know(quantities)
         for key, quantity_micros in quantities.items():
-            self._add(key, quantity_micros, more[key])
+            self._add(key, quantity_micros, more.get(key, 0), estimated.get(key, 0))
         calls.write()
         self._corrections.update(calls.corrections)
-        self._sql.executemany(INTERVENE, [(*key, count) for key, count in interventions.items()])
-        self._sql.executemany(LOG, [(*key, count) for key, count in logged.items()])
+        self._count(INTERVENE, interventions)
+        self._count(LOG, logged)
 
     def reprice(self, moves: Iterable[tuple[ChargeKey, PriceEntry]]) -> None:
         """Move unpriced rows to their price. A row that is gone by now is left alone."""
@@ -206,100 +168,117 @@ class Writing:
             assert key.price_id == UNPRICED
             self._learn([price])
             if self._is_closed(_period_of(key)) or self._adjusting.is_adjusted(key):
-                order = self._order(Kind.RERATE, "there is a price for it now")
-                self._repriced += bool(self._adjusting.rerate({key: price.price_id}, order))
+                self._moved.append((key, price.price_id))
                 continue
-            row = self._sql.execute(TAKE_ROW, key).fetchone()
+            row = self._rows.take(key)
             if row is None:
                 continue
             self._repriced += 1
             self._unpriced[_period_of(key)] -= 1
-            self._add(key._replace(price_id=price.price_id, input_tokens=0), *row)
+            priced = key._replace(price_id=price.price_id, input_tokens=0)
+            self._rows.know([priced])
+            self._add(priced, *row[1:])
             move_parts(self._sql, key, price_id=price.price_id)
-        self._write_totals()
 
     def assess(self, watches: Mapping[str, Watch]) -> None:
-        """Bring the tenants' levels up to date, and leave an alert for each that changes."""
-        for watch in watches.values():
-            self._assess(watch)
+        """Let the tenants' levels be brought up to date, with an alert for each that changes."""
+        self._watches = watches
 
-    def _first_seen(self, rated: Rated, keep_until_micros: int) -> bool:
-        inserted = self._sql.execute(SEEN, (rated.tenant_id, rated.event_id, keep_until_micros))
-        return inserted.rowcount == 1
-
-    def _learn(self, prices: Iterable[PriceEntry]) -> None:
-        """Keep prices that are used for the first time.
+    def finish(self) -> None:
+        """Write it.
 
         Raises:
-            PriceConflictError: One was used before with other figures.
+            TooLargeError: A period's COGS would not fit.
+            StaleError: What was remembered of the ledger is not what it holds.
         """
-        conflicts = []
-        for price in {price.price_id: price for price in prices}.values():
-            given = Figures(price.price_nanos, price.per_units, self._currency)
-            known = self._figures(price.price_id)
-            if known is None:
-                self._sql.execute(
-                    NEW_PRICE,
-                    (
-                        *(price.price_id, price.meter, *given, price.effective_from_micros),
-                        *(price.tier_input_tokens_from, price.source, self._now_micros),
-                    ),
-                )
-                self.new_prices[price.price_id] = given
-            elif known != given:
-                conflicts.append(price.price_id)
-        if conflicts:
-            raise PriceConflictError(conflicts)
+        watched = {watched_period(watch): watch for watch in self._watches.values()}
+        self._states.know({**self._cogs, **watched})
+        changed = {}
+        for key in self._cogs.keys() | watched.keys():
+            watch = watched.get(key)
+            totals = self._totals_of(key)
+            held = None
+            if watch is not None:
+                held = level_that_holds(watch, self._states.get(key), totals.cogs_nanos)
+            if held is not None:
+                self._assessed[key[0]] = held
+            elif watch is not None:
+                changed[key] = watch
+            if key in self._cogs or held is not None:
+                self._states.set(key, totals, assessed=watch is not None)
+        self._written_rows = self._rows.write()
+        self._written_states.update(self._states.write(self._ends, now_micros=self._now_micros))
+        adjusted = self._adjust()
+        changed |= {key: watched[key] for key in adjusted if key in watched}
+        for watch in changed.values():
+            self._levels.assess(watch)
+            self._assessed.pop(watch.tenant_id, None)
+        # Rows are remembered only together with the state that they belong to.
+        again = PeriodStates(self._sql, {})
+        again.know({**dict.fromkeys(adjusted), **changed})
+        self._written_states.update(again.read)
 
-    def _figures(self, price_id: str) -> Figures | None:
-        known = self._known.get(price_id) or self.new_prices.get(price_id)
-        if known is None:
-            row = self._sql.execute(PRICE, (price_id,)).fetchone()
-            if row is not None:
-                known = self.new_prices[price_id] = Figures._make(row)
-        return known
+    def _adjust(self) -> Collection[PeriodKey]:
+        """Add beside the charges what does not go into them; return the periods that it changes."""
+        late = self._order(Kind.LATE, "it came after the period was closed")
+        for key, quantity_micros, extra_micros in self._late:
+            self._adjusting.change(key, quantity_micros, extra_micros, late)
+        rerate = self._order(Kind.RERATE, "there is a price for it now")
+        for key, price_id in self._moved:
+            self._repriced += bool(self._adjusting.rerate({key: price_id}, rerate))
+        return self._adjusting.finish()
 
-    def _add(self, key: ChargeKey, quantity_micros: int, extra_micros: int) -> None:
-        """Add to a row, or take off it what was counted too much, and change the period's totals.
+    def remember(self) -> None:
+        """Keep in memory what is committed now."""
+        memory = self._memory
+        memory.prices.update(self._new_prices)
+        memory.reporting.update(self._reporting)
+        memory.keep_rows(self._written_rows)
+        memory.keep_states(self._written_states)
 
-        A row that nothing is left of goes: it has no price to wait for.
-        """
-        row = self._sql.execute(ROW, key).fetchone()
-        before, extra_before = row or (0, 0)
-        after, extra_after = before + quantity_micros, extra_before + extra_micros
-        if max(after, extra_after) > INT64_MAX:
-            raise TooLargeError(key.tenant_id, meter=key.meter)
-        period = _period_of(key)
-        # What a call had in the row may have moved to another price since, beside the charge.
-        if min(after, extra_after) < 0 or self._is_closed(period):
-            order = self._order(Kind.LATE, "it came after the period was closed")
-            self._adjusting.change(key, quantity_micros, extra_micros, order)
-            self._cogs[period] += 0
-            return
-        if after:
-            self._sql.execute(SET_ROW, (*key, after, extra_after))
-        elif row is not None:
-            self._sql.execute(DROP_ROW, key)
-        if key.price_id == UNPRICED:
-            self._unpriced[period] += bool(after) - (row is not None)
-            self._cogs[period] += 0  # The period is to exist all the same.
-            return
-        price = self._figures(key.price_id)
-        assert price is not None, "a price is kept before its first row"
-        # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
-        self._cogs[period] += _amount(after, price) - _amount(before, price)
+    def written(self) -> Written:
+        return Written(
+            transitions=self._levels.transitions,
+            duplicates=self._duplicates,
+            rows_repriced=self._repriced,
+            corrections=self._corrections,
+            standings={
+                tenant_id: self._standing_of(self._watches[tenant_id], assessment)
+                for tenant_id, assessment in self._assessed.items()
+            },
+        )
 
-    def _write_totals(self) -> None:
-        for period in self._cogs:
-            row = self._sql.execute(PERIOD_TOTALS, period).fetchone() or (0, 0)
-            cogs_nanos = row[0] + self._cogs[period]
-            if cogs_nanos > INT64_MAX:
-                raise TooLargeError(period.tenant_id)
-            unpriced = row[1] + self._unpriced[period]
-            # A row that is repriced has a period already, which keeps its end.
-            end_micros = self._ends.get(period, 0)
-            self._sql.execute(SET_TOTALS, (*period, end_micros, cogs_nanos, unpriced))
-        self._adjusting.finish()
+    def _totals_of(self, key: PeriodKey) -> Totals:
+        state = self._states.get(key)
+        change = Totals(self._cogs[key], self._estimated_cogs[key], self._unpriced[key])
+        if state is None:
+            totals = change
+        else:
+            totals = Totals(
+                state.cogs_nanos + change.cogs_nanos,
+                state.estimated_cogs_nanos + change.estimated_cogs_nanos,
+                state.unpriced_rows + change.unpriced_rows,
+            )
+        if totals.cogs_nanos > INT64_MAX:
+            raise TooLargeError(key[0])
+        return totals
+
+    def _standing_of(self, watch: Watch, assessment: Assessment) -> Standing:
+        state = self._written_states[watched_period(watch)]
+        return Standing(
+            tenant_id=watch.tenant_id,
+            subscription_id=watch.subscription_id,
+            period=watch.period,
+            assessment=assessment,
+            unpriced_rows=state.unpriced_rows,
+            estimated_cogs_nanos=estimated_part(state.estimated_cogs_nanos, state.cogs_nanos),
+            currency=watch.currency,
+            assessed_at_micros=self._now_micros,
+            catalog_version=watch.catalog_version,
+            price_book_version=watch.price_book_version,
+            contract_currency=watch.currency,
+            contract_revenue_nanos=kept(watch.revenue_nanos),
+        )
 
     def _is_closed(self, period: PeriodKey) -> bool:
         """Return whether what comes is kept beside the charges. Before its end no period is."""
@@ -318,60 +297,84 @@ class Writing:
             now_micros=self._now_micros,
         )
 
-    def _assess(self, watch: Watch) -> None:
-        key = PeriodKey(watch.tenant_id, watch.subscription_id, watch.period.start_micros)
-        in_force: Any = self._sql.execute(IN_FORCE, (watch.tenant_id,)).fetchone()
-        before, guards_before = Level.NONE, 0
-        if in_force is not None:
-            before, guards_before = Level(in_force[2]), in_force[3]
-        if in_force is None or (in_force[0], in_force[1]) != key[1:]:
-            # Another period or subscription: the level goes on from where it was.
-            self._sql.execute(RETIRE, (watch.tenant_id,))
-            self._sql.execute(OPEN_PERIOD, (*key, watch.period.end_micros))
-        cogs_nanos, seq, since_micros = self._sql.execute(STATE, key).fetchone()
-        account = account_of(self._sql, watch)
-        revenue = revenue_of(self._sql, watch, account, now_micros=self._now_micros)
-        after = assess(
-            revenue_nanos=kept(revenue.book_nanos),
-            cogs_nanos=cogs_nanos,
-            allowance_nanos=watch.allowance_nanos,
-            thresholds=watch.thresholds,
-            previous=before,
-            calls=calls_in(account, account),
-        )
-        if after.level is not before:
-            seq, since_micros = seq + 1, self._now_micros
-            self._alert(
-                Transition(
-                    watch=watch, seq=seq, before=before, after=after, at_micros=self._now_micros
-                )
-            )
-        self._sql.execute(
-            SET_STATE,
-            (
-                *(watch.period.end_micros, int(after.level), since_micros or self._now_micros, seq),
-                *(after.revenue_nanos, watch.allowance_nanos, watch.currency),
-                *(revenue.currency, kept(revenue.total_nanos)),
-                *(kept(revenue.prepaid_drawn_nanos), revenue.prepaid_left_nanos),
-                *(watch.catalog_version, watch.price_book_version, self._now_micros),
-                *(len(watch.guards), *key),
-            ),
-        )
-        if watch.guards or guards_before:
-            for transition in assess_guards(
-                self._sql, watch, account, after.revenue_nanos, now_micros=self._now_micros
-            ):
-                self._alert(transition)
+    def _count(self, statement: str, counts: Counter[Any]) -> None:
+        if counts:
+            names = next(iter(counts))._fields
+            columns = dict(zip(names, zip(*counts, strict=True), strict=True))
+            given, values = self._sql.given(**columns, amount=list(counts.values()))
+            self._sql.execute(statement.format(given=given), values)
 
-    def _alert(self, transition: Transition) -> None:
-        tenant_id, now_micros = transition.watch.tenant_id, self._now_micros
-        is_new = leave(self._sql, tenant_id, alert_of(transition), now_micros=now_micros)
-        assert is_new, "the sequence of a period's transitions has no gap and no repetition"
-        self._transitions.append(transition)
+    def _note_reporting(self, tenant_ids: Iterable[str]) -> None:
+        self._reporting = set(tenant_ids) - self._memory.reporting
+        self._sql.executemany(REPORTS, [(tenant_id,) for tenant_id in sorted(self._reporting)])
+
+    def _learn(self, prices: Iterable[PriceEntry]) -> None:
+        """Keep prices that are used for the first time.
+
+        Raises:
+            PriceConflictError: One was used before with other figures, or is in another currency
+                than what was used before.
+        """
+        conflicts = []
+        by_id = {price.price_id: price for price in prices}
+        new = [price_id for price_id in by_id if self._figures(price_id) is None]
+        if new:
+            require_currency(self._sql, self._currency, new)
+        for price in by_id.values():
+            given = Figures(price.price_nanos, price.per_units, self._currency)
+            known = self._figures(price.price_id)
+            if known is None:
+                self._sql.execute(
+                    NEW_PRICE,
+                    (
+                        *(price.price_id, price.meter, *given, price.effective_from_micros),
+                        *(price.tier_input_tokens_from, price.source, self._now_micros),
+                    ),
+                )
+                self._new_prices[price.price_id] = given
+            elif known != given:
+                conflicts.append(price.price_id)
+        if conflicts:
+            raise PriceConflictError(conflicts)
+
+    def _figures(self, price_id: str) -> Figures | None:
+        known = self._memory.prices.get(price_id) or self._new_prices.get(price_id)
+        if known is None:
+            row = self._sql.execute(PRICE, (price_id,)).fetchone()
+            if row is not None:
+                known = self._new_prices[price_id] = Figures._make(row)
+        return known
+
+    def _add(
+        self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
+    ) -> None:
+        """Add to a row, or take off what was counted too much, and change the period's totals."""
+        period = _period_of(key)
+        step = None
+        if not self._is_closed(period):
+            step = self._rows.add(key, quantity_micros, extra_micros, estimated_micros)
+        if step is None:
+            # What a call had in the row may have moved to another price since, beside the charge.
+            self._late.append((key, quantity_micros, extra_micros))
+            self._cogs[period] += 0
+            return
+        before, after, estimated_before, estimated_after = step
+        if key.price_id == UNPRICED:
+            self._unpriced[period] += (after > 0) - (before > 0)
+            self._cogs[period] += 0  # The period is to exist all the same.
+            return
+        price = self._figures(key.price_id)
+        assert price is not None, "a price is kept before its first row"
+        # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
+        self._cogs[period] += _amount(after, price) - (before and _amount(before, price))
+        if estimated_before or estimated_after:
+            self._estimated_cogs[period] += _amount(estimated_after, price) - (
+                estimated_before and _amount(estimated_before, price)
+            )
 
 
 def _period_of(key: ChargeKey) -> PeriodKey:
-    return PeriodKey(key.tenant_id, key.subscription_id, key.period_start_micros)
+    return key[:3]
 
 
 def _amount(quantity_micros: int, price: Figures) -> int:

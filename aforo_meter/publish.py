@@ -1,11 +1,13 @@
 """Margins and the partitions' progress → Redis, as absolute values: repeating that is harmless.
 
-What is written is read from the ledger right before: a consumer that has lost a partition without
-knowing writes what its successor has committed. All that is left is a process that stands still
-between that reading and its write to Redis; the successor's next write puts it right.
+What is written was committed, or read from the ledger, right before: a consumer that has lost a
+partition without knowing writes what its successor has committed. All that is left is a process
+that stands still between that moment and its write to Redis; the successor's next write puts it
+right.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +33,8 @@ from aforo_proto import margin_pb2
 
 CHUNK_TENANTS_MAX: Final = 500
 RETRY_S: Final = 0.2
+# What was committed longer ago may have been overtaken by who took the partition over.
+COMMITTED_S_MAX: Final = 1.0
 
 STATES: Final = {
     MarginState.DEFINED: margin_pb2.MARGIN_STATE_DEFINED,
@@ -54,6 +58,9 @@ class Due:
 
     partition: int
     oldest_micros: int | None  # When the oldest usage that it does not hold yet occurred.
+    # As it was committed, and when that was; None: the ledger is asked.
+    standing: Standing | None = None
+    committed_s: float = 0.0
 
 
 class Publisher:
@@ -79,10 +86,20 @@ class Publisher:
         self._failing = False
         self._heartbeats: set[int] = set()  # Partitions whose progress Redis should have.
 
-    def mark(self, tenant_id: str, partition: int, *, oldest_micros: int | None = None) -> None:
-        """Note that a tenant's margin changed, by usage or otherwise."""
-        due = self._due.setdefault(tenant_id, Due(partition, None))
+    def mark(
+        self,
+        tenant_id: str,
+        partition: int,
+        *,
+        oldest_micros: int | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        """Note that a tenant's margin changed, by usage or otherwise; if known, to `standing`."""
+        due = self._due.get(tenant_id)
+        if due is None:
+            due = self._due[tenant_id] = Due(partition, None)
         due.partition = partition
+        due.standing, due.committed_s = standing, time.monotonic()
         if oldest_micros is not None:
             known_micros = due.oldest_micros
             due.oldest_micros = min(oldest_micros, known_micros or oldest_micros)
@@ -163,25 +180,45 @@ class Publisher:
     async def _publish(self, chunk: Mapping[str, Due]) -> None:
         now = now_micros()
         terms = {name: self._contracts.terms(name) for name in chunk}
-        standings = await self._ledger.standings(
-            {name: queries_of(known, now_micros=now) for name, known in terms.items() if known}
-        )
+        standings = self._committed(chunk)
+        asked = {
+            name: queries_of(known, now_micros=now)
+            for name, known in terms.items()
+            if known and name not in standings
+        }
+        if asked:
+            standings |= await self._ledger.standings(asked)
         if not standings:
             return
-        pipeline = self._redis.pipeline(transaction=False)
+        margins: dict[str, bytes] = {}
         for name, standing in standings.items():
             known = terms[name]
             assert known is not None
             if self.seen is not None:
                 self.seen(standing, known, now)
             margin = margin_of(standing, known, partition=chunk[name].partition, now_micros=now)
-            pipeline.set(margin_key(name), margin.SerializeToString())
-        await pipeline.execute()
+            margins[margin_key(name)] = margin.SerializeToString()
+        await self._redis.mset(margins)
         metrics.PUBLISHED.inc(len(standings))
         written_micros = now_micros()
         for due in chunk.values():
             if due.oldest_micros is not None:
                 metrics.FRESHNESS.observe(max(0, written_micros - due.oldest_micros) / 1_000_000)
+
+    def _committed(self, chunk: Mapping[str, Due]) -> dict[str, Standing]:
+        """Return how tenants stand by what was committed a moment ago, for those without quotas."""
+        since_s = time.monotonic() - COMMITTED_S_MAX
+        found = {}
+        for name, due in chunk.items():
+            terms = self._contracts.terms(name)
+            if (
+                due.standing is not None
+                and due.committed_s > since_s
+                and terms
+                and not terms.quotas
+            ):
+                found[name] = due.standing
+        return found
 
     async def _finish(self) -> bool:
         if self._rebuilding:
@@ -215,6 +252,8 @@ class Publisher:
 
 def queries_of(terms: Terms, *, now_micros: int) -> Sequence[UsageQuery]:
     """Return what to ask the ledger about a tenant's quotas."""
+    if not terms.quotas:
+        return ()
     period = terms.period_at(now_micros)
     queries = []
     for quota in terms.quotas:
@@ -260,6 +299,7 @@ def margin_of(
         partition=partition,
         price_book_version=standing.price_book_version,
         unpriced_rows=standing.unpriced_rows,
+        estimated_cogs_nanos=standing.estimated_cogs_nanos,
         quota_usages=usages,
         catalog_version=standing.catalog_version,
         contract_currency=standing.contract_currency,

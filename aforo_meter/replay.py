@@ -151,9 +151,10 @@ class _Replaying:
         self._done.refused += len(refused)
         while True:
             try:
-                batch = await self._rater.batch(
+                counted = await self._rater.one_by_one(readable)
+                batch = self._rater.batch(
                     Partition(self._wanted.topic, partition),
-                    readable,
+                    counted,
                     first_offset=records[0].offset,
                     next_offset=records[-1].offset + 1,
                 )

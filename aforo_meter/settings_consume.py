@@ -42,10 +42,11 @@ class ConsumeSettings(BaseSettings):
     Required."""
 
     batch_ms_max: int = Field(default=100, ge=1)
-    """How long to wait for more records before a batch is rated."""
+    """How long records wait for others that are written with them."""
 
-    batch_records_max: int = Field(default=5000, ge=1)
-    """Records in a batch: one transaction of the ledger."""
+    batch_records_max: int = Field(default=20_000, ge=1)
+    """Records that are read before they are written: a transaction of the ledger for each of their
+    partitions. They are as many only where the consumer is behind."""
 
     contract_poll_ms: int = Field(default=200, ge=10)
     """How often to look for changed contracts and prices."""

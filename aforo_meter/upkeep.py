@@ -30,8 +30,8 @@ from aforo_meter.transitions import log_transitions
 ASSESS_TENANTS_MAX: Final = 200  # In one transaction.
 REPRICE_ROWS_MAX: Final = 1000
 OFFSETS_TIMEOUT_S: Final = 1.0
-PRUNE_EVERY_S: Final = 3600.0
-PRUNE_ROWS_MAX: Final = 5000
+CLOSE_EVERY_S: Final = 3600.0
+PRUNE_ROWS_MAX: Final = 10_000  # Each time, every few seconds: all of 170 million in a day.
 
 log = structlog.get_logger()
 
@@ -61,7 +61,7 @@ class Upkeep:
         self._to_assess: set[str] = set()
         self._to_reprice: set[str] = set()
         self._to_reprice_all = False
-        self._pruned_at_s = -PRUNE_EVERY_S
+        self._closed_at_s = -CLOSE_EVERY_S
 
     def note(self, tenant_ids: Iterable[str]) -> None:
         """Follow these tenants from now on."""
@@ -137,24 +137,23 @@ class Upkeep:
         self._rebuild(await self._publisher.heartbeat(progress))
 
     async def prune(self) -> None:
-        """Once an hour, close periods, and forget events that were kept long enough.
+        """Close periods once an hour, and forget events that were kept long enough.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
         """
         metrics.UNPRICED.set(await self._ledger.unpriced_rows())
-        if time.monotonic() - self._pruned_at_s < PRUNE_EVERY_S:
-            return
         now = now_micros()
+        # A few at a time: others write too.
+        await self._ledger.prune(now_micros=now, rows_max=PRUNE_ROWS_MAX)
+        if time.monotonic() - self._closed_at_s < CLOSE_EVERY_S:
+            return
         closed = await self._ledger.close(
             ended_by_micros=now - self._close_after_micros, now_micros=now
         )
         if closed:
             log.info("periods are closed; usage of them is added beside", periods=closed)
-        # A few at a time: others write too.
-        pruned = await self._ledger.prune(now_micros=now, rows_max=PRUNE_ROWS_MAX)
-        if pruned < PRUNE_ROWS_MAX:
-            self._pruned_at_s = time.monotonic()
+        self._closed_at_s = time.monotonic()
 
     async def _take_over(self, new: Sequence[Owned]) -> set[str]:
         """Learn the contracts of the tenants in new partitions; return those tenants."""

@@ -8,7 +8,14 @@ from google.protobuf.message import DecodeError
 
 from aforo_meter.domain.completeness import FILLED, STANDS_FOR
 from aforo_meter.domain.periods import HOUR_MICROS
-from aforo_meter.domain.rating import MICROS_PER_UNIT, LoggedKey, Measured, ToldAgain, Usage
+from aforo_meter.domain.rating import (
+    MICROS_PER_UNIT,
+    REPORTED,
+    LoggedKey,
+    Measured,
+    ToldAgain,
+    Usage,
+)
 from aforo_meter.domain.sessions import Boundary, Sighting
 from aforo_meter.domain.usage import UNITS_MAX, Outcome
 from aforo_proto import usage_pb2
@@ -30,6 +37,8 @@ STATUSES: Final = {
     for name, number in usage_pb2.ExecutionStatus.items()
 }
 UNKNOWN_STATUS: Final = "unknown"  # Of a newer sender. It decides about no money.
+NO_EVENT: Final = "not an aforo.v1.UsageEvent"
+REPORTED_LENGTH: Final = max(map(len, REPORTED))
 GATEWAY: Final = "envoy:"
 COMPLETENESS: Final = "completeness"
 WEIGHT_UNITS_MAX: Final = 1_000_000  # The catalog's own bound; one row holds a million such calls.
@@ -51,7 +60,16 @@ def usage_of(value: bytes | None) -> Usage:
     try:
         event = usage_pb2.UsageEvent.FromString(value or b"")
     except DecodeError as error:
-        raise UnreadableEventError("not an aforo.v1.UsageEvent") from error
+        raise UnreadableEventError(NO_EVENT) from error
+    return usage_from(event, value)
+
+
+def usage_from(event: usage_pb2.UsageEvent, value: bytes | None) -> Usage:
+    """Read an event, of which the encoded form is known too.
+
+    Raises:
+        UnreadableEventError: It names the field and what is wrong with it.
+    """
     outcome = _outcome_of(event)
     # A text with a NUL has one in its bytes. Hardly a record has any, and looking is quick.
     if b"\0" in (value or b"") and any("\0" in text for text in _texts(event)):
@@ -81,6 +99,7 @@ def usage_of(value: bytes | None) -> Usage:
         logged=_logged_of(event, outcome, ",".join(features))
         if from_gateway
         else _filled_of(event),
+        estimated=event.estimated,
         logged_calls=_stands_for(event) if event.source == COMPLETENESS else 1,
         sighting=_sighting_of(event) if dimensions.session else None,
     )

@@ -142,6 +142,9 @@ costs = several(
         effective_from=instants,
         provider=st.sampled_from(["", "openai"]),
         model=st.sampled_from(["", "gpt-4o*"]),
+        input_tokens_from=st.sampled_from([0, 200_000]),
+        day_from_s=st.sampled_from([3600, 79_201]),
+        day_to_s=st.sampled_from([0, 23_400]),
     ),
     lambda each: (each.meter, each.provider, each.model, each.effective_from),
 )
@@ -259,7 +262,8 @@ def catalogs(draw: st.DrawFn) -> parts.Catalog:
         plans={name: draw(plan(name)) for name in plans},
         tenants={name: draw(tenant(name, plans)) for name in names},
         costs=draw(costs),
-        built_in_costs=draw(st.booleans()),
+        built_in_costs=True,
+        prices_file=draw(st.sampled_from(["", "prices.jsonl"])),
         meters=(
             parts.Meter(meter="own.pages", title=draw(texts), unit="page", aliases=("pages",)),
         ),

@@ -7,6 +7,7 @@ from django.db import models
 
 from aforo_admin.control.fields import TextsColumn
 from aforo_admin.control.models_base import (
+    COST_KEY,
     ID_CHARS_MAX,
     CostColumns,
     Floors,
@@ -72,6 +73,9 @@ class General(Floors, Recorded):
     )
     built_in_costs = models.BooleanField(
         default=True, help_text="Use the published prices of language models too."
+    )
+    prices_file = models.TextField(
+        blank=True, default="", help_text="Where they were imported to: an absolute path."
     )
 
     key_fields = ()
@@ -174,15 +178,12 @@ class IngestKey(Ordered):
 class CostPrice(CostColumns):
     """What a meter costs us. Never edited: a change is a further entry with a later date."""
 
-    key_fields = ("meter", "provider", "model", "effective_from")
+    key_fields = COST_KEY
 
     class Meta:
         ordering = ("position", "id")
         constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=("meter", "provider", "model", "effective_from"),
-                name="control_costprice_one_a_date",
-            )
+            models.UniqueConstraint(fields=COST_KEY, name="control_costprice_one_a_date")
         ]
 
 

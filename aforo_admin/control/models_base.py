@@ -191,6 +191,12 @@ class RateCardColumns(Ordered):
         abstract = True
 
 
+COST_KEY = (
+    *("meter", "provider", "model", "effective_from"),
+    *("input_tokens_from", "day_from_s", "day_to_s"),
+)
+
+
 class CostColumns(Ordered):
     """What a meter costs us from a date on."""
 
@@ -200,8 +206,15 @@ class CostColumns(Ordered):
     effective_from = models.DateTimeField()
     provider = models.TextField(blank=True, default="")
     model = models.TextField(blank=True, default="")
+    input_tokens_from = models.BigIntegerField(
+        default=0, help_text="For requests of so many input tokens or more."
+    )
+    day_from_s = models.PositiveIntegerField(
+        default=0, help_text="Seconds after midnight UTC. Both 0: all day."
+    )
+    day_to_s = models.PositiveIntegerField(default=0)
 
-    never_edited = ("meter", "price_nanos", "per_units", "effective_from", "provider", "model")
+    never_edited = (*COST_KEY, "price_nanos", "per_units")
 
     class Meta:
         abstract = True

@@ -6,6 +6,7 @@ from django.db import models
 
 from aforo_admin.control.fields import NanosColumn, TextsColumn
 from aforo_admin.control.models_base import (
+    COST_KEY,
     ID_CHARS_MAX,
     CostColumns,
     Floors,
@@ -191,13 +192,13 @@ class NegotiatedCost(CostColumns):
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="negotiated_costs")
 
-    key_fields = ("tenant_id", "meter", "provider", "model", "effective_from")
+    key_fields = ("tenant_id", *COST_KEY)
 
     class Meta:
         ordering = ("position", "id")
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=("tenant", "meter", "provider", "model", "effective_from"),
+                fields=("tenant", *COST_KEY),
                 name="control_negotiatedcost_one_a_date",
             )
         ]

@@ -45,6 +45,7 @@ class Change(NamedTuple):
 
     quantity_micros: int
     extra_micros: int
+    estimated_micros: int = 0  # Of the quantity: what an estimate stands for.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,8 +201,14 @@ def _changes(
     for key in before.keys() | after.keys():
         old, new = before.get(key, none), after.get(key, none)
         change = Change(
-            new.quantity_micros - old.quantity_micros, new.extra_micros - old.extra_micros
+            new.quantity_micros - old.quantity_micros,
+            new.extra_micros - old.extra_micros,
+            _estimated_micros(new) - _estimated_micros(old),
         )
         if any(change):
             changes[key] = change
     return changes
+
+
+def _estimated_micros(part: Part) -> int:
+    return part.quantity_micros if part.certainty is Certainty.ESTIMATED else 0

@@ -182,6 +182,26 @@ class Prices:
                 return entry
         return None
 
+    def price_throughout(
+        self, meter: str, *, provider: str, model: str, hour_start_micros: int
+    ) -> tuple[PriceEntry | None, int] | None:
+        """Return the price that holds for all usage within an hour; None: it depends.
+
+        With it comes from how many input tokens on another one may hold; 0: from no number.
+        """
+        tokens_below = 0
+        for entry in self.candidates(meter, provider=provider, model=model):
+            if entry.effective_from_micros >= hour_start_micros + HOUR_MICROS:
+                continue
+            if entry.effective_from_micros > hour_start_micros or entry.part_of_day:
+                return None
+            if entry.tier_input_tokens_from == 0:
+                return entry, tokens_below
+            tokens_below = min(
+                entry.tier_input_tokens_from, tokens_below or entry.tier_input_tokens_from
+            )
+        return None, tokens_below
+
     def price_in_hour(
         self, meter: str, *, provider: str, model: str, hour_start_micros: int, input_tokens: int
     ) -> PriceEntry | None:

@@ -1,12 +1,13 @@
 """Usage × price. Pure: which row of the ledger a usage adds to, and what a row's sum costs."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceEntry, Prices
+from aforo_meter.domain.seen import event_key
 from aforo_meter.domain.sessions import Sighting
 from aforo_meter.domain.usage import (
     API_CALLS,
@@ -27,6 +28,8 @@ MODELS_MAX: Final = 200  # The same for models, each with its provider.
 OTHER_MODEL: Final = "(other)"
 SHADOW: Final = "shadow"  # The outcome of what would have been refused or marked.
 
+# How ids of events begin that come over HTTP or from files; those of gateways don't.
+REPORTED: Final = ("ik:", "ce:", "im:")
 INPUT_METERS: Final = frozenset({LLM_INPUT, LLM_CACHED_INPUT, LLM_CACHE_CREATION, LLM_TOOL})
 
 
@@ -75,11 +78,17 @@ class Usage:
     call: ToldAgain | None = None
     logged: LoggedKey | None = None
     logged_calls: int = 1  # Of an estimate: how many it stands for.
+    estimated: bool = False  # Something of its measures is.
     sighting: Sighting | None = None
 
     @property
     def hour_start_micros(self) -> int:
         return self.occurred_at_micros - self.occurred_at_micros % HOUR_MICROS
+
+    @property
+    def is_reported(self) -> bool:
+        """Did it come over HTTP or from a file? Then it names no features."""
+        return self.event_id.startswith(REPORTED)
 
     @property
     def input_tokens(self) -> int:
@@ -112,12 +121,12 @@ class InterventionKey(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Rated:
-    """What one usage adds to the ledger."""
+    """What one usage adds to the ledger, or several that differ in their quantities alone."""
 
     tenant_id: str
-    event_id: str
+    event_keys: Sequence[bytes]  # One for each event that it stands for; see seen.py.
     subscription_id: str
     period: PeriodMicros
     charges: tuple[tuple[ChargeKey, int], ...]  # Quantities in 10^-6 units.
@@ -180,12 +189,12 @@ def rate(
         charges.append((key, quantity_micros))
     return Rated(
         tenant_id=usage.tenant_id,
-        event_id=usage.event_id,
+        event_keys=(event_key(usage.tenant_id, usage.event_id),),
         subscription_id=subscription_id,
         period=period,
         charges=tuple(charges),
         prices=tuple(used),
-        intervention=_intervention_of(usage),
+        intervention=intervention_of(usage),
         usage=usage,
     )
 
@@ -210,13 +219,18 @@ def size_kept(meter: str, input_tokens: int) -> int:
 
     Rows stay few, and tiers that start at a full thousand, or just above one, are told exactly.
     """
-    if not meter.startswith(LLM_METERS):
+    if not depends_on_size(meter):
         return 0
     above = input_tokens % TIER_TOKENS
     return input_tokens - above + (above > 0)
 
 
-def _intervention_of(usage: Usage) -> InterventionKey | None:
+def depends_on_size(meter: str) -> bool:
+    """Can prices of a meter depend on the size of the request?"""
+    return meter.startswith(LLM_METERS)
+
+
+def intervention_of(usage: Usage) -> InterventionKey | None:
     if usage.call is not None and usage.call.interim:
         return None  # Its end tells of it.
     outcome, reason = usage.outcome.value, usage.reason
@@ -246,6 +260,11 @@ def extras(rated: Iterable[Rated]) -> Counter[ChargeKey]:
                 if key.meter == API_CALLS:
                     totals[key] += quantity_micros * (weight_units - 1)
     return totals
+
+
+def estimates(rated: Iterable[Rated]) -> Counter[ChargeKey]:
+    """Add up what is estimated: nothing for most calls."""
+    return sums(one for one in rated if one.usage.estimated)
 
 
 def amount_nanos(quantity_micros: int, *, price_nanos: int, per_units: int) -> int:

@@ -5,26 +5,27 @@ the ledger counts once.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
 from prometheus_client import Gauge
 
 from aforo_meter.database import DatabaseThread, Sql, database_of
+from aforo_meter.domain.seen import event_key
 
 BUSY_TIMEOUT_MS: Final = 200
 # What a client waits for it at most. A batch of 1,000 is looked up in some 3 ms.
 PATIENCE_S: Final = 0.5
 
 Pair = tuple[str, str]
+Query = Callable[[Sql, Collection[Pair]], set[Pair]]
 
 REACHABLE = Gauge("aforo_ingest_ledger_reachable", "1 if the ledger answered when last asked.")
 
-# One row for each pair asked for, found by the primary key of the table.
+# One row for each that is asked for, found by the primary key of the table.
 SEEN: Final = (
-    "SELECT s.tenant_id, s.event_id FROM {given} CROSS JOIN seen_event AS s"
-    " WHERE s.tenant_id = given.tenant_id AND s.event_id = given.name"
+    "SELECT s.event_key FROM {given} CROSS JOIN seen_event AS s WHERE s.event_key = given.event_key"
 )
 KILLED: Final = (
     "SELECT s.tenant_id, s.session_id FROM {given} CROSS JOIN session AS s"
@@ -64,23 +65,23 @@ class LedgerLook:
 
     async def seen(self, events: Collection[Pair]) -> set[Pair]:
         """Return those (tenant, event id) that the ledger has; none if it does not answer."""
-        return await self._ask(SEEN, events)
+        return await self._ask(_seen, events)
 
     async def killed(self, sessions: Collection[Pair]) -> set[Pair] | None:
         """Return those (tenant, session id) that were killed; None if it does not answer."""
-        found = await self._ask(KILLED, sessions)
+        found = await self._ask(_killed, sessions)
         return None if self._complaint else found
 
     def close(self) -> None:
         if self._thread is not None:
             self._thread.abandon()
 
-    async def _ask(self, query: str, pairs: Collection[Pair]) -> set[Pair]:
+    async def _ask(self, query: Query, pairs: Collection[Pair]) -> set[Pair]:
         if self._thread is None or self._database is None or not pairs:
             return set()
         if self._stuck is not None and not self._stuck.done():
             return set()  # One question at a time: they would only queue up behind it.
-        asking = self._thread.begin(lambda sql: _look(sql, query, pairs), writes=False)
+        asking = self._thread.begin(lambda sql: query(sql, pairs), writes=False)
         try:
             found = await asyncio.wait_for(asyncio.shield(asking), PATIENCE_S)
         except TimeoutError:
@@ -106,10 +107,16 @@ class LedgerLook:
         self._complaint = complaint
 
 
-def _look(sql: Sql, query: str, pairs: Collection[Pair]) -> set[Pair]:
-    tenant_ids, names = zip(*pairs, strict=True)
+def _seen(sql: Sql, events: Collection[Pair]) -> set[Pair]:
+    by_key = {event_key(*event): event for event in events}
+    given, values = sql.given_keys(list(by_key))
+    return {by_key[bytes(key)] for (key,) in sql.execute(SEEN.format(given=given), values)}
+
+
+def _killed(sql: Sql, sessions: Collection[Pair]) -> set[Pair]:
+    tenant_ids, names = zip(*sessions, strict=True)
     given, values = sql.given(tenant_id=tenant_ids, name=names)
-    return set(sql.execute(query.format(given=given), values).fetchall())
+    return set(sql.execute(KILLED.format(given=given), values).fetchall())
 
 
 def _forget(asking: asyncio.Future[set[Pair]]) -> None:

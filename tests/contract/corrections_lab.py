@@ -118,9 +118,9 @@ class CorrectionsLab:
     async def consume(self, *usages: Usage) -> None:
         _, rater = await self.known()
         first, self.offset = self.offset, self.offset + len(usages)
-        batch = await rater.batch(
+        batch = rater.batch(
             PARTITION,
-            [Readable(record=None, usage=one) for one in usages],
+            await rater.one_by_one([Readable(record=None, usage=one) for one in usages]),
             first_offset=first,
             next_offset=self.offset,
         )

@@ -84,7 +84,7 @@ async def test_texts_keep_their_signs(file: LedgerOnServer) -> None:
         await ledger.apply(batch([odd, odd]))
 
     assert file.rows("SELECT tenant_id, feature FROM charge") == [("a%s?", "a:b,50%")]
-    assert file.rows("SELECT event_id FROM seen_event") == [("100% :sure?",)]
+    assert file.rows("SELECT COUNT(*) FROM seen_event") == [(1,)]
 
 
 async def test_work_that_is_overtaken_is_done_again(file: LedgerOnServer) -> None:

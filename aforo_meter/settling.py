@@ -1,0 +1,147 @@
+"""Records of a partition → the ledger, each exactly once, however long that takes."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+
+from aforo_meter import consume_metrics as metrics
+from aforo_meter import process
+from aforo_meter.batches import Counted, Rater, Readable, Refused, read, without
+from aforo_meter.contract_messages import UnreadableError
+from aforo_meter.contracts import NotSyncedError
+from aforo_meter.dead_letters import DeadLetters
+from aforo_meter.ledger import (
+    Ledger,
+    LedgerUnavailableError,
+    PartitionLostError,
+    PriceConflictError,
+    RepeatedError,
+    TooLargeError,
+    Written,
+)
+from aforo_meter.partitions import Owned
+from aforo_meter.publish import Publisher
+from aforo_meter.transitions import log_transitions
+from aforo_meter.upkeep import Upkeep
+from aforo_meter.waits import Waits
+
+RETRY_S: Final = 0.2
+
+# What may be away for a while: it is waited for.
+AWAY: Final = (
+    *(RedisError, NotSyncedError, UnreadableError),
+    *(LedgerUnavailableError, KafkaError, OSError, TimeoutError),
+)
+
+log = structlog.get_logger()
+
+
+class Settling:
+    """Lives in one event loop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        rater: Rater,
+        dead_letters: DeadLetters,
+        upkeep: Upkeep,
+        publisher: Publisher,
+        waits: Waits,
+    ) -> None:
+        self._ledger = ledger
+        self._rater = rater
+        self._dead_letters = dead_letters
+        self._upkeep = upkeep
+        self._publisher = publisher
+        self._waits = waits
+
+    async def settle(self, owned: Owned, records: Sequence[Any], stop: asyncio.Event) -> None:
+        """Bring records into the ledger, or into the dead letters.
+
+        It ends early only if the partition is taken away, or the process is stopped.
+        """
+        counted: set[bytes] = set()  # What the ledger knows of them already.
+        # Each by itself, once one of them must be taken out; else many at once.
+        readable: list[Readable] | None = None
+        refused: Sequence[Refused] | None = None  # None: not looked for yet.
+        while not stop.is_set() and not owned.is_revoked and not owned.is_displaced:
+            try:
+                generation = self._rater.generation
+                if readable is None:
+                    some = await self._rater.add_up(records, counted=counted)
+                    refused = some.refused if refused is None else refused
+                else:
+                    some = await self._rater.one_by_one(readable)
+                await self._dead_letters.send(refused or ())
+                refused = ()
+                await self._write(owned, some, records)
+                if generation != self._rater.generation:
+                    # It was rated by what held before, and nobody looks at its rows again.
+                    self._upkeep.reprice_soon(one.tenant_id for one in some.rated)
+            except PriceConflictError as error:
+                log.error("usage is kept unpriced", error=str(error))
+                self._rater.refuse_prices(error.price_ids)
+            except RepeatedError as error:
+                counted.update(error.event_keys)
+            except TooLargeError as error:
+                readable, refused = without(
+                    error, read(records)[0] if readable is None else readable
+                )
+            except PartitionLostError as error:
+                owned.displaced(error)
+            except AWAY as error:
+                self._waits.failed(error)
+                await process.wait_for(stop, timeout_s=RETRY_S)
+            else:
+                self._waits.worked()
+                return
+
+    async def _write(self, owned: Owned, some: Counted, records: Sequence[Any]) -> None:
+        started_s = time.monotonic()
+        async with owned.lock:
+            if owned.is_revoked:
+                return
+            batch = self._rater.batch(
+                owned.partition,
+                some,
+                first_offset=records[0].offset,
+                # Offsets may have gaps: records are never counted.
+                next_offset=records[-1].offset + 1,
+                stands_at=owned.next_offset,
+            )
+            written = await self._ledger.apply(batch)
+            owned.next_offset = batch.next_offset
+            owned.settled_micros = records[-1].timestamp * 1000
+        metrics.COMMIT.observe(time.monotonic() - started_s)
+        metrics.BATCHES.inc()
+        metrics.RECORDS.inc(len(records))
+        metrics.DUPLICATES.inc(written.duplicates + some.repeated)
+        metrics.LATE.inc(some.late)
+        self._tell(owned, some, batch.watches, written)
+
+    def _tell(self, owned: Owned, some: Counted, watched: Iterable[str], written: Written) -> None:
+        for became, count in written.corrections.items():
+            metrics.CORRECTIONS.labels(became).inc(count)
+        if written.corrections:  # What waited may have been rated before it had a price.
+            self._upkeep.reprice_soon(some.oldest_micros)
+        log_transitions(written.transitions)
+        self._upkeep.note(watched)
+        for tenant_id in watched:
+            self._publisher.mark(
+                tenant_id,
+                owned.partition.number,
+                oldest_micros=some.oldest_micros[tenant_id],
+                standing=written.standings.get(tenant_id),
+            )
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all, also if one of them fails; then raise what the first of those failed with."""
+    for done in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(done, BaseException):
+            raise done
