@@ -14,6 +14,7 @@ import redis
 from aforo_admin.catalog_yaml import read_file
 from aforo_proto.policy_pb2 import SUBSCRIPTION_STATE_PAUSED, Policy
 from lab.ports import free_port
+from lab.postgres import PostgresServer
 from lab.servers import Program, accepts_tcp, eventually, python_module
 from tests.contract.test_sync_process import EXAMPLE, aforo_admin, get
 
@@ -242,6 +243,27 @@ async def test_a_leader_that_stops_makes_way_at_once(
         assert "leading" in events(other)
 
 
+async def test_sync_outlives_its_database(redis_url: str, tmp_path: Path) -> None:
+    with PostgresServer(log_dir=tmp_path) as server, redis.Redis.from_url(redis_url) as client:
+        env = {"AFORO_ADMIN_DATABASE_URL": server.url(), "AFORO_ADMIN_REDIS_URL": redis_url}
+        for arguments in (["migrate"], ["apply", str(EXAMPLE)]):
+            assert aforo_admin(*arguments, env=env).returncode == 0
+        program, _ = syncing(env, tmp_path)
+        with program:
+            await eventually(lambda: client.exists(ACME_KEY))
+
+            server.kill()
+            await eventually(
+                lambda: any("the catalog's database can't be read" in e for e in events(program))
+            )
+            assert client.exists(ACME_KEY)
+            server.start()
+            assert aforo_admin("apply", edited(tmp_path, INITECH, INITECH_PAUSED), env=env)
+
+            await eventually(lambda: not client.exists(MAIN))
+            assert program.stop() == 0
+
+
 SECRET = "a secret of tests, of more than 32 characters"
 
 
@@ -330,10 +352,12 @@ def test_every_table_has_a_list_and_a_form(pages: tuple[Program, str]) -> None:
         index = client.get("").text
         tables = sorted(set(re.findall(r'href="/admin/control/(\w+)/"', index)))
         answers = {name: client.get(f"control/{name}/").status_code for name in tables}
+        forms = {name: client.get(f"control/{name}/add/").status_code for name in tables}
         tenant = client.get("control/tenant/acme/change/").text
 
     assert len(tables) > 20
     assert set(answers.values()) == {200}
+    assert {name for name, status in forms.items() if status != 200} == {"auditentry"}  # Read only.
     assert "acme-renewal" in tenant
 
 

@@ -16,7 +16,7 @@ from tests.catalogs import catalogs
 
 EXAMPLE = read_file(ROOT / "catalog.example.yaml")
 
-any_catalog = settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=60)
+any_catalog = settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=25)
 
 
 @any_catalog
