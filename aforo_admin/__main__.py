@@ -82,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         return int(options.run(options))
     except (settings.SettingsError, process.ListenError) as error:
         return _complain(error, MISUSED)
+    except CatalogError as error:
+        return _complain(error, MISUSED)
     except StoreError as error:
         return _complain(error, FAILED)
     except KeyboardInterrupt:

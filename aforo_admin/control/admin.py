@@ -1,6 +1,6 @@
 """The catalog in Django's admin, plainly: every save is a recorded, checked change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.apps import apps
@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from aforo_admin import store
 from aforo_admin.control import models
 from aforo_admin.control.models_base import NeverEditedError, Recorded
-from aforo_admin.control.recording import Source
+from aforo_admin.control.recording import Source, current
 from aforo_admin.faults import CatalogError
 
 FAULTS_SHOWN_MAX = 20
@@ -39,11 +39,13 @@ class RecordedAdmin(admin.ModelAdmin):
             names = {each.name for each in obj._meta.fields}
             keys = [name for name in obj.key_fields if name in names]
             fixed += [*keys, *obj.never_edited]
+        if self.model is models.PlanVersion:
+            fixed.append("state")  # There are actions for that.
         return list(dict.fromkeys(fixed))
 
 
 def _recorded(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
-    if request.method != "POST":
+    if request.method != "POST" or not request.user.is_authenticated:
         return view()
     try:
         with store.change(actor=request.user.get_username(), source=Source.UI):
@@ -56,6 +58,12 @@ def _recorded(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpRes
         for line in lines[:FAULTS_SHOWN_MAX]:
             messages.error(request, f"Nothing was saved: {line}")
         return HttpResponseRedirect(request.get_full_path())
+
+
+@admin.action(description="Publish, and retire the version in force")
+def publish(_admin: admin.ModelAdmin, _request: HttpRequest, drafts: Iterable[Any]) -> None:
+    for draft in drafts:
+        store.publish(draft, current())
 
 
 class PartInline(admin.StackedInline):
@@ -76,9 +84,9 @@ def _inlines(parent: type[Recorded]) -> list[type[PartInline]]:
 
 for model in apps.get_app_config("control").get_models():
     if issubclass(model, Recorded):
-        admin.site.register(
-            model, type(f"{model.__name__}Admin", (RecordedAdmin,), {"inlines": _inlines(model)})
-        )
+        actions = [publish] if model is models.PlanVersion else []
+        options = {"inlines": _inlines(model), "actions": actions}
+        admin.site.register(model, type(f"{model.__name__}Admin", (RecordedAdmin,), options))
 
 
 @admin.register(models.AuditEntry)

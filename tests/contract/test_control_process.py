@@ -106,6 +106,18 @@ def test_a_dry_run_says_what_apply_then_does_and_nothing_else(
 
 
 @sqlite_only
+def test_apply_refuses_a_wrong_file_with_its_faults(
+    filled: Mapping[str, str], tmp_path: Path
+) -> None:
+    path = edited(tmp_path, "plan: pro,", "plan: pr0,")
+
+    done = aforo_admin("apply", path, env=filled)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'tenants.globex.subscription.plan: no plan "pr0"; did you mean "pro"?' in done.stderr
+
+
+@sqlite_only
 def test_the_record_is_listed_and_verified(filled: Mapping[str, str], tmp_path: Path) -> None:
     path = edited(tmp_path, "name: Acme GmbH", "name: Acme Inc.")
     aforo_admin("apply", path, "--reason", "renamed", env=filled)
@@ -258,7 +270,7 @@ async def test_sync_outlives_its_database(redis_url: str, tmp_path: Path) -> Non
             )
             assert client.exists(ACME_KEY)
             server.start()
-            assert aforo_admin("apply", edited(tmp_path, INITECH, INITECH_PAUSED), env=env)
+            aforo_admin("apply", edited(tmp_path, INITECH, INITECH_PAUSED), env=env)
 
             await eventually(lambda: not client.exists(MAIN))
             assert program.stop() == 0
@@ -320,6 +332,23 @@ def form_of(client: httpx2.Client, path: str) -> dict[str, str]:
     }
 
 
+def draft_of(client: httpx2.Client) -> dict[str, str]:
+    """Return a form of a draft of the plan "pro", at another fee."""
+    form = {
+        **form_of(client, "control/planversion/add/"),
+        "plan": "pro",
+        "number": "2",
+        "title": "Pro",
+        "committed_fee_nanos": "750.50",
+        "cadence": "month",
+        "billing": "anniversary",
+        "basis": "period",
+        "features": "chat, embeddings",
+    }
+    # A browser sends no box that is not ticked.
+    return {name: form[name] for name in form.keys() - {"shadow", "stale_margin_blocks"}}
+
+
 @sqlite_only
 def test_a_form_s_change_is_checked_recorded_and_somebody_s(
     pages: tuple[Program, str], filled: Mapping[str, str]
@@ -333,6 +362,11 @@ def test_a_form_s_change_is_checked_recorded_and_somebody_s(
             "control/feature/chat/delete/",
             data={"post": "yes", "csrfmiddlewaretoken": token(client, path)},
         )
+        client.post("control/planversion/add/", data=draft_of(client))
+        action = {"action": "publish", "_selected_action": "6"}
+        listing = "control/planversion/"
+        action["csrfmiddlewaretoken"] = token(client, listing)
+        client.post(listing, data=action)
         anonymous = httpx2.get(address + path)
         static = httpx2.get(address.replace("/admin/", "/static/admin/css/base.css"))
 
@@ -341,8 +375,11 @@ def test_a_form_s_change_is_checked_recorded_and_somebody_s(
     assert "Nothing was saved: catalog: routes[0].features[0]: no feature" in deleted.text
     assert anonymous.status_code == 302
     assert static.status_code == 200
-    listed = aforo_admin("audit", "list", "--limit", "1", env=filled)
+    listed = aforo_admin("audit", "list", "--limit", "5", env=filled)
     assert "dana by ui: changed feature chat" in listed.stdout
+    assert "dana by ui: changed plan version pro/2" in listed.stdout
+    exported = aforo_admin("export", env=filled)
+    assert "committed_fee: 750.5\n" in exported.stdout
 
 
 @sqlite_only
