@@ -1,7 +1,6 @@
 """`aforo-admin prices`: dated cost prices, and what a change of them does to margins."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,7 +30,7 @@ FAILED: Final = 1
 MISUSED: Final = 2
 
 LIVE: Final = "live"
-BOOK_HELP: Final = "a catalog, or `live`: what Redis holds (AFORO_ADMIN_REDIS_URL)"
+BOOK_HELP: Final = "a catalog, or `live`: what Redis holds "
 LIST: Final = """examples:
   aforo-admin prices list --model gpt-4o                 what Redis holds for it, first asked first
   aforo-admin prices list catalog.yaml --meter api.calls
@@ -53,13 +52,12 @@ prices differ; 2 wrong usage, settings or catalog.
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
     """Add the command to the others."""
-    prices = commands.add_parser("prices", help="cost prices: list them, compare two books")
-    actions = prices.add_subparsers(required=True, metavar="ACTION")
-    raw = argparse.RawDescriptionHelpFormatter
-
-    listed = actions.add_parser(
-        "list", help="dated entries with their source", epilog=LIST, formatter_class=raw
+    prices = commands.add_parser(
+        "prices", help="cost prices: list them, compare two books", epilog=f"{LIST}\n{DIFF}"
     )
+    actions = prices.add_subparsers(required=True, metavar="ACTION")
+
+    listed = actions.add_parser("list", help="dated entries with their source", epilog=LIST)
     listed.add_argument("book", metavar="BOOK", nargs="?", default=LIVE, help=BOOK_HELP)
     listed.add_argument("--provider", default="", help="that hold for this one")
     listed.add_argument("--model", default="", help="that hold for this one")
@@ -68,7 +66,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     listed.set_defaults(run=lambda options: _run(_list, options))
 
     compared = actions.add_parser(
-        "diff", help="what differs, and whose level that changes", epilog=DIFF, formatter_class=raw
+        "diff", help="what differs, and whose level that changes", epilog=DIFF
     )
     compared.add_argument("old", metavar="OLD", help=BOOK_HELP)
     compared.add_argument("new", metavar="NEW", help="the same")
@@ -78,6 +76,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     compared.add_argument("--exit-code", action="store_true", help="end with 1 if prices differ")
     compared.set_defaults(run=lambda options: _run(_diff, options))
     for action in (listed, compared):
+        redis_access.add_url(action)
         action.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -93,7 +92,7 @@ def _run(work: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - one o
 
 
 def _list(options: argparse.Namespace) -> int:
-    books = covering(_books(options.book), provider=options.provider, model=options.model)
+    books = covering(_books(options.book, options), provider=options.provider, model=options.model)
     found = [
         (key, entry)
         for key, entry in entries(books)
@@ -107,7 +106,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    old, new = _books(options.old), _books(options.new)
+    old, new = _books(options.old, options), _books(options.new, options)
     if old.book.currency != new.book.currency:
         raise PricesError(
             f"prices in {old.book.currency} can't be compared with prices in {new.book.currency}"
@@ -122,10 +121,10 @@ def _diff(options: argparse.Namespace) -> int:
     return DIFFERS if options.exit_code and changed else OK
 
 
-def _books(name: str) -> Books:
+def _books(name: str, options: argparse.Namespace) -> Books:
     if name != LIVE:
         return books_of_file(Path(name), _now())
-    chosen = settings.load(settings.RedisSettings, os.environ)
+    chosen = redis_access.chosen(options, settings.RedisSettings)
     try:
         return redis_access.run(_live(chosen))
     except RedisFailure as error:

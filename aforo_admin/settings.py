@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -99,15 +99,20 @@ class SyncSettings(RedisSettings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def load(kind: type[S], environ: Mapping[str, str]) -> S:
+def load(kind: type[S], environ: Mapping[str, str], **said: Any) -> S:
     """Read settings from the process's environment.
+
+    Args:
+        kind: Which ones.
+        environ: The same environment, to find misspelt names in.
+        said: Settings that the command line says instead.
 
     Raises:
         SettingsError: A value is missing or wrong, or a variable is unknown.
     """
     reject_unknown_variables(environ)
     try:
-        return kind()
+        return kind(**said)
     except ValidationError as error:
         raise SettingsError(_complaint(kind, error)) from None
 

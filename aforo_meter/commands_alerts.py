@@ -10,11 +10,10 @@ from typing import Any, Final
 from aforo_meter.alerts import KINDS, trial_alert
 from aforo_meter.command_arguments import (
     FAILED,
-    LEDGER_URL_HELP,
     OK,
     CommandError,
+    add_ledger_url,
     complain,
-    ledger_url,
     positive,
 )
 from aforo_meter.command_running import run_async
@@ -56,7 +55,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     listed.add_argument("--limit", type=positive, default=ROWS_SHOWN, help="(default: %(default)s)")
     shown = actions.add_parser("show", help="one message, and every attempt to deliver it")
     for one, work in ((listed, _list), (shown, _show)):
-        one.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
+        add_ledger_url(one)
         one.add_argument("--json", action="store_true", help="for programs")
         one.set_defaults(run=lambda options, work=work: run_async(work(options)))
     resent = actions.add_parser("resend", help="deliver a message again, with the same id")
@@ -65,6 +64,8 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         one.add_argument("message_id", metavar="ID")
     tested = actions.add_parser("test", help="send a test message to an endpoint, now")
     tested.add_argument("endpoint", metavar="ENDPOINT")
+    for one in (listed, shown, resent, tested):
+        one.epilog = EXAMPLES
     for one, work in ((resent, _resend), (tested, _test)):
         one.add_argument("--dry-run", action="store_true", help="print what would be sent")
         one.set_defaults(run=lambda options, work=work: run_async(work(options)))

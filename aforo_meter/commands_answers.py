@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aforo_meter.command_arguments import (
-    LEDGER_URL_HELP,
     OK,
-    USAGE,
-    complain,
-    ledger_url,
-    redis_url,
+    add_ledger_url,
+    add_redis_url,
+    misused,
     time_micros,
 )
 from aforo_meter.command_running import run_async
@@ -100,8 +98,8 @@ def _command(commands: Any, name: str, title: str, epilog: str) -> argparse.Argu
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
-    parser.add_argument("--redis-url", required=True, type=redis_url, help=REDIS_URL_HELP)
+    add_ledger_url(parser)
+    add_redis_url(parser, help=REDIS_URL_HELP)
     return parser
 
 
@@ -143,9 +141,9 @@ def _statement(options: argparse.Namespace) -> int:
     from aforo_meter import answers, statement_focus, statement_text  # noqa: PLC0415
 
     if options.format == "focus" and not options.issuer:
-        return complain("--format focus needs --issuer: who sells and invoices", USAGE)
+        return misused(options, "--format focus needs --issuer: who sells and invoices")
     if options.format == "focus" and options.internal:
-        return complain("--format focus is what the customer is billed; no --internal", USAGE)
+        return misused(options, "--format focus is what the customer is billed; no --internal")
 
     async def told() -> int:
         now_micros = _now()
@@ -171,7 +169,7 @@ def _forecast(options: argparse.Namespace) -> int:
     from aforo_meter import answers, forecast_text  # noqa: PLC0415
 
     if options.all == bool(options.tenant):
-        return complain("forecast needs a TENANT, or --all", USAGE)
+        return misused(options, "forecast needs a TENANT, or --all")
 
     async def told() -> int:
         now_micros = _now()

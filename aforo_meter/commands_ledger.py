@@ -11,12 +11,11 @@ from typing import Any, Final
 
 from aforo_meter.command_arguments import (
     FAILED,
-    LEDGER_URL_HELP,
     OK,
-    USAGE,
+    add_ledger_url,
     complain,
     count,
-    ledger_url,
+    misused,
     time_micros,
 )
 from aforo_meter.command_tables import columns, minute, units
@@ -28,11 +27,27 @@ from aforo_meter.settings_consume import ConsumeSettings
 
 ROWS_SHOWN: Final = 50
 
+COMPLETENESS: Final = """\
+examples:
+  aforo-meter completeness --ledger-url sqlite:////var/lib/aforo/ledger.db
+  aforo-meter completeness --ledger-url … --tenant acme --from 2026-11-01 --all
+  aforo-meter completeness --ledger-url … --check --threshold 99.5     # exit code 1: too low
+  aforo-meter completeness --ledger-url … --fill --apply --bootstrap kafka:9092
+"""
+SESSIONS: Final = """\
+examples:
+  aforo-meter sessions list --ledger-url sqlite:////var/lib/aforo/ledger.db --tenant acme --open
+  aforo-meter sessions show --ledger-url … acme session-17
+  aforo-meter sessions kill --ledger-url … acme session-17 --dry-run
+"""
+
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
     """Add these commands to the others."""
     _add_completeness(commands)
-    sessions = commands.add_parser("sessions", help="sessions of agents and MCP servers")
+    sessions = commands.add_parser(
+        "sessions", help="sessions of agents and MCP servers", epilog=SESSIONS
+    )
     actions = sessions.add_subparsers(title="actions", required=True, metavar="ACTION")
     found = actions.add_parser("list", help="the ones seen last, first")
     found.add_argument("--tenant", help="of this tenant alone")
@@ -42,7 +57,8 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     kill = actions.add_parser("kill", help="end one for good; who still uses it is told so")
     kill.add_argument("--dry-run", action="store_true", help="say what would be done")
     for action, run in ((found, _list), (show, _show), (kill, _kill)):
-        action.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
+        action.epilog = SESSIONS
+        add_ledger_url(action)
         action.set_defaults(run=lambda options, run=run: _run(options, run))
         if action is not kill:
             action.add_argument("--json", action="store_true", help="for programs")
@@ -54,9 +70,11 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
 def _add_completeness(commands: Any) -> None:  # noqa: ANN401
     topic = ConsumeSettings.model_fields["kafka_topic"].default
     parser = commands.add_parser(
-        "completeness", help="what was decided beside what was logged; fill what is missing"
+        "completeness",
+        help="what was decided beside what was logged; fill what is missing",
+        epilog=COMPLETENESS,
     )
-    parser.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
+    add_ledger_url(parser)
     parser.add_argument("--tenant", help="of this tenant alone")
     parser.add_argument("--from", dest="since", type=time_micros, help="UTC (default: a day ago)")
     parser.add_argument(
@@ -96,7 +114,7 @@ async def _completeness(options: argparse.Namespace, ledger: Any) -> int:  # noq
     from aforo_meter.completeness_sql import SqlCompleteness  # noqa: PLC0415
 
     if options.apply and not (options.fill and options.bootstrap):
-        return complain("--apply needs --fill, and --bootstrap: where Kafka is", USAGE)
+        return misused(options, "--apply needs --fill, and --bootstrap: where Kafka is")
     now_micros = time.time_ns() // 1000
     until = options.until if options.until is not None else now_micros
     since = options.since if options.since is not None else until - 24 * HOUR_MICROS

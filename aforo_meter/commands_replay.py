@@ -11,11 +11,10 @@ from aforo_meter.command_arguments import (
     FAILED,
     LEDGER_URL_HELP,
     OK,
-    USAGE,
     USAGE_TOPIC,
     bootstrap,
-    complain,
     ledger_url,
+    misused,
     redis_url,
     time_micros,
 )
@@ -71,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     from aforo_meter import replay  # noqa: PLC0415 - aiokafka, for this command alone.
 
     if options.since >= options.until:
-        return complain("--from must be before --to", USAGE)
+        return misused(options, "--from must be before --to")
     wanted = replay.Wanted(
         period=PeriodMicros(options.since, options.until),
         bootstrap=options.bootstrap,

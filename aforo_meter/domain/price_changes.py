@@ -208,9 +208,7 @@ def _heir(old: ChargedPrice, now: Sequence[PriceEntry]) -> PriceEntry:
     return same or _counterpart(old, now)
 
 
-def _same_figures(
-    before: Sequence[ChargedPrice | PriceEntry], after: Sequence[PriceEntry]
-) -> bool:
+def _same_figures(before: Sequence[ChargedPrice | PriceEntry], after: Sequence[PriceEntry]) -> bool:
     """Return whether each price that goes is followed by one of the same figures."""
     return all(
         old.price_nanos * new.per_units == new.price_nanos * old.per_units
