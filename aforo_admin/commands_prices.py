@@ -1,8 +1,9 @@
 """`aforo-admin prices`: dated cost prices, and what a change of them does to margins."""
 
 import argparse
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from aforo_admin.domain.price_changes import (
     covering,
     effects,
     entries,
+    lists,
 )
 from aforo_admin.faults import CatalogError
 from aforo_admin.following import RedisFailure
@@ -92,7 +94,9 @@ def _run(work: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - one o
 
 
 def _list(options: argparse.Namespace) -> int:
-    books = covering(_books(options.book, options), provider=options.provider, model=options.model)
+    everything = _books(options.book, options)
+    _check_names(options, everything)
+    books = covering(everything, provider=options.provider, model=options.model)
     found = [
         (key, entry)
         for key, entry in entries(books)
@@ -103,6 +107,34 @@ def _list(options: argparse.Namespace) -> int:
     as_text = price_text.list_json if options.json else price_text.list_table
     print(as_text(found, books.book.currency))  # noqa: T201
     return OK
+
+
+def _check_names(options: argparse.Namespace, books: Books) -> None:
+    """Complain of a name that no price has: what is for all models would look like its price.
+
+    Raises:
+        PricesError: There is one.
+    """
+    found = lists(books)
+    meters = {entry.meter for each in found for entry in each.entries}
+    providers = {each.provider for each in found}
+    if options.meter is not None and options.meter not in meters:
+        raise PricesError(_unknown("meter", options.meter, meters))
+    provider, model = options.provider.lower(), options.model.lower()
+    if provider and provider not in providers:
+        raise PricesError(_unknown("provider", provider, providers))
+    named = [each for each in found if each.model or each.match or (provider and each.provider)]
+    if model and not any(
+        each.covers(provider=provider or each.provider, model=model) for each in named
+    ):
+        raise PricesError(_unknown("model", model, {each.model for each in found}))
+
+
+def _unknown(kind: str, given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, [*known], n=1)
+    return f"no price is for the {kind} {given!r}" + (
+        f"; did you mean {near[0]!r}?" if near else ""
+    )
 
 
 def _diff(options: argparse.Namespace) -> int:

@@ -99,7 +99,7 @@ class SyncSettings(RedisSettings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def load(kind: type[S], environ: Mapping[str, str], **said: Any) -> S:
+def load(kind: type[S], environ: Mapping[str, str], **said: Any) -> S:  # noqa: ANN401 - of any setting.
     """Read settings from the process's environment.
 
     Args:

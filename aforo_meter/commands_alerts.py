@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aforo_meter.alerts import KINDS, trial_alert
+from aforo_meter.alerts import KINDS, TEST, trial_alert
 from aforo_meter.command_arguments import (
     FAILED,
     OK,
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     listed = actions.add_parser("list", help="the newest ones, oldest first")
     listed.add_argument("--tenant", help="of this tenant alone")
-    listed.add_argument("--kind", choices=KINDS, help="of this kind alone")
+    listed.add_argument("--kind", choices=(*KINDS, TEST), help="of this kind alone")
     listed.add_argument("--endpoint", help="to this endpoint alone")
     listed.add_argument("--state", choices=STATES, help="only those")
     listed.add_argument("--limit", type=positive, default=ROWS_SHOWN, help="(default: %(default)s)")
@@ -84,6 +84,8 @@ async def _list(options: argparse.Namespace) -> int:
     )
     async with SqlLedger(options.ledger_url) as ledger:
         rows = await DeliveryLog(ledger).find(query)
+        if not rows:
+            await _check_names(options, ledger)
     if options.json:
         print(json.dumps([_row(one) for one in rows], indent=2))  # noqa: T201
         return OK
@@ -94,7 +96,19 @@ async def _list(options: argparse.Namespace) -> int:
             f"  {one.tenant_id or '-'}  {one.endpoint_id or '(no endpoint)'}  {one.state}"
             f"  attempts {one.attempts or 0}{error}"
         )
+    if not rows:
+        print("no messages")  # noqa: T201
     return OK
+
+
+async def _check_names(options: argparse.Namespace, ledger: Any) -> None:  # noqa: ANN401
+    """Complain of names that nothing has: else nothing is found of them, and nothing said."""
+    from aforo_meter.known_names import KnownNames  # noqa: PLC0415
+
+    if options.tenant:
+        await KnownNames(ledger).require_tenant(options.tenant)
+    if options.endpoint:
+        await KnownNames(ledger).require_endpoint(options.endpoint)
 
 
 async def _show(options: argparse.Namespace) -> int:

@@ -164,6 +164,7 @@ def _rerate(options: argparse.Namespace) -> int:
             rerating.open_contracts(options.redis_url) as contracts,
         ):
             run = rerating.Rerating(SqlCorrections(ledger), contracts, order)
+            await _check_names(options, ledger, contracts)
             done = await run.run(_scope(options))
         show = correction_pages.rerated_json if options.json else correction_pages.rerated_text
         print(show(done, order))  # noqa: T201
@@ -188,6 +189,7 @@ def _void(options: argparse.Namespace) -> int:
             rerating.open_contracts(options.redis_url) as contracts,
         ):
             run = voiding.Voiding(SqlCorrections(ledger), contracts, order)
+            await _check_names(options, ledger, contracts)
             if options.event is None:
                 done = await run.rows(_scope(options))
             else:
@@ -214,9 +216,12 @@ def _close(options: argparse.Namespace) -> int:
     async def work() -> int:
         from aforo_meter import correction_pages  # noqa: PLC0415
         from aforo_meter.corrections_sql import SqlCorrections  # noqa: PLC0415
+        from aforo_meter.known_names import KnownNames  # noqa: PLC0415
         from aforo_meter.ledger_sql import SqlLedger  # noqa: PLC0415
 
         async with SqlLedger(options.ledger_url) as ledger:
+            if options.tenant:
+                await KnownNames(ledger).require_tenant(options.tenant)
             corrections = SqlCorrections(ledger)
             due = [
                 one
@@ -234,6 +239,18 @@ def _close(options: argparse.Namespace) -> int:
         return OK
 
     return run_async(work())
+
+
+async def _check_names(options: argparse.Namespace, ledger: Any, contracts: Any) -> None:  # noqa: ANN401
+    """Complain of a tenant or a filter that nothing answers to: it would be nothing to do."""
+    from aforo_meter.known_names import KnownNames  # noqa: PLC0415
+    from aforo_meter.rerating import known_terms  # noqa: PLC0415
+
+    names = KnownNames(ledger)
+    # Who has a contract and has used nothing is known, too. '' is usage that nobody pays for.
+    if options.tenant and not await known_terms(contracts, options.tenant):
+        await names.require_tenant(options.tenant)
+    await names.require_usage(_scope(options))
 
 
 def _complaint(options: argparse.Namespace) -> str:
