@@ -175,7 +175,7 @@ def _forecast(options: argparse.Namespace) -> int:
         now_micros = _now()
         async with answers.sources(options.ledger_url, options.redis_url) as of:
             if options.all:
-                found = await answers.forecasts(of, now_micros=now_micros)
+                found, without = await answers.forecasts(of, now_micros=now_micros)
             else:
                 one = await answers.tenant_forecast(of, options.tenant, now_micros=now_micros)
         if options.json:
@@ -184,7 +184,9 @@ def _forecast(options: argparse.Namespace) -> int:
                 forecast_text.dumps([rows(each) for each in found] if options.all else rows(one))
             )
         else:
-            _print(forecast_text.as_list(found) if options.all else forecast_text.as_text(one))
+            _print(
+                forecast_text.as_list(found, without) if options.all else forecast_text.as_text(one)
+            )
         return OK
 
     return run_async(told())

@@ -35,11 +35,10 @@ def as_text(told: Explanation) -> str:
 def _head(told: Explanation) -> list[str]:
     state, known = told.record.state, told.known
     since = f" since {minute(state.level_since_micros)} UTC" if state.level_since_micros else ""
-    when = "" if state.in_force else ", as this period was last assessed"
     plan = f", plan {told.statement.plan_id}" if told.statement.plan_id else ""
     subscription = f"subscription {state.subscription_id}" if state.subscription_id else "none"
     lines = [
-        f"level      {LEVELS[state.level]}{since}{when}",
+        f"level      {LEVELS[state.level]}{since}{_when(told)}",
         f"tenant     {state.tenant_id}, {subscription}{plan}",
         f"period     {span(state.period)}",
         f"margin     {_margin(told)}",
@@ -54,6 +53,13 @@ def _head(told: Explanation) -> list[str]:
         f"also       subscription {other} has usage in this time: --subscription"
         for other in told.record.other_subscriptions
     ]
+
+
+def _when(told: Explanation) -> str:
+    """Say of when a level is, if it is none that decisions go by."""
+    if told.record.state.assessed_at_micros is None:
+        return ", never assessed" if told.record.costs else ", no usage yet"
+    return "" if told.record.state.in_force else ", as this period was last assessed"
 
 
 def _margin(told: Explanation) -> str:
@@ -87,10 +93,15 @@ def _floors(told: Explanation) -> list[str]:
         )
         for one in found
     ]
-    lines = [f"floors     set by {told.thresholds.source}", *columns(rows, right=())]
+    lines = [f"floors     set by {_sources(told.thresholds.source)}", *columns(rows, right=())]
     if any(one.holds and one.level > told.record.state.level for one in found):
         lines.append("  too little revenue, or too few calls, to act on: warn (L1) at most")
     return lines
+
+
+def _sources(source: str) -> str:
+    names = source.split(", ")
+    return ", ".join("the catalog's thresholds" if name == "catalog" else name for name in names)
 
 
 def _standing(one: Standing, told: Explanation) -> str:

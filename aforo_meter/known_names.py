@@ -58,9 +58,9 @@ class KnownNames:
         assert column in COLUMNS, "columns are named by us alone"
         where, values = ("", ()) if tenant_id is None else (" WHERE tenant_id = ?", (tenant_id,))
         found = await self._names(f"SELECT DISTINCT {column} FROM charge{where}", *values)  # noqa: S608
-        return (
-            [part for text in found for part in text.split(",")] if column == "feature" else found
-        )
+        if column == "feature":
+            return [part for text in found for part in text.split(",")]
+        return found
 
     async def _names(self, statement: str, *values: str) -> Sequence[str]:
         return await self._ledger.read(
