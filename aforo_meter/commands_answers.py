@@ -169,7 +169,7 @@ def _forecast(options: argparse.Namespace) -> int:
     from aforo_meter import answers, forecast_text  # noqa: PLC0415
 
     if options.all == bool(options.tenant):
-        return misused(options, "forecast needs a TENANT, or --all")
+        return misused(options, "name one TENANT, or --all of them: not both, nor neither")
 
     async def told() -> int:
         now_micros = _now()

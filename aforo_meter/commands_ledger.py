@@ -18,7 +18,7 @@ from aforo_meter.command_arguments import (
     misused,
     time_micros,
 )
-from aforo_meter.command_tables import columns, minute, units
+from aforo_meter.command_tables import columns, many, minute, units
 from aforo_meter.domain.completeness import Score, closed_before, scores, total
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.sessions import EndedBy, Session
@@ -133,7 +133,8 @@ async def _completeness(options: argparse.Namespace, ledger: Any) -> int:  # noq
     if options.check and low:
         names = sorted({one.tenant_id or "(nobody)" for one in low})
         least = f"{_shown_bp(options.threshold)}"
-        return complain(f"{len(low)} hours are below {least}: {', '.join(names[:20])}", FAILED)
+        count = "1 hour is" if len(low) == 1 else f"{len(low)} hours are"
+        return complain(f"{count} below {least}: {', '.join(names[:20])}", FAILED)
     return OK
 
 
@@ -163,8 +164,14 @@ async def _fill(options: argparse.Namespace, completeness: Any, judged: Sequence
     does = (
         "sent; each counts once, when consume has read it" if options.apply else "to send (--apply)"
     )
-    print(f"{sent} estimates {does}" + (f"; {without} gaps stay" if without else ""))  # noqa: T201
+    print(f"{many(sent, 'estimate')} {does}" + _staying(without))  # noqa: T201
     return OK
+
+
+def _staying(gaps: int) -> str:
+    if not gaps:
+        return ""
+    return "; 1 gap stays" if gaps == 1 else f"; {gaps:,} gaps stay"
 
 
 def _by_tenant_hour(found: Sequence[Score]) -> list[Score]:
@@ -222,7 +229,9 @@ def _as_table(found: Sequence[Score], closed_micros: int, options: argparse.Name
         f" {_shown_bp(whole.score_bp)}"
     )
     if len(found) > len(shown):
-        summary += f"; {len(found) - len(shown):,} rows are complete and not shown (--all)"
+        hidden = len(found) - len(shown)
+        which = "row is complete" if hidden == 1 else "rows are complete"
+        summary += f"; {hidden:,} {which} and not shown (--all)"
     return "\n".join([*columns([head, *rows], right=frozenset(range(3, 7))), summary])
 
 

@@ -19,6 +19,7 @@ from aforo_meter.command_arguments import (
     time_micros,
 )
 from aforo_meter.command_running import run_async
+from aforo_meter.command_tables import many
 from aforo_meter.domain.ledger_diff import Comparison, Difference, Kind
 from aforo_meter.domain.periods import PeriodMicros, datetime_of
 
@@ -118,7 +119,7 @@ def _comparison(found: Comparison, hours: PeriodMicros) -> list[str]:
             lines.append(f"… and {len(found.differences) - ROWS_SHOWN} more (--json has all)")
     counts = found.counts
     lines.append(
-        f"{_span(hours)}: {counts[Kind.EQUAL]} rows equal, {counts[Kind.DIFFERING]} differ,"
+        f"{_span(hours)}: {many(counts[Kind.EQUAL], 'row')} equal, {counts[Kind.DIFFERING]} differ,"
         f" {counts[Kind.MISSING_HERE]} are in the live ledger alone,"
         f" {counts[Kind.MISSING_THERE]} in the replay alone"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from aforo_meter.command_tables import columns, minute, money, units
+from aforo_meter.command_tables import columns, many, minute, money, units
 from aforo_meter.domain.floors import Standing, standings
 from aforo_meter.domain.inquiry import CostLine, KeptPrice
 from aforo_meter.domain.prices import Precedence
@@ -176,7 +176,7 @@ def _shares(told: Explanation) -> list[str]:
     rows = [
         (
             f"  {meter}",
-            f"{units(used.quantity_micros)} units",
+            _units(used.quantity_micros),
             f"unpriced {share(used.unpriced_micros, used.quantity_micros)}",
             f"estimated {share(used.estimated_micros, used.quantity_micros)}",
         )
@@ -188,13 +188,18 @@ def _shares(told: Explanation) -> list[str]:
     return ["shares     not in COGS: what is unpriced", *columns(rows, right={1})]
 
 
+def _units(quantity_micros: int) -> str:
+    shown = units(quantity_micros)
+    return f"{shown} unit" if shown == "1" else f"{shown} units"
+
+
 def _adjusted(told: Explanation) -> list[str]:
     rows = [
         (
             f"  {minute(one.at_micros)} UTC",
             one.kind,
             plain(f"{one.author}: {one.reason}"),
-            f"{one.rows:,} rows",
+            many(one.rows, "row"),
             money(one.cogs_nanos),
         )
         for one in told.record.adjusted

@@ -103,8 +103,8 @@ async def test_a_rise_names_whose_level_it_would_change(
     assert lines[0] == ("~ own */* api.calls, from 2026-01-01 00:00:00Z: 1 USD each → 1.4 USD each")
     assert lines[1] == "0 added, 1 changed, 0 removed"
     assert lines[3].startswith("2 tenants' usage of the current period would cost something else")
-    assert " ".join(lines[5].split()) == ("acme none → throttle 0.3000 → 0.0200 7 USD → 9.8 USD")
-    assert len(lines) == 6
+    assert " ".join(lines[5].split()) == ("acme none → throttle 30.00 % → 2.00 % 7 USD → 9.8 USD")
+    assert lines[6:] == ["COGS at the same level, 1 tenant: globex 1 USD → 1.4 USD"]
     assert [(one["tenant"], one["changes_level"]) for one in document["tenants"]] == [
         ("acme", True),
         ("globex", False),
