@@ -126,7 +126,9 @@ def reject_unknown_variables(environ: Mapping[str, str]) -> None:
             meant = f"; did you mean {near[0]}?" if near else ""
             complaints.append(f"{name}: no such setting{meant}")
     if complaints:
-        raise SettingsError("\n".join([*complaints, "all of them: docs/operations.md"]))
+        raise SettingsError(
+            "\n".join([*complaints, "without it, aforo-admin check-config prints all"])
+        )
 
 
 def variable(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from aforo_meter import import_state
 from aforo_meter.command_arguments import FAILED, OK, CommandError
+from aforo_meter.command_tables import many
 from aforo_meter.domain.import_rows import remedy_of
 from aforo_meter.import_file import UsageFile, ended
 from aforo_meter.import_intake import Judge, Judged, open_judge, record_for
