@@ -250,6 +250,8 @@ def _mint(options: argparse.Namespace) -> int:
         expires_at = instant(options.expires) if options.expires else None
     except ValueError as error:
         complaints.append(f"--expires: {error}")
+    if expires_at is not None and expires_at <= _now():
+        complaints.append(f"--expires: {options.expires} is past: the key would never be valid")
     if complaints:
         return _complain("\n".join(complaints), MISUSED)
     key = mint.mint_key()

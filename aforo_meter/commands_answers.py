@@ -27,7 +27,7 @@ ledger or Redis does not answer; 2 wrong usage.
 EXPLAIN: Final = f"""\
 examples:
   aforo-meter explain acme --ledger-url sqlite:////var/lib/aforo/ledger.db --redis-url redis://…
-  aforo-meter explain acme --period 2026-10 …          # how that one ended
+  aforo-meter explain acme 2026-10 …                   # how that one ended
   aforo-meter explain acme … --json | jq '.cogs[0].price'
 
 Reads from the level down: margin, floors and the rules that set them, revenue, COGS with whose
@@ -59,9 +59,16 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     explain.add_argument("tenant", metavar="TENANT")
     when = explain.add_mutually_exclusive_group()
     when.add_argument(
+        "period",
+        metavar="PERIOD",
+        nargs="?",
+        type=period,
+        help=f"{PERIOD_HELP} (default: the one in force)",
+    )
+    when.add_argument(
         "--at", metavar="TIME", type=time_micros, help="of the period that this time is in, UTC"
     )
-    when.add_argument("--period", metavar="PERIOD", type=period, dest="at", help=PERIOD_HELP)
+    when.add_argument("--period", metavar="PERIOD", type=period, dest="at", help="the same")
     explain.add_argument("--json", action="store_true", help="for programs")
 
     statement = _command(commands, "statement", "what a period bills: a preview", STATEMENT)
@@ -195,7 +202,8 @@ def _forecast(options: argparse.Namespace) -> int:
 def _choice(options: argparse.Namespace, now_micros: int) -> Any:  # noqa: ANN401 - a Choice.
     from aforo_meter.inquiries import Choice  # noqa: PLC0415
 
-    at = options.at(now_micros) if callable(options.at) else options.at
+    said = getattr(options, "period", None) or options.at
+    at = said(now_micros) if callable(said) else said
     return Choice(tenant_id=options.tenant, at_micros=at, subscription_id=options.subscription)
 
 

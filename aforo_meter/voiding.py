@@ -178,7 +178,8 @@ async def find_event(
     if keyed is not None:
         return _read(keyed)
     raise CommandError(
-        f"kafka has no event {event_id!r} of {tenant_id!r} (any more) that occurred in this time;"
+        f"kafka has no event {event_id!r} of {tenant_id!r} (any more) that occurred in this time,"
+        f" nor {KEYED + event_id!r}, the id of usage with that idempotency key;"
         " --from reaches further back; to take back whole hours, name --from and --to without"
         " --event"
     )
