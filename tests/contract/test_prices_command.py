@@ -121,6 +121,37 @@ def test_prices_are_listed_in_the_order_in_which_they_are_asked_for(env: dict[st
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (["--model", "gtp-4o"], "no price is for the model 'gtp-4o'; did you mean 'gpt-4o'?"),
+        (["--meter", "llm.input_token"], "did you mean 'llm.input_tokens'?"),
+        (["--provider", "opanai"], "did you mean 'openai'?"),
+    ],
+)
+def test_a_misspelt_name_has_no_prices_of_others(
+    tmp_path: Path, asked: list[str], complaint: str
+) -> None:
+    catalog = written(tmp_path / "catalog.yaml", built_in=True)
+
+    done = aforo_admin("prices", "list", str(catalog), *asked)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert complaint in done.stderr
+
+
+def test_where_redis_is_may_be_said_instead_of_set(env: dict[str, str]) -> None:
+    url = env["AFORO_ADMIN_REDIS_URL"]
+
+    listed = aforo_admin("prices", "list", "--redis-url", url)
+    shown = aforo_admin("show", "acme", "--redis-url", url)
+    wrong = aforo_admin("show", "acme", "--redis-url", "cache:6379")
+
+    assert (listed.returncode, shown.returncode) == (0, 0)
+    assert wrong.returncode == 2
+    assert "expected redis://host:port/db" in wrong.stderr
+
+
 def test_a_published_model_has_dated_prices_with_their_source(tmp_path: Path) -> None:
     catalog = written(tmp_path / "catalog.yaml", built_in=True)
     asked = ["prices", "list", str(catalog), "--provider", "openai", "--model", "gpt-4o-2024-08-06"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aforo_admin import __main__ as admin
+from aforo_authz import __main__ as authz
 from aforo_meter import __main__ as meter
 from aforo_meter.command_arguments import LEDGER_URL_VARIABLE, REDIS_URL_VARIABLE
 from aforo_meter.commands_answers import _choice, period
@@ -172,3 +173,11 @@ def test_no_key_is_minted_that_has_expired(capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "--expires: 2020-01-01 is past" in printed.err
+
+
+def test_authz_explains_no_path_without_its_slash(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        authz.main(["explain", "--tenant", "acme", "--path", "v1/chat"])
+
+    assert caught.value.code == 2
+    assert "'v1/chat' is no path: it begins with a slash" in capsys.readouterr().err
