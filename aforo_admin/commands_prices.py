@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from aforo_admin import price_text, redis_access, settings
+from aforo_admin import commands_import, price_text, redis_access, settings
 from aforo_admin.domain.price_changes import (
     Books,
     Effect,
@@ -25,6 +25,7 @@ from aforo_admin.ledger_reading import LedgerUnreadableError, standings
 from aforo_admin.price_books import PricesError, books_of_file, books_of_redis
 from aforo_admin.yaml_scalars import instant
 from aforo_meter.domain.periods import micros_of
+from aforo_proto.contract_pb2 import PriceList
 
 OK: Final = 0
 DIFFERS: Final = 1
@@ -55,7 +56,7 @@ prices differ; 2 wrong usage, settings or catalog.
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
     """Add the command to the others."""
     prices = commands.add_parser(
-        "prices", help="cost prices: list them, compare two books", epilog=f"{LIST}\n{DIFF}"
+        "prices", help="cost prices: list, compare, import them", epilog=f"{LIST}\n{DIFF}"
     )
     actions = prices.add_subparsers(required=True, metavar="ACTION")
 
@@ -77,6 +78,9 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     )
     compared.add_argument("--exit-code", action="store_true", help="end with 1 if prices differ")
     compared.set_defaults(run=lambda options: _run(_diff, options))
+    commands_import.add(actions).set_defaults(
+        run=lambda options: _run(commands_import.run, options)
+    )
     for action in (listed, compared):
         redis_access.add_url(action)
         action.add_argument("--json", action="store_true", help="for programs")
@@ -138,7 +142,8 @@ def _unknown(kind: str, given: str, known: Iterable[str]) -> str:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    old, new = _books(options.old, options), _books(options.new, options)
+    held = commands_import.held_in_redis(options) if options.old == LIVE else ()
+    old, new = _books(options.old, options), _books(options.new, options, held)
     if old.book.currency != new.book.currency:
         raise PricesError(
             f"prices in {old.book.currency} can't be compared with prices in {new.book.currency}"
@@ -153,9 +158,9 @@ def _diff(options: argparse.Namespace) -> int:
     return DIFFERS if options.exit_code and changed else OK
 
 
-def _books(name: str, options: argparse.Namespace) -> Books:
+def _books(name: str, options: argparse.Namespace, held: Sequence[PriceList] = ()) -> Books:
     if name != LIVE:
-        return books_of_file(Path(name), _now())
+        return books_of_file(Path(name), _now(), held)
     chosen = redis_access.chosen(options, settings.RedisSettings)
     try:
         return redis_access.run(_live(chosen))

@@ -60,7 +60,7 @@ def _change_line(one: Change, currency: str) -> str:
 def _effect_lines(affected: Sequence[Effect], currency: str) -> list[str]:
     moved = sorted(
         (one for one in affected if one.changes_level),
-        key=lambda one: (-one.after.level, one.tenant_id),
+        key=lambda one: (-_worst(one), one.tenant_id),
     )
     whose = "1 tenant's" if len(affected) == 1 else f"{len(affected):,} tenants'"
     counts = f"{whose} usage of the current period would cost something else"
@@ -82,8 +82,18 @@ def _effect_lines(affected: Sequence[Effect], currency: str) -> list[str]:
         f"{counts}; of {len(moved)} the level would change:",
         *table([head, *rows]),
         *([f"… and {hidden} more (--json has all)"] if hidden else []),
+        *(
+            f"guard {guard.guard_id} of {one.tenant_id}:"
+            f" {guard.before.name.lower()} → {guard.after.name.lower()}"
+            for one in moved[:EFFECTS_SHOWN_MAX]
+            for guard in one.guards
+        ),
         *_unmoved_lines(affected, currency),
     ]
+
+
+def _worst(one: Effect) -> int:
+    return max([one.after.level, *(guard.after for guard in one.guards)])
 
 
 def _unmoved_lines(affected: Sequence[Effect], currency: str) -> list[str]:
@@ -128,6 +138,14 @@ def diff_json(changed: Sequence[Change], affected: Sequence[Effect] | None, curr
                 "before": _assessment_json(one.before),
                 "after": _assessment_json(one.after),
                 "unpriced_rows": one.unpriced_rows,
+                "guards": [
+                    {
+                        "guard": guard.guard_id,
+                        "before": guard.before.name.lower(),
+                        "after": guard.after.name.lower(),
+                    }
+                    for guard in one.guards
+                ],
             }
             for one in affected
         ]

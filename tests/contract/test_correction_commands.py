@@ -230,18 +230,9 @@ async def test_consume_closes_periods_days_after_their_end(lab: ConsumeLab) -> N
         (("rerate", "--tenant", "acne"), "no tenant 'acne' in the ledger; did you mean 'acme'?"),
         (("rerate", "--tenant", "acme", "--meter", "api.cals"), "did you mean 'api.calls'?"),
         (
-            tuple(
-                [
-                    "void",
-                    "--tenant",
-                    "acme",
-                    "--feature",
-                    "apj",
-                    "--from",
-                    "2026-11-01",
-                    "--to",
-                    "2026-11-02",
-                ]
+            (
+                *("void", "--tenant", "acme", "--feature", "apj"),
+                *("--from", "2026-11-01", "--to", "2026-11-02"),
             ),
             "no usage of the feature 'apj' in the ledger; did you mean 'api'?",
         ),
