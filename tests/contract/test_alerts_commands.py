@@ -112,7 +112,7 @@ async def test_names_that_nothing_has_are_told_and_an_empty_list_says_so(
     at = ("alerts", "list", "--ledger-url", ledger.url)
 
     nobody = await meter(env, *at, "--tenant", "acne")
-    nowhere = await meter(env, *at, "--endpoint", "opps")
+    nowhere = await meter(env, *at, "--endpoint", "opss")
     nothing = await meter(env, *at, "--kind", "alerts.test")
 
     assert nobody == (1, "aforo-meter: no tenant 'acne' in the ledger; did you mean 'acme'?\n")
