@@ -320,7 +320,7 @@ def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
         period=period,
         revenue_nanos=fixed or 0,
         terms=terms if fixed is None else None,
-        allowance_nanos=terms.allowance_nanos,
+        allowance_nanos=round(terms.allowance_nanos * terms.covered(period)),
         currency=book.currency,
         thresholds=terms.thresholds,
         guards=terms.guards,

@@ -65,11 +65,12 @@ def as_text(told: Forecast) -> str:
 
 
 def _base(at: Standpoint) -> str:
+    found = ""
     if at.revenue.now_nanos:
-        return f"{money(at.revenue.now_nanos)} revenue, "
+        found += f"{money(at.revenue.now_nanos)} revenue, "
     if at.allowance_nanos:
-        return f"allowance {money(at.allowance_nanos)}, "
-    return "no revenue and no allowance, so no floor applies, "
+        found += f"allowance {money(at.allowance_nanos)}, "
+    return found or "no revenue and no allowance, so no floor applies, "
 
 
 def _cogs(told: Forecast) -> str:

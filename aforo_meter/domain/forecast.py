@@ -17,6 +17,7 @@ from aforo_meter.domain.margin import (
     MarginState,
     Thresholds,
     assess,
+    bases_of,
 )
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 
@@ -86,7 +87,7 @@ class Standpoint:
     period: PeriodMicros
     as_of_micros: int  # Until when usage is known.
     revenue: Course
-    allowance_nanos: int  # What counts where there is no revenue.
+    allowance_nanos: int  # What COGS may come to, whatever the revenue is.
     cogs_nanos: int
     cogs_by_hour: Mapping[int, int]
     thresholds: Thresholds
@@ -143,17 +144,31 @@ def _outlook(at: Standpoint, rate: BurnRate) -> Outlook:
         thresholds=at.thresholds,
         previous=at.level,
     )
-    base, floors_bp = at.revenue, at.thresholds.floors_bp()
-    if not revenue_nanos:
-        base = Course(now_nanos=at.allowance_nanos)
-        floors_bp = at.thresholds.allowance_floors_bp()
-    reaches: tuple[Reach, ...] = ()
-    if revenue_nanos or at.allowance_nanos:
-        reaches = tuple(
-            _reach(at, level, floor_bp, base=base, cogs=cogs)
-            for level, floor_bp in reversed(floors_bp)
+    bases = bases_of(revenue_nanos, at.allowance_nanos, at.thresholds)
+    allowance = Course(now_nanos=at.allowance_nanos)
+    reaches = tuple(
+        max(
+            (
+                _reach(
+                    at,
+                    level,
+                    base.floor_bp(level),
+                    base=at.revenue if base.is_revenue else allowance,
+                    cogs=cogs,
+                )
+                for base in bases
+            ),
+            key=_lateness,
         )
+        for level in (Level.WARN, Level.THROTTLE, Level.BLOCK)
+        if bases
+    )
     return Outlook(rate=rate, reaches=reaches, at_end=at_end)
+
+
+def _lateness(reach: Reach) -> tuple[bool, bool, int]:
+    """Order reaches of one level: it begins with the last of what it is measured by."""
+    return (not reach.is_reached, reach.at_micros is None, reach.at_micros or 0)
 
 
 def _reach(at: Standpoint, level: Level, floor_bp: int, *, base: Course, cogs: Course) -> Reach:

@@ -105,8 +105,8 @@ class Record:
     # Of a closed period that was adjusted since: the account as it was closed.
     account_at_close: Account | None = None
     account: Account = field(default_factory=dict)  # What a rate card tells apart.
-    # What the subscription's periods draw from a prepaid balance, by their start.
-    drawn_by_period: Mapping[int, int] = field(default_factory=dict)
+    # Of a subscription with a prepaid balance: its earlier periods, which have drawn on it.
+    accounts_before: Mapping[PeriodMicros, Account] = field(default_factory=dict)
     other_subscriptions: tuple[str, ...] = ()  # Of the same tenant, in the same time.
 
     def units_by_meter(self) -> dict[str, "Units"]:

@@ -14,7 +14,7 @@ from aforo_meter.domain.account import Account
 from aforo_meter.domain.inquiry import Record
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rate_card import RateCard
-from aforo_meter.domain.revenue import Revenue, revenue
+from aforo_meter.domain.revenue import Revenue, draws_before, revenue, usage_nanos
 from aforo_meter.domain.terms import Terms
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
@@ -145,9 +145,8 @@ def revenue_of(
     period = record.state.period
     opening = terms.opening(period)
     drawn_before_nanos = sum(
-        nanos
-        for start_micros, nanos in record.drawn_by_period.items()
-        if opening.prepaid_from_micros <= start_micros < period.start_micros
+        usage_nanos(terms, record.accounts_before[each], each)
+        for each in draws_before(terms, period, record.accounts_before)
     )
     return revenue(
         terms,
