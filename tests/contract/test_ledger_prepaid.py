@@ -84,7 +84,7 @@ async def test_a_balance_is_spent_once_in_whatever_order_usage_arrives(
         events = [event(name) for name in order[start : start + together]]
         await ledger.apply(batch(events, at=start, watches=watches, now_micros=LATER))
 
-    await ledger.reassess(Place(PARTITION, start + 1), watches, now_micros=LATER)
+    await ledger.reassess(Place(PARTITION, len(USES)), watches, now_micros=LATER)
 
     assert await drawn(ledger, terms_of(watches)) == {PERIOD: 100, NEXT_PERIOD: 5}
     assert (await standing_of(ledger)).prepaid_left_nanos == 0
@@ -117,7 +117,7 @@ async def test_usage_that_is_taken_back_gives_back_what_it_drew(ledger: Ledger) 
         past,
         Order(kind=Kind.VOID, run_id="r", reason="a test", author="me", now_micros=LATER),
     )
-    await ledger.reassess(Place(PARTITION, 1), watches, now_micros=LATER)
+    await ledger.reassess(Place(PARTITION, len(USES)), watches, now_micros=LATER)
 
     assert await drawn(ledger, terms_of(watches)) == {PERIOD: 0, NEXT_PERIOD: 10}
     assert (await standing_of(ledger)).prepaid_left_nanos == 95 * DOLLAR
