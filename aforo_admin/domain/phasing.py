@@ -42,11 +42,15 @@ def currency_of(catalog: Catalog, plan: Plan, deal: Deal | None) -> str:
 
 
 def _instants(tenant: Tenant) -> list[datetime]:
-    """Return when something may change, from the subscription's start on."""
-    started_at = tenant.subscription.started_at
+    """Return when something may change, from the subscription's start to its end."""
+    started_at, ended_at = tenant.subscription.started_at, tenant.subscription.ended_at
     changes = [change.effective_from for change in tenant.subscription.changes]
     deals = [at for deal in tenant.deals for at in (deal.effective_from, deal.effective_until)]
-    later = {at for at in (*changes, *deals) if at is not None and at > started_at}
+    later = {
+        at
+        for at in (*changes, *deals)
+        if at is not None and at > started_at and (ended_at is None or at < ended_at)
+    }
     return [started_at, *sorted(later)]
 
 

@@ -158,9 +158,7 @@ def bases_of(revenue_nanos: int, allowance_nanos: int, thresholds: Thresholds) -
     return tuple(found)
 
 
-def _level(
-    bases: tuple[Base, ...], cogs_nanos: int, hysteresis_bp: int, previous: Level
-) -> Level:
+def _level(bases: tuple[Base, ...], cogs_nanos: int, hysteresis_bp: int, previous: Level) -> Level:
     if not bases:
         return Level.NONE
     for level in (Level.BLOCK, Level.THROTTLE, Level.WARN):

@@ -80,7 +80,7 @@ def statement_of(
 
     Args:
         record: What the ledger has of the period.
-        terms: The tenant's contract now; of another subscription it says nothing of this one.
+        terms: The tenant's contract now, with those of former subscriptions that it tells.
         as_of_micros: Now.
         accrued_to_micros: Where only what has accrued by then is wanted, of a contract that does.
     """
@@ -113,7 +113,8 @@ def statement_of(
 def terms_for(record: Record, terms: Terms | None) -> Terms | None:
     """Return the terms if they say what held in a record's period."""
     state = record.state
-    if terms is None or terms.subscription_id != state.subscription_id:
+    terms = terms and terms.of_subscription(state.subscription_id)
+    if terms is None:
         return None
     if state.in_force or state.contract_revenue_nanos is None:
         return terms

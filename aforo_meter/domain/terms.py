@@ -131,3 +131,22 @@ class Terms:
         """Return this contract, or the former one, of a subscription."""
         known = (self, *self.former)
         return next((one for one in known if one.subscription_id == subscription_id), None)
+
+    def charging(self, subscription_id: str, at_micros: int) -> "Terms | None":
+        """Return the contract that usage is charged by; None if its subscription is not known.
+
+        It is the one that covers the time of the usage. Where none does, it is the named one.
+
+        Args:
+            subscription_id: What the usage names; "" where it names none.
+            at_micros: When it occurred.
+        """
+        named = self.of_subscription(subscription_id) if subscription_id else self
+        if named is None or not self.former:
+            return named
+        return next((one for one in (self, *self.former) if one.covers(at_micros)), named)
+
+    def covers(self, at_micros: int) -> bool:
+        """Is an instant between the contract's begin and its end?"""
+        has_begun = self.dated_phases()[0].effective_from_micros <= at_micros
+        return has_begun and (self.ended_at_micros is None or at_micros < self.ended_at_micros)

@@ -11,6 +11,7 @@ from aforo_meter.corrections_sql import SqlCorrections
 from aforo_meter.domain.corrections import Kind
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rate_card import Component, PerUnit, RateCard
+from aforo_meter.domain.rating import Rated
 from aforo_meter.domain.statement import LineKind, statement_of
 from aforo_meter.domain.terms import Phase, Terms
 from aforo_meter.inquiries import Choice
@@ -27,9 +28,7 @@ LATER = NEXT_PERIOD.start_micros + 2 * HOUR_MICROS
 EACH_CALL = RateCard(
     effective_from_micros=0,
     components=(
-        Component(
-            component_id="calls", meter="api.calls", pricing=PerUnit(price_nanos=DOLLAR)
-        ),
+        Component(component_id="calls", meter="api.calls", pricing=PerUnit(price_nanos=DOLLAR)),
     ),
 )
 USES = {  # By event id: its period, and its calls of a dollar.
@@ -44,7 +43,7 @@ def measured(period: PeriodMicros, *, prepaid: int = 105) -> dict[str, Watch]:
     return {one.tenant_id: one}
 
 
-def event(event_id: str) -> object:
+def event(event_id: str) -> Rated:
     period, units = USES[event_id]
     at_micros = period.end_micros - 1 if period == PERIOD else period.start_micros
     return used(event_id, units, period=period, at_micros=at_micros)
@@ -127,14 +126,17 @@ async def test_a_balance_that_rested_goes_on_with_what_it_had_left(ledger: Ledge
     """The plan's 105, of which 90 are drawn; a deal's own 7 in between; then the plan's again."""
     assert isinstance(ledger, SqlLedger)
     third = PeriodMicros(NEXT_PERIOD.end_micros, NEXT_PERIOD.end_micros + 30 * 24 * HOUR_MICROS)
-    plans = {"prepaid_nanos": 105 * DOLLAR, "prepaid_from_micros": 0}
-    deals = {"prepaid_nanos": 7 * DOLLAR, "prepaid_from_micros": NEXT_PERIOD.start_micros}
     phases = tuple(
-        Phase(effective_from_micros=at_micros, rate_cards=(EACH_CALL,), **balance)
-        for at_micros, balance in [
-            (0, plans),
-            (NEXT_PERIOD.start_micros, deals),
-            (third.start_micros, plans),
+        Phase(
+            effective_from_micros=at_micros,
+            rate_cards=(EACH_CALL,),
+            prepaid_nanos=prepaid * DOLLAR,
+            prepaid_from_micros=since_micros,
+        )
+        for at_micros, prepaid, since_micros in [
+            (0, 105, 0),
+            (NEXT_PERIOD.start_micros, 7, NEXT_PERIOD.start_micros),
+            (third.start_micros, 105, 0),
         ]
     )
     terms = Terms(tenant_id="acme", subscription_id="sub-1", phases=phases)

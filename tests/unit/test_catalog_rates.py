@@ -469,7 +469,7 @@ def test_a_wrong_component_is_told_with_its_place_and_remedy(component: str, exp
             {"changes": "      changes: [{plan: yearly, from: 2026-02-15}]"},
             (
                 'tenants.acme.subscription.changes[0].plan: "yearly" has another cadence than '
-                '"pro": a subscription keeps its periods and its currency; end it, and give'
+                '"pro": a subscription keeps its periods and its currency; end it (ended_at),'
             ),
         ),
         (

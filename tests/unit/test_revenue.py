@@ -132,9 +132,7 @@ def test_a_day_of_an_accrued_fee_is_there_from_the_first_second() -> None:
     day = 24 * 3600 * UNIT
 
     def at(now_micros: int, begins_micros: int = JUNE.start_micros) -> int:
-        told = june(
-            phase(begins_micros, fee=30), now_micros=now_micros, basis=RevenueBasis.ACCRUED
-        )
+        told = june(phase(begins_micros, fee=30), now_micros=now_micros, basis=RevenueBasis.ACCRUED)
         return told.total_nanos
 
     assert at(JUNE.start_micros) == at(JUNE.start_micros + day) == DOLLAR
