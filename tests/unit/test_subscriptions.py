@@ -141,7 +141,10 @@ def test_a_former_subscription_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (("ended_at: 2026-06-16}", "state: active}"), "former_subscriptions[0].ended_at: is mis"),
+        (
+            ("ended_at: 2026-06-16}", "state: active}"),
+            "former_subscriptions[0].ended_at: is missing",
+        ),
         (("ended_at: 2026-06-16}", "ended_at: 2026-06-01}"), "must be after 2026-06-01, its start"),
         (("ended_at: 2026-06-16}", "ended_at: 2026-06-17}"), "subscription.started_at: is before"),
         (("ended_at: 2026-08-01", "ended_at: 2026-06-01"), "subscription.ended_at: must be after"),
