@@ -1,5 +1,6 @@
 """Subscriptions that end: what they bill to the last instant, and whose the usage around it is."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -11,15 +12,18 @@ from aforo_admin.faults import CatalogError
 from aforo_admin.messages import contract
 from aforo_admin.readable import fields_of
 from aforo_authz.domain.access import SubscriptionState
+from aforo_meter.batches import watch_of
 from aforo_meter.contract_messages import terms_of
 from aforo_meter.domain.account import Account, UsageKey, Used
 from aforo_meter.domain.periods import micros_of
+from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.revenue import fixed_nanos, revenue
 from aforo_meter.domain.terms import Terms
 
 DOLLAR = 1_000_000_000
 UNIT = 1_000_000
 CHANGED = datetime(2026, 6, 16, tzinfo=UTC)
+CHANGED_MICROS = micros_of(CHANGED)
 CATALOG = """\
 version: 1
 currency: USD
@@ -67,6 +71,17 @@ def test_the_last_period_bills_what_is_left_of_it() -> None:
 
     assert former.covered(june) == Fraction(1, 2)
     assert [line.amount_nanos / DOLLAR for line in told.lines] == [10, 2.5, 15, 3]
+
+
+def test_an_allowance_counts_by_the_part_that_is_covered() -> None:
+    terms = replace(synced().former[0], allowance_nanos=50 * DOLLAR, ended_at_micros=None)
+    june_20 = micros_of(datetime(2026, 6, 20, tzinfo=UTC))
+    half = replace(terms, phases=(replace(terms.phases[0], effective_from_micros=CHANGED_MICROS),))
+    book = PriceBook(version="1", currency="USD")
+
+    found = [watch_of(each, book, now_micros=june_20) for each in (terms, half)]
+
+    assert [each and each.allowance_nanos for each in found] == [50 * DOLLAR, 25 * DOLLAR]
 
 
 def test_after_its_end_a_subscription_brings_nothing() -> None:
