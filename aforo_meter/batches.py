@@ -218,14 +218,16 @@ class Rater:
         hour = usage.hour_start_micros
         if terms is None:
             subscription_id, period = NO_SUBSCRIPTION, calendar_month(hour)
-        elif usage.subscription_id in ("", terms.subscription_id):
-            subscription_id, period = terms.subscription_id, terms.period_at(hour)
-            if period != terms.period_at(hour + HOUR_MICROS - 1):
-                return False  # Another one begins within the hour.
         else:
-            return (
-                False  # Of a former subscription the ledger knows the periods, and each is asked.
-            )
+            charging = terms.charging(usage.subscription_id, hour)
+            last_micros = hour + HOUR_MICROS - 1
+            if charging is None or charging is not terms.charging(
+                usage.subscription_id, last_micros
+            ):
+                return False  # The ledger may know its periods; or another begins in the hour.
+            subscription_id, period = charging.subscription_id, charging.period_at(hour)
+            if period != charging.period_at(last_micros):
+                return False  # Another one begins within the hour.
         prices = self._contracts.prices(usage.tenant_id)
         kind = Kind(
             usage, prices, self._refused_prices, subscription_id=subscription_id, period=period
@@ -298,10 +300,11 @@ class Rater:
         at_micros = usage.occurred_at_micros
         if terms is None:
             return NO_SUBSCRIPTION, calendar_month(at_micros)
-        if usage.subscription_id in ("", terms.subscription_id):
-            return terms.subscription_id, terms.period_at(at_micros)
-        # A call that was decided under a former subscription belongs to that one's period, of
-        # which only the ledger knows.
+        charging = terms.charging(usage.subscription_id, at_micros)
+        if charging is not None:
+            return charging.subscription_id, charging.period_at(at_micros)
+        # A call that was decided under a subscription which the catalog has no more belongs to
+        # that one's period, of which only the ledger knows.
         former = await self._ledger.period_covering(
             usage.tenant_id, usage.subscription_id, at_micros
         )
@@ -320,7 +323,7 @@ def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
         period=period,
         revenue_nanos=fixed or 0,
         terms=terms if fixed is None else None,
-        allowance_nanos=terms.allowance_nanos,
+        allowance_nanos=round(terms.allowance_nanos * terms.covered(period)),
         currency=book.currency,
         thresholds=terms.thresholds,
         guards=terms.guards,

@@ -20,6 +20,7 @@ from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.inquiries import Choice
 from aforo_meter.ledger_accounts import read_account, read_hours
+from aforo_meter.ledger_prepaid import EARLIER
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.ledger_states import estimated_part
 
@@ -59,9 +60,9 @@ INTERVENTIONS = (
     " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
     " GROUP BY outcome, reason ORDER BY outcome, reason"
 )
-DRAWN = (
-    "SELECT period_start_micros, prepaid_drawn_nanos FROM margin_state WHERE tenant_id = ?"
-    " AND subscription_id = ? AND prepaid_drawn_nanos > 0"
+HAS_BALANCE = (
+    "SELECT 1 FROM margin_state WHERE tenant_id = ? AND subscription_id = ?"
+    " AND (prepaid_drawn_nanos > 0 OR prepaid_left_nanos > 0) LIMIT 1"
 )
 GUARDS = (
     "SELECT guard_id, in_force, level, level_since_micros, revenue_nanos, cogs_nanos"  # noqa: S608
@@ -113,7 +114,7 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
         account_at_close=_account_at_close(sql, state),
         account_by_hour=read_hours(sql, *whose, period.start_micros),
         guards=tuple(_guard(*row) for row in sql.execute(GUARDS, (*whose, period.start_micros))),
-        drawn_by_period=dict(sql.execute(DRAWN, whose).fetchall()),
+        accounts_before=_accounts_before(sql, state),
         other_subscriptions=tuple(
             sorted(one.subscription_id for one in states if one is not state)
         ),
@@ -127,6 +128,14 @@ def _account_at_close(sql: Sql, state: PeriodState) -> Account | None:
     if sql.execute(CLOSED_AND_ADJUSTED, (*key, state.closed_at_micros)).fetchone() is None:
         return None
     return read_account(sql, *key, adjusted_by_micros=state.closed_at_micros)
+
+
+def _accounts_before(sql: Sql, state: PeriodState) -> dict[PeriodMicros, Account]:
+    whose = (state.tenant_id, state.subscription_id)
+    if sql.execute(HAS_BALANCE, whose).fetchone() is None:
+        return {}
+    rows = sql.execute(EARLIER, (*whose, state.period.start_micros)).fetchall()
+    return {PeriodMicros(start, end): read_account(sql, *whose, start) for start, end, _ in rows}
 
 
 def _states(sql: Sql, choice: Choice) -> list[PeriodState]:
