@@ -21,6 +21,7 @@ from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.inquiries import Choice
 from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.ledger_sums import parts, whole
 
 STATES = (
     "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
@@ -48,12 +49,13 @@ ADJUSTMENTS = (
     f" FROM adjustment {PERIOD}"
 )
 ADJUSTED = (
-    "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*), SUM(cogs_nanos)"  # noqa: S608
-    f" FROM adjustment {PERIOD} GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
+    "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*),"  # noqa: S608
+    f" {parts('cogs_nanos')} FROM adjustment {PERIOD}"
+    " GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
 )
 CLOSED_AND_ADJUSTED = f"SELECT 1 FROM adjustment {PERIOD} AND created_at_micros > ? LIMIT 1"  # noqa: S608
 ESTIMATED = (
-    "SELECT meter, provider, model, price_id, SUM(quantity_micros) FROM call_part"
+    f"SELECT meter, provider, model, price_id, {parts('quantity_micros')} FROM call_part"  # noqa: S608
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ? AND certainty = ?"
     " GROUP BY meter, provider, model, price_id"
 )
@@ -108,7 +110,7 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
         adjusted=tuple(
-            Adjusted(*row[:4], *map(int, row[4:]))
+            Adjusted(*row[:5], whole(*row[5:]))
             for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
         ),
         account_at_close=_account_at_close(sql, state),
@@ -190,8 +192,8 @@ def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int
         for row in sql.execute(PRICES, key + key)
     }
     estimated = {
-        _Kind(*names): int(quantity_micros)
-        for *names, quantity_micros in sql.execute(ESTIMATED, (*key, int(Certainty.ESTIMATED)))
+        _Kind._make(row[:4]): whole(*row[4:])
+        for row in sql.execute(ESTIMATED, (*key, int(Certainty.ESTIMATED)))
     }
     lines = [
         CostLine(
