@@ -21,7 +21,8 @@ from aforo_meter.domain.price_changes import (
     extra_nanos,
 )
 from aforo_meter.domain.rating import ChargeKey
-from aforo_meter.ledger import Partition, Place
+from aforo_meter.ledger import Partition, Place, UsageQuery
+from aforo_meter.ledger_reading import used_units
 from aforo_meter.ledger_sql import SqlLedger, require_place
 from aforo_meter.ledger_sums import is_above_zero, parts, whole
 from aforo_meter.outbox_writing import leave
@@ -147,6 +148,11 @@ class SqlAlerts:
             return sum(leave(sql, tenant, alert, now_micros=now_micros) for tenant, alert in given)
 
         return await self._ledger.write(work)
+
+    async def used(self, queries: Iterable[tuple[str, str, UsageQuery]]) -> Sequence[int]:
+        """Return how many units tenants, by their subscriptions, have used in windows."""
+        given = list(queries)
+        return await self._ledger.read(lambda sql: [used_units(sql, *one) for one in given])
 
     async def unpriced_changes(self) -> frozenset[str]:
         """Return the tenants whose usage without a price is not what was told."""

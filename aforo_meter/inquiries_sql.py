@@ -110,7 +110,7 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
         adjusted=tuple(
-            Adjusted(*row[:5], whole(*row[5:]))
+            Adjusted._make([*row[:5], whole(*row[5:])])
             for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
         ),
         account_at_close=_account_at_close(sql, state),

@@ -60,7 +60,7 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
         catalog_version=catalog_version,
         price_book_version=price_book_version,
         used_units={
-            query.quota_id: _used_units(sql, tenant_id, subscription_id, query) for query in queries
+            query.quota_id: used_units(sql, tenant_id, subscription_id, query) for query in queries
         },
         guard_levels=read_levels(sql, tenant_id) if guard_count else {},
         contract_currency=contract_currency,
@@ -69,7 +69,8 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
     )
 
 
-def _used_units(sql: Sql, tenant_id: str, subscription_id: str, query: UsageQuery) -> int:
+def used_units(sql: Sql, tenant_id: str, subscription_id: str, query: UsageQuery) -> int:
+    """Return what was used in a window; of a billing period, by that subscription."""
     where = IN_PERIOD if query.billing else IN_WINDOW
     window: tuple[object, ...] = (query.window.start_micros, query.window.end_micros)
     if query.billing:

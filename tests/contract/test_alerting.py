@@ -172,7 +172,7 @@ async def test_each_model_and_tenant_is_told_of_by_itself_and_nobody_is_not(
 async def test_who_lost_the_partition_tells_nothing(ledger: SqlLedger, file: AuditedLedger) -> None:
     await ledger.apply(batch([used("e1", 3, prices=())]))
     alerts = SqlAlerts(ledger)
-    alert = sync_alert(completed_at_micros=1, stale_after_s=1, now_micros=NOW)
+    alert = sync_alert(since_micros=1, stale_after_s=1, now_micros=NOW)
     elsewhere = Place(PARTITION, 99)
 
     with pytest.raises(PartitionLostError):
@@ -188,8 +188,8 @@ async def test_who_lost_the_partition_tells_nothing(ledger: SqlLedger, file: Aud
 
 async def test_an_alert_is_left_once(ledger: SqlLedger, file: AuditedLedger) -> None:
     await ledger.apply(batch([used("e1")]))
-    alert = sync_alert(completed_at_micros=1, stale_after_s=1, now_micros=NOW)
-    again = sync_alert(completed_at_micros=1, stale_after_s=1, now_micros=NOW + UNIT)
+    alert = sync_alert(since_micros=1, stale_after_s=1, now_micros=NOW)
+    again = sync_alert(since_micros=1, stale_after_s=1, now_micros=NOW + UNIT)
     alerts, place = SqlAlerts(ledger), Place(PARTITION, 1)
 
     assert await alerts.leave(place, [(NOBODY, alert)], now_micros=NOW) == 1
