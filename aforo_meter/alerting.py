@@ -1,7 +1,8 @@
 """Alerts that no single charge makes: quotas that are used up, usage without a price.
 
 Each look compares what is in the ledger with what was told, and tells the difference: so a crash
-in between loses nothing and repeats nothing. A tenant's alerts are left by the owner of its
+in between loses nothing and repeats nothing. Of windows that have ended these are those that had
+usage lately; after a start, those of the last hour. A tenant's alerts are left by the owner of its
 partition alone. All of it lives in one event loop.
 """
 
