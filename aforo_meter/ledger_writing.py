@@ -115,11 +115,11 @@ class Writing:
         new = new_among(self._sql, rated) if look_first and rated else rated
         self._duplicates += len(rated) - len(new)
         hour = self._now_micros // HOUR_MICROS
-        untils = {
+        last_hours = {
             True: hour + 24 * retention.gateway_days,
             False: hour + 24 * retention.ingest_days,
         }
-        for from_gateway, until in untils.items():
+        for from_gateway, until in last_hours.items():
             keys = [
                 k for one in new if one.usage.from_gateway is from_gateway for k in one.event_keys
             ]
@@ -129,7 +129,7 @@ class Writing:
             period = (one.tenant_id, one.subscription_id, one.period.start_micros)
             self._ends[period] = one.period.end_micros
         self._rows.know(dict.fromkeys(key for one in new for key, _ in one.charges))
-        calls = CallsWriting(self._sql, keep_until_micros=max(untils.values()) * HOUR_MICROS)
+        calls = CallsWriting(self._sql, keep_until_micros=max(last_hours.values()) * HOUR_MICROS)
         self._add_up(bounded(self._sql, new, self._rows.has), calls)
         write_sightings(self._sql, new)
         self._note_reporting(one.tenant_id for one in new if one.usage.is_reported)
