@@ -7,7 +7,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from aforo_admin.domain.price_changes import Standing, Used
+from aforo_admin.domain.price_changes import Standing, Used, key_of
+from aforo_meter.domain import account as accounts
+from aforo_meter.domain.account import total
 from aforo_meter.domain.corrections import NOTHING, Row
 from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.rating import UNPRICED, ChargeKey, amount_nanos
@@ -36,6 +38,8 @@ ADJUSTED = (
     f" FROM adjustment AS entry LEFT JOIN price USING (price_id){IN_PERIOD}"
 )
 WIDTH: Final = len(ChargeKey._fields)
+CURRENCIES = "SELECT DISTINCT currency FROM price ORDER BY currency"
+GUARDS = "SELECT guard_id, level FROM guard_state WHERE tenant_id = ? AND in_force = 1"
 
 
 class LedgerUnreadableError(Exception):
@@ -54,6 +58,17 @@ def standings(ledger_url: str, *, now_micros: int) -> Iterator[Standing]:
     with opened(ledger_url) as ask:
         for row in ask(IN_FORCE, (now_micros, now_micros)):
             yield _standing(ask, *row)
+
+
+def currencies(ledger_url: str) -> list[str]:
+    """Return the currencies of the prices that charges were made with.
+
+    Raises:
+        LedgerUnreadableError: There is no ledger, or it is none of this version's.
+    """
+    opened = _postgres if POSTGRES.match(ledger_url) else _sqlite
+    with opened(ledger_url) as ask:
+        return [str(row[0]) for row in ask(CURRENCIES, ())]
 
 
 @contextmanager
@@ -106,6 +121,7 @@ def _standing(
     cogs_nanos: int,
     allowance_nanos: int,
 ) -> Standing:
+    used = _used(ask, (tenant_id, subscription_id, period_start_micros))
     return Standing(
         tenant_id=tenant_id,
         assessment=Assessment(
@@ -115,7 +131,16 @@ def _standing(
             cogs_nanos=cogs_nanos,
             allowance_nanos=allowance_nanos,
         ),
-        used=_used(ask, (tenant_id, subscription_id, period_start_micros)),
+        used=used,
+        account=total(
+            {
+                key_of(row.meter, row.feature): accounts.Used(
+                    row.quantity_micros, row.cogs_nanos or 0
+                )
+            }
+            for row in used
+        ),
+        guard_levels={name: Level(level) for name, level in ask(GUARDS, (tenant_id,))},
     )
 
 
@@ -136,6 +161,7 @@ def _used(ask: Ask, period: Values) -> Sequence[Used]:
     return [
         Used(
             meter=key.meter,
+            feature=key.feature,
             provider=key.provider,
             model=key.model,
             hour_start_micros=key.hour_start_micros,

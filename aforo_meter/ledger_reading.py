@@ -9,6 +9,7 @@ from aforo_meter.domain.quotas import COGS
 from aforo_meter.domain.rating import MICROS_PER_UNIT, amount_nanos
 from aforo_meter.ledger import Standing, UsageQuery
 from aforo_meter.ledger_guards import read_levels
+from aforo_meter.ledger_states import estimated_part
 from aforo_meter.ledger_sums import parts, whole
 
 IN_FORCE = (
@@ -16,7 +17,7 @@ IN_FORCE = (
     " level, revenue_nanos, allowance_nanos, currency, catalog_version, price_book_version,"
     " assessed_at_micros, COALESCE(contract_currency, currency),"
     " COALESCE(contract_revenue_nanos, revenue_nanos), prepaid_left_nanos,"
-    " guard_count FROM margin_state WHERE tenant_id = ? AND in_force = 1"
+    " guard_count, estimated_cogs_nanos FROM margin_state WHERE tenant_id = ? AND in_force = 1"
 )
 IN_WINDOW = " AND hour_start_micros >= ? AND hour_start_micros < ?"
 IN_PERIOD = (
@@ -42,7 +43,8 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
         return None
     subscription_id, start, end, cogs, unpriced, level, revenue, allowance, *rest = row
     currency, catalog_version, price_book_version, assessed_at_micros, *contract = rest
-    contract_currency, contract_revenue_nanos, prepaid_left_nanos, guard_count = contract
+    contract_currency, contract_revenue_nanos, prepaid_left_nanos, *shares = contract
+    guard_count, estimated_cogs_nanos = shares
     return Standing(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -55,6 +57,7 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
             allowance_nanos=allowance,
         ),
         unpriced_rows=unpriced,
+        estimated_cogs_nanos=estimated_part(estimated_cogs_nanos, cogs),
         currency=currency,
         assessed_at_micros=assessed_at_micros,
         catalog_version=catalog_version,
