@@ -23,6 +23,7 @@ from aforo_meter.ledger_accounts import read_account, read_hours
 from aforo_meter.ledger_prepaid import EARLIER
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.ledger_states import estimated_part
+from aforo_meter.ledger_sums import parts, whole
 
 STATES = (
     "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
@@ -51,8 +52,9 @@ ADJUSTMENTS = (
     f" FROM adjustment {PERIOD}"
 )
 ADJUSTED = (
-    "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*), SUM(cogs_nanos)"  # noqa: S608
-    f" FROM adjustment {PERIOD} GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
+    "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*),"  # noqa: S608
+    f" {parts('cogs_nanos')} FROM adjustment {PERIOD}"
+    " GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
 )
 CLOSED_AND_ADJUSTED = f"SELECT 1 FROM adjustment {PERIOD} AND created_at_micros > ? LIMIT 1"  # noqa: S608
 INTERVENTIONS = (
@@ -108,7 +110,7 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
         adjusted=tuple(
-            Adjusted(*row[:4], *map(int, row[4:]))
+            Adjusted._make([*row[:5], whole(*row[5:])])
             for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
         ),
         account_at_close=_account_at_close(sql, state),
