@@ -23,14 +23,22 @@ from aforo_admin import (
     show,
     tables,
 )
-from aforo_admin.catalog_file import CatalogFile, open_file
+from aforo_admin.catalog_file import CatalogFile, open_file, read_with_prices
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.currency_guard import (
+    CurrencyChangedError,
+    require_ledger_currency,
+    require_same_currency,
+)
 from aforo_admin.domain.checking_metering import SCOPES
+from aforo_admin.domain.hints import find_hints
 from aforo_admin.domain.problems import check_id
 from aforo_admin.faults import CatalogError
 from aforo_admin.following import Follower, RedisFailure
-from aforo_admin.read_model import ReadModel, build
-from aforo_admin.sync import Differences, compare
+from aforo_admin.ledger_reading import LedgerUnreadableError
+from aforo_admin.published import published_for
+from aforo_admin.read_model import build
+from aforo_admin.sync import compare
 from aforo_admin.yaml_scalars import instant
 
 OK: Final = 0
@@ -92,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="check a catalog and print a summary")
     command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument(
+        "--ledger-url", metavar="URL", help="also: is it in the currency of this ledger's charges?"
+    )
     command.set_defaults(run=_check)
 
     command = commands.add_parser("diff", help="print what a sync would change in Redis")
@@ -151,6 +162,8 @@ async def _sync_once(chosen: settings.SyncSettings) -> int:
         await _follower(chosen, redis, file).pass_once()
     except CatalogError as error:
         return _complain(error, MISUSED)
+    except CurrencyChangedError as error:
+        return _complain(error, FAILED)
     except RedisFailure as error:
         return _complain(redis_access.unreachable(chosen, error), FAILED)
     finally:
@@ -181,12 +194,19 @@ def _follower(chosen: settings.SyncSettings, redis: Redis, file: CatalogFile) ->
 
 def _check(options: argparse.Namespace) -> int:
     try:
-        catalog = read_file(options.file)
+        catalog, _ = read_with_prices(options.file)
     except CatalogError as error:
         count = len(error.faults)
         _complain(error, FAILED)
         return _complain(f"{count} {'fault' if count == 1 else 'faults'}", FAILED)
+    if options.ledger_url is not None:
+        try:
+            require_ledger_currency(options.ledger_url, catalog)
+        except (CurrencyChangedError, LedgerUnreadableError) as error:
+            return _complain(error, FAILED)
     _print(tables.summary(catalog, _now()))
+    for hint in find_hints(catalog):
+        _complain(f"warning: {hint}", OK)
     return OK
 
 
@@ -198,20 +218,23 @@ def _diff(options: argparse.Namespace) -> int:
         with_catalog = settings.load(settings.SyncSettings, os.environ)
         chosen, path = with_catalog, with_catalog.catalog
     try:
-        model = build(read_file(path), _now())
-        told = differences.report(model, redis_access.run(_compared(chosen, model)))
-    except CatalogError as error:
+        told, version = redis_access.run(_compared(chosen, path))
+    except (CatalogError, CurrencyChangedError) as error:
         return _complain(error, MISUSED)
     except RedisFailure as error:
         return _complain(redis_access.unreachable(chosen, error), MISUSED)
-    _print("\n".join([*told.lines, differences.summary(told, version=model.version)]))
+    _print("\n".join([*told.lines, differences.summary(told, version=version)]))
     return FAILED if options.exit_code and not told.empty else OK
 
 
-async def _compared(chosen: settings.RedisSettings, model: ReadModel) -> Differences:
+async def _compared(chosen: settings.RedisSettings, path: Path) -> tuple[differences.Report, str]:
+    catalog, now = read_file(path), _now()
     redis = redis_access.connect(chosen)
     try:
-        return await compare(redis, model, with_gone_values=True)
+        await require_same_currency(redis, catalog)
+        model = build(catalog, now, await published_for(catalog, path, redis, now))
+        found = await compare(redis, model, with_gone_values=True)
+        return differences.report(model, found), model.version
     finally:
         await redis.aclose()
 

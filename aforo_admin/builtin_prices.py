@@ -30,8 +30,8 @@ from aforo_admin.domain.catalog import (
     PRICE_FALLBACKS,
     REASONING_TOKENS,
 )
-from aforo_admin.domain.problems import NANOS_PER_UNIT
-from aforo_meter.domain.periods import micros_of
+from aforo_admin.domain.problems import NANOS_PER_UNIT, day
+from aforo_meter.domain.periods import datetime_of, micros_of
 from aforo_proto.contract_pb2 import ModelMatch, PriceEntry, PriceList
 
 PRICE_KEYS: Final = {
@@ -204,18 +204,34 @@ def _tiers(
             day_from_s=spell.day_from_s,
             day_to_s=spell.day_to_s,
         )
-        # Over what the price is and not where it comes from: it survives an upgrade unless the
-        # price itself was corrected.
-        digest = hashlib.sha256(entry.SerializeToString(deterministic=True)).hexdigest()
-        day = ""
-        if spell.day_from_s != spell.day_to_s:
-            day = f"@{_clock(spell.day_from_s)}-{_clock(spell.day_to_s)}"
-        entry.price_id = (
-            f"genai:{name}/{meter}/{spell.start or 'undated'}{day}/{tokens_from}"
-            f"#{digest[:DIGEST_CHARS]}"
-        )
         entry.source = source
-        yield entry
+        yield identified(entry, name=f"genai:{name}")
+
+
+def identified(entry: PriceEntry, *, name: str) -> PriceEntry:
+    """Give an entry its id: whose price it is, and what it says."""
+    entry.price_id = ""
+    bare = PriceEntry()
+    bare.CopyFrom(entry)
+    # Over what the price is and not where it comes from: it survives an upgrade unless the
+    # price itself was corrected.
+    bare.source = ""
+    digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+    part = ""
+    if entry.day_from_s != entry.day_to_s:
+        part = f"@{_clock(entry.day_from_s)}-{_clock(entry.day_to_s)}"
+    start = "undated"
+    if entry.effective_from_micros:
+        start = day(datetime_of(entry.effective_from_micros))
+    entry.price_id = (
+        f"{name}/{entry.meter}/{start}{part}/{entry.tier_input_tokens_from}#{digest[:DIGEST_CHARS]}"
+    )
+    return entry
+
+
+def name_of(entry: PriceEntry) -> str:
+    """Return the name that an entry got its id with."""
+    return entry.price_id.rpartition("#")[0].rpartition(f"/{entry.meter}/")[0]
 
 
 def _clock(second: int) -> str:

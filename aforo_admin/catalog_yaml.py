@@ -39,6 +39,7 @@ from aforo_meter.domain.periods import Cadence
 from aforo_meter.domain.terms import RevenueBasis
 
 VERSION = "1"
+PRICES_SUFFIX = ".jsonl"
 
 read_cadence = choice("cadence", Cadence)
 read_billing = choice("billing", Billing)
@@ -86,6 +87,7 @@ def read_text(data: bytes, *, name: str) -> Catalog:
 def _catalog(fields: Fields) -> Catalog:
     fields.need("version", _version, VERSION)
     currency = fields.need("currency", text, "")
+    built_in_costs, prices_file = fields.may("built_in_costs", _published, (True, ""))
     plans = {name: _plan(name, each, currency) for name, each in fields.named("plans")}
     catalog = Catalog(
         currency=currency,
@@ -99,7 +101,8 @@ def _catalog(fields: Fields) -> Catalog:
             for name, each in fields.named("tenants")
         },
         costs=read_costs(fields, "costs", currency=currency),
-        built_in_costs=fields.may("built_in_costs", flag, default=True),
+        built_in_costs=built_in_costs,
+        prices_file=prices_file,
         meters=tuple(read_meter(each) for each in fields.each("meters")),
         metering=tuple(read_rule(each) for each in fields.each("metering")),
         ingest_keys=tuple(read_ingest_key(each) for each in fields.each("ingest_keys")),
@@ -113,6 +116,18 @@ def _version(given: str) -> str:
     if given != VERSION:
         raise ValueError(f'"{given[:16]}" is a form that this version does not know; write 1')
     return given
+
+
+def _published(given: str) -> tuple[bool, str]:
+    """Read whether published prices are used, and the file that they were imported to."""
+    if given.endswith(PRICES_SUFFIX):
+        return True, given
+    if given not in {"true", "false"}:
+        raise ValueError(
+            f'"{given[:64]}" is neither true nor false, nor the name of a file of prices, which '
+            f"ends with {PRICES_SUFFIX}"
+        )
+    return given == "true", ""
 
 
 def _default_allows(given: str) -> bool:

@@ -27,6 +27,7 @@ from aforo_admin.yaml_scalars import (
     flag,
     instant,
     text,
+    time_of_day_s,
     units,
 )
 from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
@@ -76,6 +77,9 @@ def _cost(fields: Fields, currency: str) -> CostPrice:
         # Providers and models are compared in lower case.
         provider=fields.may("provider", str.lower, ""),
         model=fields.may("model", str.lower, ""),
+        input_tokens_from=fields.may("input_tokens_from", units, 0),
+        day_from_s=fields.may("day_from", time_of_day_s, 0),
+        day_to_s=fields.may("day_to", time_of_day_s, 0),
     )
     fields.close()
     return price

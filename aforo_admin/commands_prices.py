@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from aforo_admin import price_text, redis_access, settings
+from aforo_admin import commands_import, price_text, redis_access, settings
 from aforo_admin.domain.price_changes import (
     Books,
     Effect,
@@ -24,6 +24,7 @@ from aforo_admin.ledger_reading import LedgerUnreadableError, standings
 from aforo_admin.price_books import PricesError, books_of_file, books_of_redis
 from aforo_admin.yaml_scalars import instant
 from aforo_meter.domain.periods import micros_of
+from aforo_proto.contract_pb2 import PriceList
 
 OK: Final = 0
 DIFFERS: Final = 1
@@ -53,7 +54,7 @@ prices differ; 2 wrong usage, settings or catalog.
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
     """Add the command to the others."""
-    prices = commands.add_parser("prices", help="cost prices: list them, compare two books")
+    prices = commands.add_parser("prices", help="cost prices: list, compare, import them")
     actions = prices.add_subparsers(required=True, metavar="ACTION")
     raw = argparse.RawDescriptionHelpFormatter
 
@@ -77,6 +78,9 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     )
     compared.add_argument("--exit-code", action="store_true", help="end with 1 if prices differ")
     compared.set_defaults(run=lambda options: _run(_diff, options))
+    commands_import.add(actions).set_defaults(
+        run=lambda options: _run(commands_import.run, options)
+    )
     for action in (listed, compared):
         action.add_argument("--json", action="store_true", help="for programs")
 
@@ -107,7 +111,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    old, new = _books(options.old), _books(options.new)
+    held = commands_import.held_in_redis() if options.old == LIVE else ()
+    old, new = _books(options.old), _books(options.new, held)
     if old.book.currency != new.book.currency:
         raise PricesError(
             f"prices in {old.book.currency} can't be compared with prices in {new.book.currency}"
@@ -122,9 +127,9 @@ def _diff(options: argparse.Namespace) -> int:
     return DIFFERS if options.exit_code and changed else OK
 
 
-def _books(name: str) -> Books:
+def _books(name: str, held: Sequence[PriceList] = ()) -> Books:
     if name != LIVE:
-        return books_of_file(Path(name), _now())
+        return books_of_file(Path(name), _now(), held)
     chosen = settings.load(settings.RedisSettings, os.environ)
     try:
         return redis_access.run(_live(chosen))

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
@@ -14,9 +14,13 @@ from redis.exceptions import RedisError
 
 from aforo_admin import metrics
 from aforo_admin.catalog_file import POLL_S, CatalogFile
+from aforo_admin.currency_guard import CurrencyChangedError, require_same_currency
 from aforo_admin.faults import CatalogError
-from aforo_admin.read_model import SYNC_KEY, ReadModel, build
+from aforo_admin.published import held_book, up_to_date
+from aforo_admin.read_model import PRICEBOOK_KEY, SYNC_KEY, ReadModel, build
 from aforo_admin.sync import apply, compare, mark_complete
+from aforo_meter.domain.periods import micros_of
+from aforo_proto.contract_pb2 import PriceList
 
 log = structlog.get_logger("aforo_admin")
 
@@ -41,11 +45,13 @@ class Follower:
     clock: Clock
     interval_s: float
     model: ReadModel | None = None
+    published: Sequence[PriceList] = ()  # What `model` holds of published prices.
     complete: ReadModel | None = None  # What Redis was last made equal to.
     complete_at_s: float = 0.0  # On the monotonic clock.
     next_pass_s: float = 0.0
     next_probe_s: float = 0.0
     failures: int = 0  # In a row.
+    refused: str | None = None  # Why the catalog is not taken over.
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the file and the clock until `stop`."""
@@ -64,12 +70,17 @@ class Follower:
             RedisError: Redis does not answer, or refuses. What was written stays; a next pass
                 begins anew.
             OSError: It can't be reached.
+            CurrencyChangedError: What Redis knows was charged in another currency.
         """
         began_s = time.monotonic()
         now = self.clock()
-        if self.model is None or now >= self.model.holds_until:
-            self.model = await asyncio.to_thread(build, self.file.catalog, now)
+        published = await self._published(now)
+        if self.model is None or now >= self.model.holds_until or published is not self.published:
+            await require_same_currency(self.redis, self.file.catalog)
+            self.published = published
+            self.model = await asyncio.to_thread(build, self.file.catalog, now, published)
         model = self.model
+        assert model is not None
         differences = await compare(self.redis, model)
         await apply(self.redis, model, differences)
         await mark_complete(self.redis, model, self.clock())
@@ -94,8 +105,22 @@ class Follower:
             **{action: len(differences.stale)},
         )
 
+    async def _published(self, now: datetime) -> Sequence[PriceList]:
+        """Return the prices of language models: the same object while they stay as they are."""
+        if self.file.imported is not None or not self.file.catalog.built_in_costs:
+            return self.file.imported or ()
+        value: Any = await self.redis.get(PRICEBOOK_KEY)
+        # Whatever has changed: the file may have said something else of published prices before.
+        written = None if self.complete is None else self.complete.basis[PRICEBOOK_KEY]
+        if self.model is not None and written is not None and value in {None, written}:
+            return self.published
+        held = held_book(value).built_in or self.published
+        return await asyncio.to_thread(up_to_date, held, now_micros=micros_of(now))
+
     def complaint(self) -> str | None:
         """Say why this process is not ready, if it isn't."""
+        if self.refused is not None:
+            return self.refused
         if self.complete is None:
             return "no pass has succeeded yet"
         age_s = time.monotonic() - self.complete_at_s
@@ -153,6 +178,13 @@ class Follower:
             metrics.PASSES.labels("error").inc()
             self._plan_retry(error)
             return
+        except CurrencyChangedError as error:
+            metrics.PASSES.labels("error").inc()
+            self.refused = str(error)
+            log.error("the catalog is refused: what was synced stays in force", error=str(error))
+            self.next_pass_s = time.monotonic() + self.interval_s
+            return
+        self.refused = None
         if self.failures:
             log.info("Redis answers again", failures=self.failures)
             self.failures = 0

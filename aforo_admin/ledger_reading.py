@@ -7,7 +7,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from aforo_admin.domain.price_changes import Standing, Used
+from aforo_admin.domain.price_changes import Standing, Used, key_of
+from aforo_meter.domain import account as accounts
+from aforo_meter.domain.account import total
 from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.rating import amount_nanos
 
@@ -26,11 +28,19 @@ IN_FORCE = (
 )
 # Of a priced row only the tier tells how large its requests were, of an unpriced one the row does.
 USED = (
-    "SELECT charge.meter, provider, model, hour_start_micros,"
+    "SELECT charge.meter, feature, provider, model, hour_start_micros,"
     " COALESCE(tier_input_tokens_from, input_tokens), quantity_micros, price_nanos, per_units"
     " FROM charge LEFT JOIN price USING (price_id)"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
+CURRENCIES = "SELECT DISTINCT currency FROM price ORDER BY currency"
+
+
+ADJUSTED = (
+    "SELECT meter, feature, quantity_micros, cogs_nanos FROM adjustment"
+    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+)
+GUARDS = "SELECT guard_id, level FROM guard_state WHERE tenant_id = ? AND in_force = 1"
 
 
 class LedgerUnreadableError(Exception):
@@ -49,6 +59,17 @@ def standings(ledger_url: str, *, now_micros: int) -> Iterator[Standing]:
     with opened(ledger_url) as ask:
         for row in ask(IN_FORCE, (now_micros, now_micros)):
             yield _standing(ask, *row)
+
+
+def currencies(ledger_url: str) -> list[str]:
+    """Return the currencies of the prices that charges were made with.
+
+    Raises:
+        LedgerUnreadableError: There is no ledger, or it is none of this version's.
+    """
+    opened = _postgres if POSTGRES.match(ledger_url) else _sqlite
+    with opened(ledger_url) as ask:
+        return [str(row[0]) for row in ask(CURRENCIES, ())]
 
 
 @contextmanager
@@ -101,7 +122,16 @@ def _standing(
     cogs_nanos: int,
     allowance_nanos: int,
 ) -> Standing:
-    rows = ask(USED, (tenant_id, subscription_id, period_start_micros))
+    period = (tenant_id, subscription_id, period_start_micros)
+    used = [_used(*row) for row in ask(USED, period)]
+    charged = [
+        {key_of(row.meter, row.feature): accounts.Used(row.quantity_micros, row.cogs_nanos or 0)}
+        for row in used
+    ]
+    adjusted = [
+        {key_of(meter, feature): accounts.Used(quantity_micros, cogs_nanos)}
+        for meter, feature, quantity_micros, cogs_nanos in ask(ADJUSTED, period)
+    ]
     return Standing(
         tenant_id=tenant_id,
         assessment=Assessment(
@@ -111,15 +141,18 @@ def _standing(
             cogs_nanos=cogs_nanos,
             allowance_nanos=allowance_nanos,
         ),
-        used=[_used(*row) for row in rows],
+        used=used,
+        account=total((*charged, *adjusted)),
+        guard_levels={name: Level(level) for name, level in ask(GUARDS, (tenant_id,))},
     )
 
 
 def _used(*row: Any) -> Used:  # noqa: ANN401 - columns of USED
-    meter, provider, model, hour_start_micros, input_tokens, quantity_micros, *figures = row
-    price_nanos, per_units = figures
+    meter, feature, provider, model, hour_start_micros, input_tokens, *figures = row
+    quantity_micros, price_nanos, per_units = figures
     return Used(
         meter=meter,
+        feature=feature,
         provider=provider,
         model=model,
         hour_start_micros=hour_start_micros,

@@ -188,11 +188,17 @@ def ingest_key(given: said.IngestKey) -> IngestKey:
     )
 
 
-def price_book(given: said.Catalog) -> PriceBook:
+def price_book(given: said.Catalog, published: Iterable[PriceList]) -> PriceBook:
+    """Return all cost prices that hold for everyone.
+
+    Args:
+        given: Its own prices, and whether it wants the published ones.
+        published: The prices of language models.
+    """
     book = PriceBook(
         currency=given.currency,
         own=price_lists(given.costs, source=OWN_SOURCE, owner="catalog"),
-        built_in=built_in_lists() if given.built_in_costs else (),
+        built_in=published if given.built_in_costs else (),
     )
     book.version = digest([book.SerializeToString(deterministic=True)])
     return book
@@ -224,6 +230,8 @@ def _specific_first(price: said.CostPrice) -> tuple[object, ...]:
         price.model,
         price.meter,
         price.effective_from,
+        price.day_from_s,
+        price.input_tokens_from,
     )
 
 
@@ -255,6 +263,9 @@ def _price_entry(price: said.CostPrice, *, source: str, owner: str) -> PriceEntr
         price_nanos=price.price_nanos,
         per_units=price.per_units,
         effective_from_micros=micros_of(price.effective_from),
+        tier_input_tokens_from=price.input_tokens_from,
+        day_from_s=price.day_from_s,
+        day_to_s=price.day_to_s,
     )
     name = f"{owner}/{price.provider or '*'}/{price.model or '*'}/{price.meter}"
     checksum = hashlib.sha256(entry.SerializeToString(deterministic=True)).hexdigest()

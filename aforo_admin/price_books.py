@@ -1,7 +1,7 @@
 """Where books of cost prices come from: a catalog, or what Redis holds. Messages → domain."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -10,11 +10,14 @@ from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 
 from aforo_admin import messages
-from aforo_admin.catalog_yaml import read_file
+from aforo_admin.catalog_file import read_with_prices
 from aforo_admin.domain.entitling import entitle
 from aforo_admin.domain.price_changes import Books, Contract
+from aforo_admin.published import up_to_date
 from aforo_admin.read_model import PREFIX, PRICEBOOK_KEY
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import AllowanceThresholds, Thresholds
+from aforo_meter.domain.periods import micros_of
 from aforo_meter.domain.prices import MatchKind, ModelMatch, PriceBook, PriceEntry, PriceList
 from aforo_proto import contract_pb2
 
@@ -26,18 +29,26 @@ class PricesError(Exception):
     """There are no prices to look at; the message says what to do."""
 
 
-def books_of_file(path: Path, now: datetime) -> Books:
+def books_of_file(path: Path, now: datetime, held: Sequence[contract_pb2.PriceList] = ()) -> Books:
     """Return the prices of a catalog, with what holds of its deals now.
+
+    Args:
+        path: The catalog.
+        now: Aware UTC.
+        held: The published prices that a catalog without a file of them goes on from.
 
     Raises:
         CatalogError: It can't be used.
     """
-    catalog = read_file(path)
+    catalog, imported = read_with_prices(path)
+    published = imported
+    if published is None:
+        published = up_to_date(held, now_micros=micros_of(now))
     contracts = {
         tenant_id: messages.contract(entitle(catalog, tenant, now).contract)
         for tenant_id, tenant in catalog.tenants.items()
     }
-    return _books(messages.price_book(catalog), contracts)
+    return _books(messages.price_book(catalog, published), contracts)
 
 
 async def books_of_redis(redis: Redis) -> Books:
@@ -76,10 +87,23 @@ def _books(book: contract_pb2.PriceBook, contracts: Mapping[str, contract_pb2.Co
         contracts={
             tenant_id: Contract(
                 thresholds=_thresholds(contract.thresholds),
+                guards=tuple(_guard(guard) for guard in contract.guards),
                 negotiated=_lists(contract.negotiated),
             )
             for tenant_id, contract in contracts.items()
         },
+    )
+
+
+def _guard(said: contract_pb2.Guard) -> Guard:
+    own = said.WhichOneof("revenue") == "revenue_nanos"
+    return Guard(
+        guard_id=said.guard_id,
+        features=frozenset(said.features),
+        meters=tuple(said.meters),
+        revenue_nanos=said.revenue_nanos if own else None,
+        revenue_share_bp=said.revenue_share_bp,
+        thresholds=_thresholds(said.thresholds),
     )
 
 

@@ -59,7 +59,7 @@ def _change_line(one: Change, currency: str) -> str:
 def _effect_lines(affected: Sequence[Effect], currency: str) -> list[str]:
     moved = sorted(
         (one for one in affected if one.changes_level),
-        key=lambda one: (-one.after.level, one.tenant_id),
+        key=lambda one: (-_worst(one), one.tenant_id),
     )
     counts = f"{len(affected)} tenants' usage of the current period would cost something else"
     if not moved:
@@ -80,7 +80,17 @@ def _effect_lines(affected: Sequence[Effect], currency: str) -> list[str]:
         f"{counts}; of {len(moved)} the level would change:",
         *table([head, *rows]),
         *([f"… and {hidden} more (--json has all)"] if hidden else []),
+        *(
+            f"guard {guard.guard_id} of {one.tenant_id}:"
+            f" {guard.before.name.lower()} → {guard.after.name.lower()}"
+            for one in moved[:EFFECTS_SHOWN_MAX]
+            for guard in one.guards
+        ),
     ]
+
+
+def _worst(one: Effect) -> int:
+    return max([one.after.level, *(guard.after for guard in one.guards)])
 
 
 def _unpriced(one: Effect) -> str:
@@ -107,6 +117,14 @@ def diff_json(changed: Sequence[Change], affected: Sequence[Effect] | None, curr
                 "before": _assessment_json(one.before),
                 "after": _assessment_json(one.after),
                 "unpriced_rows": one.unpriced_rows,
+                "guards": [
+                    {
+                        "guard": guard.guard_id,
+                        "before": guard.before.name.lower(),
+                        "after": guard.after.name.lower(),
+                    }
+                    for guard in one.guards
+                ],
             }
             for one in affected
         ]

@@ -1,6 +1,6 @@
 """The catalog → every key and value that Redis should hold of it, at one instant. No I/O."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -8,9 +8,10 @@ from typing import Final
 from google.protobuf.message import Message
 
 from aforo_admin import messages
+from aforo_admin.builtin_prices import built_in_lists
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.entitling import entitle
-from aforo_proto.contract_pb2 import Contract
+from aforo_proto.contract_pb2 import Contract, PriceList
 from aforo_proto.metering_pb2 import IngestKey, Metering
 from aforo_proto.policy_pb2 import Credential, Policy, Routes
 
@@ -49,16 +50,21 @@ class ReadModel:
         return frozenset(self.basis) | frozenset(self.credentials)
 
 
-def build(catalog: Catalog, now: datetime) -> ReadModel:
+def build(
+    catalog: Catalog, now: datetime, published: Sequence[PriceList] | None = None
+) -> ReadModel:
     """Work out every value.
 
     Args:
         catalog: One without problems.
         now: Aware UTC.
+        published: The prices of language models; None: those of the installed package.
     """
+    if published is None:
+        published = built_in_lists()
     basis: dict[bytes, bytes] = {
         ROUTES_KEY: encoded(messages.routes(catalog)),
-        PRICEBOOK_KEY: encoded(messages.price_book(catalog)),
+        PRICEBOOK_KEY: encoded(messages.price_book(catalog, published)),
         METERING_KEY: encoded(messages.metering(catalog)),
     }
     credentials: dict[bytes, bytes] = {

@@ -24,6 +24,7 @@ _UNITS = re.compile(rf"({_DIGITS})([kMG]?)", re.ASCII)
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
 )
+_TIME = re.compile(r"(?:([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?|24:00)", re.ASCII)
 _FACTOR = re.compile(r"(\d{1,9})(?:\.(\d{1,6}))?", re.ASCII)
 _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _NANO_DIGITS = 9
@@ -125,6 +126,15 @@ def instant(given: str) -> datetime:
     if at.year not in YEARS:
         raise ValueError(f"{_shown(given)} is out of range: years are 1970 to 2999")
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def time_of_day_s(given: str) -> int:
+    """Read a time of the day, 09:30 or 24:00, as seconds after midnight UTC; 24:00 is 0."""
+    match = _TIME.fullmatch(_bounded(given))
+    if match is None:
+        raise ValueError(f"{_shown(given)} is no time of the day: write 09:30 or 24:00, in UTC")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return (hours * 60 + minutes) * 60 + seconds
 
 
 def choice(kind: str, members: Iterable[E]) -> Callable[[str], E]:

@@ -253,6 +253,8 @@ def _payload(transition: Transition) -> str:
         "revenue_nanos": after.revenue_nanos,
         "cogs_nanos": after.cogs_nanos,
         "allowance_nanos": after.allowance_nanos,
+        "estimated_cogs_nanos": transition.estimated_cogs_nanos,
+        "unpriced_rows": transition.unpriced_rows,
         "currency": watch.currency,
         "thresholds": asdict(transition.thresholds),
         "price_book_version": watch.price_book_version,

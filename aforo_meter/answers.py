@@ -3,18 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from aforo_meter.command_arguments import CommandError
-from aforo_meter.domain.forecast import Course, Standpoint, forecast
+from aforo_meter.domain.forecast import Instant, RevenueAt, Standpoint, forecast
 from aforo_meter.domain.inquiry import PeriodState, Record
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import datetime_of
-from aforo_meter.domain.revenue import MissingRateError
+from aforo_meter.domain.revenue import MissingRateError, exchange_rate
 from aforo_meter.domain.statement import Statement, revenue_of, statement_of, terms_for
 from aforo_meter.domain.terms import RevenueBasis, Terms
-from aforo_meter.explanation import Explanation
-from aforo_meter.forecast_text import Forecast
+from aforo_meter.explanation import Explanation, guards_of
+from aforo_meter.forecast_text import Forecast, Prospect
 from aforo_meter.inquiries import Choice, Inquiries
 from aforo_meter.inquiries_sql import SqlInquiries
 from aforo_meter.ledger_sql import SqlLedger
@@ -145,6 +144,7 @@ def _nothing_used(terms: Terms, at_micros: int, *, book_currency: str) -> Record
         revenue_nanos=None,
         allowance_nanos=terms.allowance_nanos,
         cogs_nanos=0,
+        estimated_cogs_nanos=0,
         unpriced_rows=0,
         currency=book_currency,
         contract_currency=None,
@@ -165,42 +165,59 @@ def _nothing_used(terms: Terms, at_micros: int, *, book_currency: str) -> Record
 def _forecast(record: Record, known: Known, terms: Terms, *, now_micros: int) -> Forecast:
     state = record.state
     confirmed_micros = known.published.confirmed_micros if known.published else 0
-    as_of_micros = max(min(now_micros, confirmed_micros or now_micros), state.period.start_micros)
     at = Standpoint(
         period=state.period,
-        as_of_micros=as_of_micros,
-        revenue=_course(record, terms, as_of_micros=as_of_micros),
+        as_of_micros=max(
+            min(now_micros, confirmed_micros or now_micros), state.period.start_micros
+        ),
+        account_by_hour=record.account_by_hour,
+        revenue_at=_revenue_at(record, terms),
         allowance_nanos=state.allowance_nanos or 0,
-        cogs_nanos=state.cogs_nanos,
-        cogs_by_hour=record.cogs_by_hour,
         thresholds=terms.thresholds,
         level=state.level,
     )
+    guards = [
+        replace(
+            at,
+            allowance_nanos=0,
+            thresholds=one.guard.thresholds,
+            level=one.state.level,
+            guard=one.guard,
+        )
+        for one in guards_of(record, terms)
+        if one.guard is not None
+    ]
     return Forecast(
         tenant_id=state.tenant_id,
         subscription_id=state.subscription_id,
         currency=state.currency or terms.currency,
-        at=at,
-        outlooks=forecast(at),
+        margins=tuple(Prospect(at=one, outlooks=forecast(one)) for one in (at, *guards)),
     )
 
 
-def _course(record: Record, terms: Terms, *, as_of_micros: int) -> Course:
-    """Return how revenue goes on: level, but where a contract's fees accrue."""
+def _revenue_at(record: Record, terms: Terms) -> RevenueAt:
+    """Return how revenue goes on: with usage by the rate card, with time where fees accrue."""
     state = record.state
-    fixed = Course(now_nanos=state.revenue_nanos or 0)
-    left_micros = state.period.end_micros - as_of_micros
-    known = terms_for(record, terms)
-    if known is None or known.basis is not RevenueBasis.ACCRUED or left_micros <= 0:
-        return fixed
-    try:
-        now_nanos, end_nanos = (
-            revenue_of(record, known, now_micros=at, book_currency=state.currency).book_nanos
-            for at in (as_of_micros, state.period.end_micros)
-        )
-    except MissingRateError:
-        return fixed
-    return Course(now_nanos=now_nanos, nanos_per_micro=Fraction(end_nanos - now_nanos, left_micros))
+    fixed_nanos = state.revenue_nanos or 0
+    known, currency = terms_for(record, terms), state.currency
+    if known is None or currency is None:
+        return lambda _: fixed_nanos
+    accrues = known.basis is RevenueBasis.ACCRUED
+    if not accrues and known.card_of(state.period) is None:
+        return lambda _: fixed_nanos
+    if exchange_rate(known, state.period, book_currency=currency) is None:
+        return lambda _: fixed_nanos
+
+    def revenue_at(then: Instant) -> int:
+        return revenue_of(
+            record,
+            known,
+            now_micros=then.at_micros,
+            book_currency=currency,
+            account=then.account,
+        ).book_nanos
+
+    return revenue_at
 
 
 def _day(at_micros: int) -> str:

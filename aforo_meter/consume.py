@@ -99,7 +99,7 @@ class Consumption:
     def __init__(self, settings: ConsumeSettings, redis: Redis, ledger: SqlLedger) -> None:
         self._settings = settings
         self._ledger: Ledger = ledger
-        self._contracts = Contracts(redis)
+        self._contracts = Contracts(redis, ledger.currency)
         retention = Retention(
             gateway_days=settings.gateway_ids_days, ingest_days=settings.ingest_ids_days
         )

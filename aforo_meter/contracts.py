@@ -1,6 +1,6 @@
 """Contracts, quotas and prices from Redis: what sync wrote, remembered."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -30,6 +30,18 @@ class NotSyncedError(Exception):
         )
 
 
+class CurrencyChangedError(NotSyncedError):
+    """The prices are in another currency than the charges so far. None of them is used."""
+
+    def __init__(self, *, prices: str, charges: str) -> None:
+        Exception.__init__(
+            self,
+            f"the prices in Redis are in {prices}, and the ledger has charges in {charges}: amounts"
+            f" of two currencies are never added up; set the catalog's currency back to {charges},"
+            " or begin a new ledger",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What a look at Redis found."""
@@ -39,11 +51,23 @@ class Look:
     emptied: bool = False  # The margins are gone.
 
 
+async def _nothing() -> str:
+    return ""
+
+
 class Contracts:
     """What is known of tenants' terms. One per process; lives in one event loop."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, charged_in: Callable[[], Awaitable[str]] = _nothing) -> None:
+        """Remember the wiring.
+
+        Args:
+            redis: What sync writes to.
+            charged_in: Asks for the currency of what the ledger has charged, "" for nothing yet:
+                prices in another one are not taken over.
+        """
         self._redis = redis
+        self._charged_in = charged_in
         self._terms: dict[str, Terms | None] = {}  # None: no contract.
         self._prices: dict[str, Prices] = {}  # Of those with negotiated ones.
         self._book: PriceBook | None = None
@@ -83,7 +107,8 @@ class Contracts:
                 Another than the known one is read again: the usage may be ahead of us.
 
         Raises:
-            NotSyncedError: No complete sync, or no price book, is in Redis.
+            NotSyncedError: No complete sync, or no price book in the ledger's currency, is in
+                Redis.
             UnreadableError: A value can't be understood, and none is known from before.
             RedisError, OSError: Redis does not answer. What is known needs no answer.
         """
@@ -164,6 +189,10 @@ class Contracts:
         book = book_of(value)
         if self._book is not None and book.version == self._book.version:
             return False
+        if self._book is None or book.currency != self._book.currency:
+            charges = await self._charged_in()
+            if charges not in {"", book.currency}:
+                raise CurrencyChangedError(prices=book.currency, charges=charges)
         self._book, self._general = book, Prices(book)
         self.generation += 1
         self._prices = {

@@ -92,7 +92,12 @@ def _effects(found: Sequence[Effect]) -> list[str]:
     lines = columns([HEAD, *rows], right=NUMBERS) if rows else []
     if len(found) > ROWS_SHOWN:
         lines.append(f"… and {len(found) - ROWS_SHOWN:,} more (--json has all)")
-    return lines
+    return lines + [
+        f"guard {plain(guard.guard_id)} of {_name(one.before.tenant_id)}:"
+        f" {guard.before.name.lower()} → {guard.after.name.lower()}"
+        for one in found[:ROWS_SHOWN]
+        for guard in one.guards
+    ]
 
 
 def _last(done: str, order: Order | None, found: Sequence[Effect]) -> str:
@@ -148,6 +153,14 @@ def _effect(one: Effect) -> dict[str, Any]:
         "margin_after": _text(one.margin_after),
         "level_before": None if before == "-" else before,
         "level_after": None if after == "-" else after,
+        "guards": [
+            {
+                "guard": guard.guard_id,
+                "level_before": guard.before.name.lower(),
+                "level_after": guard.after.name.lower(),
+            }
+            for guard in one.guards
+        ],
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from aforo_meter.domain.account import Account
 from aforo_meter.domain.corrections import Adjustment, Known, Row
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import PeriodMicros
@@ -43,6 +44,14 @@ class PeriodState:
     is_closed: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelBasis:
+    """What levels go by in a tenant's period in force, beside its totals."""
+
+    account: Account
+    guard_levels: Mapping[str, Level]  # By guard id.
+
+
 class Take(NamedTuple):
     """What to take off one row; None: all that is there."""
 
@@ -71,6 +80,9 @@ class Corrections(Protocol):
 
     async def periods(self, tenant_id: str | None) -> Sequence[PeriodState]:
         """Return what is known of a tenant's periods, or of all tenants'."""
+
+    async def level_basis(self, state: PeriodState) -> LevelBasis:
+        """Return the usage of a period in force, and the levels of the tenant's guards."""
 
     async def was_seen(self, tenant_id: str, event_id: str) -> bool:
         """Return whether an event was counted, as far as the ledger remembers."""

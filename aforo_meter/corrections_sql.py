@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from aforo_meter.corrections import ChangedMeanwhileError, PeriodState, Scope, Take
+from aforo_meter.corrections import ChangedMeanwhileError, LevelBasis, PeriodState, Scope, Take
 from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import NOTHING, Adjustment, Known, Row
 from aforo_meter.domain.margin import Level
@@ -11,8 +11,10 @@ from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, amount_nanos
 from aforo_meter.domain.seen import event_key
+from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import drop_parts, forget_counted, parts_of
+from aforo_meter.ledger_guards import read_levels
 from aforo_meter.ledger_sql import SqlLedger
 
 KEY: Final = ", ".join(ChargeKey._fields)
@@ -94,6 +96,14 @@ class SqlCorrections:
         values = () if tenant_id is None else (tenant_id,)
         rows = await self._ledger.read(lambda sql: sql.execute(query, values).fetchall())
         return [_period(*row) for row in rows]
+
+    async def level_basis(self, state: PeriodState) -> LevelBasis:
+        key = (state.tenant_id, state.subscription_id, state.period.start_micros)
+        return await self._ledger.read(
+            lambda sql: LevelBasis(
+                account=read_account(sql, *key), guard_levels=read_levels(sql, state.tenant_id)
+            )
+        )
 
     async def was_seen(self, tenant_id: str, event_id: str) -> bool:
         values = (event_key(tenant_id, event_id),)

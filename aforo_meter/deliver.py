@@ -20,6 +20,7 @@ from aforo_meter.outbox_sql import SqlOutbox
 from aforo_meter.sending import Sender
 from aforo_meter.settings import variable
 from aforo_meter.settings_deliver import DeliverSettings
+from aforo_meter.waits import entered
 
 RETRY_WAIT_MAX_MS: Final = 3_600_000
 BACKLOG_EVERY_S: Final = 5.0
@@ -33,15 +34,17 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
 
     Raises:
         EndpointsError: It is not said whom to deliver to.
-        LedgerError, LedgerUnavailableError: There is no outbox to deliver from.
+        LedgerError: There is no outbox to deliver from.
+        LedgerUnavailableError: Its database does not answer, and it is for `once`.
         ListenError: The address for metrics is in use.
     """
     endpoints = endpoints_of(settings)
     stop = process.stop_on_signals()
-    async with (
-        SqlLedger(settings.ledger_url) as ledger,
-        _lanes(settings, endpoints, SqlOutbox(ledger)) as lanes,
-    ):
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = await _ledger(stack, settings, stop, once=once)
+        if ledger is None:
+            return 0
+        lanes = await stack.enter_async_context(_lanes(settings, endpoints, SqlOutbox(ledger)))
         courier = Courier(SqlOutbox(ledger), lanes)
         if once:
             return 0 if await courier.deliver_due() else 1
@@ -55,6 +58,15 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
             await courier.deliver_until(stop, poll_s=settings.poll_ms / 1000)
     log.info("stopped")
     return 0
+
+
+async def _ledger(
+    stack: contextlib.AsyncExitStack, settings: DeliverSettings, stop: asyncio.Event, *, once: bool
+) -> SqlLedger | None:
+    """Open the ledger; wait for its database, unless it is for once. None: stopped meanwhile."""
+    if once:
+        return await stack.enter_async_context(SqlLedger(settings.ledger_url))
+    return await entered(stack, lambda: SqlLedger(settings.ledger_url), stop)
 
 
 @contextlib.asynccontextmanager

@@ -5,8 +5,9 @@ from typing import Any
 
 from aforo_meter.domain.floors import Standing, standings
 from aforo_meter.domain.inquiry import CostLine
+from aforo_meter.domain.margin import Assessment, Thresholds
 from aforo_meter.domain.periods import PeriodMicros
-from aforo_meter.explanation import Explanation
+from aforo_meter.explanation import Explanation, GuardTold
 from aforo_meter.shown_values import instant
 from aforo_meter.tenant_reading import Override
 
@@ -15,7 +16,6 @@ def as_json(told: Explanation) -> str:
     """Return a document. Money is whole nanos, quantities are whole micros."""
     state = told.record.state
     assessment = state.assessment
-    ratio = assessment.gross_margin_ratio
     document: dict[str, Any] = {
         "tenant": state.tenant_id,
         "subscription": state.subscription_id,
@@ -29,23 +29,15 @@ def as_json(told: Explanation) -> str:
         "decided_level": told.decided_level.name.lower(),
         "override": override_json(told.override),
         "shadow": told.known.shadow,
-        "margin": {
-            "state": assessment.state.value,
-            "gross_margin_ratio": None if ratio is None else str(ratio),
-            "revenue_nanos": assessment.revenue_nanos,
-            "cogs_nanos": assessment.cogs_nanos,
-            "allowance_nanos": assessment.allowance_nanos,
-        },
-        "floors": {
-            "source": told.thresholds.source,
-            "hysteresis_bp": told.thresholds.hysteresis_bp,
-            "floors": [_floor_json(one) for one in standings(assessment, told.thresholds)],
-        },
+        "margin": {**_margin_json(assessment), "allowance_nanos": assessment.allowance_nanos},
+        "floors": _floors_json(assessment, told.thresholds),
+        "guards": [_guard_json(one, told) for one in told.guards],
         "revenue": [
             {"kind": line.kind.value, "item": line.item, "amount_nanos": line.amount_nanos}
             for line in told.revenue_lines
         ],
         "cogs": [cost_json(line) for line in told.record.costs],
+        "estimated_cogs_nanos": state.estimated_cogs_nanos,
         "unpriced_rows": state.unpriced_rows,
         "usage": {meter: used._asdict() for meter, used in told.record.units_by_meter().items()},
         "adjustments": [one._asdict() for one in told.record.adjusted],
@@ -53,6 +45,38 @@ def as_json(told: Explanation) -> str:
         "as_of": _ages_json(told),
     }
     return json.dumps(document, indent=2)
+
+
+def _margin_json(assessment: Assessment) -> dict[str, Any]:
+    ratio = assessment.gross_margin_ratio
+    return {
+        "state": assessment.state.value,
+        "gross_margin_ratio": None if ratio is None else str(ratio),
+        "revenue_nanos": assessment.revenue_nanos,
+        "cogs_nanos": assessment.cogs_nanos,
+    }
+
+
+def _floors_json(assessment: Assessment, thresholds: Thresholds) -> dict[str, Any]:
+    return {
+        "source": thresholds.source,
+        "hysteresis_bp": thresholds.hysteresis_bp,
+        "floors": [_floor_json(one) for one in standings(assessment, thresholds)],
+    }
+
+
+def _guard_json(one: GuardTold, told: Explanation) -> dict[str, Any]:
+    guard, state = one.guard, one.state
+    return {
+        "guard": state.guard_id,
+        "features": None if guard is None else sorted(guard.features),
+        "meters": None if guard is None else list(guard.meters),
+        "level": state.level.name.lower(),
+        "level_since": _instant(state.level_since_micros),
+        "decided_level": told.decided(state.level).name.lower(),
+        "margin": _margin_json(state.assessment),
+        "floors": None if guard is None else _floors_json(state.assessment, guard.thresholds),
+    }
 
 
 def _ages_json(told: Explanation) -> dict[str, Any]:
@@ -80,6 +104,8 @@ def override_json(override: Override | None) -> dict[str, Any] | None:
     return {
         "level_max": override.level_max.name.lower(),
         "until": instant(override.until_micros),
+        "reason": override.reason,
+        "author": override.author,
     }
 
 

@@ -6,9 +6,10 @@ from typing import Final
 from aforo_meter.command_tables import columns, minute, money, units
 from aforo_meter.domain.floors import Standing, standings
 from aforo_meter.domain.inquiry import CostLine, KeptPrice
+from aforo_meter.domain.margin import Assessment, Thresholds
 from aforo_meter.domain.prices import Precedence
 from aforo_meter.domain.statement import Line
-from aforo_meter.explanation import Explanation
+from aforo_meter.explanation import Explanation, GuardTold
 from aforo_meter.line_text import line_text
 from aforo_meter.shown_events import plain
 from aforo_meter.shown_values import LEVELS, age, margin, percent_bp, share, span
@@ -21,7 +22,8 @@ def as_text(told: Explanation) -> str:
     """Return lines for a terminal."""
     parts = [
         _head(told),
-        _floors(told),
+        _floors(told.record.state.assessment, told.thresholds, told.currency),
+        *(_guard(one, told) for one in told.guards),
         _revenue(told),
         _costs(told),
         _shares(told),
@@ -42,12 +44,14 @@ def _head(told: Explanation) -> list[str]:
         f"level      {LEVELS[state.level]}{since}{when}",
         f"tenant     {state.tenant_id}, {subscription}{plan}",
         f"period     {span(state.period)}",
-        f"margin     {_margin(told)}",
+        f"margin     {_margin(state.assessment, told.currency)}",
     ]
     if told.override is not None:
         until = f"until {minute(told.override.until_micros)} UTC"
         allowed = f"never worse than {LEVELS[told.override.level_max]} {until}"
         lines.append(f"override   {allowed}: decisions take {LEVELS[told.decided_level]}")
+        why = ": ".join(filter(None, (told.override.author, told.override.reason)))
+        lines += [f"           {plain(why)}"] if why else []
     if known.shadow:
         lines.append("shadow     its level is counted and logged, and refuses nothing")
     return lines + [
@@ -56,8 +60,7 @@ def _head(told: Explanation) -> list[str]:
     ]
 
 
-def _margin(told: Explanation) -> str:
-    assessment, currency = told.record.state.assessment, told.record.state.currency or ""
+def _margin(assessment: Assessment, currency: str) -> str:
     cogs = money(assessment.cogs_nanos)
     if assessment.revenue_nanos:
         revenue = money(assessment.revenue_nanos)
@@ -72,34 +75,51 @@ def _margin(told: Explanation) -> str:
     return f"undefined, without revenue or allowance: no floor applies; {cogs} {currency} COGS"
 
 
-def _floors(told: Explanation) -> list[str]:
-    found = standings(told.record.state.assessment, told.thresholds)
+def _floors(assessment: Assessment, thresholds: Thresholds, currency: str) -> list[str]:
+    found = standings(assessment, thresholds)
     if not found:
         return ["floors", "  none apply"]
-    currency = told.record.state.currency or ""
     rows = [
         (
             f"  {MARKS[one.holds]}",
             LEVELS[one.level],
             f"below {percent_bp(one.floor_bp)}",
             f"COGS above {money(one.cogs_max_nanos)} {currency}",
-            _standing(one, told),
+            _standing(one, assessment.cogs_nanos),
         )
         for one in found
     ]
-    lines = [f"floors     set by {told.thresholds.source}", *columns(rows, right=())]
-    if any(one.holds and one.level > told.record.state.level for one in found):
+    lines = [f"floors     set by {thresholds.source}", *columns(rows, right=())]
+    if any(one.holds and one.level > assessment.level for one in found):
         lines.append("  too little revenue, or too few calls, to act on: warn (L1) at most")
     return lines
 
 
-def _standing(one: Standing, told: Explanation) -> str:
-    cogs_nanos = told.record.state.cogs_nanos
+def _standing(one: Standing, cogs_nanos: int) -> str:
     if one.is_undercut:
         return f"undercut; ends at a margin of {percent_bp(one.ends_at_bp)}"
     if one.is_held:
         return f"held by hysteresis until the margin is {percent_bp(one.ends_at_bp)}"
     return f"{money(one.cogs_max_nanos - cogs_nanos)} away"
+
+
+def _guard(one: GuardTold, told: Explanation) -> list[str]:
+    guard, state = one.guard, one.state
+    since = f" since {minute(state.level_since_micros)} UTC" if state.level_since_micros else ""
+    decided = told.decided(state.level)
+    softened = f": decisions take {LEVELS[decided]}" if decided is not state.level else ""
+    lines = [f"guard      {plain(state.guard_id)}: {LEVELS[state.level]}{since}{softened}"]
+    if guard is None:
+        lines.append("measures   the contract has no such guard now: its floors are not known")
+    else:
+        features = ", ".join(sorted(guard.features)) or "any feature"
+        lines.append(plain(f"measures   {features}; {', '.join(guard.meters) or 'all meters'}"))
+    if guard is not None and not state.level_since_micros:
+        lines.append("assessed   not yet: its level comes with the next usage, or sync")
+    lines.append(f"margin     {_margin(state.assessment, told.currency)}")
+    if guard is not None:
+        lines += _floors(state.assessment, guard.thresholds, told.currency)
+    return lines
 
 
 def _revenue(told: Explanation) -> list[str]:
@@ -174,7 +194,9 @@ def _shares(told: Explanation) -> list[str]:
     ]
     if not rows:
         return ["shares     nothing is unpriced, nothing estimated"]
-    return ["shares     not in COGS: what is unpriced", *columns(rows, right={1})]
+    estimated = money(told.record.state.estimated_cogs_nanos)
+    head = f"shares     of COGS, {estimated} rest on estimates; not in COGS: what is unpriced"
+    return [head, *columns(rows, right={1})]
 
 
 def _adjusted(told: Explanation) -> list[str]:

@@ -9,6 +9,7 @@ from aforo_meter.command_tables import columns, minute, money
 from aforo_meter.domain.forecast import Outlook, Reach, Standpoint, Window
 from aforo_meter.domain.margin import Assessment
 from aforo_meter.explain_json import period_json
+from aforo_meter.shown_events import plain
 from aforo_meter.shown_values import LEVELS, instant, margin, percent_bp, span
 
 WINDOWS: Final = {Window.LAST_DAY: "last 24 hours", Window.PERIOD: "period so far"}
@@ -17,14 +18,16 @@ REACHED: Final = "reached"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """What is to be expected of one tenant's period."""
+class Prospect:
+    """What is to be expected of one margin."""
 
-    tenant_id: str
-    subscription_id: str
-    currency: str
     at: Standpoint
     outlooks: tuple[Outlook, ...]  # By the last day's rate, and by the period's.
+
+    @property
+    def guard_id(self) -> str:
+        """Whose margin it is; "": the tenant's."""
+        return self.at.guard.guard_id if self.at.guard is not None else ""
 
     @property
     def first_at_micros(self) -> int | None:
@@ -34,46 +37,62 @@ class Forecast:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What is to be expected of one tenant's period."""
+
+    tenant_id: str
+    subscription_id: str
+    currency: str
+    margins: tuple[Prospect, ...]  # The tenant's own, then those of its guards.
+
+
 def as_text(told: Forecast) -> str:
     """Return lines for a terminal."""
+    at = told.margins[0].at
+    return "\n".join(
+        [
+            f"tenant     {plain(told.tenant_id)}, subscription {plain(told.subscription_id)}",
+            f"period     {span(at.period)}",
+            f"as of      {minute(at.as_of_micros)} UTC: until then all usage is counted",
+            *(line for one in told.margins for line in _margin_lines(one, told.currency)),
+            "If usage goes on as in the column's time, at today's prices and rate card.",
+        ]
+    )
+
+
+def _margin_lines(told: Prospect, currency: str) -> list[str]:
     at = told.at
     head = ("", *(WINDOWS[one.rate.window] for one in told.outlooks))
     rows = [
         ("usage since", *(f"{minute(one.rate.span.start_micros)} UTC" for one in told.outlooks)),
         (
             "burn rate",
-            *(f"{money(one.rate.nanos_per_day)} {told.currency} a day" for one in told.outlooks),
+            *(f"{money(one.rate.nanos_per_day)} {currency} a day" for one in told.outlooks),
         ),
         *_reach_rows(told.outlooks),
+        ("revenue at the end", *(money(one.at_end.revenue_nanos) for one in told.outlooks)),
         ("COGS at the end", *(money(one.at_end.cogs_nanos) for one in told.outlooks)),
         ("margin at the end", *(margin(one.at_end) for one in told.outlooks)),
         ("level at the end", *(LEVELS[one.at_end.level] for one in told.outlooks)),
     ]
-    return "\n".join(
-        [
-            f"tenant     {told.tenant_id}, subscription {told.subscription_id}",
-            f"period     {span(at.period)}",
-            f"as of      {minute(at.as_of_micros)} UTC: until then all usage is counted",
-            f"level      {LEVELS[at.level]}",
-            f"margin     {margin(at.assessment)}, {_base(at)}{_cogs(told)}",
-            "",
-            *columns([head, *rows], right=()),
-            "",
-            "If usage goes on as in the column's time. No revenue for usage to come is foreseen.",
-        ]
-    )
+    now = at.assessment
+    return [
+        *([f"\nguard      {plain(told.guard_id)}"] if told.guard_id else []),
+        f"level      {LEVELS[at.level]}",
+        f"margin     {margin(now)}, {_base(now)}{money(now.cogs_nanos)} COGS, in {currency}",
+        "",
+        *columns([head, *rows], right=()),
+        "",
+    ]
 
 
-def _base(at: Standpoint) -> str:
-    if at.revenue.now_nanos:
-        return f"{money(at.revenue.now_nanos)} revenue, "
-    if at.allowance_nanos:
-        return f"allowance {money(at.allowance_nanos)}, "
+def _base(now: Assessment) -> str:
+    if now.revenue_nanos:
+        return f"{money(now.revenue_nanos)} revenue, "
+    if now.allowance_nanos:
+        return f"allowance {money(now.allowance_nanos)}, "
     return "no revenue and no allowance, so no floor applies, "
-
-
-def _cogs(told: Forecast) -> str:
-    return f"{money(told.at.cogs_nanos)} COGS, in {told.currency}"
 
 
 def _reach_rows(outlooks: Sequence[Outlook]) -> list[tuple[str, ...]]:
@@ -93,26 +112,27 @@ def _reach(reach: Reach) -> str:
 
 
 def as_list(told: Sequence[Forecast]) -> str:
-    """Return one line a tenant, those whose next level comes first, first."""
+    """Return one line a tenant or guard, those whose next level comes first, first."""
     ordered = sorted(
-        told,
-        key=lambda one: (
-            one.first_at_micros is None,
-            one.first_at_micros or 0,
-            -one.at.level,
-            one.tenant_id,
+        ((one, each) for each in told for one in each.margins),
+        key=lambda pair: (
+            pair[0].first_at_micros is None,
+            pair[0].first_at_micros or 0,
+            -pair[0].at.level,
+            pair[1].tenant_id,
+            pair[0].guard_id,
         ),
     )
     head = ("tenant", "level", "margin", "a day", "", *("warn", "throttle", "block"), "at the end")
     rows = [
         (
-            *(one.tenant_id, one.at.level.name.lower(), margin(one.at.assessment)),
-            *(money(one.outlooks[0].rate.nanos_per_day), one.currency),
+            *(_whose(each, one), one.at.level.name.lower(), margin(one.at.assessment)),
+            *(money(one.outlooks[0].rate.nanos_per_day), each.currency),
             *(_reach(reach) for reach in one.outlooks[0].reaches or ()),
             *(() if one.outlooks[0].reaches else ("-", "-", "-")),
             margin(one.outlooks[0].at_end),
         )
-        for one in ordered
+        for one, each in ordered
     ]
     return "\n".join(
         [
@@ -122,18 +142,30 @@ def as_list(told: Sequence[Forecast]) -> str:
     )
 
 
+def _whose(told: Forecast, one: Prospect) -> str:
+    return plain(f"{told.tenant_id}: {one.guard_id}" if one.guard_id else told.tenant_id)
+
+
 def as_json(told: Forecast) -> dict[str, Any]:
     """Return a document. Money is whole nanos."""
-    at = told.at
+    own, *guards = told.margins
+    at = own.at
     return {
         "tenant": told.tenant_id,
         "subscription": told.subscription_id,
         "currency": told.currency,
         "period": period_json(at.period),
         "as_of": instant(at.as_of_micros),
-        "level": at.level.name.lower(),
-        "margin": _margin_json(at.assessment),
-        "outlooks": {one.rate.window.value: _outlook_json(one) for one in told.outlooks},
+        **_prospect_json(own),
+        "guards": [{"guard": one.guard_id, **_prospect_json(one)} for one in guards],
+    }
+
+
+def _prospect_json(one: Prospect) -> dict[str, Any]:
+    return {
+        "level": one.at.level.name.lower(),
+        "margin": _margin_json(one.at.assessment),
+        "outlooks": {each.rate.window.value: _outlook_json(each) for each in one.outlooks},
     }
 
 

@@ -6,10 +6,10 @@ from typing import Any, Final, NamedTuple
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.account import Account
-from aforo_meter.domain.calls import Certainty
 from aforo_meter.domain.inquiry import (
     Adjusted,
     CostLine,
+    GuardState,
     Intervention,
     KeptPrice,
     PeriodState,
@@ -19,21 +19,23 @@ from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.inquiries import Choice
-from aforo_meter.ledger_accounts import read_account
+from aforo_meter.ledger_accounts import read_account, read_hours
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.ledger_states import estimated_part
 
 STATES = (
     "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
     " level_since_micros, revenue_nanos, allowance_nanos, cogs_nanos, unpriced_rows, currency,"
     " COALESCE(contract_currency, currency), COALESCE(contract_revenue_nanos, revenue_nanos),"
-    " catalog_version, price_book_version, assessed_at_micros, closed_at_micros FROM margin_state"
+    " catalog_version, price_book_version, assessed_at_micros, closed_at_micros,"
+    " estimated_cogs_nanos FROM margin_state"
     " WHERE tenant_id = ?"
 )
 COVERING = f"{STATES} AND period_start_micros <= ? AND period_end_micros > ?"
 IN_FORCE = f"{STATES} AND in_force = 1"
 # One by one: each row's amount is rounded by itself, and their sum is the margin's COGS.
 CHARGES = (
-    "SELECT charge.meter, provider, model, price_id, hour_start_micros, quantity_micros,"
+    "SELECT charge.meter, provider, model, price_id, quantity_micros, estimated_micros,"
     " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
@@ -44,7 +46,7 @@ PRICES = (
     f" (SELECT price_id FROM charge {PERIOD} UNION SELECT price_id FROM adjustment {PERIOD})"
 )
 ADJUSTMENTS = (
-    "SELECT meter, provider, model, price_id, hour_start_micros, quantity_micros, cogs_nanos"  # noqa: S608
+    "SELECT meter, provider, model, price_id, quantity_micros, cogs_nanos"  # noqa: S608
     f" FROM adjustment {PERIOD}"
 )
 ADJUSTED = (
@@ -52,11 +54,6 @@ ADJUSTED = (
     f" FROM adjustment {PERIOD} GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
 )
 CLOSED_AND_ADJUSTED = f"SELECT 1 FROM adjustment {PERIOD} AND created_at_micros > ? LIMIT 1"  # noqa: S608
-ESTIMATED = (
-    "SELECT meter, provider, model, price_id, SUM(quantity_micros) FROM call_part"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ? AND certainty = ?"
-    " GROUP BY meter, provider, model, price_id"
-)
 INTERVENTIONS = (
     "SELECT outcome, reason, SUM(count) FROM intervention WHERE tenant_id = ?"
     " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
@@ -65,6 +62,10 @@ INTERVENTIONS = (
 DRAWN = (
     "SELECT period_start_micros, prepaid_drawn_nanos FROM margin_state WHERE tenant_id = ?"
     " AND subscription_id = ? AND prepaid_drawn_nanos > 0"
+)
+GUARDS = (
+    "SELECT guard_id, in_force, level, level_since_micros, revenue_nanos, cogs_nanos"  # noqa: S608
+    f" FROM guard_state {PERIOD} ORDER BY guard_id"
 )
 TENANTS = "SELECT tenant_id FROM margin_state WHERE in_force = 1 ORDER BY tenant_id"
 
@@ -95,15 +96,13 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
     if not wanted:
         return None
     state = max(wanted, key=lambda one: (one.in_force, one.period.start_micros))
-    costs, cogs_by_hour = _costs(sql, state)
     whose, period = (state.tenant_id, state.subscription_id), state.period
     interventions = sql.execute(
         INTERVENTIONS, (choice.tenant_id, period.start_micros, period.end_micros)
     )
     return Record(
         state=state,
-        costs=costs,
-        cogs_by_hour=cogs_by_hour,
+        costs=_costs(sql, state),
         interventions=tuple(
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
@@ -112,7 +111,8 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
             for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
         ),
         account_at_close=_account_at_close(sql, state),
-        account=read_account(sql, *whose, period.start_micros),
+        account_by_hour=read_hours(sql, *whose, period.start_micros),
+        guards=tuple(_guard(*row) for row in sql.execute(GUARDS, (*whose, period.start_micros))),
         drawn_by_period=dict(sql.execute(DRAWN, whose).fetchall()),
         other_subscriptions=tuple(
             sorted(one.subscription_id for one in states if one is not state)
@@ -141,7 +141,8 @@ def _states(sql: Sql, choice: Choice) -> list[PeriodState]:
 def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns of STATES
     subscription_id, start, end, in_force, level, since, revenue, allowance, cogs, *rest = row
     unpriced_rows, currency, contract_currency, contract_revenue_nanos, *versions = rest
-    catalog_version, price_book_version, assessed_at_micros, closed_at_micros = versions
+    catalog_version, price_book_version, assessed_at_micros, *rest = versions
+    closed_at_micros, estimated_cogs_nanos = rest
     return PeriodState(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -152,6 +153,7 @@ def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns 
         revenue_nanos=revenue,
         allowance_nanos=allowance,
         cogs_nanos=cogs,
+        estimated_cogs_nanos=estimated_part(estimated_cogs_nanos, cogs),
         unpriced_rows=unpriced_rows,
         currency=currency,
         contract_currency=contract_currency,
@@ -163,35 +165,43 @@ def _state(tenant_id: str, *row: Any) -> PeriodState:  # noqa: ANN401 - columns 
     )
 
 
-def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int, int]]:
-    """Add up the rows of a period, by kind and price, and by hour."""
+def _guard(guard_id: str, in_force: int, level: int, since_micros: int, *nanos: int) -> GuardState:
+    revenue_nanos, cogs_nanos = nanos
+    return GuardState(
+        guard_id=guard_id,
+        in_force=bool(in_force),
+        level=Level(level),
+        level_since_micros=since_micros,
+        revenue_nanos=revenue_nanos,
+        cogs_nanos=cogs_nanos,
+    )
+
+
+def _costs(sql: Sql, state: PeriodState) -> tuple[CostLine, ...]:
+    """Add up the rows of a period, by kind and price."""
     key = (state.tenant_id, state.subscription_id, state.period.start_micros)
     quantities: Counter[_Kind] = Counter()
     amounts: Counter[_Kind] = Counter()
     rows: Counter[_Kind] = Counter()
-    hours: Counter[int] = Counter()
-    for *names, hour_start_micros, quantity_micros, price_nanos, per_units in sql.execute(
+    estimated: Counter[_Kind] = Counter()
+    for *names, quantity_micros, estimated_micros, price_nanos, per_units in sql.execute(
         CHARGES, key
     ):
         kind = _Kind(*names)
         quantities[kind] += quantity_micros
+        estimated[kind] += estimated_micros
         rows[kind] += 1
         if price_nanos is not None:
-            nanos = amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
-            amounts[kind] += nanos
-            hours[hour_start_micros] += nanos
-    for *names, hour_start_micros, quantity_micros, nanos in sql.execute(ADJUSTMENTS, key):
+            amounts[kind] += amount_nanos(
+                quantity_micros, price_nanos=price_nanos, per_units=per_units
+            )
+    for *names, quantity_micros, nanos in sql.execute(ADJUSTMENTS, key):
         kind = _Kind(*names)
         quantities[kind] += quantity_micros
         amounts[kind] += nanos
-        hours[hour_start_micros] += nanos
     prices = {
         row[0]: KeptPrice(**dict(zip(_PRICE_FIELDS, row, strict=True)))
         for row in sql.execute(PRICES, key + key)
-    }
-    estimated = {
-        _Kind(*names): int(quantity_micros)
-        for *names, quantity_micros in sql.execute(ESTIMATED, (*key, int(Certainty.ESTIMATED)))
     }
     lines = [
         CostLine(
@@ -200,7 +210,8 @@ def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int
             model=kind.model,
             price=prices.get(kind.price_id),
             quantity_micros=quantity_micros,
-            estimated_micros=estimated.get(kind, 0),
+            # What was taken back since may have been estimated, or not: nobody knows.
+            estimated_micros=max(0, min(estimated[kind], quantity_micros)),
             cogs_nanos=amounts[kind],
             rows=rows[kind],
         )
@@ -208,7 +219,7 @@ def _costs(sql: Sql, state: PeriodState) -> tuple[tuple[CostLine, ...], dict[int
         if quantity_micros or amounts[kind]
     ]
     lines.sort(key=lambda line: (-line.cogs_nanos, line.meter, line.provider, line.model))
-    return tuple(lines), dict(hours)
+    return tuple(lines)
 
 
 _PRICE_FIELDS: Final = (

@@ -44,6 +44,19 @@ class PriceConflictError(Exception):
         self.price_ids = price_ids
 
 
+class CurrencyConflictError(PriceConflictError):
+    """Prices are in another currency than the ledger's charges. Nothing was written."""
+
+    def __init__(self, price_ids: Sequence[str], *, given: str, held: str) -> None:
+        Exception.__init__(
+            self,
+            f"prices {', '.join(price_ids)} are in {given}, and the ledger has charges in {held}: "
+            "amounts of two currencies are never added up; set the catalog's currency back to "
+            f"{held}, or begin a new ledger",
+        )
+        self.price_ids = price_ids
+
+
 class RepeatedError(Exception):
     """Events that were added up with others had been counted before. Nothing was written."""
 
@@ -57,7 +70,14 @@ class TooLargeError(Exception):
 
     def __init__(self, tenant_id: str, *, meter: str | None = None) -> None:
         what = "COGS in a period" if meter is None else f"quantity of {meter} in an hour"
-        super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits")
+        # Amounts are nanos: 9,223,372,036 units of a currency at most.
+        remedy = (
+            "amounts go up to 9,223,372,036 of a currency; look for a wrong price or quantity,"
+            " or keep prices in a larger currency"
+            if meter is None
+            else "look for a wrong quantity, or let the meter count in larger units"
+        )
+        super().__init__(f"the {what} of tenant {tenant_id!r} would exceed 64 bits; {remedy}")
         self.tenant_id = tenant_id
         self.meter = meter  # None: it is the amounts that are too large, of any meter.
 
@@ -140,6 +160,9 @@ class Transition:
     after: Assessment
     at_micros: int
     guard: Guard | None = None  # None: it is the tenant's own level.
+    # How far the period's figures may move still; of all its usage, whatever a guard measures.
+    estimated_cogs_nanos: int = 0  # The part of its COGS that rests on estimated usage.
+    unpriced_rows: int = 0  # In no COGS yet.
 
     @property
     def thresholds(self) -> Thresholds:
@@ -179,6 +202,7 @@ class Standing:
     period: PeriodMicros
     assessment: Assessment
     unpriced_rows: int
+    estimated_cogs_nanos: int  # The part of its COGS that rests on estimated usage.
     currency: str
     assessed_at_micros: int
     catalog_version: str
@@ -258,6 +282,9 @@ class Ledger(Protocol):
         Args:
             queries: By tenant id. Who was never assessed is missing in the answer.
         """
+
+    async def currency(self) -> str:
+        """Return the currency of the prices that charges were made with; "" if there are none."""
 
     async def period_covering(
         self, tenant_id: str, subscription_id: str, at_micros: int

@@ -22,6 +22,7 @@ from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import UNPRICED, ChargeKey, amount_nanos
 from aforo_meter.ledger import PriceConflictError, TooLargeError
 from aforo_meter.ledger_calls import move_parts
+from aforo_meter.ledger_currency import require_currency
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW
 
 INT64_MAX: Final = 2**63 - 1
@@ -98,7 +99,11 @@ class Adjusting:
             PriceConflictError: One was used before with other figures.
         """
         conflicts = []
-        for entry in {entry.price_id: entry for entry in prices}.values():
+        by_id = {entry.price_id: entry for entry in prices}
+        new = [price_id for price_id in by_id if self._price(price_id) is None]
+        if new:
+            require_currency(self._sql, currency, new)
+        for entry in by_id.values():
             given = Known.of(entry, currency)
             figures = (entry.price_nanos, entry.per_units, currency, entry.effective_from_micros)
             rest = (entry.tier_input_tokens_from, entry.source, now_micros)

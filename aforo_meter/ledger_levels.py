@@ -1,5 +1,6 @@
 """Levels of tenants within one transaction of the ledger, with an alert for each that changes."""
 
+from dataclasses import replace
 from typing import Any
 
 from aforo_meter.alerts import alert_of
@@ -10,7 +11,7 @@ from aforo_meter.ledger import Transition, Watch
 from aforo_meter.ledger_accounts import account_of, kept, revenue_of
 from aforo_meter.ledger_guards import assess_guards
 from aforo_meter.ledger_memory import Measure, PeriodKey, PeriodState
-from aforo_meter.ledger_states import MEASURE
+from aforo_meter.ledger_states import MEASURE, estimated_part
 from aforo_meter.outbox_writing import leave
 
 IN_FORCE = (
@@ -27,7 +28,8 @@ OPEN_PERIOD = (
     " ON CONFLICT (tenant_id, subscription_id, period_start_micros) DO NOTHING"
 )
 STATE = (
-    "SELECT cogs_nanos, transition_seq, level_since_micros FROM margin_state"
+    "SELECT cogs_nanos, estimated_cogs_nanos, unpriced_rows, transition_seq, level_since_micros"
+    " FROM margin_state"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 SET_STATE = (
@@ -83,7 +85,11 @@ class Levels:
             # Another period or subscription: the level goes on from where it was.
             self._sql.execute(RETIRE, (watch.tenant_id,))
             self._sql.execute(OPEN_PERIOD, (*key, watch.period.end_micros))
-        cogs_nanos, seq, since_micros = self._sql.execute(STATE, key).fetchone()
+        cogs_nanos, estimated_nanos, unpriced_rows, *place = self._sql.execute(
+            STATE, key
+        ).fetchone()
+        seq, since_micros = place
+        estimated_nanos = estimated_part(estimated_nanos, cogs_nanos)
         account = account_of(self._sql, watch)
         revenue = revenue_of(self._sql, watch, account, now_micros=self._now_micros)
         after = assess(
@@ -98,7 +104,13 @@ class Levels:
             seq, since_micros = seq + 1, self._now_micros
             self._alert(
                 Transition(
-                    watch=watch, seq=seq, before=before, after=after, at_micros=self._now_micros
+                    watch=watch,
+                    seq=seq,
+                    before=before,
+                    after=after,
+                    at_micros=self._now_micros,
+                    estimated_cogs_nanos=estimated_nanos,
+                    unpriced_rows=unpriced_rows,
                 )
             )
         level = (int(after.level), since_micros or self._now_micros, seq)
@@ -115,7 +127,13 @@ class Levels:
             for transition in assess_guards(
                 self._sql, watch, account, after.revenue_nanos, now_micros=self._now_micros
             ):
-                self._alert(transition)
+                self._alert(
+                    replace(
+                        transition,
+                        estimated_cogs_nanos=estimated_nanos,
+                        unpriced_rows=unpriced_rows,
+                    )
+                )
 
     def _alert(self, transition: Transition) -> None:
         tenant_id, now_micros = transition.watch.tenant_id, self._now_micros

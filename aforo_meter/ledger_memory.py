@@ -44,6 +44,7 @@ class PeriodState(NamedTuple):
     revision: int
     period_end_micros: int
     cogs_nanos: int
+    estimated_cogs_nanos: int  # The part of them that rests on estimated usage.
     unpriced_rows: int
     in_force: bool
     adjusted: bool  # To be assessed, as somebody has corrected what it cost.

@@ -9,13 +9,14 @@ from aforo_meter.domain.quotas import COGS
 from aforo_meter.domain.rating import MICROS_PER_UNIT, amount_nanos
 from aforo_meter.ledger import Standing, UsageQuery
 from aforo_meter.ledger_guards import read_levels
+from aforo_meter.ledger_states import estimated_part
 
 IN_FORCE = (
     "SELECT subscription_id, period_start_micros, period_end_micros, cogs_nanos, unpriced_rows,"
     " level, revenue_nanos, allowance_nanos, currency, catalog_version, price_book_version,"
     " assessed_at_micros, COALESCE(contract_currency, currency),"
     " COALESCE(contract_revenue_nanos, revenue_nanos), prepaid_left_nanos,"
-    " guard_count FROM margin_state WHERE tenant_id = ? AND in_force = 1"
+    " guard_count, estimated_cogs_nanos FROM margin_state WHERE tenant_id = ? AND in_force = 1"
 )
 IN_WINDOW = " AND hour_start_micros >= ? AND hour_start_micros < ?"
 IN_PERIOD = (
@@ -43,7 +44,8 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
         return None
     subscription_id, start, end, cogs, unpriced, level, revenue, allowance, *rest = row
     currency, catalog_version, price_book_version, assessed_at_micros, *contract = rest
-    contract_currency, contract_revenue_nanos, prepaid_left_nanos, guard_count = contract
+    contract_currency, contract_revenue_nanos, prepaid_left_nanos, *shares = contract
+    guard_count, estimated_cogs_nanos = shares
     return Standing(
         tenant_id=tenant_id,
         subscription_id=subscription_id,
@@ -56,6 +58,7 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
             allowance_nanos=allowance,
         ),
         unpriced_rows=unpriced,
+        estimated_cogs_nanos=estimated_part(estimated_cogs_nanos, cogs),
         currency=currency,
         assessed_at_micros=assessed_at_micros,
         catalog_version=catalog_version,

@@ -11,6 +11,8 @@ from aforo_meter.ledger_memory import CHARGE_ROW, ChargeRow, StaleError
 INT64_MAX: Final = 2**63 - 1
 COLUMNS: Final = ", ".join(ChargeKey._fields)
 NEW_ROW: Final = (0, 0, 0, 0)
+# A row's quantity before and after, then the part of it that is estimated before and after.
+Step = tuple[int, int, int, int]
 
 # Statements are put together from names of columns alone.
 FIND = (
@@ -59,28 +61,27 @@ class ChargeRows:
 
     def add(
         self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
-    ) -> tuple[int, int] | None:
+    ) -> Step | None:
         """Add to a row, or take off it what was counted too much. `know` comes before.
 
         Returns:
-            The row's quantity before and after, 0 where there is no row; None if there is less in
-            the row than is to be taken off.
+            What that changes, with 0 where there is no row; None if there is less in the row than
+            is to be taken off.
 
         Raises:
             TooLargeError: The sum would not fit.
         """
         row = self._changed.get(key) or self._remembered.get(key) or self._read.get(key, NEW_ROW)
-        charge_id, before, extra, estimated = row
+        charge_id, before, extra, estimated_before = row
         after = before + quantity_micros
         extra += extra_micros
-        estimated += estimated_micros
         if after > INT64_MAX or extra > INT64_MAX:
             raise TooLargeError(key.tenant_id, meter=key.meter)
         if after < 0 or extra < 0:
             return None
-        estimated = max(0, estimated)
+        estimated = min(max(0, estimated_before + estimated_micros), after)
         self._changed[key] = (charge_id, after, extra, estimated)
-        return before, after
+        return before, after, estimated_before, estimated
 
     def take(self, key: ChargeKey) -> ChargeRow | None:
         """Take a row out; None if there is none."""

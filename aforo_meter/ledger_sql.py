@@ -29,12 +29,13 @@ from aforo_meter.ledger import (
     Watch,
     Written,
 )
+from aforo_meter.ledger_currency import held_currency
 from aforo_meter.ledger_memory import Memory, StaleError
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_seen import LookFirstError
 from aforo_meter.ledger_writing import Writing, columns
 
-SCHEMA_VERSION: Final = "0008"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0009"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 
@@ -228,6 +229,9 @@ class SqlLedger:
             return {name: standing for name, standing in found if standing is not None}
 
         return await self.read(work)
+
+    async def currency(self) -> str:
+        return await self.read(held_currency)
 
     async def period_covering(
         self, tenant_id: str, subscription_id: str, at_micros: int

@@ -13,10 +13,11 @@ MEASURE: Final = (
     *("catalog_version", "price_book_version"),
 )
 OWN: Final = (
-    *("revision", "period_end_micros", "cogs_nanos", "unpriced_rows", "in_force", "adjusted"),
-    *("guard_count", "level", *MEASURE),
+    *("revision", "period_end_micros", "cogs_nanos", "estimated_cogs_nanos", "unpriced_rows"),
+    *("in_force", "adjusted", "guard_count", "level", *MEASURE),
 )
 KEY: Final = ", ".join(PERIOD_KEY)
+TOTALS: Final = ("cogs_nanos", "estimated_cogs_nanos", "unpriced_rows")
 # Statements are put together from names of columns alone.
 SAME_KEY: Final = " AND ".join(f"s.{name} = given.{name}" for name in PERIOD_KEY)
 FIND = (
@@ -24,27 +25,44 @@ FIND = (
     f" FROM {{given}} CROSS JOIN margin_state AS s WHERE {SAME_KEY}"
 )
 INSERT = (
-    f"INSERT INTO margin_state ({KEY}, period_end_micros, cogs_nanos, unpriced_rows, revision)"  # noqa: S608
-    f" SELECT {KEY}, period_end_micros, cogs_nanos, unpriced_rows, 1 FROM {{given}} WHERE true"
+    f"INSERT INTO margin_state ({KEY}, period_end_micros, {', '.join(TOTALS)}, revision)"  # noqa: S608
+    f" SELECT {KEY}, period_end_micros, {', '.join(TOTALS)}, 1 FROM {{given}} WHERE true"
 )
 # An assessed period says when; what others may have written since is not written over.
 UPDATE = (
-    "UPDATE margin_state AS s SET cogs_nanos = given.cogs_nanos,"  # noqa: S608
-    " unpriced_rows = given.unpriced_rows, revision = given.revision + 1, assessed_at_micros ="
+    f"UPDATE margin_state AS s SET {', '.join(f'{name} = given.{name}' for name in TOTALS)},"  # noqa: S608
+    " revision = given.revision + 1, assessed_at_micros ="
     " CASE given.assessed WHEN 1 THEN ? ELSE s.assessed_at_micros END"
     f" FROM {{given}} WHERE {SAME_KEY} AND s.revision = given.revision"
 )
-TOTALS: Final = ("cogs_nanos", "unpriced_rows")
 
 
-# Of a period that was never assessed.
-NEW: Final = (False, False, 0, Level.NONE, (None,) * len(MEASURE))
+NEW: Final = PeriodState(  # Of a period that was never assessed.
+    revision=0,
+    period_end_micros=0,
+    cogs_nanos=0,
+    estimated_cogs_nanos=0,
+    unpriced_rows=0,
+    in_force=False,
+    adjusted=False,
+    guard_count=0,
+    level=Level.NONE,
+    measure=(None,) * len(MEASURE),
+)
+
+
+def estimated_part(estimated_cogs_nanos: int, cogs_nanos: int) -> int:
+    """Return the part of a period's COGS that rests on estimates.
+
+    Corrections change COGS, and do not tell which part of what they take back was estimated.
+    """
+    return max(0, min(estimated_cogs_nanos, cogs_nanos))
 
 
 class Totals(NamedTuple):
     cogs_nanos: int
+    estimated_cogs_nanos: int
     unpriced_rows: int
-    assessed: bool
 
 
 class PeriodStates:
@@ -54,7 +72,7 @@ class PeriodStates:
         self._sql = sql
         self._remembered = remembered
         self.read: dict[PeriodKey, PeriodState] = {}
-        self._changed: dict[PeriodKey, Totals] = {}
+        self._changed: dict[PeriodKey, tuple[Totals, bool]] = {}
 
     def know(self, keys: Iterable[PeriodKey]) -> None:
         """Read the states that nothing is known of, in one statement."""
@@ -69,8 +87,8 @@ class PeriodStates:
     def get(self, key: PeriodKey) -> PeriodState | None:
         return self._remembered.get(key) or self.read.get(key)
 
-    def set(self, key: PeriodKey, totals: Totals) -> None:
-        self._changed[key] = totals
+    def set(self, key: PeriodKey, totals: Totals, *, assessed: bool) -> None:
+        self._changed[key] = totals, assessed
 
     def write(
         self, ends: Mapping[PeriodKey, int], *, now_micros: int
@@ -83,24 +101,17 @@ class PeriodStates:
         done = dict(self.read)
         old: list[tuple[Any, ...]] = []
         new: list[tuple[Any, ...]] = []
-        for key, totals in self._changed.items():
+        for key, (totals, assessed) in self._changed.items():
             state = self.get(key)
-            cogs, unpriced, assessed = totals
             if state is None:
                 # A period that exists keeps its end.
-                state = PeriodState(0, ends[key], cogs, unpriced, *NEW)
-                new.append((*key, ends[key], cogs, unpriced))
+                state = NEW._replace(period_end_micros=ends[key])
+                new.append((*key, ends[key], *totals))
             else:
-                old.append((*key, state.revision, cogs, unpriced, int(assessed)))
-            done[key] = PeriodState(state[0] + 1, state[1], cogs, unpriced, *state[4:])
+                old.append((*key, state.revision, *totals, int(assessed)))
+            done[key] = state._replace(revision=state.revision + 1, **totals._asdict())
         if old:
-            names: tuple[str, ...] = (
-                *PERIOD_KEY,
-                "revision",
-                "cogs_nanos",
-                "unpriced_rows",
-                "assessed",
-            )
+            names: tuple[str, ...] = (*PERIOD_KEY, "revision", *TOTALS, "assessed")
             self._write(UPDATE, names, old, now_micros)
         if new:
             names = (*PERIOD_KEY, "period_end_micros", *TOTALS)
@@ -118,12 +129,13 @@ class PeriodStates:
 
 
 def _state_of(row: tuple[Any, ...]) -> PeriodState:
-    revision, end_micros, cogs_nanos, unpriced_rows, in_force, adjusted, *rest = row
-    guard_count, level, *measure = rest
+    revision, end_micros, cogs_nanos, estimated_cogs_nanos, unpriced_rows, *rest = row
+    in_force, adjusted, guard_count, level, *measure = rest
     return PeriodState(
         revision=revision,
         period_end_micros=end_micros,
         cogs_nanos=cogs_nanos,
+        estimated_cogs_nanos=estimated_cogs_nanos,
         unpriced_rows=unpriced_rows,
         in_force=bool(in_force),
         adjusted=bool(adjusted),

@@ -31,6 +31,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_accounts import kept
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
+from aforo_meter.ledger_currency import require_currency
 from aforo_meter.ledger_levels import Levels, level_that_holds, watched_period
 from aforo_meter.ledger_memory import (
     ChargeRow,
@@ -43,7 +44,7 @@ from aforo_meter.ledger_names import bounded
 from aforo_meter.ledger_rows import INT64_MAX, ChargeRows
 from aforo_meter.ledger_seen import new_among, note
 from aforo_meter.ledger_sessions import write_sightings
-from aforo_meter.ledger_states import PeriodStates, Totals
+from aforo_meter.ledger_states import PeriodStates, Totals, estimated_part
 
 
 def columns(key: type[NamedTuple]) -> str:
@@ -83,6 +84,7 @@ class Writing:
         self._rows = ChargeRows(sql, memory.rows)
         self._states = PeriodStates(sql, memory.states)
         self._cogs: Counter[PeriodKey] = Counter()
+        self._estimated_cogs: Counter[PeriodKey] = Counter()
         self._unpriced: Counter[PeriodKey] = Counter()
         self._ends: dict[PeriodKey, int] = {}
         self._watches: Mapping[str, Watch] = {}
@@ -194,7 +196,7 @@ class Writing:
         changed = {}
         for key in self._cogs.keys() | watched.keys():
             watch = watched.get(key)
-            totals = self._totals_of(key, assessed=watch is not None)
+            totals = self._totals_of(key)
             held = None
             if watch is not None:
                 held = level_that_holds(watch, self._states.get(key), totals.cogs_nanos)
@@ -203,7 +205,7 @@ class Writing:
             elif watch is not None:
                 changed[key] = watch
             if key in self._cogs or held is not None:
-                self._states.set(key, totals)
+                self._states.set(key, totals, assessed=watch is not None)
         self._written_rows = self._rows.write()
         self._written_states.update(self._states.write(self._ends, now_micros=self._now_micros))
         adjusted = self._adjust()
@@ -246,13 +248,20 @@ class Writing:
             },
         )
 
-    def _totals_of(self, key: PeriodKey, *, assessed: bool) -> Totals:
+    def _totals_of(self, key: PeriodKey) -> Totals:
         state = self._states.get(key)
-        cogs_nanos = self._cogs[key] + (state.cogs_nanos if state is not None else 0)
-        unpriced = self._unpriced[key] + (state.unpriced_rows if state is not None else 0)
-        if cogs_nanos > INT64_MAX:
+        change = Totals(self._cogs[key], self._estimated_cogs[key], self._unpriced[key])
+        if state is None:
+            totals = change
+        else:
+            totals = Totals(
+                state.cogs_nanos + change.cogs_nanos,
+                state.estimated_cogs_nanos + change.estimated_cogs_nanos,
+                state.unpriced_rows + change.unpriced_rows,
+            )
+        if totals.cogs_nanos > INT64_MAX:
             raise TooLargeError(key[0])
-        return Totals(cogs_nanos, unpriced, assessed)
+        return totals
 
     def _standing_of(self, watch: Watch, assessment: Assessment) -> Standing:
         state = self._written_states[watched_period(watch)]
@@ -262,6 +271,7 @@ class Writing:
             period=watch.period,
             assessment=assessment,
             unpriced_rows=state.unpriced_rows,
+            estimated_cogs_nanos=estimated_part(state.estimated_cogs_nanos, state.cogs_nanos),
             currency=watch.currency,
             assessed_at_micros=self._now_micros,
             catalog_version=watch.catalog_version,
@@ -302,10 +312,15 @@ class Writing:
         """Keep prices that are used for the first time.
 
         Raises:
-            PriceConflictError: One was used before with other figures.
+            PriceConflictError: One was used before with other figures, or is in another currency
+                than what was used before.
         """
         conflicts = []
-        for price in {price.price_id: price for price in prices}.values():
+        by_id = {price.price_id: price for price in prices}
+        new = [price_id for price_id in by_id if self._figures(price_id) is None]
+        if new:
+            require_currency(self._sql, self._currency, new)
+        for price in by_id.values():
             given = Figures(price.price_nanos, price.per_units, self._currency)
             known = self._figures(price.price_id)
             if known is None:
@@ -343,7 +358,7 @@ class Writing:
             self._late.append((key, quantity_micros, extra_micros))
             self._cogs[period] += 0
             return
-        before, after = step
+        before, after, estimated_before, estimated_after = step
         if key.price_id == UNPRICED:
             self._unpriced[period] += (after > 0) - (before > 0)
             self._cogs[period] += 0  # The period is to exist all the same.
@@ -352,6 +367,10 @@ class Writing:
         assert price is not None, "a price is kept before its first row"
         # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
         self._cogs[period] += _amount(after, price) - (before and _amount(before, price))
+        if estimated_before or estimated_after:
+            self._estimated_cogs[period] += _amount(estimated_after, price) - (
+                estimated_before and _amount(estimated_before, price)
+            )
 
 
 def _period_of(key: ChargeKey) -> PeriodKey:

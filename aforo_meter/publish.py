@@ -299,6 +299,7 @@ def margin_of(
         partition=partition,
         price_book_version=standing.price_book_version,
         unpriced_rows=standing.unpriced_rows,
+        estimated_cogs_nanos=standing.estimated_cogs_nanos,
         quota_usages=usages,
         catalog_version=standing.catalog_version,
         contract_currency=standing.contract_currency,

@@ -14,12 +14,12 @@ from redis.exceptions import RedisError
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
-from aforo_meter.correction_effects import Effect, effects
+from aforo_meter.correction_effects import Effect, effects, read_before
 from aforo_meter.corrections import Corrections, Scope
 from aforo_meter.domain.corrections import Adjustment, Choice, Known, choose, rerated
-from aforo_meter.domain.margin import Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rating import ChargeKey
+from aforo_meter.domain.terms import Terms
 from aforo_meter.ledger import PriceConflictError, TooLargeError
 from aforo_meter.ledger_adjusting import Order
 from aforo_meter.progress import Progress
@@ -68,23 +68,23 @@ class Rerating:
         except PriceConflictError as error:
             raise CommandError(str(error)) from error
         except TooLargeError as error:
-            raise CommandError(f"{error}: its rows can't be rated again") from error
+            raise CommandError(f"{error}; its rows can't be rated again") from error
         finally:
             progress.end()
         return done
 
     async def _tenant(self, scope: Scope, done: Rerated) -> None:
         assert scope.tenant_id is not None
-        thresholds = await known_terms(self._contracts, scope.tenant_id)
+        terms = await known_terms(self._contracts, scope.tenant_id)
         hours = await self._corrections.hours(scope)
-        states = await self._corrections.periods(scope.tenant_id)
+        before = await read_before(self._corrections, scope.tenant_id, terms)
         adjustments: list[Adjustment] = []
         for span in _spans(hours):
             choice, planned = await self._plan(replace(scope, hours=span))
             done.waiting += choice.waiting
             done.without += choice.without
             adjustments += planned if self._order is None else await self._apply(choice)
-        done.effects += effects(states, adjustments, thresholds)
+        done.effects += effects(before, adjustments)
 
     async def _plan(self, scope: Scope) -> tuple[Choice, list[Adjustment]]:
         """Return what is to be done, and what will come of it."""
@@ -126,8 +126,8 @@ class Rerating:
         return book.currency
 
 
-async def known_terms(contracts: Contracts, tenant_id: str) -> dict[str, Thresholds]:
-    """Read a tenant's terms, and the prices; return its thresholds, if it has a contract.
+async def known_terms(contracts: Contracts, tenant_id: str) -> Terms | None:
+    """Read a tenant's terms, and the prices; return the former, if it has a contract.
 
     Raises:
         CommandError: They can't be had.
@@ -140,8 +140,7 @@ async def known_terms(contracts: Contracts, tenant_id: str) -> dict[str, Thresho
         raise CommandError(
             f"redis does not answer ({type(error).__name__}); check --redis-url"
         ) from error
-    terms = contracts.terms(tenant_id)
-    return {} if terms is None else {tenant_id: terms.thresholds}
+    return contracts.terms(tenant_id)
 
 
 @contextlib.asynccontextmanager

@@ -27,6 +27,8 @@ class Override:
 
     level_max: Level
     until_micros: int
+    reason: str
+    author: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,8 @@ def _known(
         override=Override(
             level_max=Level(said.margin_override.level_max),
             until_micros=said.margin_override.until_micros,
+            reason=said.margin_override.reason,
+            author=said.margin_override.author,
         )
         if said.HasField("margin_override")
         else None,

@@ -7,7 +7,7 @@ from typing import Final
 from aforo_meter import events
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.contracts import Contracts
-from aforo_meter.correction_effects import Effect, effects
+from aforo_meter.correction_effects import Effect, effects, read_before
 from aforo_meter.corrections import ChangedMeanwhileError, Corrections, Scope, Take
 from aforo_meter.domain.corrections import (
     NOTHING,
@@ -123,13 +123,13 @@ class Voiding:
         return takes
 
     async def _carry_out(self, plan: Plan) -> Voided:
-        thresholds = await known_terms(self._contracts, plan.tenant_id)
-        states = await self._corrections.periods(plan.tenant_id)
+        terms = await known_terms(self._contracts, plan.tenant_id)
+        before = await read_before(self._corrections, plan.tenant_id, terms)
         if self._order is None:
             adjustments = _planned(plan, await self._corrections.prices())
         else:
             adjustments = await self._written(plan, replace(self._order, voided=plan.voided))
-        return Voided(effects=effects(states, adjustments, thresholds), adjustments=adjustments)
+        return Voided(effects=effects(before, adjustments), adjustments=adjustments)
 
     async def _written(self, plan: Plan, order: Order) -> list[Adjustment]:
         written: list[Adjustment] = []
@@ -145,7 +145,7 @@ class Voiding:
         except ChangedMeanwhileError as error:
             raise CommandError(str(error)) from error
         except TooLargeError as error:
-            raise CommandError(f"{error}: its rows can't be taken back") from error
+            raise CommandError(f"{error}; its rows can't be taken back") from error
         finally:
             progress.end()
         return written

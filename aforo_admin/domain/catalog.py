@@ -267,7 +267,11 @@ class MarginOverride:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostPrice:
-    """What a meter costs us from a date on, until a later entry's. Zero says that it is free."""
+    """What a meter costs us from a date on, until a later entry's. Zero says that it is free.
+
+    Of those of one date, the one for a part of the day goes before the one for all day, then the
+    one for the most input tokens that the request has.
+    """
 
     meter: str
     price_nanos: int  # For `per_units`.
@@ -275,6 +279,9 @@ class CostPrice:
     effective_from: datetime
     provider: str = ""  # Empty: any.
     model: str = ""  # Empty: any. A `*` at its start or end stands for anything.
+    input_tokens_from: int = 0  # For requests of so many input tokens or more, as a whole.
+    day_from_s: int = 0  # Seconds after midnight UTC, half-open; both 0: all day.
+    day_to_s: int = 0  # Below `day_from_s`: past midnight.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,6 +362,7 @@ class Catalog:
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     costs: tuple[CostPrice, ...] = ()
     built_in_costs: bool = True  # Use the published prices of language models too.
+    prices_file: str = ""  # Where these were imported to; empty: those of the installed package.
     meters: tuple[Meter, ...] = ()
     metering: tuple[MeteringRule, ...] = ()  # Empty: the built-in rules.
     ingest_keys: tuple[IngestKey, ...] = ()

@@ -14,6 +14,7 @@ from aforo_admin.domain.catalog import (
     Thresholds,
 )
 from aforo_admin.domain.checking_contracts import check_plan_money
+from aforo_admin.domain.checking_costs import check_costs
 from aforo_admin.domain.checking_metering import metering_problems
 from aforo_admin.domain.checking_rates import Known, check_currency, exchange_rate_problems
 from aforo_admin.domain.checking_tenants import tenants_problems
@@ -22,7 +23,6 @@ from aforo_admin.domain.problems import (
     Path,
     Problem,
     check_amount,
-    check_costs,
     check_id,
     check_known,
     check_methods,

@@ -15,6 +15,7 @@ from aforo_admin.domain.catalog import (
     Tenant,
 )
 from aforo_admin.domain.checking_contracts import contract_problems
+from aforo_admin.domain.checking_costs import check_costs
 from aforo_admin.domain.checking_rates import Known
 from aforo_admin.domain.checking_thresholds import (
     check_guards,
@@ -25,7 +26,6 @@ from aforo_admin.domain.problems import (
     Path,
     Problem,
     check_amount,
-    check_costs,
     check_id,
     check_known,
     check_quota_meter,

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from aforo_meter.domain.margin import Assessment, Thresholds, assess
+from aforo_meter.domain import account as accounts
+from aforo_meter.domain.account import Account, UsageKey, total
+from aforo_meter.domain.guards import Guard, GuardChange, calls_in, guard_changes
+from aforo_meter.domain.margin import Assessment, Level, Thresholds, assess
 from aforo_meter.domain.prices import Precedence, PriceBook, PriceEntry, PriceList, Prices
 from aforo_meter.domain.rating import amount_nanos
 
@@ -16,6 +19,7 @@ class Contract:
     """What of a tenant's contract prices and levels depend on."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
+    guards: tuple[Guard, ...] = ()
     negotiated: tuple[PriceList, ...] = ()
 
 
@@ -102,6 +106,7 @@ class Used:
     """A row of the ledger: usage of one hour, and what it cost."""
 
     meter: str
+    feature: str  # The features of its calls, sorted, joined by ",".
     provider: str
     model: str
     hour_start_micros: int
@@ -117,6 +122,8 @@ class Standing:
     tenant_id: str
     assessment: Assessment
     used: Sequence[Used]
+    account: Account = field(default_factory=dict)  # All its usage, as corrected, by feature alone.
+    guard_levels: Mapping[str, Level] = field(default_factory=dict)  # By guard id.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +134,12 @@ class Effect:
     before: Assessment
     after: Assessment
     unpriced_rows: int  # Rows that would lose their price.
+    guards: tuple[GuardChange, ...] = ()  # Whose level would change.
 
     @property
     def changes_level(self) -> bool:
-        return self.before.level is not self.after.level
+        """Would the tenant's own level change, or that of a guard?"""
+        return self.before.level is not self.after.level or bool(self.guards)
 
 
 def effects(
@@ -151,11 +160,11 @@ def effects(
             if (rise := _rise(row, *asked, latest_micros=latest_micros)) is not None
         ]
         if rises:
-            thresholds = new.contracts.get(tenant_id, Contract()).thresholds
-            yield _effect(standing, thresholds, rises)
+            yield _effect(standing, new.contracts.get(tenant_id, Contract()), rises)
 
 
 class _Rise(NamedTuple):
+    key: UsageKey
     nanos: int
     loses_price: bool
 
@@ -179,27 +188,45 @@ def _rise(row: Used, old: Prices, new: Prices, *, latest_micros: int) -> _Rise |
         return None
     cost_nanos = row.cogs_nanos or 0
     if after is None:
-        return _Rise(-cost_nanos, loses_price=row.cogs_nanos is not None)
+        return _Rise(
+            key_of(row.meter, row.feature), -cost_nanos, loses_price=row.cogs_nanos is not None
+        )
     amount = amount_nanos(
         row.quantity_micros, price_nanos=after.price_nanos, per_units=after.per_units
     )
-    return _Rise(amount - cost_nanos, loses_price=False)
+    key = key_of(row.meter, row.feature)
+    return _Rise(key, amount - cost_nanos, loses_price=False)
 
 
-def _effect(standing: Standing, thresholds: Thresholds, rises: Sequence[_Rise]) -> Effect:
+def key_of(meter: str, feature: str) -> UsageKey:
+    """Return what tells usage apart for guards: they go by nothing else."""
+    return UsageKey(meter, feature, provider="", model="", tool="", execution_status="")
+
+
+def _effect(standing: Standing, contract: Contract, rises: Sequence[_Rise]) -> Effect:
     before = standing.assessment
+    account = total(
+        (standing.account, *({rise.key: accounts.Used(cogs_nanos=rise.nanos)} for rise in rises))
+    )
     after = assess(
         revenue_nanos=before.revenue_nanos,
         cogs_nanos=before.cogs_nanos + sum(rise.nanos for rise in rises),
         allowance_nanos=before.allowance_nanos,
-        thresholds=thresholds,
+        thresholds=contract.thresholds,
         previous=before.level,
+        calls=calls_in(account, account),
     )
     return Effect(
         tenant_id=standing.tenant_id,
         before=before,
         after=after,
         unpriced_rows=sum(rise.loses_price for rise in rises),
+        guards=guard_changes(
+            contract.guards,
+            account,
+            contract_revenue_nanos=before.revenue_nanos,
+            levels=standing.guard_levels,
+        ),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from aforo_admin.domain.catalog import COGS, CostPrice
+from aforo_admin.domain.catalog import COGS
 from aforo_authz.domain.features import TemplateError, pattern_of
 from aforo_authz.domain.quotas import WindowKind
 
@@ -112,7 +112,11 @@ def check_amount(path: Path, nanos: int | None) -> Iterator[Problem]:
     if nanos < 0:
         yield Problem(path=path, message="must not be negative")
     elif nanos > INT64_MAX:
-        yield Problem(path=path, message=f"is above the maximum of {INT64_MAX // NANOS_PER_UNIT}")
+        yield Problem(
+            path=path,
+            message=f"is above {INT64_MAX // NANOS_PER_UNIT}, the largest amount that nanos in 64 "
+            "bits hold; state it in a larger currency, or split it",
+        )
 
 
 def check_units(path: Path, units: int, *, least: int) -> Iterator[Problem]:
@@ -163,32 +167,6 @@ def check_sha256(path: Path, sha256: str) -> Iterator[Problem]:
             path=path,
             message="is no SHA-256 (64 digits 0-9, a-f); never write the key itself here: "
             'make one with `aforo-admin mint`, or hash it with `printf %s "$KEY" | sha256sum`',
-        )
-
-
-def check_costs(
-    path: Path, prices: Iterable[CostPrice], meters: frozenset[str]
-) -> Iterator[Problem]:
-    prices = tuple(prices)
-    for index, price in enumerate(prices):
-        here = (*path, index)
-        if price.meter not in meters:
-            yield unknown((*here, "meter"), price.meter, kind="meter", known=meters)
-        yield from check_amount((*here, "price"), price.price_nanos)
-        yield from check_units((*here, "per"), price.per_units, least=1)
-        if "*" in price.model.removeprefix("*").removesuffix("*") or price.model in {"*", "**"}:
-            yield Problem(
-                path=(*here, "model"),
-                message='"*" may stand at the start or the end of a name, as in "gpt-4o*"; '
-                "leave model out to mean any",
-            )
-    keys = ((p.meter, p.provider, p.model, p.effective_from) for p in prices)
-    for index, first, (meter, provider, model, at) in repeated(keys):
-        yield Problem(
-            path=(*path, index, "from"),
-            message=f"overlaps {place_of((*path, first))}: both price {meter} of "
-            f"{provider or 'any provider'}, {model or 'any model'} from {day(at)}; "
-            "give them different dates or remove one",
         )
 
 

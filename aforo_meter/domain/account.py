@@ -1,6 +1,6 @@
 """What a tenant has used in one period, as far as rate cards and guards tell it apart. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -28,3 +28,12 @@ class Used(NamedTuple):
 
 
 Account = Mapping[UsageKey, Used]
+
+
+def total(accounts: Iterable[Account]) -> dict[UsageKey, Used]:
+    """Add accounts up; what comes to nothing is left out."""
+    found: dict[UsageKey, Used] = {}
+    for account in accounts:
+        for key, used in account.items():
+            found[key] = found[key].plus(used) if key in found else used
+    return {key: used for key, used in found.items() if used != Used()}

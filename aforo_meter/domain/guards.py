@@ -1,9 +1,9 @@
 """Guards: margins of a part of a tenant's usage, told apart by feature and meter. Pure, exact."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 from aforo_meter.domain.account import Account, UsageKey
 from aforo_meter.domain.margin import BP, Assessment, Level, Thresholds, assess
@@ -36,6 +36,12 @@ class Guard:
             not self.meters or any(_fits(key.meter, pattern) for pattern in self.meters)
         )
 
+    def cogs_of(self, account: Account) -> int:
+        return sum(used.cogs_nanos for key, used in account.items() if self.measures(key))
+
+    def calls_of(self, account: Account) -> int:
+        return calls_in(account, (key for key in account if self.concerns(key)))
+
     def revenue_of(self, contract_revenue_nanos: int) -> int:
         """Return what its usage has to live on, a share rounded once, half to even."""
         if self.revenue_nanos is not None:
@@ -56,12 +62,39 @@ def assess_guard(
     """
     return assess(
         revenue_nanos=guard.revenue_of(contract_revenue_nanos),
-        cogs_nanos=sum(used.cogs_nanos for key, used in account.items() if guard.measures(key)),
+        cogs_nanos=guard.cogs_of(account),
         allowance_nanos=0,
         thresholds=guard.thresholds,
         previous=previous,
-        calls=calls_in(account, (key for key in account if guard.concerns(key))),
+        calls=guard.calls_of(account),
     )
+
+
+class GuardChange(NamedTuple):
+    """A guard's level, and what it would be."""
+
+    guard_id: str
+    before: Level
+    after: Level
+
+
+def guard_changes(
+    guards: Iterable[Guard],
+    account: Account,
+    *,
+    contract_revenue_nanos: int,
+    levels: Mapping[str, Level],
+) -> tuple[GuardChange, ...]:
+    """Return the guards that would have another level with this usage; `levels` by guard id."""
+    found = []
+    for guard in guards:
+        before = levels.get(guard.guard_id, Level.NONE)
+        after = assess_guard(
+            guard, account, contract_revenue_nanos=contract_revenue_nanos, previous=before
+        ).level
+        if after is not before:
+            found.append(GuardChange(guard.guard_id, before, after))
+    return tuple(found)
 
 
 def calls_in(account: Account, keys: Iterable[UsageKey]) -> int:

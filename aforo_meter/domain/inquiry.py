@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
-from aforo_meter.domain.account import Account
+from aforo_meter.domain.account import Account, total
 from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.prices import Precedence, precedence_of
@@ -23,6 +24,7 @@ class PeriodState:
     revenue_nanos: int | None
     allowance_nanos: int | None
     cogs_nanos: int
+    estimated_cogs_nanos: int  # The part of them that rests on estimated usage.
     unpriced_rows: int
     currency: str | None  # Of the margin's figures.
     contract_currency: str | None
@@ -94,20 +96,48 @@ class Intervention(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardState:
+    """A guard's level and figures in a period, as last assessed."""
+
+    guard_id: str
+    in_force: bool  # The contract has it, and its level is the guard's now.
+    level: Level
+    level_since_micros: int | None
+    revenue_nanos: int  # Of the margin's currency, as COGS are.
+    cogs_nanos: int
+
+    @property
+    def assessment(self) -> Assessment:
+        return Assessment(
+            level=self.level,
+            state=MarginState.DEFINED if self.revenue_nanos else MarginState.UNDEFINED,
+            revenue_nanos=self.revenue_nanos,
+            cogs_nanos=self.cogs_nanos,
+            allowance_nanos=0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """All that the ledger has of one period, as of one instant."""
 
     state: PeriodState
     costs: tuple[CostLine, ...] = ()  # The most expensive first.
-    cogs_by_hour: Mapping[int, int] = field(default_factory=dict)  # By the start of the hour.
     interventions: tuple[Intervention, ...] = ()
     adjusted: tuple[Adjusted, ...] = ()  # The first one first.
     # Of a closed period that was adjusted since: the account as it was closed.
     account_at_close: Account | None = None
-    account: Account = field(default_factory=dict)  # What a rate card tells apart.
+    # What rate cards and guards tell apart, in each hour, by its start.
+    account_by_hour: Mapping[int, Account] = field(default_factory=dict)
+    guards: tuple[GuardState, ...] = ()  # Of guards that were assessed in it, by id.
     # What the subscription's periods draw from a prepaid balance, by their start.
     drawn_by_period: Mapping[int, int] = field(default_factory=dict)
     other_subscriptions: tuple[str, ...] = ()  # Of the same tenant, in the same time.
+
+    @cached_property
+    def account(self) -> Account:
+        """All that was used in the period."""
+        return total(self.account_by_hour.values())
 
     def units_by_meter(self) -> dict[str, "Units"]:
         """Add up what was used, whatever it cost."""

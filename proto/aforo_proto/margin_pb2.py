@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61\x66oro_proto/margin.proto\x12\x08\x61\x66oro.v1\"O\n\nQuotaUsage\x12\x10\n\x08quota_id\x18\x01 \x01(\t\x12\x1b\n\x13window_start_micros\x18\x02 \x01(\x03\x12\x12\n\nused_units\x18\x03 \x01(\x03\"P\n\nGuardLevel\x12\x10\n\x08guard_id\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x1e\n\x05level\x18\x03 \x01(\x0e\x32\x0f.aforo.v1.Level\"\xa6\x04\n\x06Margin\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x1e\n\x05level\x18\x03 \x01(\x0e\x32\x0f.aforo.v1.Level\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.aforo.v1.MarginState\x12\x15\n\rrevenue_nanos\x18\x05 \x01(\x03\x12\x12\n\ncogs_nanos\x18\x06 \x01(\x03\x12\x17\n\x0f\x61llowance_nanos\x18\x07 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x12\x1b\n\x13period_start_micros\x18\t \x01(\x03\x12\x19\n\x11period_end_micros\x18\n \x01(\x03\x12\x14\n\x0c\x61s_of_micros\x18\x0b \x01(\x03\x12\x11\n\tpartition\x18\x0c \x01(\x05\x12\x1a\n\x12price_book_version\x18\r \x01(\t\x12\x15\n\runpriced_rows\x18\x0e \x01(\x03\x12*\n\x0cquota_usages\x18\x0f \x03(\x0b\x32\x14.aforo.v1.QuotaUsage\x12\x17\n\x0f\x63\x61talog_version\x18\x10 \x01(\t\x12\x19\n\x11\x63ontract_currency\x18\x11 \x01(\t\x12\x1e\n\x16\x63ontract_revenue_nanos\x18\x12 \x01(\x03\x12\x1a\n\x12prepaid_left_nanos\x18\x13 \x01(\x03\x12$\n\x06guards\x18\x14 \x03(\x0b\x32\x14.aforo.v1.GuardLevel\"=\n\x0c\x43onsumeState\x12\x14\n\x0c\x61s_of_micros\x18\x01 \x01(\x03\x12\x17\n\x0fingest_ids_days\x18\x02 \x01(\x05*L\n\x05Level\x12\x0e\n\nLEVEL_NONE\x10\x00\x12\x0e\n\nLEVEL_WARN\x10\x01\x12\x12\n\x0eLEVEL_THROTTLE\x10\x02\x12\x0f\n\x0bLEVEL_BLOCK\x10\x03*a\n\x0bMarginState\x12\x1c\n\x18MARGIN_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MARGIN_STATE_DEFINED\x10\x01\x12\x1a\n\x16MARGIN_STATE_UNDEFINED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61\x66oro_proto/margin.proto\x12\x08\x61\x66oro.v1\"O\n\nQuotaUsage\x12\x10\n\x08quota_id\x18\x01 \x01(\t\x12\x1b\n\x13window_start_micros\x18\x02 \x01(\x03\x12\x12\n\nused_units\x18\x03 \x01(\x03\"P\n\nGuardLevel\x12\x10\n\x08guard_id\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x1e\n\x05level\x18\x03 \x01(\x0e\x32\x0f.aforo.v1.Level\"\xc4\x04\n\x06Margin\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x1e\n\x05level\x18\x03 \x01(\x0e\x32\x0f.aforo.v1.Level\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.aforo.v1.MarginState\x12\x15\n\rrevenue_nanos\x18\x05 \x01(\x03\x12\x12\n\ncogs_nanos\x18\x06 \x01(\x03\x12\x17\n\x0f\x61llowance_nanos\x18\x07 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x08 \x01(\t\x12\x1b\n\x13period_start_micros\x18\t \x01(\x03\x12\x19\n\x11period_end_micros\x18\n \x01(\x03\x12\x14\n\x0c\x61s_of_micros\x18\x0b \x01(\x03\x12\x11\n\tpartition\x18\x0c \x01(\x05\x12\x1a\n\x12price_book_version\x18\r \x01(\t\x12\x15\n\runpriced_rows\x18\x0e \x01(\x03\x12*\n\x0cquota_usages\x18\x0f \x03(\x0b\x32\x14.aforo.v1.QuotaUsage\x12\x17\n\x0f\x63\x61talog_version\x18\x10 \x01(\t\x12\x19\n\x11\x63ontract_currency\x18\x11 \x01(\t\x12\x1e\n\x16\x63ontract_revenue_nanos\x18\x12 \x01(\x03\x12\x1a\n\x12prepaid_left_nanos\x18\x13 \x01(\x03\x12$\n\x06guards\x18\x14 \x03(\x0b\x32\x14.aforo.v1.GuardLevel\x12\x1c\n\x14\x65stimated_cogs_nanos\x18\x15 \x01(\x03\"=\n\x0c\x43onsumeState\x12\x14\n\x0c\x61s_of_micros\x18\x01 \x01(\x03\x12\x17\n\x0fingest_ids_days\x18\x02 \x01(\x05*L\n\x05Level\x12\x0e\n\nLEVEL_NONE\x10\x00\x12\x0e\n\nLEVEL_WARN\x10\x01\x12\x12\n\x0eLEVEL_THROTTLE\x10\x02\x12\x0f\n\x0bLEVEL_BLOCK\x10\x03*a\n\x0bMarginState\x12\x1c\n\x18MARGIN_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MARGIN_STATE_DEFINED\x10\x01\x12\x1a\n\x16MARGIN_STATE_UNDEFINED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aforo_proto.margin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LEVEL']._serialized_start=817
-  _globals['_LEVEL']._serialized_end=893
-  _globals['_MARGINSTATE']._serialized_start=895
-  _globals['_MARGINSTATE']._serialized_end=992
+  _globals['_LEVEL']._serialized_start=847
+  _globals['_LEVEL']._serialized_end=923
+  _globals['_MARGINSTATE']._serialized_start=925
+  _globals['_MARGINSTATE']._serialized_end=1022
   _globals['_QUOTAUSAGE']._serialized_start=38
   _globals['_QUOTAUSAGE']._serialized_end=117
   _globals['_GUARDLEVEL']._serialized_start=119
   _globals['_GUARDLEVEL']._serialized_end=199
   _globals['_MARGIN']._serialized_start=202
-  _globals['_MARGIN']._serialized_end=752
-  _globals['_CONSUMESTATE']._serialized_start=754
-  _globals['_CONSUMESTATE']._serialized_end=815
+  _globals['_MARGIN']._serialized_end=782
+  _globals['_CONSUMESTATE']._serialized_start=784
+  _globals['_CONSUMESTATE']._serialized_end=845
 # @@protoc_insertion_point(module_scope)

@@ -153,6 +153,7 @@ class Margin(message.Message):
     CONTRACT_REVENUE_NANOS_FIELD_NUMBER: builtins.int
     PREPAID_LEFT_NANOS_FIELD_NUMBER: builtins.int
     GUARDS_FIELD_NUMBER: builtins.int
+    ESTIMATED_COGS_NANOS_FIELD_NUMBER: builtins.int
     tenant_id: builtins.str
     subscription_id: builtins.str
     level: Level.ValueType
@@ -183,6 +184,8 @@ class Margin(message.Message):
     contract_revenue_nanos: builtins.int
     prepaid_left_nanos: builtins.int
     """Of a prepaid balance, after the period's usage so far."""
+    estimated_cogs_nanos: builtins.int
+    """The part of cogs_nanos that rests on estimated usage; what corrects it comes."""
     @builtins.property
     def quota_usages(self) -> containers.RepeatedCompositeFieldContainer[QuotaUsage]: ...
     @builtins.property
@@ -212,10 +215,11 @@ class Margin(message.Message):
         contract_revenue_nanos: builtins.int = ...,
         prepaid_left_nanos: builtins.int = ...,
         guards: abc.Iterable[GuardLevel] | None = ...,
+        estimated_cogs_nanos: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "as_of_micros", b"as_of_micros", "catalog_version", b"catalog_version", "cogs_nanos", b"cogs_nanos", "contract_currency", b"contract_currency", "contract_revenue_nanos", b"contract_revenue_nanos", "currency", b"currency", "guards", b"guards", "level", b"level", "partition", b"partition", "period_end_micros", b"period_end_micros", "period_start_micros", b"period_start_micros", "prepaid_left_nanos", b"prepaid_left_nanos", "price_book_version", b"price_book_version", "quota_usages", b"quota_usages", "revenue_nanos", b"revenue_nanos", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "unpriced_rows", b"unpriced_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "as_of_micros", b"as_of_micros", "catalog_version", b"catalog_version", "cogs_nanos", b"cogs_nanos", "contract_currency", b"contract_currency", "contract_revenue_nanos", b"contract_revenue_nanos", "currency", b"currency", "estimated_cogs_nanos", b"estimated_cogs_nanos", "guards", b"guards", "level", b"level", "partition", b"partition", "period_end_micros", b"period_end_micros", "period_start_micros", b"period_start_micros", "prepaid_left_nanos", b"prepaid_left_nanos", "price_book_version", b"price_book_version", "quota_usages", b"quota_usages", "revenue_nanos", b"revenue_nanos", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "unpriced_rows", b"unpriced_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

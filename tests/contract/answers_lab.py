@@ -101,7 +101,10 @@ def publish(client: redis.Redis, *, override: bool = True, fee_nanos: int = 10 *
     if override:
         policy.margin_override.CopyFrom(
             policy_pb2.MarginOverride(
-                level_max=margin_pb2.LEVEL_WARN, until_micros=NOW + 38 * HOUR_MICROS
+                level_max=margin_pb2.LEVEL_WARN,
+                until_micros=NOW + 38 * HOUR_MICROS,
+                reason="they have paid for more",
+                author="kim",
             )
         )
     catalog.policies["acme"] = policy

@@ -18,6 +18,7 @@ from aforo_meter import statement_text as statements
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.usage import LLM_OUTPUT
 from aforo_meter.inquiries import Choice
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_proto import policy_pb2
@@ -66,6 +67,21 @@ async def test_an_explanation_leads_from_the_level_down_to_prices(
     golden.check("answers/explain.json", explain_json.as_json(told))
 
 
+async def test_an_estimate_is_told_for_as_long_as_its_charge(
+    of: answers.Sources, ledger: SqlLedger
+) -> None:
+    """100,000 tokens at 8 dollars a million, whose call is forgotten by then."""
+    long_after = NOW + 400 * 24 * HOUR_MICROS
+    assert await ledger.prune(now_micros=long_after, rows_max=1_000) > 0
+
+    told = await answers.explanation(of, ACME, now_micros=NOW)
+    statement, _ = await answers.statement(of, ACME, now_micros=NOW)
+
+    assert told.record.units_by_meter()[LLM_OUTPUT].estimated_micros == 100_000_000_000
+    assert told.record.state.estimated_cogs_nanos == 4 * DOLLAR // 5
+    assert "llm.output_tokens" in [line.meter for line in statement.lines if line.is_estimated]
+
+
 async def test_a_statement_has_no_figure_of_ours_unless_asked(
     of: answers.Sources, golden: Golden
 ) -> None:
@@ -106,7 +122,9 @@ async def test_the_costs_of_an_explanation_add_up_to_the_ledgers_cogs(
 
     cogs_nanos = file.audited_cogs()["acme", "sub-1", START]
     assert sum(line.cogs_nanos for line in told.record.costs) == cogs_nanos
-    assert sum(told.record.cogs_by_hour.values()) == cogs_nanos == 37 * DOLLAR // 4
+    hours = told.record.account_by_hour.values()
+    assert sum(used.cogs_nanos for hour in hours for used in hour.values()) == cogs_nanos
+    assert cogs_nanos == 37 * DOLLAR // 4
 
 
 async def test_a_forecast_says_when_levels_come(of: answers.Sources, golden: Golden) -> None:
@@ -150,6 +168,7 @@ async def test_the_levels_of_an_override_are_told_while_it_holds(
 
     assert (during.record.state.level, during.decided_level) == (Level.THROTTLE, Level.WARN)
     assert (after.override, after.decided_level) == (None, Level.THROTTLE)
+    assert "kim: they have paid for more" in explain_text.as_text(during)
 
 
 async def test_a_name_from_outside_is_obeyed_by_no_terminal_and_no_spreadsheet(
@@ -243,7 +262,7 @@ async def test_without_revenue_the_margin_is_undefined_and_never_zero(
     assert f"margin     {said}" in text
     assert "shadow     its level is counted and logged, and refuses nothing" in text
     assert "margin     undefined, " in forecast_text.as_text(forecast)
-    assert bool(forecast.outlooks[0].reaches) is bool(allowance)
+    assert bool(forecast.margins[0].outlooks[0].reaches) is bool(allowance)
 
 
 async def test_a_tenant_without_contract_has_no_forecast(

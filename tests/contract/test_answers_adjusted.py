@@ -60,7 +60,8 @@ async def test_a_price_that_came_late_is_in_cogs_with_who_wanted_it(
 
     costs = {line.price.price_id: line.cogs_nanos for line in told.record.costs if line.price}
     assert costs == {"dearer": 3 * DOLLAR, "search": 150_000_000}
-    assert sum(told.record.cogs_by_hour.values()) == told.record.state.cogs_nanos
+    account = told.record.account.values()
+    assert sum(used.cogs_nanos for used in account) == told.record.state.cogs_nanos
     assert sum(costs.values()) == told.record.state.cogs_nanos
     text = explain_text.as_text(told)
     assert "rerate  kim: counted twice  2 rows  1.50" in " ".join(text.split("\n"))

@@ -1,6 +1,7 @@
 """Contracts and prices from a real Redis: what is absent, broken, new, or not there yet."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
@@ -8,7 +9,7 @@ from redis.asyncio import Redis
 
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, Look, NotSyncedError
-from aforo_proto.contract_pb2 import PriceEntry, PriceList
+from aforo_proto.contract_pb2 import PriceBook, PriceEntry, PriceList
 from tests.contract.consume_lab import DOLLAR, Catalog
 
 pytestmark = pytest.mark.contract
@@ -202,3 +203,34 @@ async def test_a_tenants_negotiated_prices_are_its_own(
     catalog.sync()
     assert (await contracts.look()).tenants == {"acme"}
     assert price_id(contracts, "acme") == "api.calls@5"
+
+
+async def test_prices_in_another_currency_than_the_charges_are_not_taken_over(
+    redis_url: str, catalog: Catalog
+) -> None:
+    async def charged_in() -> str:
+        return charges
+
+    charges = ""
+    client = Redis.from_url(redis_url)
+    contracts = Contracts(client, charged_in)
+    catalog.sync()
+    await contracts.know([("acme", "")])
+    charges = "USD"
+
+    catalog.sync()
+    held: Any = catalog.redis.get("aforo:v1:pricebook")
+    dong = PriceBook.FromString(held)
+    dong.currency = "VND"
+    catalog.redis.set("aforo:v1:pricebook", dong.SerializeToString())
+    look = await contracts.look()
+    with pytest.raises(NotSyncedError, match=r"in VND, and the ledger has charges in USD: amounts"):
+        await Contracts(client, charged_in).know([("acme", "")])
+
+    assert look == Look(emptied=True)
+    assert contracts.book is not None
+    assert contracts.book.currency == "USD"
+    charges = ""
+    assert (await contracts.look()).prices
+    assert contracts.book.currency == "VND"
+    await client.aclose()

@@ -522,3 +522,20 @@ async def test_what_was_learnt_in_a_failed_transaction_is_not_remembered(
     await ledger.apply(batch([used("e2", prices=[new])], at=11))
 
     assert file.kept_cogs() == file.audited_cogs() == {("acme", "sub-1", START): DOLLAR + 5}
+
+
+async def test_charges_in_two_currencies_are_never_added_up(
+    ledger: Ledger, file: AuditedLedger
+) -> None:
+    """$10 and 25,000 VND are not 25,010 of anything."""
+    assert await ledger.currency() == ""
+    await ledger.apply(batch([used("e1", 10)]))
+    before = file.contents()
+    dong = price("p2", nanos=25_000 * DOLLAR)
+
+    with pytest.raises(PriceConflictError, match="p2 are in VND, and the ledger has") as caught:
+        await ledger.apply(replace(batch([used("e2", prices=[dong])], at=1), currency="VND"))
+
+    assert caught.value.price_ids == ["p2"]
+    assert file.contents() == before
+    assert await ledger.currency() == "USD"

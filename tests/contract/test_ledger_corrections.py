@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aforo_meter import rerating
+from aforo_meter import correction_pages, rerating
 from aforo_meter.batches import now_micros
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.corrections_sql import SqlCorrections
 from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.corrections import Adjustment, Row
+from aforo_meter.domain.guards import GuardChange
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.quotas import COGS
@@ -561,6 +562,33 @@ async def test_whose_margin_was_corrected_is_assessed_again(lab: CorrectionsLab)
     assert await lab.ledger.adjusted() == []
 
 
+async def test_a_preview_names_guards_whose_level_would_change_and_heeds_too_few_calls(
+    lab: CorrectionsLab,
+) -> None:
+    """Two calls at $1, then at $6: more than the $10; the guard's $5 are undercut as well."""
+    now = now_micros()
+    contract = lab.catalog.contracts["acme"]
+    contract.thresholds.act_from_calls = 3
+    contract.guards.add(guard_id="api", features=["api"], revenue_nanos=5 * DOLLAR)
+    lab.prices([entry(CALLS, DOLLAR)])
+    await lab.consume(usage("e1", (CALLS, 2 * UNIT), occurred_at_micros=now))
+    lab.prices([entry(CALLS, DOLLAR), entry(CALLS, 6 * DOLLAR, from_micros=1)])
+
+    preview = await lab.rerate(apply=False)
+    done = await lab.rerate()
+
+    assert preview.effects == done.effects
+    (effect,) = done.effects
+    assert (effect.level, effect.cogs_nanos) == (Level.WARN, 12 * DOLLAR)
+    assert effect.guards == (GuardChange("api", Level.NONE, Level.BLOCK),)
+    assert "guard api of acme: none → block" in correction_pages.rerated_text(done, None)
+    _, rater = await lab.known()
+    written = await lab.ledger.reassess(
+        Place(PARTITION, lab.offset), rater.watches(["acme"]), now_micros=now_micros()
+    )
+    assert [one.after.level for one in written.transitions] == [Level.WARN, Level.BLOCK]
+
+
 async def test_what_was_taken_back_is_no_usage_to_estimate_by(lab: CorrectionsLab) -> None:
     lab.prices([entry(CALLS, 5)])
     wrong = usage("e1", (CALLS, 50 * UNIT), logged=LoggedKey(HOUR, "acme", "api", "allow"))
@@ -584,7 +612,7 @@ async def test_sums_that_would_not_fit_are_refused(
     lab.prices([entry(CALLS, 1), entry(CALLS, 2**62, from_micros=1)])
     before = file.contents()
 
-    with pytest.raises(CommandError, match=r"would exceed 64 bits: its rows can't be rated again"):
+    with pytest.raises(CommandError, match=r"exceed 64 bits; .*its rows can't be rated again"):
         await lab.rerate()
 
     assert file.contents() == before

@@ -1,14 +1,17 @@
 """Writing in sets: usage that stands for many events, and what a writer remembers of the ledger."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from aforo_meter.domain.rating import Rated
 from aforo_meter.domain.seen import event_key
+from aforo_meter.domain.terms import Terms
 from aforo_meter.domain.usage import BYTES_RESPONSE, LLM_INPUT
 from aforo_meter.ledger import Ledger, Partition, Place, RepeatedError, Reprice
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.publish import margin_of
 from tests.contract.ledger_lab import (
     DOLLAR,
     NOW,
@@ -145,3 +148,39 @@ async def test_what_is_estimated_is_told_and_goes_with_the_truth(
         ("bytes.response", 7_000_000, 7_000_000),
         ("llm.input_tokens", 33_000_000, 0),
     ]
+
+
+async def test_how_much_of_a_margin_rests_on_estimates_is_kept_beside_it(
+    ledger: Ledger, file: AuditedLedger
+) -> None:
+    """Tokens at 0.05: 40 are estimated, $2 of 3; they are 33 in truth, and a call has no price."""
+    tokens = price("tokens", meter=LLM_INPUT, nanos=DOLLAR // 20)
+    watches = watched(watch(revenue_nanos=3 * DOLLAR))
+    events = [
+        told("e1", (LLM_INPUT, 40), call="d1", estimated=True, prices=[tokens, price()]),
+        used("e2", 1),
+        used("e3", 1, prices=[]),
+    ]
+
+    written = await ledger.apply(batch(events, watches=watches))
+
+    (transition,) = written.transitions
+    assert (transition.estimated_cogs_nanos, transition.unpriced_rows) == (2 * DOLLAR, 1)
+    standing = (await ledger.standings({"acme": []}))["acme"]
+    assert (standing.assessment.cogs_nanos, standing.estimated_cogs_nanos) == (
+        3 * DOLLAR,
+        2 * DOLLAR,
+    )
+    margin = margin_of(
+        standing, Terms(tenant_id="acme", subscription_id="sub-1"), partition=3, now_micros=NOW
+    )
+    assert (margin.estimated_cogs_nanos, margin.unpriced_rows) == (2 * DOLLAR, 1)
+    data = json.loads(file.rows("SELECT payload FROM outbox")[0][0])["data"]
+    assert (data["estimated_cogs_nanos"], data["unpriced_rows"]) == (2 * DOLLAR, 1)
+
+    truth = told("e4", (LLM_INPUT, 33), call="d1", prices=[tokens, price()])
+    await ledger.apply(batch([truth], at=3, watches=watches))
+
+    standing = (await ledger.standings({"acme": []}))["acme"]
+    assert standing.assessment.cogs_nanos == DOLLAR + 33 * DOLLAR // 20
+    assert standing.estimated_cogs_nanos == 0

@@ -205,3 +205,36 @@ def test_a_ledger_of_the_first_version_keeps_its_rows(ledgers: Ledgers) -> None:
         (1, "default", "acme", 1, 2, 2, 9, 0, None, None, "HTTP 500")
     ]
     assert {"call", "call_part", "decided", "logged", "session"} <= ledger.tables()
+
+
+def test_what_is_estimated_is_added_up_where_it_was_not(ledgers: Ledgers) -> None:
+    """Twice a third of a nano is nothing: rows are rounded each by itself; 2^60 at 8 is 2^63."""
+    ledger = ledgers.blank()
+    migrate(ledger.url, dry_run=False)
+    charge = (
+        "INSERT INTO charge (tenant_id, subscription_id, period_start_micros, hour_start_micros,"
+        " feature, meter, provider, model, price_id, input_tokens, tool, execution_status,"
+        " quantity_micros, extra_micros, estimated_micros) VALUES"
+        " ('{tenant}', 's', 1, {hour}, '', 'm', '', '', '{price}', 0, '', '', {units}, 0, {units})"
+    )
+    statements = [
+        "ALTER TABLE margin_state DROP COLUMN estimated_cogs_nanos",
+        "UPDATE alembic_version SET version_num = '0008'",
+        "INSERT INTO price VALUES ('third', 'm', 1, 3, 'USD', 0, 0, 'test', 0)",
+        "INSERT INTO price VALUES ('eight', 'm', 8, 1, 'USD', 0, 0, 'test', 0)",
+        *(
+            "INSERT INTO margin_state (tenant_id, subscription_id, period_start_micros,"  # noqa: S608
+            f" period_end_micros, cogs_nanos, unpriced_rows) VALUES ('{tenant}', 's', 1, 2, 0, 0)"
+            for tenant in ("small", "large", "none")
+        ),
+        charge.format(tenant="small", hour=1, price="third", units=1_000_000),
+        charge.format(tenant="small", hour=2, price="third", units=1_000_000),
+        charge.format(tenant="large", hour=1, price="eight", units=2**60),
+        charge.format(tenant="none", hour=1, price="", units=2**60),
+    ]
+    run_script(ledger, ";".join(statements))
+
+    migrate(ledger.url, dry_run=False)
+
+    query = "SELECT tenant_id, estimated_cogs_nanos FROM margin_state ORDER BY tenant_id"
+    assert ledger.rows(query) == [("large", round(2**63 / 10**6)), ("none", 0), ("small", 0)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.periods import HOUR_MICROS, calendar_month
 from aforo_meter.ledger_sql import SqlLedger
 from tests.contract.consume_lab import now_micros
@@ -19,8 +20,12 @@ CATALOG = """\
 version: 1
 currency: USD
 built_in_costs: {built_in}
+features: [{{id: api, title: API}}]
 plans:
-  pro: {{committed_fee: 10.00 USD, features: []}}
+  pro:
+    committed_fee: 10.00 USD
+    features: [api]
+    guards: [{{id: api, features: [api], revenue: 8.00 USD}}]
 tenants:
   acme:
     name: Acme
@@ -67,11 +72,15 @@ def test_what_redis_holds_equals_the_catalog_that_was_synced(
 async def test_a_rise_names_whose_level_it_would_change(
     env: dict[str, str], ledger: SqlLedger, file: AuditedLedger, tmp_path: Path
 ) -> None:
-    """acme's 7 calls cost 7 of 10 dollars, 9.80 at 1.40; globex' one call changes nothing much."""
+    """acme's 7 calls cost 7 of 10 dollars, 9.80 at 1.40; globex' one call changes nothing much.
+
+    Calls that need `api` have 8 dollars in each of the two contracts.
+    """
     now = now_micros()
     period = calendar_month(now)
     at = max(period.start_micros, now - HOUR_MICROS)
     calls = price("catalog/*/*/api.calls", nanos=DOLLAR)
+    guard = Guard(guard_id="api", features=frozenset({"api"}), revenue_nanos=8 * DOLLAR)
     await ledger.apply(
         batch(
             [
@@ -87,7 +96,8 @@ async def test_a_rise_names_whose_level_it_would_change(
                 ),
             ],
             watches=watched(
-                watch(period=period), watch(tenant="globex", subscription="sub-2", period=period)
+                watch(period=period, guards=[guard]),
+                watch(tenant="globex", subscription="sub-2", period=period, guards=[guard]),
             ),
             now_micros=now,
         )
@@ -104,7 +114,10 @@ async def test_a_rise_names_whose_level_it_would_change(
     assert lines[1] == "0 added, 1 changed, 0 removed"
     assert lines[3].startswith("2 tenants' usage of the current period would cost something else")
     assert " ".join(lines[5].split()) == ("acme none → throttle 0.3000 → 0.0200 7 USD → 9.8 USD")
-    assert len(lines) == 6
+    assert lines[6:] == ["guard api of acme: warn → block"]
+    assert document["tenants"][0]["guards"] == [
+        {"guard": "api", "before": "warn", "after": "block"}
+    ]
     assert [(one["tenant"], one["changes_level"]) for one in document["tenants"]] == [
         ("acme", True),
         ("globex", False),

@@ -14,7 +14,9 @@ from redis.backoff import NoBackoff
 
 from aforo_admin.catalog_file import POLL_S, open_file
 from aforo_admin.following import Follower
-from aforo_proto.contract_pb2 import Contract
+from aforo_admin.prices_file import write_prices
+from aforo_proto.contract_pb2 import Contract, PriceBook, PriceEntry, PriceList
+from aforo_proto.margin_pb2 import Margin
 from aforo_proto.policy_pb2 import Policy, SyncState
 from lab.servers import HANG_S, RedisServer, eventually
 
@@ -255,3 +257,49 @@ async def test_a_touched_file_with_the_same_content_writes_nothing(running: Runn
     assert model is not None
     assert follower.complete.version == model.version
     assert await running.redis.get("aforo:v1:{acme}:contract") == before
+
+
+async def test_an_import_into_the_file_of_prices_is_followed(running: Running) -> None:
+    async def held() -> list[str]:
+        value = await running.redis.get("aforo:v1:pricebook")
+        assert isinstance(value, bytes)
+        book = PriceBook.FromString(value)
+        return [entry.price_id for each in book.built_in for entry in each.entries]
+
+    def imported(*price_ids: str) -> None:
+        entries = [PriceEntry(price_id=one, meter="api.calls", per_units=1) for one in price_ids]
+        write_prices(running.path.with_name("prices.jsonl"), [PriceList(entries=entries)])
+
+    imported("a")
+    running.edit(CATALOG.format(fee=6) + "built_in_costs: prices.jsonl\n")
+    await running.fee_becomes(6)
+    assert await held() == ["a"]
+
+    imported("a", "b")
+
+    async def reached() -> bool:
+        return await held() == ["a", "b"]
+
+    await until(reached)
+
+
+async def test_a_change_of_the_currency_under_charges_leaves_redis_as_it_is(
+    running: Running,
+) -> None:
+    margin = Margin(tenant_id="acme", currency="USD", cogs_nanos=1)
+    await running.redis.set("aforo:v1:{acme}:margin", margin.SerializeToString())
+
+    running.edit(CATALOG.format(fee=7).replace("USD", "EUR") + "built_in_costs: false\n")
+
+    async def refused() -> bool:
+        return "has charges in USD" in (running.complaint() or "")
+
+    await until(refused)
+    assert await running.fee() == 5
+    running.edit(CATALOG.format(fee=8))
+    await running.fee_becomes(8)
+
+    async def content() -> bool:
+        return running.complaint() is None
+
+    await until(content)

@@ -34,6 +34,8 @@ WORSE = Transition(
         allowance_nanos=0,
     ),
     at_micros=1_795_438_345_298_588,
+    estimated_cogs_nanos=1_500_000_000,
+    unpriced_rows=2,
 )
 
 
@@ -57,6 +59,8 @@ def test_the_message_says_all_that_a_receiver_needs() -> None:
             "revenue_nanos": 10_000_000_000,
             "cogs_nanos": 8_166_000_000,
             "allowance_nanos": 0,
+            "estimated_cogs_nanos": 1_500_000_000,
+            "unpriced_rows": 2,
             "currency": "USD",
             "thresholds": {
                 "warn_below_bp": 2000,

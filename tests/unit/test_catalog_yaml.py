@@ -198,7 +198,8 @@ SINGLE_FAULTS = [
     case(
         "too large fee",
         changed("committed_fee: 100", "committed_fee: 10_000_000_000"),
-        "c.yaml:9: plans.pro.committed_fee: is above the maximum of 9223372036",
+        "c.yaml:9: plans.pro.committed_fee: is above 9223372036, the largest amount that "
+        "nanos in 64 bits hold; state it in a larger currency, or split it",
     ),
     case(
         "other currency",

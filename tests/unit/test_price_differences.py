@@ -15,7 +15,11 @@ from aforo_admin.domain.price_changes import (
     covering,
     effects,
     entries,
+    key_of,
 )
+from aforo_meter.domain import account as accounts
+from aforo_meter.domain.account import total
+from aforo_meter.domain.guards import Guard, GuardChange
 from aforo_meter.domain.margin import Assessment, Level, MarginState, Thresholds
 from aforo_meter.domain.prices import Precedence, PriceBook, PriceEntry, PriceList
 
@@ -62,6 +66,7 @@ def standing(*used: Used, tenant: str = "acme", level: Level = Level.NONE) -> St
 def used(units: int, cogs_nanos: int | None, **more: int) -> Used:
     row = Used(
         meter="api.calls",
+        feature="chat",
         provider="",
         model="",
         hour_start_micros=NOW,
@@ -189,6 +194,46 @@ def test_floors_are_those_of_the_new_book() -> None:
     )
 
     assert after(old, new, used(1, DOLLAR)).level is Level.BLOCK
+
+
+GUARDED = Contract(
+    guards=(
+        Guard(guard_id="chat", features=frozenset({"chat"}), revenue_nanos=5 * DOLLAR),
+        Guard(guard_id="search", features=frozenset({"search"}), revenue_nanos=5 * DOLLAR),
+    ),
+)
+
+
+def measured(*rows: Used) -> Standing:
+    account = total(
+        {key_of(row.meter, row.feature): accounts.Used(row.quantity_micros, row.cogs_nanos or 0)}
+        for row in rows
+    )
+    return replace(standing(*rows), account=account)
+
+
+def test_a_guard_whose_level_would_change_is_named() -> None:
+    """Chat costs 3 of its 5 dollars, then 6; the tenant's margin is 40 % then."""
+    old = books(entry(DOLLAR))
+    new = replace(books(entry(2 * DOLLAR)), contracts={"acme": GUARDED})
+
+    (effect,) = effects([measured(used(3, 3 * DOLLAR))], old, new, changes(old, new))
+
+    assert effect.after.level is Level.NONE
+    assert effect.guards == (GuardChange("chat", Level.NONE, Level.BLOCK),)
+    assert effect.changes_level
+
+
+@pytest.mark.parametrize(("calls", "level"), [(7, Level.BLOCK), (8, Level.WARN)])
+def test_too_few_calls_are_too_few_to_block_at_new_prices_too(calls: int, level: Level) -> None:
+    """Seven calls cost 14 dollars in all, which is more than the tenant brings."""
+    old = books(entry(DOLLAR))
+    contract = Contract(thresholds=Thresholds(act_from_calls=calls))
+    new = replace(books(entry(2 * DOLLAR)), contracts={"acme": contract})
+
+    (effect,) = effects([measured(used(7, 7 * DOLLAR))], old, new, changes(old, new))
+
+    assert effect.after.level is level
 
 
 def test_lists_that_hold_for_a_model_include_those_for_any() -> None:
