@@ -142,15 +142,16 @@ async def _ask(of: Sources, choice: Choice, *, now_micros: int) -> _Asked:
 
 def _nothing_used(terms: Terms, at_micros: int, *, book_currency: str) -> Record:
     """Return the record of a period in which nothing has happened yet."""
+    period = terms.period_at(at_micros)
     state = PeriodState(
         tenant_id=terms.tenant_id,
         subscription_id=terms.subscription_id,
-        period=terms.period_at(at_micros),
+        period=period,
         in_force=False,
         level=Level.NONE,
         level_since_micros=None,
         revenue_nanos=None,
-        allowance_nanos=terms.allowance_nanos,
+        allowance_nanos=round(terms.allowance_nanos * terms.covered(period)),
         cogs_nanos=0,
         estimated_cogs_nanos=0,
         unpriced_rows=0,

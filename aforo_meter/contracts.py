@@ -159,7 +159,8 @@ class Contracts:
         terms = self._terms[tenant_id]
         return (
             terms is not None
-            and subscription_id not in ("", terms.subscription_id)
+            and bool(subscription_id)
+            and terms.of_subscription(subscription_id) is None
             and (tenant_id, subscription_id) not in self._former
         )
 

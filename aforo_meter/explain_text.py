@@ -71,9 +71,10 @@ def _margin(assessment: Assessment, currency: str) -> str:
     if assessment.revenue_nanos:
         revenue = money(assessment.revenue_nanos)
         left = money(assessment.revenue_nanos - assessment.cogs_nanos)
+        granted = money(assessment.allowance_nanos) if assessment.allowance_nanos else ""
         return (
             f"{margin(assessment)} = ({revenue} revenue − {cogs} COGS) / {revenue} revenue,"
-            f" {left} {currency} left"
+            f" {left} {currency} left" + (f"; allowance {granted} {currency}" if granted else "")
         )
     if assessment.allowance_nanos:
         allowance = money(assessment.allowance_nanos)

@@ -88,11 +88,12 @@ def _margin_lines(told: Prospect, currency: str) -> list[str]:
 
 
 def _base(now: Assessment) -> str:
+    found = ""
     if now.revenue_nanos:
-        return f"{money(now.revenue_nanos)} revenue, "
+        found += f"{money(now.revenue_nanos)} revenue, "
     if now.allowance_nanos:
-        return f"allowance {money(now.allowance_nanos)}, "
-    return "no revenue and no allowance, so no floor applies, "
+        found += f"allowance {money(now.allowance_nanos)}, "
+    return found or "no revenue and no allowance, so no floor applies, "
 
 
 def _reach_rows(outlooks: Sequence[Outlook]) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from aforo_meter.domain.account import Account
 from aforo_meter.domain.inquiry import Record
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rate_card import RateCard
-from aforo_meter.domain.revenue import Revenue, revenue
+from aforo_meter.domain.revenue import Revenue, draws_before, revenue, usage_nanos
 from aforo_meter.domain.terms import Terms
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
@@ -81,7 +81,7 @@ def statement_of(
 
     Args:
         record: What the ledger has of the period.
-        terms: The tenant's contract now; of another subscription it says nothing of this one.
+        terms: The tenant's contract now, with those of former subscriptions that it tells.
         as_of_micros: Now.
         accrued_to_micros: Where only what has accrued by then is wanted, of a contract that does.
     """
@@ -120,7 +120,8 @@ def _begins_after(terms: Terms | None, period: PeriodMicros) -> int | None:
 def terms_for(record: Record, terms: Terms | None) -> Terms | None:
     """Return the terms if they say what held in a record's period."""
     state = record.state
-    if terms is None or terms.subscription_id != state.subscription_id:
+    terms = terms and terms.of_subscription(state.subscription_id)
+    if terms is None:
         return None
     if state.in_force or state.contract_revenue_nanos is None:
         return terms
@@ -152,9 +153,8 @@ def revenue_of(
     period = record.state.period
     opening = terms.opening(period)
     drawn_before_nanos = sum(
-        nanos
-        for start_micros, nanos in record.drawn_by_period.items()
-        if opening.prepaid_from_micros <= start_micros < period.start_micros
+        usage_nanos(terms, record.accounts_before[each], each)
+        for each in draws_before(terms, period, record.accounts_before)
     )
     return revenue(
         terms,

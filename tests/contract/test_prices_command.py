@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 
+from aforo_admin.ledger_reading import standings
+from aforo_meter.corrections import Scope, Take
+from aforo_meter.corrections_sql import SqlCorrections
+from aforo_meter.domain.corrections import Kind
 from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.periods import HOUR_MICROS, calendar_month
+from aforo_meter.ledger_adjusting import Order
 from aforo_meter.ledger_sql import SqlLedger
 from tests.contract.consume_lab import now_micros
-from tests.contract.ledger_lab import DOLLAR, batch, price, used, watch, watched
+from tests.contract.ledger_lab import DOLLAR, NOW, UNIT, batch, price, used, watch, watched
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.test_sync_process import CLOSED_PORT_URL, aforo_admin
 
@@ -67,6 +72,32 @@ def test_what_redis_holds_equals_the_catalog_that_was_synced(
     done = aforo_admin("prices", "diff", "live", str(old), "--exit-code", env=env)
 
     assert (done.returncode, done.stdout) == (0, "0 added, 0 changed, 0 removed\n")
+
+
+async def test_what_was_corrected_counts_as_it_is_now(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    """7 calls at $1, moved to $2: $14. 5 more at $1, of which 2 are taken back: $3."""
+    first, second = price("first"), price("second", nanos=2 * DOLLAR)
+    calls = used("e1", 7, prices=(first,))
+    others = [used("e2", 5, prices=(first,), model="m"), used("e3", 4, prices=(), model="new")]
+    await ledger.apply(batch([calls, *others], watches=watched(watch())))
+    corrections = SqlCorrections(ledger)
+    rows = {row.model: row for row in await corrections.rows(Scope(tenant_id="acme"))}
+
+    def order(kind: Kind) -> Order:
+        return Order(kind=kind, run_id="run", reason="a mistake", author="ann", now_micros=NOW)
+
+    await corrections.rerate({rows[""]: "second"}, [second], "USD", order(Kind.RERATE))
+    takes = [Take(rows["m"], (2 * UNIT, 0)), Take(rows["new"], None)]
+    await corrections.void(takes, order(Kind.VOID))
+
+    (standing,) = standings(file.url, now_micros=NOW)
+    assert sorted((one.model, one.quantity_micros, one.cogs_nanos) for one in standing.used) == [
+        ("", 7 * UNIT, 14 * DOLLAR),
+        ("m", 3 * UNIT, 3 * DOLLAR),
+    ]
+    assert sum(one.cogs_nanos or 0 for one in standing.used) == standing.assessment.cogs_nanos
 
 
 async def test_a_rise_names_whose_level_it_would_change(
