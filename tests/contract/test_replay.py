@@ -117,7 +117,7 @@ def whole(lab: ConsumeLab) -> list[str]:
 
 def charges(ledger: AuditedLedger) -> list[tuple[Any, ...]]:
     """Return the rows without their numbers: these go by the order in which usage was written."""
-    columns = ", ".join((*ChargeKey._fields, "quantity_micros", "extra_micros"))
+    columns = ", ".join((*ChargeKey._fields, "quantity_micros", "extra_micros", "estimated_micros"))
     return ledger.rows(f"SELECT {columns} FROM charge ORDER BY {columns}")  # noqa: S608
 
 

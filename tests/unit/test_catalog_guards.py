@@ -73,7 +73,7 @@ def test_a_guard_reaches_the_consumer_whole() -> None:
         thresholds=Thresholds(
             throttle_below_bp=1500,
             act_from_revenue_nanos=5_500_000_000,
-            source="plan:pro, default",
+            source="plan:pro, catalog",
         ),
     )
     assert search == Guard(
@@ -138,13 +138,13 @@ def test_thresholds_that_a_plan_says_nothing_of_are_the_files() -> None:
     assert of_plan.thresholds.allowance == AllowanceThresholds(
         warn_at_bp=6000, throttle_at_bp=7000, block_at_bp=8000
     )
-    assert of_plan.thresholds.source == "plan:pro, default"
+    assert of_plan.thresholds.source == "plan:pro, catalog"
 
 
 @pytest.mark.parametrize(
     ("tenant", "revenue_nanos", "source"),
     [
-        ("", 5 * DOLLAR, "plan:pro, default"),
+        ("", 5 * DOLLAR, "plan:pro, catalog"),
         ("thresholds: {act_from_revenue: 0}", 0, "tenant:acme, default"),
         (
             "deals: [{id: d1, from: 2026-03-10, thresholds: {act_from_revenue: 7}}]",
@@ -154,7 +154,7 @@ def test_thresholds_that_a_plan_says_nothing_of_are_the_files() -> None:
         (
             "deals: [{id: d1, from: 2026-03-11, thresholds: {act_from_revenue: 7}}]",
             5 * DOLLAR,
-            "plan:pro, default",
+            "plan:pro, catalog",
         ),
     ],
 )
