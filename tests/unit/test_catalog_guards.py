@@ -73,7 +73,7 @@ def test_a_guard_reaches_the_consumer_whole() -> None:
         thresholds=Thresholds(
             throttle_below_bp=1500,
             act_from_revenue_nanos=5_500_000_000,
-            source="plan:pro, catalog",
+            source="plan:pro, default",
         ),
     )
     assert search == Guard(
@@ -144,7 +144,7 @@ def test_thresholds_that_a_plan_says_nothing_of_are_the_files() -> None:
 @pytest.mark.parametrize(
     ("tenant", "revenue_nanos", "source"),
     [
-        ("", 5 * DOLLAR, "plan:pro, catalog"),
+        ("", 5 * DOLLAR, "plan:pro, default"),
         ("thresholds: {act_from_revenue: 0}", 0, "tenant:acme, default"),
         (
             "deals: [{id: d1, from: 2026-03-10, thresholds: {act_from_revenue: 7}}]",
@@ -154,7 +154,7 @@ def test_thresholds_that_a_plan_says_nothing_of_are_the_files() -> None:
         (
             "deals: [{id: d1, from: 2026-03-11, thresholds: {act_from_revenue: 7}}]",
             5 * DOLLAR,
-            "plan:pro, catalog",
+            "plan:pro, default",
         ),
     ],
 )
