@@ -231,3 +231,9 @@ def margin_ratio_text(*, revenue_nanos: int, cogs_nanos: int) -> str:
     ratio = Fraction(revenue_nanos - cogs_nanos, revenue_nanos)
     exact = Decimal(ratio.numerator) / Decimal(ratio.denominator)
     return str(exact.quantize(Decimal("0.0001"), rounding=ROUND_FLOOR))
+
+
+def margin_percent_text(*, revenue_nanos: int, cogs_nanos: int) -> str:
+    """Return the same in percent: 29.90 %."""
+    text = margin_ratio_text(revenue_nanos=revenue_nanos, cogs_nanos=cogs_nanos)
+    return text if revenue_nanos == 0 else f"{Decimal(text) * 100:.2f} %"

@@ -109,7 +109,7 @@ class Checked(NamedTuple):
     """Up to what prices were compared with what was charged."""
 
     catalog_version: str
-    until_micros: int  # Then another of its prices begins to hold.
+    until_micros: int  # Then another of its prices begins to hold, or they are compared again.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -285,7 +285,9 @@ def floors_in_force(
         default: What holds where no rule says anything.
         *rules: Names and what they say, from the widest to the narrowest.
     """
-    sources = dict.fromkeys(_FLOORS, "default")
+    # Stated or not: what is as it is by itself is told as that.
+    widest = "default" if default == Thresholds() else "catalog"
+    sources = dict.fromkeys(_FLOORS, widest)
     merged = default
     for name, changes in rules:
         if changes.empty:
@@ -293,6 +295,6 @@ def floors_in_force(
         merged = merged.changed_by(changes)
         said = changes.as_dict()
         sources |= {floor: name for floor in _NAMED if said[floor] is not None}
-    order = [*(name for name, _ in reversed(rules)), "default"]
+    order = [*(name for name, _ in reversed(rules)), widest]
     winners = set(sources.values())
     return merged, ", ".join(name for name in order if name in winners)

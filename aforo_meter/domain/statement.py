@@ -56,6 +56,7 @@ class Statement:
     as_of_micros: int
     lines: tuple[Line, ...]
     prepaid_left_nanos: int = 0
+    begins_micros: int | None = None  # Of a contract that begins after the period.
 
     @property
     def total_nanos(self) -> int:
@@ -107,7 +108,13 @@ def statement_of(
         as_of_micros=as_of_micros,
         lines=lines,
         prepaid_left_nanos=left_nanos,
+        begins_micros=_begins_after(known, state.period),
     )
+
+
+def _begins_after(terms: Terms | None, period: PeriodMicros) -> int | None:
+    begins_micros = terms.begin_of(period) if terms is not None else period.start_micros
+    return begins_micros if begins_micros >= period.end_micros else None
 
 
 def terms_for(record: Record, terms: Terms | None) -> Terms | None:
@@ -169,7 +176,9 @@ def _as_assessed(record: Record) -> Iterator[Line]:
 
 
 def _lines(record: Record, terms: Terms, told: Revenue) -> Iterator[Line]:
-    card = terms.card_of(record.state.period)
+    period = record.state.period
+    # Before the contract begins nothing is charged by it.
+    card = terms.card_of(period) if terms.begin_of(period) < period.end_micros else None
     meters = {one.component_id: one.meter for one in card.components} if card else {}
     units = record.units_by_meter()
     for line in told.lines:

@@ -144,8 +144,11 @@ async def test_a_rise_names_whose_level_it_would_change(
     assert lines[0] == ("~ own */* api.calls, from 2026-01-01 00:00:00Z: 1 USD each → 1.4 USD each")
     assert lines[1] == "0 added, 1 changed, 0 removed"
     assert lines[3].startswith("2 tenants' usage of the current period would cost something else")
-    assert " ".join(lines[5].split()) == ("acme none → throttle 0.3000 → 0.0200 7 USD → 9.8 USD")
-    assert lines[6:] == ["guard api of acme: warn → block"]
+    assert " ".join(lines[5].split()) == ("acme none → throttle 30.00 % → 2.00 % 7 USD → 9.8 USD")
+    assert lines[6:] == [
+        "guard api of acme: warn → block",
+        "COGS at the same level, 1 tenant: globex 1 USD → 1.4 USD",
+    ]
     assert document["tenants"][0]["guards"] == [
         {"guard": "api", "before": "warn", "after": "block"}
     ]
@@ -163,6 +166,37 @@ def test_prices_are_listed_in_the_order_in_which_they_are_asked_for(env: dict[st
         ["negotiated", "negotiated"],
         ["own", "catalog"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (["--model", "gtp-4o"], "no price is for the model 'gtp-4o'; did you mean 'gpt-4o'?"),
+        (["--meter", "llm.input_token"], "did you mean 'llm.input_tokens'?"),
+        (["--provider", "opanai"], "did you mean 'openai'?"),
+    ],
+)
+def test_a_misspelt_name_has_no_prices_of_others(
+    tmp_path: Path, asked: list[str], complaint: str
+) -> None:
+    catalog = written(tmp_path / "catalog.yaml", built_in=True)
+
+    done = aforo_admin("prices", "list", str(catalog), *asked)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert complaint in done.stderr
+
+
+def test_where_redis_is_may_be_said_instead_of_set(env: dict[str, str]) -> None:
+    url = env["AFORO_ADMIN_REDIS_URL"]
+
+    listed = aforo_admin("prices", "list", "--redis-url", url)
+    shown = aforo_admin("show", "acme", "--redis-url", url)
+    wrong = aforo_admin("show", "acme", "--redis-url", "cache:6379")
+
+    assert (listed.returncode, shown.returncode) == (0, 0)
+    assert wrong.returncode == 2
+    assert "expected redis://host:port/db" in wrong.stderr
 
 
 def test_a_published_model_has_dated_prices_with_their_source(tmp_path: Path) -> None:
