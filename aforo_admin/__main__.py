@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aforo_admin import (
     commands_control,
@@ -24,6 +24,7 @@ from aforo_admin import (
 )
 from aforo_admin.catalog_file import read_with_prices
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.command_line import Parser, until_read
 from aforo_admin.currency_guard import (
     CurrencyChangedError,
     require_ledger_currency,
@@ -65,6 +66,23 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, settings or catalog. `check` ends wit
 has faults, `diff --exit-code` with 1 if anything differs, and with 2 if it could not compare.
 """
 
+SYNC: Final = """examples:
+  AFORO_ADMIN_CATALOG=catalog.yaml AFORO_ADMIN_REDIS_URL=redis://127.0.0.1:6379/0 aforo-admin sync
+  aforo-admin sync --once                      one pass: for a pipeline, or a first look
+  aforo-admin sync --check                     how does Redis differ?
+"""
+CHECK: Final = """example:
+  aforo-admin check catalog.yaml
+
+Exit codes: 0 it is right, 1 it has faults.
+"""
+DIFF: Final = """examples:
+  aforo-admin diff catalog.yaml --redis-url redis://127.0.0.1:6379/0
+  aforo-admin diff --exit-code                 the setting's catalog; 1 if anything differs
+"""
+SHOW: Final = """example:
+  aforo-admin show acme --redis-url redis://127.0.0.1:6379/0
+"""
 MINT_EXAMPLES: Final = """examples:
   aforo-admin mint --tenant acme
   aforo-admin mint --tenant acme --id production --expires 2027-12-31
@@ -79,7 +97,7 @@ Prints the key, which nothing keeps, and the lines with its hash, to be added to
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        return until_read(lambda: int(options.run(options)))
     except (settings.SettingsError, process.ListenError) as error:
         return _complain(error, MISUSED)
     except CatalogError as error:
@@ -91,15 +109,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="aforo-admin",
         description="Looks after the catalog: checks it, and makes Redis equal to it.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("sync", help="make Redis equal to the catalog, and keep it so")
+    command = commands.add_parser(
+        "sync", help="make Redis equal to the catalog, and keep it so", epilog=SYNC
+    )
     how = command.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="one pass, then stop")
     how.add_argument(
@@ -107,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_sync)
 
-    command = commands.add_parser("check", help="check a catalog and print a summary")
+    command = commands.add_parser("check", help="check a catalog and print a summary", epilog=CHECK)
     command.add_argument("file", type=Path, metavar="FILE")
     command.add_argument(
         "--ledger-url", metavar="URL", help="also: is it in the currency of this ledger's charges?"
@@ -117,37 +136,47 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "diff",
         help="print what would change: in Redis by a sync, in the database by applying FILE",
+        epilog=DIFF,
     )
     command.add_argument(
         "file", type=Path, metavar="FILE", nargs="?", help="default: what a sync reads"
     )
     command.add_argument("--exit-code", action="store_true", help="end with 1 if there is any")
+    redis_access.add_url(command)
     command.set_defaults(run=_diff)
 
     _add_mint(commands)
 
-    command = commands.add_parser("hash", help="read a key from stdin, print its SHA-256")
+    command = commands.add_parser(
+        "hash",
+        help="read a key from stdin, print its SHA-256",
+        epilog='example: printf %%s "$KEY" | aforo-admin hash',
+    )
     command.set_defaults(run=_hash)
 
-    command = commands.add_parser("show", help="print what Redis holds of a tenant")
+    command = commands.add_parser("show", help="print what Redis holds of a tenant", epilog=SHOW)
     command.add_argument("tenant", metavar="TENANT")
+    redis_access.add_url(command)
     command.set_defaults(run=_show)
 
     commands_prices.add(commands)
     commands_control.add(commands)
 
-    command = commands.add_parser("check-config", help="print the settings in force, and stop")
+    command = commands.add_parser(
+        "check-config",
+        help="print the settings in force, and stop",
+        epilog="example: aforo-admin check-config",
+    )
     command.set_defaults(run=_check_config)
     return parser
 
 
-def _add_mint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_mint(commands: "argparse._SubParsersAction[Any]") -> None:
     command = commands.add_parser(
         "mint",
         help="make an API key; it is shown once",
         description="Makes a key with which a tenant calls, or a program of yours reports usage.",
         epilog=MINT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--tenant", metavar="ID", help="whom it identifies")
     command.add_argument("--id", metavar="NAME", help="its public name (default: main)")
@@ -202,13 +231,13 @@ def _check(options: argparse.Namespace) -> int:
 def _diff(options: argparse.Namespace) -> int:
     try:
         if options.file is None:
-            with_catalog = settings.load(settings.SyncSettings, os.environ)
+            with_catalog = redis_access.chosen(options, settings.SyncSettings)
             chosen: settings.RedisSettings = with_catalog
             told = _compare(chosen, *commands_sync.catalog_of(with_catalog))
         elif os.environ.get(settings.variable("database_url")):
             return commands_control.diff(options)
         else:
-            chosen = settings.load(settings.RedisSettings, os.environ)
+            chosen = redis_access.chosen(options, settings.RedisSettings)
             told = _compare(chosen, read_file(options.file), options.file)
     except (CatalogError, CurrencyChangedError) as error:
         return _complain(error, MISUSED)
@@ -245,6 +274,8 @@ def _mint(options: argparse.Namespace) -> int:
         expires_at = instant(options.expires) if options.expires else None
     except ValueError as error:
         complaints.append(f"--expires: {error}")
+    if expires_at is not None and expires_at <= _now():
+        complaints.append(f"--expires: {options.expires} is past: the key would never be valid")
     if complaints:
         return _complain("\n".join(complaints), MISUSED)
     key = mint.mint_key()
@@ -298,7 +329,7 @@ def _hash(_options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    chosen = settings.load(settings.RedisSettings, os.environ)
+    chosen = redis_access.chosen(options, settings.RedisSettings)
     try:
         _print(redis_access.run(_tenant_text(chosen, options.tenant)))
     except show.UnknownTenantError as error:

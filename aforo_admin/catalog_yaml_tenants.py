@@ -46,13 +46,14 @@ read_level_max = choice("level", [Level.NONE, Level.WARN, Level.THROTTLE])
 def read_tenant(
     tenant_id: str, fields: Fields, *, currency: str, plans: Mapping[str, Plan]
 ) -> Tenant:
-    subscription = _subscription(fields)
+    subscription = read_subscription(fields.need_section("subscription"))
     plan = plans.get(subscription.plan_id)
     of_plan = (plan.currency if plan is not None else "") or currency
     tenant = Tenant(
         tenant_id=tenant_id,
         name=fields.may("name", text, tenant_id),
         subscription=subscription,
+        former=tuple(read_subscription(each) for each in fields.each("former_subscriptions")),
         credentials=tuple(_credential(each) for each in fields.each("credentials")),
         deals=tuple(_deal(each, currency, of_plan) for each in fields.each("deals")),
         thresholds=read_thresholds(fields, currency),
@@ -85,14 +86,14 @@ def _cost(fields: Fields, currency: str) -> CostPrice:
     return price
 
 
-def _subscription(tenant: Fields) -> Subscription:
-    fields = tenant.need_section("subscription")
+def read_subscription(fields: Fields) -> Subscription:
     subscription = Subscription(
         subscription_id=fields.need("id", text, ""),
         plan_id=fields.need("plan", text, ""),
         started_at=fields.need("started_at", instant, LONG_AGO),
         state=fields.may("state", read_state, SubscriptionState.ACTIVE),
         changes=tuple(_plan_change(each) for each in fields.each("changes")),
+        ended_at=fields.may("ended_at", instant, None),
     )
     fields.close()
     return subscription

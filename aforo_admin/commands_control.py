@@ -4,22 +4,44 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aforo_admin import settings
 
 ENTRIES_SHOWN: Final = 50
 
+URL: Final = settings.variable("database_url")
+SECRET_KEY: Final = settings.variable("secret_key")
+APPLY: Final = """examples:
+  aforo-admin apply catalog.yaml --dry-run                  what would change?
+  aforo-admin apply catalog.yaml --at 1204 --reason "Q3"    just that, or nothing
+"""
+AUDIT: Final = """examples:
+  aforo-admin audit list --tenant acme
+  aforo-admin audit verify                                  has anybody tampered with it?
+"""
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("migrate", help="make or upgrade the tables of the database")
+
+def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
+    """Add the commands to the others."""
+    command = commands.add_parser(
+        "migrate",
+        help="make or upgrade the tables of the database",
+        epilog=f"example:\n  {URL}=sqlite:////var/lib/aforo/control.db aforo-admin migrate",
+    )
     command.set_defaults(run=_in_database("migrate"))
 
-    command = commands.add_parser("export", help="write the database's catalog as YAML")
+    command = commands.add_parser(
+        "export",
+        help="write the database's catalog as YAML",
+        epilog="example:\n  aforo-admin export catalog.yaml",
+    )
     command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: stdout")
     command.set_defaults(run=_in_database("export"))
 
-    command = commands.add_parser("apply", help="make the database equal to a catalog's file")
+    command = commands.add_parser(
+        "apply", help="make the database equal to a catalog's file", epilog=APPLY
+    )
     command.add_argument("file", type=Path, metavar="FILE")
     command.add_argument("--dry-run", action="store_true", help="print what would change, and stop")
     command.add_argument(
@@ -30,24 +52,32 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
     _add_audit(commands)
 
-    command = commands.add_parser("serve", help="serve the pages of the catalog at /admin/")
+    command = commands.add_parser(
+        "serve",
+        help="serve the pages of the catalog at /admin/",
+        epilog=f"example:\n  {SECRET_KEY}=… aforo-admin serve",
+    )
     command.set_defaults(run=_serve)
 
     command = commands.add_parser(
-        "manage", help="run a command of Django's, like createsuperuser or changepassword"
+        "manage",
+        help="run a command of Django's, like createsuperuser or changepassword",
+        epilog="example:\n  aforo-admin manage createsuperuser",
     )
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
     command.set_defaults(run=_in_database("manage"))
 
 
-def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("audit", help="look into the record of changes")
+def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
+    command = commands.add_parser("audit", help="look into the record of changes", epilog=AUDIT)
     of_audit = command.add_subparsers(dest="what", required=True, metavar="WHAT")
-    listing = of_audit.add_parser("list", help="print the last entries, oldest first")
+    listing = of_audit.add_parser("list", help="print the last entries, oldest first", epilog=AUDIT)
     listing.add_argument("--tenant", metavar="ID", help="of this tenant only")
     listing.add_argument("--limit", type=int, default=ENTRIES_SHOWN, help="how many (default: 50)")
     listing.set_defaults(run=_in_database("audit_list"))
-    verifying = of_audit.add_parser("verify", help="follow the chain; 1 if it is broken")
+    verifying = of_audit.add_parser(
+        "verify", help="follow the chain; 1 if it is broken", epilog=AUDIT
+    )
     verifying.set_defaults(run=_in_database("audit_verify"))
 
 

@@ -1,7 +1,6 @@
 """`aforo-admin prices import`: what is published now, added to a file of prices."""
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +45,6 @@ def add(actions: Any) -> argparse.ArgumentParser:  # noqa: ANN401 - argparse has
         "import",
         help="add what the installed genai-prices says to a file of prices",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     action.add_argument("--into", type=Path, required=True, metavar="FILE", help="*.jsonl")
     action.add_argument(
@@ -55,6 +53,7 @@ def add(actions: Any) -> argparse.ArgumentParser:  # noqa: ANN401 - argparse has
         help="where a new file begins: with what Redis holds, or with the package alone",
     )
     action.add_argument("--write", action="store_true", help="write it; without, it is only shown")
+    redis_access.add_url(action)
     return action
 
 
@@ -98,18 +97,18 @@ def _beginning(options: argparse.Namespace) -> Sequence[PriceList]:
     if options.begin is None:
         raise PricesError(
             f"there is no {options.into} yet: say --begin live, where Redis holds prices that usage"
-            " was charged by (AFORO_ADMIN_REDIS_URL), or --begin package"
+            " was charged by (--redis-url), or --begin package"
         )
-    return held_in_redis() if options.begin == LIVE else built_in_lists()
+    return held_in_redis(options) if options.begin == LIVE else built_in_lists()
 
 
-def held_in_redis() -> Sequence[PriceList]:
+def held_in_redis(options: argparse.Namespace) -> Sequence[PriceList]:
     """Return the published prices that Redis holds.
 
     Raises:
         PricesError: It does not answer.
     """
-    chosen = settings.load(settings.RedisSettings, os.environ)
+    chosen = redis_access.chosen(options, settings.RedisSettings)
     try:
         return redis_access.run(_held(redis_access.connect(chosen)))
     except RedisFailure as error:

@@ -1,9 +1,9 @@
 """`aforo-admin prices`: dated cost prices, and what a change of them does to margins."""
 
 import argparse
-import os
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from aforo_admin.domain.price_changes import (
     covering,
     effects,
     entries,
+    lists,
 )
 from aforo_admin.faults import CatalogError
 from aforo_admin.following import RedisFailure
@@ -32,7 +33,7 @@ FAILED: Final = 1
 MISUSED: Final = 2
 
 LIVE: Final = "live"
-BOOK_HELP: Final = "a catalog, or `live`: what Redis holds (AFORO_ADMIN_REDIS_URL)"
+BOOK_HELP: Final = "a catalog, or `live`: what Redis holds "
 LIST: Final = """examples:
   aforo-admin prices list --model gpt-4o                 what Redis holds for it, first asked first
   aforo-admin prices list catalog.yaml --meter api.calls
@@ -54,13 +55,12 @@ prices differ; 2 wrong usage, settings or catalog.
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
     """Add the command to the others."""
-    prices = commands.add_parser("prices", help="cost prices: list, compare, import them")
-    actions = prices.add_subparsers(required=True, metavar="ACTION")
-    raw = argparse.RawDescriptionHelpFormatter
-
-    listed = actions.add_parser(
-        "list", help="dated entries with their source", epilog=LIST, formatter_class=raw
+    prices = commands.add_parser(
+        "prices", help="cost prices: list, compare, import them", epilog=f"{LIST}\n{DIFF}"
     )
+    actions = prices.add_subparsers(required=True, metavar="ACTION")
+
+    listed = actions.add_parser("list", help="dated entries with their source", epilog=LIST)
     listed.add_argument("book", metavar="BOOK", nargs="?", default=LIVE, help=BOOK_HELP)
     listed.add_argument("--provider", default="", help="that hold for this one")
     listed.add_argument("--model", default="", help="that hold for this one")
@@ -69,7 +69,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     listed.set_defaults(run=lambda options: _run(_list, options))
 
     compared = actions.add_parser(
-        "diff", help="what differs, and whose level that changes", epilog=DIFF, formatter_class=raw
+        "diff", help="what differs, and whose level that changes", epilog=DIFF
     )
     compared.add_argument("old", metavar="OLD", help=BOOK_HELP)
     compared.add_argument("new", metavar="NEW", help="the same")
@@ -82,6 +82,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         run=lambda options: _run(commands_import.run, options)
     )
     for action in (listed, compared):
+        redis_access.add_url(action)
         action.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -97,7 +98,9 @@ def _run(work: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - one o
 
 
 def _list(options: argparse.Namespace) -> int:
-    books = covering(_books(options.book), provider=options.provider, model=options.model)
+    everything = _books(options.book, options)
+    _check_names(options, everything)
+    books = covering(everything, provider=options.provider, model=options.model)
     found = [
         (key, entry)
         for key, entry in entries(books)
@@ -110,9 +113,37 @@ def _list(options: argparse.Namespace) -> int:
     return OK
 
 
+def _check_names(options: argparse.Namespace, books: Books) -> None:
+    """Complain of a name that no price has: what is for all models would look like its price.
+
+    Raises:
+        PricesError: There is one.
+    """
+    found = lists(books)
+    meters = {entry.meter for each in found for entry in each.entries}
+    providers = {each.provider for each in found}
+    if options.meter is not None and options.meter not in meters:
+        raise PricesError(_unknown("meter", options.meter, meters))
+    provider, model = options.provider.lower(), options.model.lower()
+    if provider and provider not in providers:
+        raise PricesError(_unknown("provider", provider, providers))
+    named = [each for each in found if each.model or each.match or (provider and each.provider)]
+    if model and not any(
+        each.covers(provider=provider or each.provider, model=model) for each in named
+    ):
+        raise PricesError(_unknown("model", model, {each.model for each in found}))
+
+
+def _unknown(kind: str, given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, [*known], n=1)
+    return f"no price is for the {kind} {given!r}" + (
+        f"; did you mean {near[0]!r}?" if near else ""
+    )
+
+
 def _diff(options: argparse.Namespace) -> int:
-    held = commands_import.held_in_redis() if options.old == LIVE else ()
-    old, new = _books(options.old), _books(options.new, held)
+    held = commands_import.held_in_redis(options) if options.old == LIVE else ()
+    old, new = _books(options.old, options), _books(options.new, options, held)
     if old.book.currency != new.book.currency:
         raise PricesError(
             f"prices in {old.book.currency} can't be compared with prices in {new.book.currency}"
@@ -127,10 +158,10 @@ def _diff(options: argparse.Namespace) -> int:
     return DIFFERS if options.exit_code and changed else OK
 
 
-def _books(name: str, held: Sequence[PriceList] = ()) -> Books:
+def _books(name: str, options: argparse.Namespace, held: Sequence[PriceList] = ()) -> Books:
     if name != LIVE:
         return books_of_file(Path(name), _now(), held)
-    chosen = settings.load(settings.RedisSettings, os.environ)
+    chosen = redis_access.chosen(options, settings.RedisSettings)
     try:
         return redis_access.run(_live(chosen))
     except RedisFailure as error:

@@ -7,7 +7,7 @@ from typing import Final
 
 from aforo_admin.domain.problems import Problem, place_of
 
-CHOICES_SHOWN_MAX: Final = 20
+CHOICES_SHOWN_MAX: Final = 30  # All built-in meters are among what can be shown.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -10,8 +10,9 @@ from typing import Any, Final
 from aforo_admin.domain.price_changes import Standing, Used, key_of
 from aforo_meter.domain import account as accounts
 from aforo_meter.domain.account import total
+from aforo_meter.domain.corrections import NOTHING, Row
 from aforo_meter.domain.margin import Assessment, Level, MarginState
-from aforo_meter.domain.rating import amount_nanos
+from aforo_meter.domain.rating import UNPRICED, ChargeKey, amount_nanos
 
 SQLITE: Final = "sqlite:///"
 POSTGRES: Final = re.compile(r"postgres(ql)?://")
@@ -26,20 +27,18 @@ IN_FORCE = (
     " allowance_nanos FROM margin_state WHERE in_force = 1 AND period_start_micros <= ?"
     " AND period_end_micros > ? ORDER BY tenant_id"
 )
-# Of a priced row only the tier tells how large its requests were, of an unpriced one the row does.
-USED = (
-    "SELECT charge.meter, feature, provider, model, hour_start_micros,"
-    " COALESCE(tier_input_tokens_from, input_tokens), quantity_micros, price_nanos, per_units"
-    " FROM charge LEFT JOIN price USING (price_id)"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+KEY: Final = ", ".join(f"entry.{name}" for name in ChargeKey._fields)
+IN_PERIOD: Final = " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+CHARGED = (
+    f"SELECT {KEY}, tier_input_tokens_from, quantity_micros, price_nanos, per_units"  # noqa: S608
+    f" FROM charge AS entry LEFT JOIN price USING (price_id){IN_PERIOD}"
 )
-CURRENCIES = "SELECT DISTINCT currency FROM price ORDER BY currency"
-
-
 ADJUSTED = (
-    "SELECT meter, feature, quantity_micros, cogs_nanos FROM adjustment"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+    f"SELECT {KEY}, tier_input_tokens_from, quantity_micros, cogs_nanos"  # noqa: S608
+    f" FROM adjustment AS entry LEFT JOIN price USING (price_id){IN_PERIOD}"
 )
+WIDTH: Final = len(ChargeKey._fields)
+CURRENCIES = "SELECT DISTINCT currency FROM price ORDER BY currency"
 GUARDS = "SELECT guard_id, level FROM guard_state WHERE tenant_id = ? AND in_force = 1"
 
 
@@ -122,16 +121,7 @@ def _standing(
     cogs_nanos: int,
     allowance_nanos: int,
 ) -> Standing:
-    period = (tenant_id, subscription_id, period_start_micros)
-    used = [_used(*row) for row in ask(USED, period)]
-    charged = [
-        {key_of(row.meter, row.feature): accounts.Used(row.quantity_micros, row.cogs_nanos or 0)}
-        for row in used
-    ]
-    adjusted = [
-        {key_of(meter, feature): accounts.Used(quantity_micros, cogs_nanos)}
-        for meter, feature, quantity_micros, cogs_nanos in ask(ADJUSTED, period)
-    ]
+    used = _used(ask, (tenant_id, subscription_id, period_start_micros))
     return Standing(
         tenant_id=tenant_id,
         assessment=Assessment(
@@ -142,23 +132,48 @@ def _standing(
             allowance_nanos=allowance_nanos,
         ),
         used=used,
-        account=total((*charged, *adjusted)),
+        account=total(
+            {
+                key_of(row.meter, row.feature): accounts.Used(
+                    row.quantity_micros, row.cogs_nanos or 0
+                )
+            }
+            for row in used
+        ),
         guard_levels={name: Level(level) for name, level in ask(GUARDS, (tenant_id,))},
     )
 
 
-def _used(*row: Any) -> Used:  # noqa: ANN401 - columns of USED
-    meter, feature, provider, model, hour_start_micros, input_tokens, *figures = row
-    quantity_micros, price_nanos, per_units = figures
-    return Used(
-        meter=meter,
-        feature=feature,
-        provider=provider,
-        model=model,
-        hour_start_micros=hour_start_micros,
-        input_tokens=input_tokens,
-        quantity_micros=quantity_micros,
-        cogs_nanos=None
-        if price_nanos is None
-        else amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units),
-    )
+def _used(ask: Ask, period: Values) -> Sequence[Used]:
+    """Return a period's rows, each a charge with its adjustments, as far as something is left."""
+    rows: dict[ChargeKey, Row] = {}
+    tiers: dict[ChargeKey, int | None] = {}
+    for found in ask(CHARGED, period):
+        key, (tier, quantity_micros, price_nanos, per_units) = _split(found)
+        cogs_nanos = 0
+        if price_nanos is not None:
+            cogs_nanos = amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
+        rows[key], tiers[key] = Row(quantity_micros, 0, cogs_nanos), tier
+    for found in ask(ADJUSTED, period):
+        key, (tier, quantity_micros, cogs_nanos) = _split(found)
+        rows[key] = rows.get(key, NOTHING).plus(Row(quantity_micros, 0, cogs_nanos))
+        tiers[key] = tier
+    return [
+        Used(
+            meter=key.meter,
+            feature=key.feature,
+            provider=key.provider,
+            model=key.model,
+            hour_start_micros=key.hour_start_micros,
+            # Of a priced row only the tier tells how large its requests were.
+            input_tokens=key.input_tokens if (tier := tiers[key]) is None else tier,
+            quantity_micros=row.quantity_micros,
+            cogs_nanos=None if key.price_id == UNPRICED else row.cogs_nanos,
+        )
+        for key, row in rows.items()
+        if row != NOTHING
+    ]
+
+
+def _split(found: Sequence[Any]) -> tuple[ChargeKey, Sequence[Any]]:
+    return ChargeKey._make(found[:WIDTH]), found[WIDTH:]

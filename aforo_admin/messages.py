@@ -126,6 +126,8 @@ def contract(given: entitling.Contract) -> Contract:
         phases=[messages_rates.phase(each) for each in given.phases],
         basis=RevenueBasis.Value(f"REVENUE_BASIS_{given.basis.name}"),
         exchange_rates=[messages_rates.exchange_rate(each) for each in given.exchange_rates],
+        ended_at_micros=micros_of(given.ended_at) if given.ended_at else 0,
+        former=[contract(each) for each in given.former],
     )
 
 

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from aforo_admin.domain.price_changes import Change, Effect, EntryKey
-from aforo_admin.readable import margin_ratio_text
-from aforo_admin.readable_values import instant_text, money
+from aforo_admin.readable import margin_percent_text
+from aforo_admin.readable_values import instant_text, many, money
 from aforo_admin.tables import table
 from aforo_meter.domain.margin import Assessment
 from aforo_meter.domain.prices import PriceEntry
 
 Listed = Iterable[tuple[EntryKey, PriceEntry]]
 EFFECTS_SHOWN_MAX: Final = 200
+UNMOVED_SHOWN_MAX: Final = 5
 
 
 def list_table(found: Listed, currency: str) -> str:
@@ -61,9 +62,10 @@ def _effect_lines(affected: Sequence[Effect], currency: str) -> list[str]:
         (one for one in affected if one.changes_level),
         key=lambda one: (-_worst(one), one.tenant_id),
     )
-    counts = f"{len(affected)} tenants' usage of the current period would cost something else"
+    whose = "1 tenant's" if len(affected) == 1 else f"{len(affected):,} tenants'"
+    counts = f"{whose} usage of the current period would cost something else"
     if not moved:
-        return [f"{counts}; no level would change"]
+        return [f"{counts}; no level would change", *_unmoved_lines(affected, currency)]
     head = ("tenant", "level", "", "margin", "", "COGS", "")
     rows = [
         (
@@ -86,6 +88,7 @@ def _effect_lines(affected: Sequence[Effect], currency: str) -> list[str]:
             for one in moved[:EFFECTS_SHOWN_MAX]
             for guard in one.guards
         ),
+        *_unmoved_lines(affected, currency),
     ]
 
 
@@ -93,8 +96,26 @@ def _worst(one: Effect) -> int:
     return max([one.after.level, *(guard.after for guard in one.guards)])
 
 
+def _unmoved_lines(affected: Sequence[Effect], currency: str) -> list[str]:
+    """Name those who keep their level, by how much more, or less, their usage would cost."""
+    unmoved = sorted(
+        (one for one in affected if not one.changes_level),
+        key=lambda one: (-abs(one.after.cogs_nanos - one.before.cogs_nanos), one.tenant_id),
+    )
+    if not unmoved:
+        return []
+    named = [
+        f"{one.tenant_id} {money(one.before.cogs_nanos, currency)} →"
+        f" {money(one.after.cogs_nanos, currency)}{_unpriced(one)}"
+        for one in unmoved[:UNMOVED_SHOWN_MAX]
+    ]
+    hidden = len(unmoved) - len(named)
+    more = f"; and {hidden:,} more (--json has all)" if hidden else ""
+    return [f"COGS at the same level, {many(len(unmoved), 'tenant')}: {'; '.join(named)}{more}"]
+
+
 def _unpriced(one: Effect) -> str:
-    return f", {one.unpriced_rows} rows unpriced" if one.unpriced_rows else ""
+    return f", {many(one.unpriced_rows, 'row')} unpriced" if one.unpriced_rows else ""
 
 
 def diff_json(changed: Sequence[Change], affected: Sequence[Effect] | None, currency: str) -> str:
@@ -199,4 +220,4 @@ def _clock(second: int) -> str:
 
 
 def _ratio(one: Assessment) -> str:
-    return margin_ratio_text(revenue_nanos=one.revenue_nanos, cogs_nanos=one.cogs_nanos)
+    return margin_percent_text(revenue_nanos=one.revenue_nanos, cogs_nanos=one.cogs_nanos)

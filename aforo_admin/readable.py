@@ -34,6 +34,7 @@ _ZERO_MEANS: Final = {
     "expires_at_micros": "never",
     "effective_from_micros": "always",
     "allowance_nanos": "none",
+    "ended_at_micros": "never",
     "act_from_revenue_nanos": "none",
     "act_from_calls": "none",
 }
@@ -108,6 +109,11 @@ def _lines_of(member: Message, name: str, currency: str) -> Iterator[tuple[str, 
         level = _enum_text(member.DESCRIPTOR.fields_by_name["level"].enum_type, member.level)
         calls = ", ".join(member.features) or "all calls"
         yield f"{name}[{member.guard_id}]", f"{level}, for {calls}"
+    elif isinstance(member, Contract):
+        here = f"{name}[{member.subscription_id}]"
+        yield here, f"plan {member.plan_id}, until {instant_text(member.ended_at_micros)}"
+        for phase in member.phases:
+            yield from phase_lines(phase, f"{here}.phases")
     elif isinstance(member, Phase):
         yield from phase_lines(member, name)
     elif isinstance(member, ExchangeRate):
@@ -225,3 +231,9 @@ def margin_ratio_text(*, revenue_nanos: int, cogs_nanos: int) -> str:
     ratio = Fraction(revenue_nanos - cogs_nanos, revenue_nanos)
     exact = Decimal(ratio.numerator) / Decimal(ratio.denominator)
     return str(exact.quantize(Decimal("0.0001"), rounding=ROUND_FLOOR))
+
+
+def margin_percent_text(*, revenue_nanos: int, cogs_nanos: int) -> str:
+    """Return the same in percent: 29.90 %."""
+    text = margin_ratio_text(revenue_nanos=revenue_nanos, cogs_nanos=cogs_nanos)
+    return text if revenue_nanos == 0 else f"{Decimal(text) * 100:.2f} %"

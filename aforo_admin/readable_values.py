@@ -21,3 +21,8 @@ def money(nanos: int, currency: str) -> str:
 def instant_text(at_micros: int) -> str:
     at = EPOCH + timedelta(microseconds=at_micros)
     return at.isoformat(sep=" ").replace("+00:00", "Z")
+
+
+def many(count: int, what: str) -> str:
+    """Write how many of something there are: 1 plan, 1,200 plans."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,8 +1,10 @@
 """How a command reaches Redis, and how it says that it can't."""
 
+import argparse
 import asyncio
+import os
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import uvloop
 from redis.asyncio import Redis
@@ -12,6 +14,26 @@ from redis.backoff import NoBackoff
 from aforo_admin import settings
 
 T = TypeVar("T")
+S = TypeVar("S", bound=settings.RedisSettings)
+
+URL_VARIABLE: Final = settings.variable("redis_url")
+
+
+def add_url(command: argparse.ArgumentParser) -> None:
+    """Add --redis-url, which the setting says otherwise."""
+    command.add_argument(
+        "--redis-url", metavar="URL", help=f"the read model (default: {URL_VARIABLE})"
+    )
+
+
+def chosen(options: argparse.Namespace, kind: type[S]) -> S:
+    """Read settings, of which --redis-url says one.
+
+    Raises:
+        SettingsError: A value is missing or wrong.
+    """
+    said = {} if options.redis_url is None else {"redis_url": options.redis_url}
+    return settings.load(kind, os.environ, **said)
 
 
 def connect(chosen: settings.RedisSettings) -> Redis:

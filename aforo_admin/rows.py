@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aforo_admin.catalog_yaml_rates import read_rate_cards
+from aforo_admin.catalog_yaml_tenants import read_subscription
 from aforo_admin.columns import Row, columns_of, part_of, row_of
 from aforo_admin.domain.catalog import (
     Catalog,
@@ -31,6 +32,7 @@ from aforo_admin.domain.catalog import (
 )
 from aforo_admin.domain.problems import Path, Problem
 from aforo_admin.faults import CatalogError, fault_of
+from aforo_admin.written import plan_change
 from aforo_admin.written_rates import components, discounts
 from aforo_admin.written_values import EPOCH, amount, instant
 from aforo_admin.yaml_fields import Fields
@@ -60,6 +62,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "PlanRateCard": CARD_COLUMNS,
     "Tenant": columns_of(Tenant),
     "Subscription": columns_of(Subscription),
+    "FormerSubscription": (*columns_of(Subscription), "changes"),
     "PlanChange": columns_of(PlanChange),
     "Credential": columns_of(Credential),
     "MarginOverride": columns_of(MarginOverride),
@@ -71,6 +74,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 UNORDERED: Final = frozenset(
     {"General", "PlanVersion", "Tenant", "Subscription", "PlanChange", "MarginOverride"}
+    | {"FormerSubscription"}
 )
 OF_TENANTS: Final = tuple(list(COLUMNS)[list(COLUMNS).index("Tenant") :])
 OF_PLANS: Final = ("PlanVersion", "PlanQuota", "PlanGuard", "PlanRateCard")
@@ -114,6 +118,10 @@ def _put_tenant(rows: Rows, tenant: Tenant) -> None:
     rows["Subscription"][key] = row_of(tenant.subscription)
     for change in tenant.subscription.changes:
         rows["PlanChange"][(*key, change.effective_from)] = row_of(change)
+    for former in tenant.former:
+        changes = [plan_change(change) for change in former.changes]
+        row = {**row_of(former), "changes": changes}
+        rows["FormerSubscription"][(*key, former.started_at)] = row
     _put(rows, "Credential", key, tenant.credentials, "credential_id")
     if tenant.margin_override is not None:
         rows["MarginOverride"][key] = row_of(tenant.margin_override)
@@ -218,6 +226,7 @@ class _Reading:
             Tenant,
             self.rows["Tenant"][key],
             subscription=subscription,
+            former=self._former(key),
             credentials=self.parts("Credential", Credential, key),
             deals=tuple(self._deal(key, row, of_plan, number) for number, row in enumerate(deals)),
             margin_override=override[0] if override else None,
@@ -232,6 +241,14 @@ class _Reading:
             self.problems.append(Problem(path=path, message=message))
             return Subscription(subscription_id="", plan_id="", started_at=EPOCH)
         return part_of(Subscription, row, changes=self.parts("PlanChange", PlanChange, tenant))
+
+    def _former(self, tenant: Key) -> tuple[Subscription, ...]:
+        rows = self._by_parent["FormerSubscription"].get(tenant, ())
+        if not rows:
+            return ()
+        node = node_of({"former_subscriptions": [_written_subscription(row) for row in rows]})
+        fields = Fields(node, path=("tenants", tenant[0]), problems=self.problems)
+        return tuple(read_subscription(each) for each in fields.each("former_subscriptions"))
 
     def _deal(self, tenant: Key, row: Row, of_plan: str, number: int) -> Deal:
         key = (*tenant, row["deal_id"])
@@ -280,6 +297,18 @@ def _written_card(row: Row) -> dict[str, Any]:
         "components": row["components"],
         "discounts": row["discounts"],
         "minimum": amount(row["minimum_nanos"]),
+    }
+
+
+def _written_subscription(row: Row) -> dict[str, Any]:
+    ended_at = row["ended_at"]
+    return {
+        "id": row["subscription_id"],
+        "plan": row["plan_id"],
+        "state": row["state"],
+        "started_at": instant(row["started_at"]),
+        "changes": row["changes"],
+        **({} if ended_at is None else {"ended_at": instant(ended_at)}),
     }
 
 

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -176,15 +176,20 @@ class SyncSettings(RedisSettings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def load(kind: type[S], environ: Mapping[str, str]) -> S:
+def load(kind: type[S], environ: Mapping[str, str], **said: Any) -> S:  # noqa: ANN401 - of any setting.
     """Read settings from the process's environment.
+
+    Args:
+        kind: Which ones.
+        environ: The same environment, to find misspelt names in.
+        said: Settings that the command line says instead.
 
     Raises:
         SettingsError: A value is missing or wrong, or a variable is unknown.
     """
     reject_unknown_variables(environ)
     try:
-        return kind()
+        return kind(**said)
     except ValidationError as error:
         raise SettingsError(_complaint(kind, error)) from None
 
@@ -199,7 +204,9 @@ def reject_unknown_variables(environ: Mapping[str, str]) -> None:
             meant = f"; did you mean {near[0]}?" if near else ""
             complaints.append(f"{name}: no such setting{meant}")
     if complaints:
-        raise SettingsError("\n".join([*complaints, f"known: {', '.join(known)}"]))
+        raise SettingsError(
+            "\n".join([*complaints, "without it, aforo-admin check-config prints all"])
+        )
 
 
 def variable(name: str) -> str:

@@ -197,6 +197,8 @@ def _in_force(table: str) -> models.QuerySet:
     query = _model(table).objects.order_by(*([] if table in UNORDERED else ["position", "pk"]))
     if table == "PlanChange":
         query = query.order_by("effective_from")
+    if table == "FormerSubscription":
+        query = query.order_by("started_at")
     if table == "PlanVersion":
         return query.filter(state=State.PUBLISHED)
     return query.filter(version__state=State.PUBLISHED) if table in OF_PLANS else query

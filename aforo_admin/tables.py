@@ -7,7 +7,7 @@ from typing import Final
 
 from aforo_admin.domain.catalog import Catalog, Deal, Plan, Tenant
 from aforo_admin.domain.problems import day
-from aforo_admin.readable_values import money
+from aforo_admin.readable_values import many, money
 
 TENANTS_SHOWN_MAX: Final = 50
 
@@ -41,14 +41,15 @@ def summary(catalog: Catalog, now: datetime) -> str:
     beside = " beside the built-in ones" if catalog.built_in_costs else ""
     lines.append("")
     lines.append(
-        f"{len(catalog.features)} features, {len(catalog.routes)} routes, {len(catalog.plans)} "
-        f"plans, {len(catalog.tenants)} tenants, {credentials} credentials, {len(catalog.costs)} "
-        f"own cost prices{beside}"
+        f"{many(len(catalog.features), 'feature')}, {many(len(catalog.routes), 'route')}, "
+        f"{many(len(catalog.plans), 'plan')}, {many(len(catalog.tenants), 'tenant')}, "
+        f"{many(credentials, 'credential')}, {many(len(catalog.costs), 'own cost price')}{beside}"
     )
     if catalog.meters or catalog.metering or catalog.ingest_keys:
         lines.append(
-            f"{len(catalog.meters)} own meters, {len(catalog.metering)} metering rules, "
-            f"{len(catalog.ingest_keys)} ingest keys"
+            f"{many(len(catalog.meters), 'own meter')}, "
+            f"{many(len(catalog.metering), 'metering rule')}, "
+            f"{many(len(catalog.ingest_keys), 'ingest key')}"
         )
     return "\n".join(lines)
 

@@ -159,6 +159,7 @@ def tenant(given: Tenant) -> Written:
     return said(
         name=_other_than(given.tenant_id, given.name),
         subscription=subscription(given.subscription),
+        former_subscriptions=[subscription(each) for each in given.former],
         credentials=[credential(each) for each in given.credentials],
         deals=[deal(each) for each in given.deals],
         **rates.thresholds(given.thresholds),
@@ -174,11 +175,12 @@ def subscription(given: Subscription) -> Written:
         plan=given.plan_id,
         state=_other_than(SubscriptionState.ACTIVE, given.state),
         started_at=instant(given.started_at),
-        changes=[_plan_change(each) for each in given.changes],
+        changes=[plan_change(each) for each in given.changes],
+        ended_at=None if given.ended_at is None else instant(given.ended_at),
     )
 
 
-def _plan_change(given: PlanChange) -> Written:
+def plan_change(given: PlanChange) -> Written:
     return {"plan": given.plan_id, "from": instant(given.effective_from)}
 
 

@@ -51,7 +51,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     who.add_argument("--tenant", metavar="ID", help="as if it had shown a valid credential")
     command.add_argument("--method", default="GET", help="(default: GET)")
     command.add_argument(
-        "--path", default="/", help="with its query, as Envoy sees it (default: /)"
+        "--path", type=_path, default="/", help="with its query, as Envoy sees it (default: /)"
     )
     command.add_argument("--features", help="what the route itself names, separated by commas")
     command.add_argument("--at", type=_instant, help="another moment, ISO 8601 (default: now)")
@@ -130,6 +130,13 @@ def _told_in(log: IO[str] | Iterable[str], decision_id: str) -> str:
         f"the log says nothing of {decision_id}: refusals are always logged, up to"
         " AFORO_AUTHZ_LOG_REFUSALS_PER_S_MAX; of other decisions, AFORO_AUTHZ_LOG_SAMPLE_RATIO"
     )
+
+
+def _path(text: str) -> str:
+    """Return a path if it is one; Envoy never sees another."""
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no path: it begins with a slash")
+    return text
 
 
 def _instant(text: str) -> int:

@@ -14,7 +14,8 @@ from aforo_meter import (
     process,
     settings,
 )
-from aforo_meter.command_arguments import LEDGER_URL_HELP
+from aforo_meter.command_arguments import BOOTSTRAP_HELP, LEDGER_URL_HELP, bootstrap, positive
+from aforo_meter.command_line import Parser, until_read
 from aforo_meter.listen import ListenError
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.settings_deliver import DeliverSettings
@@ -42,13 +43,48 @@ Processes are set up by environment variables; `aforo-meter check-config` prints
 Exit codes: 0 ok, 1 failed, 2 wrong usage or settings.
 """
 
+SHIP: Final = """\
+example:
+  AFORO_METER_SHIP_KAFKA_BOOTSTRAP=kafka:9092 aforo-meter ship
+
+All settings: aforo-meter check-config ship
+"""
+CONSUME: Final = """\
+example:
+  AFORO_METER_CONSUME_KAFKA_BOOTSTRAP=kafka:9092 \\
+  AFORO_METER_CONSUME_REDIS_URL=redis://redis:6379/0 \\
+  AFORO_METER_CONSUME_LEDGER_URL=sqlite:////var/lib/aforo/ledger.db  aforo-meter consume
+
+All settings: aforo-meter check-config consume
+"""
+DELIVER: Final = """\
+examples:
+  AFORO_METER_DELIVER_LEDGER_URL=sqlite:////var/lib/aforo/ledger.db \\
+  AFORO_METER_DELIVER_ENDPOINTS=/etc/aforo/endpoints.yaml  aforo-meter deliver
+  aforo-meter deliver --once                 # exit code 1: something is not delivered yet
+
+All settings: aforo-meter check-config deliver
+"""
+MIGRATE: Final = """\
+examples:
+  aforo-meter migrate --ledger-url sqlite:////var/lib/aforo/ledger.db
+  aforo-meter migrate --ledger-url postgresql://aforo@db/aforo --dry-run   # the SQL of it
+"""
+TOPICS: Final = """\
+examples:
+  aforo-meter topics --bootstrap kafka:9092 --partitions 12 --replication 3
+  aforo-meter topics --bootstrap kafka:9092 --topic aforo.usage.v1
+
+Topics that are there already are left as they are.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        return until_read(lambda: run(options))
     except (settings.SettingsError, ListenError) as error:
         return _complain(str(error), USAGE)
     except KeyboardInterrupt:
@@ -56,48 +92,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="aforo-meter",
-        description="Usage in, charges and margins out.",
-        epilog=EXAMPLES,
-        formatter_class=raw,
+    parser = Parser(
+        prog="aforo-meter", description="Usage in, charges and margins out.", epilog=EXAMPLES
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    ship = commands.add_parser("ship", help="Envoy's access log → Kafka")
+    _add_processes(commands)
+    commands_ingest.register(commands, _run)
+    _add_migrate(commands)
+    _add_topics(commands)
+    commands_ledger.add(commands)
+    commands_alerts.add(commands)
+    commands_tools.add(commands)
+
+    check = commands.add_parser(
+        "check-config",
+        help="print the settings in force",
+        epilog="example: aforo-meter check-config consume",
+    )
+    check.add_argument("process", nargs="?", choices=list(settings.ALL), help="default: all")
+    check.set_defaults(run=_check_config)
+    return parser
+
+
+def _add_processes(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
+    ship = commands.add_parser("ship", help="Envoy's access log → Kafka", epilog=SHIP)
     ship.set_defaults(run=_ship)
-    consume = commands.add_parser("consume", help="Kafka → ledger → margins in Redis")
+    consume = commands.add_parser(
+        "consume", help="Kafka → ledger → margins in Redis", epilog=CONSUME
+    )
     consume.set_defaults(run=_consume)
-    deliver = commands.add_parser("deliver", help="the outbox → signed webhooks")
+    deliver = commands.add_parser("deliver", help="the outbox → signed webhooks", epilog=DELIVER)
     deliver.add_argument("--once", action="store_true", help="send what is due and exit")
     deliver.set_defaults(run=_deliver)
-    commands_ingest.register(commands, _run)
 
-    migrate = commands.add_parser("migrate", help="create or upgrade the ledger")
+
+def _add_migrate(commands: Any) -> None:  # noqa: ANN401
+    migrate = commands.add_parser("migrate", help="create or upgrade the ledger", epilog=MIGRATE)
     migrate.add_argument("--ledger-url", required=True, help=LEDGER_URL_HELP)
     migrate.add_argument("--dry-run", action="store_true", help="print what would be done")
     migrate.set_defaults(run=_migrate)
 
-    topics = commands.add_parser("topics", help="create the Kafka topics")
-    topics.add_argument("--bootstrap", required=True, help="host:port, separated by commas")
-    topics.add_argument("--partitions", type=_positive, default=6, help="of each (default: 6)")
-    topics.add_argument("--replication", type=_positive, default=1, help="copies (default: 1)")
+
+def _add_topics(commands: Any) -> None:  # noqa: ANN401
+    topics = commands.add_parser("topics", help="create the Kafka topics", epilog=TOPICS)
+    topics.add_argument("--bootstrap", required=True, type=bootstrap, help=BOOTSTRAP_HELP)
+    topics.add_argument("--partitions", type=positive, default=6, help="of each (default: 6)")
+    topics.add_argument("--replication", type=positive, default=1, help="copies (default: 1)")
     topics.add_argument(
         "--topic",
         action="append",
         help="a name, repeatable (default: aforo.usage.v1 and aforo.usage.dlq.v1)",
     )
     topics.set_defaults(run=_topics)
-
-    commands_ledger.add(commands)
-    commands_alerts.add(commands)
-    commands_tools.add(commands)
-
-    check = commands.add_parser("check-config", help="print the settings in force")
-    check.add_argument("process", nargs="?", choices=list(settings.ALL), help="default: all")
-    check.set_defaults(run=_check_config)
-    return parser
 
 
 def _ship(_: argparse.Namespace) -> int:
@@ -194,13 +241,6 @@ def _run(kind: type[settings.S], start: Callable[[settings.S], Coroutine[Any, An
     given = settings.load(kind)
     process.configure_logging(getattr(given, "log_level", "info"))
     return process.run(start(given))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 def _complain(message: str, code: int) -> int:

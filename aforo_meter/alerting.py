@@ -1,11 +1,13 @@
 """Alerts that no single charge makes: quotas that are used up, usage without a price.
 
 Each look compares what is in the ledger with what was told, and tells the difference: so a crash
-in between loses nothing and repeats nothing. A tenant's alerts are left by the owner of its
+in between loses nothing and repeats nothing. Of windows that have ended these are those that had
+usage lately; after a start, those of the last hour. A tenant's alerts are left by the owner of its
 partition alone. All of it lives in one event loop.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import structlog
@@ -19,12 +21,15 @@ from aforo_meter.alerts import (
     QuotaReached,
     quota_alert,
 )
+from aforo_meter.domain.periods import HOUR_MICROS
+from aforo_meter.domain.quotas import Quota
 from aforo_meter.domain.terms import Terms
-from aforo_meter.ledger import PartitionLostError, Place, Standing
+from aforo_meter.ledger import PartitionLostError, Place, Standing, UsageQuery
 from aforo_meter.partitions import Owned, Partitions
 from aforo_meter.publish import queries_of
 
 TENANTS_MAX: Final = 200  # In one transaction.
+WINDOWS_MAX: Final = 200  # In one question to the ledger.
 TOLD_MAX: Final = 100_000  # What is remembered as told, so that it is not left again and again.
 
 ALERTS = Counter("aforo_consume_alerts_total", "Alerts that were left, by kind.", ["kind"])
@@ -42,36 +47,79 @@ class Noted(NamedTuple):
     alert: Alert
 
 
+class QuotaWindow(NamedTuple):
+    """One window of a tenant's quota."""
+
+    tenant_id: str
+    subscription_id: str
+    quota: Quota
+    query: UsageQuery
+    currency: str
+
+
 class ReachedQuotas:
-    """Hears how tenants stand, as their margins are published, and keeps what is to be told."""
+    """Hears how tenants stand, as their margins are published, and keeps what is to be told.
+
+    Usage may be heard of after its window's end: that of a day's last second, or of a backlog.
+    """
 
     def __init__(self, thresholds_bp: Sequence[int]) -> None:
         self._thresholds_bp = sorted(set(thresholds_bp))
         self._told: set[tuple[object, ...]] = set()
         self._waiting: dict[tuple[object, ...], Noted] = {}
+        self._ended: dict[tuple[object, ...], QuotaWindow] = {}  # With usage: to be asked about.
+        self._known: set[str] = set()  # Tenants that were heard of.
 
-    def note(self, standing: Standing, terms: Terms, now_micros: int) -> None:
+    def note(
+        self, standing: Standing, terms: Terms, hours: Collection[int], now_micros: int
+    ) -> None:
+        """Hear how a tenant stands now, and in which hours it has used something."""
+        if not terms.quotas or not self._thresholds_bp:
+            return
+        if standing.tenant_id not in self._known:
+            # Whoever had it before may have ended between its last usage and its last look.
+            self._known.add(standing.tenant_id)
+            hours = {*hours, now_micros - now_micros % HOUR_MICROS - HOUR_MICROS}
         quotas = {quota.quota_id: quota for quota in terms.quotas}
+        whose = (standing.tenant_id, standing.subscription_id)
+        for query in ended_queries(terms, hours, now_micros=now_micros):
+            self.ask([QuotaWindow(*whose, quotas[query.quota_id], query, standing.currency)])
         for query in queries_of(terms, now_micros=now_micros):
-            quota, used_units = quotas[query.quota_id], standing.used_units[query.quota_id]
-            for threshold_bp in quota.reached_bp(used_units, self._thresholds_bp):
-                key = (
-                    *(standing.tenant_id, standing.subscription_id, quota.quota_id),
-                    *(query.window.start_micros, quota.limit_units, threshold_bp),
-                )
-                if key in self._told or key in self._waiting:
-                    continue
-                reached = QuotaReached(
-                    tenant_id=standing.tenant_id,
-                    subscription_id=standing.subscription_id,
-                    quota=quota,
-                    window=query.window,
-                    threshold_bp=threshold_bp,
-                    used_units=used_units,
-                    currency=standing.currency,
-                    as_of_micros=now_micros,
-                )
-                self._waiting[key] = Noted(key, standing.tenant_id, quota_alert(reached))
+            one = QuotaWindow(*whose, quotas[query.quota_id], query, standing.currency)
+            self.reached(one, standing.used_units[query.quota_id], now_micros)
+
+    def reached(self, one: QuotaWindow, used_units: int, now_micros: int) -> None:
+        """Hear how much of a quota was used in a window."""
+        quota, window = one.quota, one.query.window
+        for threshold_bp in quota.reached_bp(used_units, self._thresholds_bp):
+            key = (
+                *(one.tenant_id, one.subscription_id, quota.quota_id),
+                *(window.start_micros, quota.limit_units, threshold_bp),
+            )
+            if key in self._told or key in self._waiting:
+                continue
+            reached = QuotaReached(
+                tenant_id=one.tenant_id,
+                subscription_id=one.subscription_id,
+                quota=quota,
+                window=window,
+                threshold_bp=threshold_bp,
+                used_units=used_units,
+                currency=one.currency,
+                as_of_micros=now_micros,
+            )
+            self._waiting[key] = Noted(key, one.tenant_id, quota_alert(reached))
+
+    def ask(self, some: Iterable[QuotaWindow]) -> None:
+        """Keep windows that the ledger is to be asked about."""
+        for one in some:
+            key = (one.tenant_id, one.subscription_id, one.quota.quota_id)
+            self._ended[(*key, one.query.window.start_micros)] = one
+
+    def take_asked(self, count_max: int) -> Sequence[QuotaWindow]:
+        """Take out windows that the ledger is to be asked about."""
+        keys = list(itertools.islice(self._ended, count_max))
+        return [self._ended.pop(key) for key in keys]
 
     def waiting(self) -> Sequence[Noted]:
         return list(self._waiting.values())
@@ -85,6 +133,24 @@ class ReachedQuotas:
         """Let go of what was told, or is another consumer's; else it is heard of again."""
         for one in some:
             self._waiting.pop(one.key, None)
+
+
+def ended_queries(terms: Terms, hours: Iterable[int], *, now_micros: int) -> Iterable[UsageQuery]:
+    """Yield what to ask about the windows of some hours that have ended by now.
+
+    Those that ended before the contract said what it says now are left out: what their quotas
+    were is not known any more.
+    """
+    begun = [p.effective_from_micros for p in terms.dated_phases()]
+    since_micros = max((at for at in begun if at <= now_micros), default=now_micros)
+    found: set[tuple[str, int]] = set()
+    # A billing period may begin within an hour.
+    for at_micros in {at for hour in hours for at in (hour, hour + HOUR_MICROS - 1)}:
+        for query in queries_of(terms, now_micros=at_micros):
+            name = (query.quota_id, query.window.start_micros)
+            if since_micros < query.window.end_micros <= now_micros and name not in found:
+                found.add(name)
+                yield query
 
 
 class Alerting:
@@ -116,6 +182,8 @@ class Alerting:
         Raises:
             LedgerUnavailableError: The ledger does not answer.
         """
+        while some := self._reached.take_asked(WINDOWS_MAX):
+            await self._ask(some)
         waiting = self._reached.waiting()
         by_tenant: dict[str, list[Noted]] = {}
         for one in waiting:
@@ -123,6 +191,18 @@ class Alerting:
         for owned, names in self._by_partition(by_tenant):
             await self._tell_quotas(owned, [one for name in names for one in by_tenant[name]])
         self._reached.drop(waiting)
+
+    async def _ask(self, some: Sequence[QuotaWindow]) -> None:
+        """Ask how much was used in windows that have ended."""
+        try:
+            used_units = await self._alerts.used(
+                [(one.tenant_id, one.subscription_id, one.query) for one in some]
+            )
+        except BaseException:
+            self._reached.ask(some)
+            raise
+        for one, used in zip(some, used_units, strict=True):
+            self._reached.reached(one, used, self._now_micros())
 
     async def _tell_quotas(self, owned: Owned, some: Sequence[Noted]) -> None:
         alerts = [(one.tenant_id, one.alert) for one in some]

@@ -6,7 +6,7 @@ Each write names the place of its partition: who lost it tells nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from aforo_meter.alerts import Alert, Repricing, Unpriced, price_alert, unpriced_alert
 from aforo_meter.database import Sql
@@ -20,20 +20,34 @@ from aforo_meter.domain.price_changes import (
     PriceChange,
     extra_nanos,
 )
-from aforo_meter.ledger import Partition, Place
+from aforo_meter.domain.rating import ChargeKey
+from aforo_meter.ledger import Partition, Place, UsageQuery
+from aforo_meter.ledger_reading import used_units
 from aforo_meter.ledger_sql import SqlLedger, require_place
+from aforo_meter.ledger_sums import is_above_zero, parts, whole
 from aforo_meter.outbox_writing import leave
 
 Waiting = tuple[str, ModelUse]  # A tenant's usage that waits for a price.
 Charged = Mapping[ModelUse, Sequence[ChargedPrice]]
 ChargedPeriod = tuple[PeriodMicros, Charged]
 
-WAITING: Final = "SELECT DISTINCT tenant_id, meter, provider, model FROM charge WHERE price_id = ''"
+# What may wait for a price. Of what was adjusted, something or nothing may be left.
+CHARGED_UNPRICED: Final = (
+    "SELECT DISTINCT tenant_id, meter, provider, model FROM charge WHERE price_id = ''"
+)
+ADJUSTED_UNPRICED: Final = (
+    "SELECT DISTINCT tenant_id, meter, provider, model FROM adjustment WHERE price_id = ''"
+)
 TOLD: Final = "SELECT tenant_id, meter, provider, model FROM unpriced_told WHERE is_open = 1"
 OF_TENANT: Final = " AND tenant_id = ?"
 OF_USE: Final = " AND tenant_id = ? AND meter = ? AND provider = ? AND model = ?"
-WAITS = (
-    f"SELECT SUM(quantity_micros), MIN(hour_start_micros) FROM charge WHERE price_id = ''{OF_USE}"  # noqa: S608
+UNPRICED_HOURS = (
+    f"SELECT hour_start_micros, {parts('quantity_micros')} FROM ("  # noqa: S608
+    + " UNION ALL ".join(
+        f"SELECT hour_start_micros, quantity_micros FROM {table} WHERE price_id = ''{OF_USE}"  # noqa: S608
+        for table in ("charge", "adjustment")
+    )
+    + f") AS entry GROUP BY hour_start_micros HAVING {is_above_zero('quantity_micros')}"
 )
 OPEN_EPISODE = (
     "INSERT INTO unpriced_told (tenant_id, meter, provider, model, episode, is_open)"
@@ -47,10 +61,20 @@ PRICE_COLUMNS: Final = (
     " first_used_at_micros"
 )
 IN_PERIOD: Final = " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
+KEY: Final = ", ".join(ChargeKey._fields)
+# A period's rows, each a charge and its adjustments: what was moved to another price, or taken
+# back, is in none of them any more.
+ENTRIES = " UNION ALL ".join(
+    f"SELECT {KEY}, quantity_micros FROM {table}{IN_PERIOD}"  # noqa: S608
+    for table in ("charge", "adjustment")
+)
+USED_AT: Final = "used.meter, provider, model"
 CHARGED = (
-    f"SELECT charge.meter, provider, model, {PRICE_COLUMNS}, MIN(hour_start_micros),"  # noqa: S608
-    f" MAX(hour_start_micros) FROM charge JOIN price USING (price_id){IN_PERIOD}"
-    f" GROUP BY charge.meter, provider, model, {PRICE_COLUMNS}"
+    f"SELECT {USED_AT}, {PRICE_COLUMNS}, MIN(hour_start_micros), MAX(hour_start_micros) FROM ("  # noqa: S608
+    f"SELECT meter, provider, model, price_id, hour_start_micros FROM ({ENTRIES}) AS entry"
+    " GROUP BY meter, provider, model, price_id, hour_start_micros"
+    f" HAVING {is_above_zero('quantity_micros')}) AS used JOIN price USING (price_id)"
+    f" GROUP BY {USED_AT}, {PRICE_COLUMNS}"
 )
 OLD_PRICES = "SELECT price_id FROM price WHERE first_used_at_micros < ?"
 FORMER_PERIOD = (
@@ -76,8 +100,8 @@ MARGIN = (
     f" FROM margin_state{IN_PERIOD}"
 )
 ROWS = (
-    f"SELECT meter, provider, model, price_id, quantity_micros FROM charge{IN_PERIOD}"  # noqa: S608
-    " AND provider = ? AND model = ?"
+    f"SELECT meter, provider, model, price_id, {parts('quantity_micros')}"  # noqa: S608
+    f" FROM ({ENTRIES}) AS entry WHERE provider = ? AND model = ? GROUP BY {KEY}"
 )
 
 
@@ -85,7 +109,7 @@ class Checked(NamedTuple):
     """Up to what prices were compared with what was charged."""
 
     catalog_version: str
-    until_micros: int  # Then another of its prices begins to hold.
+    until_micros: int  # Then another of its prices begins to hold, or they are compared again.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +149,16 @@ class SqlAlerts:
 
         return await self._ledger.write(work)
 
+    async def used(self, queries: Iterable[tuple[str, str, UsageQuery]]) -> Sequence[int]:
+        """Return how many units tenants, by their subscriptions, have used in windows."""
+        given = list(queries)
+        return await self._ledger.read(lambda sql: [used_units(sql, *one) for one in given])
+
     async def unpriced_changes(self) -> frozenset[str]:
         """Return the tenants whose usage without a price is not what was told."""
 
         def work(sql: Sql) -> frozenset[str]:
-            differ = _waiting(sql.execute(WAITING)) ^ _waiting(sql.execute(TOLD))
+            differ = _waiting(sql) ^ _told(sql)
             return frozenset(tenant_id for tenant_id, _ in differ)
 
         return await self._ledger.read(work)
@@ -217,30 +246,49 @@ def _charged(sql: Sql, measure: Measure) -> Sequence[ChargedPeriod]:
 def _charged_in(sql: Sql, measure: Measure, period: PeriodMicros) -> Charged:
     key = (measure.tenant_id, measure.subscription_id, period.start_micros)
     found: dict[ModelUse, list[ChargedPrice]] = {}
-    for row in sql.execute(CHARGED, key):
+    for row in sql.execute(CHARGED, key * 2):
         found.setdefault(ModelUse._make(row[:3]), []).append(ChargedPrice._make(row[3:]))
     return found
 
 
-def _waiting(rows: Iterable[Any]) -> set[Waiting]:
-    return {(tenant_id, ModelUse(*use)) for tenant_id, *use in rows if tenant_id}
+def _waiting(sql: Sql, tenant_id: str | None = None) -> set[Waiting]:
+    """Return what waits for a price: of a tenant, or of all."""
+    charged = _uses(sql, CHARGED_UNPRICED, tenant_id)
+    adjusted = _uses(sql, ADJUSTED_UNPRICED, tenant_id)
+    return (charged - adjusted) | {one for one in adjusted if _unpriced_hours(sql, one)}
+
+
+def _told(sql: Sql, tenant_id: str | None = None) -> set[Waiting]:
+    return _uses(sql, TOLD, tenant_id)
+
+
+def _uses(sql: Sql, query: str, tenant_id: str | None) -> set[Waiting]:
+    asked = (query, ()) if tenant_id is None else (query + OF_TENANT, (tenant_id,))
+    return {(name, ModelUse(*use)) for name, *use in sql.execute(*asked) if name}
+
+
+def _unpriced_hours(sql: Sql, waiting: Waiting) -> Mapping[int, int]:
+    """Return what of a usage waits for a price, in 10^-6 units, by hour."""
+    tenant_id, use = waiting
+    hours = sql.execute(UNPRICED_HOURS, (tenant_id, *use) * 2)
+    return {hour_start_micros: whole(*sums) for hour_start_micros, *sums in hours}
 
 
 def _tell_unpriced(sql: Sql, tenant_id: str, now_micros: int) -> list[Unpriced]:
-    waiting = _waiting(sql.execute(WAITING + OF_TENANT, (tenant_id,)))
-    told = _waiting(sql.execute(TOLD + OF_TENANT, (tenant_id,)))
+    waiting, told = _waiting(sql, tenant_id), _told(sql, tenant_id)
     for _, use in told - waiting:
         sql.execute(CLOSE_EPISODE, (tenant_id, *use))
     found = []
-    for _, use in sorted(waiting - told):
+    for one in sorted(waiting - told):
+        use = one[1]
         (episode,) = sql.execute(OPEN_EPISODE, (tenant_id, *use)).fetchone()
-        quantity_micros, since_micros = sql.execute(WAITS, (tenant_id, *use)).fetchone()
+        hours = _unpriced_hours(sql, one)
         unpriced = Unpriced(
             tenant_id=tenant_id,
             use=use,
             episode=episode,
-            quantity_micros=int(quantity_micros),
-            since_micros=since_micros,
+            quantity_micros=sum(hours.values()),
+            since_micros=min(hours),
         )
         leave(
             sql, tenant_id, unpriced_alert(unpriced, now_micros=now_micros), now_micros=now_micros
@@ -265,10 +313,8 @@ def _repricing(sql: Sql, measure: Measure, changes: Sequence[PriceChange]) -> Re
     )
     use = changes[0].use
     rows = [
-        ChargedRow(ModelUse(*named), price_id, quantity_micros)
-        for *named, price_id, quantity_micros in sql.execute(
-            ROWS, (*measure.key, use.provider, use.model)
-        )
+        ChargedRow(ModelUse(*row[:3]), row[3], whole(*row[4:]))
+        for row in sql.execute(ROWS, (*measure.key, *measure.key, use.provider, use.model))
     ]
     return Repricing(
         tenant_id=measure.tenant_id,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aforo_meter.domain.completeness import Score
 from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import Assessment, Level
-from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of
+from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.price_changes import ChargedPrice, ModelUse, PriceChange
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.quotas import COGS, Quota
@@ -174,15 +174,26 @@ def price_alert(repricing: Repricing, *, now_micros: int) -> Alert:
     return _alert(PRICE_CHANGED, parts, data, now_micros)
 
 
-def sync_alert(*, completed_at_micros: int, stale_after_s: int, now_micros: int) -> Alert:
-    """Return the message of a sync that stands still: the next complete one arms it again."""
+def sync_alert(
+    *, since_micros: int, stale_after_s: int, now_micros: int, is_known: bool = True
+) -> Alert:
+    """Return the message of a sync that stands still: the next complete one arms it again.
+
+    Args:
+        since_micros: When the last complete one ended.
+        stale_after_s: The bound that was passed.
+        now_micros: Unix time, UTC.
+        is_known: Else no complete one is known, and it is since when somebody has looked. Whoever
+            starts begins to look anew: so there is one message a day.
+    """
     data = {
-        "completed_at": _rfc3339(completed_at_micros),
-        "age_s": (now_micros - completed_at_micros) // 1_000_000,
+        "completed_at": _rfc3339(since_micros) if is_known else None,
+        "age_s": (now_micros - since_micros) // 1_000_000,
         "stale_after_s": stale_after_s,
         "as_of": _rfc3339(now_micros),
     }
-    return _alert(SYNC_STALE, (SYNC_STALE, completed_at_micros), data, now_micros)
+    cause = since_micros if is_known else f"none by day {now_micros // DAY_MICROS}"
+    return _alert(SYNC_STALE, (SYNC_STALE, cause), data, now_micros)
 
 
 def trial_alert(endpoint_id: str, *, nonce: str, now_micros: int) -> Alert:

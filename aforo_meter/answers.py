@@ -83,8 +83,10 @@ async def tenant_forecast(of: Sources, tenant_id: str, *, now_micros: int) -> Fo
     return _forecast(asked.record, asked.known, asked.known.terms, now_micros=now_micros)
 
 
-async def forecasts(of: Sources, *, now_micros: int) -> list[Forecast]:
+async def forecasts(of: Sources, *, now_micros: int) -> tuple[list[Forecast], int]:
     """Return what is to be expected of every tenant with a level and a contract.
+
+    And how many with a level are left out, because they have no contract.
 
     Raises:
         CommandError: Redis does not answer, or holds what can't be understood.
@@ -102,7 +104,7 @@ async def forecasts(of: Sources, *, now_micros: int) -> list[Forecast]:
         if record is None:
             record = _nothing_used(terms, now_micros, book_currency=currency)
         found.append(_forecast(record, known[tenant_id], terms, now_micros=now_micros))
-    return found
+    return found, len(tenant_ids) - len(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,21 +130,28 @@ async def _ask(of: Sources, choice: Choice, *, now_micros: int) -> _Asked:
                 f"the ledger has nothing of {whose}tenant {tenant_id} at {_day(at_micros)}, and"
                 f" Redis no contract; see: aforo-admin show {tenant_id}"
             )
+        begins_micros = terms.begin_of(terms.period_at(at_micros))
+        if begins_micros >= terms.period_at(at_micros).end_micros:
+            raise CommandError(
+                f"subscription {terms.subscription_id} of tenant {tenant_id} begins"
+                f" {_day(begins_micros)}: of {_day(at_micros)} there is nothing"
+            )
         record = _nothing_used(terms, at_micros, book_currency=synced.currency)
     return _Asked(record=record, known=known, synced=synced)
 
 
 def _nothing_used(terms: Terms, at_micros: int, *, book_currency: str) -> Record:
     """Return the record of a period in which nothing has happened yet."""
+    period = terms.period_at(at_micros)
     state = PeriodState(
         tenant_id=terms.tenant_id,
         subscription_id=terms.subscription_id,
-        period=terms.period_at(at_micros),
+        period=period,
         in_force=False,
         level=Level.NONE,
         level_since_micros=None,
         revenue_nanos=None,
-        allowance_nanos=terms.allowance_nanos,
+        allowance_nanos=round(terms.allowance_nanos * terms.covered(period)),
         cogs_nanos=0,
         estimated_cogs_nanos=0,
         unpriced_rows=0,

@@ -1,5 +1,6 @@
 """Records of one partition → a batch for the ledger: read, rated, with the margins they touch."""
 
+import contextlib
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from aforo_meter.domain.seen import event_key
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
 from aforo_meter.kinds import Kind, Kinds, Name, Tally, name_of
 from aforo_meter.ledger import Batch, Ledger, Partition, Retention, TooLargeError, Watch
-from aforo_meter.wire import NO_EVENT, UnreadableEventError, usage_from
+from aforo_meter.usage_shapes import Shape
+from aforo_meter.wire import NO_EVENT, UnreadableEventError, usage_from, usage_of
 from aforo_proto import usage_pb2
 
 AHEAD_MICROS_MAX: Final = 86_400_000_000  # A source whose clock is a day ahead is broken.
@@ -60,12 +62,7 @@ def read(records: Iterable[Any]) -> tuple[list[Readable], list[Refused]]:
     refused: list[Refused] = []
     latest_micros = now_micros() + AHEAD_MICROS_MAX
     for record in records:
-        try:
-            event = usage_pb2.UsageEvent.FromString(record.value or b"")
-        except DecodeError:
-            refused.append(Refused(record=record, reason=NO_EVENT))
-            continue
-        one = _readable(record, event, latest_micros)
+        one = _readable(record, latest_micros)
         if isinstance(one, Refused):
             refused.append(one)
         else:
@@ -73,13 +70,9 @@ def read(records: Iterable[Any]) -> tuple[list[Readable], list[Refused]]:
     return readable, refused
 
 
-def _readable(
-    record: Any,  # noqa: ANN401 - aiokafka's
-    event: usage_pb2.UsageEvent,
-    latest_micros: int,
-) -> Readable | Refused:
+def _readable(record: Any, latest_micros: int) -> Readable | Refused:  # noqa: ANN401 - aiokafka's.
     try:
-        usage = usage_from(event, record.value)
+        usage = usage_of(record.value)
     except UnreadableEventError as error:
         return Refused(record=record, reason=str(error))
     if usage.occurred_at_micros > latest_micros:
@@ -143,26 +136,41 @@ class Rater:
         tally = Tally(counted=set(counted))
         latest_micros = now_micros() + AHEAD_MICROS_MAX
         self._kinds.add_up(records, tally, latest_micros=latest_micros)
-        refused = [Refused(record=one, reason=NO_EVENT) for one in tally.unreadable]
-        readable: list[tuple[Readable, Any]] = []
-        for record, event in tally.rest:
-            one = _readable(record, event, latest_micros)
-            if isinstance(one, Refused):
-                refused.append(one)
-            else:
-                readable.append((one, event))
-        tally.rest.clear()
-        await self._know(one for one, _ in readable)
-        for one, event in readable:
-            if not self._by_kind(one, event, tally):
-                await self._rate_into(tally, one.usage)
+        rest, tally.rest = tally.rest, []
+        if await self._learn_kinds(rest):
+            self._kinds.add_up((record for record, _ in rest), tally, latest_micros=latest_micros)
+            rest = tally.rest
+        readable, refused = read(record for record, _ in rest)
+        await self._know(one.usage for one in readable)
+        for one in readable:
+            await self._rate_into(tally, one.usage)
         return Counted(
             rated=tally.rated,
-            refused=refused,
+            refused=[*(Refused(record=one, reason=NO_EVENT) for one in tally.unreadable), *refused],
             repeated=tally.repeated,
             late=tally.late,
             oldest_micros=tally.oldest_micros,
         )
+
+    async def _learn_kinds(self, rest: Iterable[tuple[Any, Shape | None]]) -> bool:
+        """Find the kind of each new shape by its first event; return whether one was found."""
+        first: dict[Shape, Any] = {}
+        for record, shape in rest:
+            if shape is not None:
+                first.setdefault(shape, record)
+        named = []
+        for shape, record in first.items():
+            with contextlib.suppress(DecodeError, UnreadableEventError):
+                event = usage_pb2.UsageEvent.FromString(record.value or b"")
+                name = name_of(event)
+                if name is not None:
+                    named.append((shape, name, usage_from(event, record.value)))
+        await self._know(usage for _, _, usage in named)
+        kinds = [(shape, self._kind(name, usage)) for shape, name, usage in named]
+        for shape, kind in kinds:
+            if kind is not None:
+                self._kinds.recognise(shape, kind)
+        return any(kind is not None for _, kind in kinds)
 
     async def one_by_one(self, readable: Sequence[Readable]) -> Counted:
         """Rate what was read, each by itself.
@@ -170,11 +178,16 @@ class Rater:
         Raises:
             As `add_up`.
         """
-        await self._know(readable)
+        await self._know(one.usage for one in readable)
         tally = Tally()
         for one in readable:
             await self._rate_into(tally, one.usage)
-        return Counted(rated=tally.rated, late=tally.late, oldest_micros=tally.oldest_micros)
+        return Counted(
+            rated=tally.rated,
+            repeated=tally.repeated,
+            late=tally.late,
+            oldest_micros=tally.oldest_micros,
+        )
 
     def batch(
         self,
@@ -198,40 +211,35 @@ class Rater:
             retention=self._retention,
         )
 
-    async def _know(self, readable: Iterable[Readable]) -> None:
-        usages = (one.usage for one in readable)
+    async def _know(self, usages: Iterable[Usage]) -> None:
         named = {(usage.tenant_id, usage.subscription_id) for usage in usages if usage.tenant_id}
         await self._contracts.know(named)
 
-    def _by_kind(self, one: Readable, event: Any, tally: Tally) -> bool:  # noqa: ANN401
-        """Begin a kind with an event that is of none yet; return False if it is one by itself."""
-        name = name_of(event)
-        if name is None or (name not in self._kinds and not self._begin(name, one.usage)):
-            return False
-        self._kinds.add_up([one.record], tally, latest_micros=one.usage.occurred_at_micros)
-        added = not tally.rest
-        tally.rest.clear()
-        return added
-
-    def _begin(self, name: Name, usage: Usage) -> bool:
+    def _kind(self, name: Name, usage: Usage) -> Kind | None:
+        """Return the kind of a usage; None: it is one by itself."""
+        known = self._kinds.get(name)
+        if known is not None:
+            return known
         terms = self._contracts.terms(usage.tenant_id) if usage.tenant_id else None
         hour = usage.hour_start_micros
         if terms is None:
             subscription_id, period = NO_SUBSCRIPTION, calendar_month(hour)
-        elif usage.subscription_id in ("", terms.subscription_id):
-            subscription_id, period = terms.subscription_id, terms.period_at(hour)
-            if period != terms.period_at(hour + HOUR_MICROS - 1):
-                return False  # Another one begins within the hour.
         else:
-            return (
-                False  # Of a former subscription the ledger knows the periods, and each is asked.
-            )
+            charging = terms.charging(usage.subscription_id, hour)
+            last_micros = hour + HOUR_MICROS - 1
+            if charging is None or charging is not terms.charging(
+                usage.subscription_id, last_micros
+            ):
+                return None  # The ledger may know its periods; or another begins in the hour.
+            subscription_id, period = charging.subscription_id, charging.period_at(hour)
+            if period != charging.period_at(last_micros):
+                return None  # Another one begins within the hour.
         prices = self._contracts.prices(usage.tenant_id)
         kind = Kind(
             usage, prices, self._refused_prices, subscription_id=subscription_id, period=period
         )
         self._kinds.add(name, kind)
-        return True
+        return kind
 
     async def _rate_into(self, tally: Tally, usage: Usage) -> None:
         key = event_key(usage.tenant_id, usage.event_id)
@@ -298,10 +306,11 @@ class Rater:
         at_micros = usage.occurred_at_micros
         if terms is None:
             return NO_SUBSCRIPTION, calendar_month(at_micros)
-        if usage.subscription_id in ("", terms.subscription_id):
-            return terms.subscription_id, terms.period_at(at_micros)
-        # A call that was decided under a former subscription belongs to that one's period, of
-        # which only the ledger knows.
+        charging = terms.charging(usage.subscription_id, at_micros)
+        if charging is not None:
+            return charging.subscription_id, charging.period_at(at_micros)
+        # A call that was decided under a subscription which the catalog has no more belongs to
+        # that one's period, of which only the ledger knows.
         former = await self._ledger.period_covering(
             usage.tenant_id, usage.subscription_id, at_micros
         )
@@ -320,7 +329,7 @@ def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
         period=period,
         revenue_nanos=fixed or 0,
         terms=terms if fixed is None else None,
-        allowance_nanos=terms.allowance_nanos,
+        allowance_nanos=round(terms.allowance_nanos * terms.covered(period)),
         currency=book.currency,
         thresholds=terms.thresholds,
         guards=terms.guards,

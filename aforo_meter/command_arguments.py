@@ -1,7 +1,9 @@
 """What the arguments of several commands have in common: times, counts, places; and complaints."""
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +15,8 @@ FAILED: Final = 1
 USAGE: Final = 2
 
 LEDGER_URL_HELP: Final = "sqlite:////absolute/path/ledger.db or postgresql://user@host/database"
+LEDGER_URL_VARIABLE: Final = "AFORO_METER_CONSUME_LEDGER_URL"
+REDIS_URL_VARIABLE: Final = "AFORO_METER_CONSUME_REDIS_URL"
 BOOTSTRAP_HELP: Final = "Kafka brokers to begin with: host:port, separated by commas"
 USAGE_TOPIC: Final = "aforo.usage.v1"
 DEAD_LETTER_TOPIC: Final = "aforo.usage.dlq.v1"
@@ -45,6 +49,35 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_ledger_url(parser: argparse.ArgumentParser) -> None:
+    """Add --ledger-url, which `aforo-meter consume` says by its setting."""
+    _add_url(parser, "--ledger-url", LEDGER_URL_VARIABLE, ledger_url, help=LEDGER_URL_HELP)
+
+
+def add_redis_url(parser: argparse.ArgumentParser, *, help: str) -> None:  # noqa: A002
+    """Add --redis-url, which `aforo-meter consume` says by its setting."""
+    _add_url(parser, "--redis-url", REDIS_URL_VARIABLE, redis_url, help=help)
+
+
+def _add_url(
+    parser: argparse.ArgumentParser,
+    option: str,
+    variable: str,
+    check: Callable[[str], str],
+    *,
+    help: str,  # noqa: A002
+) -> None:
+    # The value is not shown: it may hold a password.
+    default = os.environ.get(variable)
+    parser.add_argument(
+        option,
+        type=check,
+        default=default,
+        required=not default,
+        help=f"{help} (default: {variable})",
+    )
+
+
 def ledger_url(text: str) -> str:
     return _checked(settings_types.ledger_url, text)
 
@@ -67,3 +100,9 @@ def _checked(check: settings_types.Check, text: str) -> str:
 def complain(message: str, code: int) -> int:
     print(f"aforo-meter: {message}", file=sys.stderr)  # noqa: T201
     return code
+
+
+def misused(options: argparse.Namespace, message: str) -> int:
+    """Complain of a command's arguments, with its usage."""
+    options.parser.print_usage(sys.stderr)
+    return complain(message, USAGE)

@@ -1,8 +1,6 @@
 """How a command that waits for others is run, and how it says that it can't go on."""
 
 import asyncio
-import os
-import sys
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -11,7 +9,6 @@ from aforo_meter.command_arguments import FAILED, CommandError, complain
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
 
 INTERRUPTED: Final = 128 + 2
-CUT_OFF: Final = 128 + 13
 
 
 def run_async(work: Coroutine[Any, Any, int]) -> int:
@@ -23,10 +20,5 @@ def run_async(work: Coroutine[Any, Any, int]) -> int:
         return complain(str(error), FAILED)
     except (LedgerError, LedgerUnavailableError) as error:
         return complain(str(error), FAILED)
-    except BrokenPipeError:
-        # Who reads us, `head` for one, has enough. What is left in the buffer goes nowhere, so that
-        # Python does not complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CUT_OFF
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)

@@ -39,3 +39,8 @@ def money(nanos: int) -> str:
 def percent(ratio: Decimal | None) -> str:
     """Return a ratio with two decimals of a percent; `-` where there is none."""
     return "-" if ratio is None else f"{ratio * 100:.2f} %"
+
+
+def many(count: int, what: str) -> str:
+    """Return how many of something there are: `1 row`, `1,200 rows`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

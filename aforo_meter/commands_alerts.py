@@ -7,14 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aforo_meter.alerts import KINDS, trial_alert
+from aforo_meter.alerts import KINDS, TEST, trial_alert
 from aforo_meter.command_arguments import (
     FAILED,
-    LEDGER_URL_HELP,
     OK,
     CommandError,
+    add_ledger_url,
     complain,
-    ledger_url,
     positive,
 )
 from aforo_meter.command_running import run_async
@@ -50,13 +49,13 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     listed = actions.add_parser("list", help="the newest ones, oldest first")
     listed.add_argument("--tenant", help="of this tenant alone")
-    listed.add_argument("--kind", choices=KINDS, help="of this kind alone")
+    listed.add_argument("--kind", choices=(*KINDS, TEST), help="of this kind alone")
     listed.add_argument("--endpoint", help="to this endpoint alone")
     listed.add_argument("--state", choices=STATES, help="only those")
     listed.add_argument("--limit", type=positive, default=ROWS_SHOWN, help="(default: %(default)s)")
     shown = actions.add_parser("show", help="one message, and every attempt to deliver it")
     for one, work in ((listed, _list), (shown, _show)):
-        one.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
+        add_ledger_url(one)
         one.add_argument("--json", action="store_true", help="for programs")
         one.set_defaults(run=lambda options, work=work: run_async(work(options)))
     resent = actions.add_parser("resend", help="deliver a message again, with the same id")
@@ -65,6 +64,8 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         one.add_argument("message_id", metavar="ID")
     tested = actions.add_parser("test", help="send a test message to an endpoint, now")
     tested.add_argument("endpoint", metavar="ENDPOINT")
+    for one in (listed, shown, resent, tested):
+        one.epilog = EXAMPLES
     for one, work in ((resent, _resend), (tested, _test)):
         one.add_argument("--dry-run", action="store_true", help="print what would be sent")
         one.set_defaults(run=lambda options, work=work: run_async(work(options)))
@@ -83,6 +84,8 @@ async def _list(options: argparse.Namespace) -> int:
     )
     async with SqlLedger(options.ledger_url) as ledger:
         rows = await DeliveryLog(ledger).find(query)
+        if not rows:
+            await _check_names(options, ledger)
     if options.json:
         print(json.dumps([_row(one) for one in rows], indent=2))  # noqa: T201
         return OK
@@ -93,7 +96,19 @@ async def _list(options: argparse.Namespace) -> int:
             f"  {one.tenant_id or '-'}  {one.endpoint_id or '(no endpoint)'}  {one.state}"
             f"  attempts {one.attempts or 0}{error}"
         )
+    if not rows:
+        print("no messages")  # noqa: T201
     return OK
+
+
+async def _check_names(options: argparse.Namespace, ledger: Any) -> None:  # noqa: ANN401
+    """Complain of names that nothing has: else nothing is found of them, and nothing said."""
+    from aforo_meter.known_names import KnownNames  # noqa: PLC0415
+
+    if options.tenant:
+        await KnownNames(ledger).require_tenant(options.tenant)
+    if options.endpoint:
+        await KnownNames(ledger).require_endpoint(options.endpoint)
 
 
 async def _show(options: argparse.Namespace) -> int:

@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aforo_meter.command_arguments import (
-    LEDGER_URL_HELP,
     OK,
-    USAGE,
-    complain,
-    ledger_url,
-    redis_url,
+    add_ledger_url,
+    add_redis_url,
+    misused,
     time_micros,
 )
 from aforo_meter.command_running import run_async
@@ -29,7 +27,7 @@ ledger or Redis does not answer; 2 wrong usage.
 EXPLAIN: Final = f"""\
 examples:
   aforo-meter explain acme --ledger-url sqlite:////var/lib/aforo/ledger.db --redis-url redis://…
-  aforo-meter explain acme --period 2026-10 …          # how that one ended
+  aforo-meter explain acme 2026-10 …                   # how that one ended
   aforo-meter explain acme … --json | jq '.cogs[0].price'
 
 Reads from the level down: margin, floors and the rules that set them, revenue, COGS with whose
@@ -61,9 +59,16 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     explain.add_argument("tenant", metavar="TENANT")
     when = explain.add_mutually_exclusive_group()
     when.add_argument(
+        "period",
+        metavar="PERIOD",
+        nargs="?",
+        type=period,
+        help=f"{PERIOD_HELP} (default: the one in force)",
+    )
+    when.add_argument(
         "--at", metavar="TIME", type=time_micros, help="of the period that this time is in, UTC"
     )
-    when.add_argument("--period", metavar="PERIOD", type=period, dest="at", help=PERIOD_HELP)
+    when.add_argument("--period", metavar="PERIOD", type=period, dest="at", help="the same")
     explain.add_argument("--json", action="store_true", help="for programs")
 
     statement = _command(commands, "statement", "what a period bills: a preview", STATEMENT)
@@ -100,8 +105,8 @@ def _command(commands: Any, name: str, title: str, epilog: str) -> argparse.Argu
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
-    parser.add_argument("--redis-url", required=True, type=redis_url, help=REDIS_URL_HELP)
+    add_ledger_url(parser)
+    add_redis_url(parser, help=REDIS_URL_HELP)
     return parser
 
 
@@ -143,9 +148,9 @@ def _statement(options: argparse.Namespace) -> int:
     from aforo_meter import answers, statement_focus, statement_text  # noqa: PLC0415
 
     if options.format == "focus" and not options.issuer:
-        return complain("--format focus needs --issuer: who sells and invoices", USAGE)
+        return misused(options, "--format focus needs --issuer: who sells and invoices")
     if options.format == "focus" and options.internal:
-        return complain("--format focus is what the customer is billed; no --internal", USAGE)
+        return misused(options, "--format focus is what the customer is billed; no --internal")
 
     async def told() -> int:
         now_micros = _now()
@@ -171,13 +176,13 @@ def _forecast(options: argparse.Namespace) -> int:
     from aforo_meter import answers, forecast_text  # noqa: PLC0415
 
     if options.all == bool(options.tenant):
-        return complain("forecast needs a TENANT, or --all", USAGE)
+        return misused(options, "name one TENANT, or --all of them: not both, nor neither")
 
     async def told() -> int:
         now_micros = _now()
         async with answers.sources(options.ledger_url, options.redis_url) as of:
             if options.all:
-                found = await answers.forecasts(of, now_micros=now_micros)
+                found, without = await answers.forecasts(of, now_micros=now_micros)
             else:
                 one = await answers.tenant_forecast(of, options.tenant, now_micros=now_micros)
         if options.json:
@@ -186,7 +191,9 @@ def _forecast(options: argparse.Namespace) -> int:
                 forecast_text.dumps([rows(each) for each in found] if options.all else rows(one))
             )
         else:
-            _print(forecast_text.as_list(found) if options.all else forecast_text.as_text(one))
+            _print(
+                forecast_text.as_list(found, without) if options.all else forecast_text.as_text(one)
+            )
         return OK
 
     return run_async(told())
@@ -195,7 +202,8 @@ def _forecast(options: argparse.Namespace) -> int:
 def _choice(options: argparse.Namespace, now_micros: int) -> Any:  # noqa: ANN401 - a Choice.
     from aforo_meter.inquiries import Choice  # noqa: PLC0415
 
-    at = options.at(now_micros) if callable(options.at) else options.at
+    said = getattr(options, "period", None) or options.at
+    at = said(now_micros) if callable(said) else said
     return Choice(tenant_id=options.tenant, at_micros=at, subscription_id=options.subscription)
 
 

@@ -7,14 +7,12 @@ from typing import Any, Final
 
 from aforo_meter.command_arguments import (
     BOOTSTRAP_HELP,
-    LEDGER_URL_HELP,
     OK,
-    USAGE,
     USAGE_TOPIC,
+    add_ledger_url,
+    add_redis_url,
     bootstrap,
-    complain,
-    ledger_url,
-    redis_url,
+    misused,
     time_micros,
 )
 from aforo_meter.command_running import run_async
@@ -77,7 +75,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         "Finds charges that other prices hold for by now, and adds what makes them right.",
         RERATE_EXAMPLES,
     )
-    rerate.add_argument("--redis-url", type=redis_url, required=True, help="contracts and prices")
+    add_redis_url(rerate, help="contracts and prices")
     rerate.add_argument("--tenant", help="of this tenant alone; '' is usage that nobody pays for")
     _add_filters(rerate, "meter", "provider", "model")
     _add_order(rerate)
@@ -90,7 +88,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         "Takes back what a tenant has used in some hours, or one event.",
         VOID_EXAMPLES,
     )
-    void.add_argument("--redis-url", type=redis_url, required=True, help="contracts and prices")
+    add_redis_url(void, help="contracts and prices")
     void.add_argument("--tenant", required=True, help="whose usage")
     void.add_argument("--event", metavar="ID", help="one event alone")
     void.add_argument("--bootstrap", type=bootstrap, help=f"for --event: {BOOTSTRAP_HELP}")
@@ -131,7 +129,7 @@ def _parser(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ledger-url", type=ledger_url, required=True, help=LEDGER_URL_HELP)
+    add_ledger_url(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser
 
@@ -153,7 +151,7 @@ def _add_order(parser: argparse.ArgumentParser) -> None:
 def _rerate(options: argparse.Namespace) -> int:
     complaint = _complaint(options)
     if complaint:
-        return complain(complaint, USAGE)
+        return misused(options, complaint)
 
     async def work() -> int:
         from aforo_meter import correction_pages, rerating  # noqa: PLC0415
@@ -166,6 +164,7 @@ def _rerate(options: argparse.Namespace) -> int:
             rerating.open_contracts(options.redis_url) as contracts,
         ):
             run = rerating.Rerating(SqlCorrections(ledger), contracts, order)
+            await _check_names(options, ledger, contracts)
             done = await run.run(_scope(options))
         show = correction_pages.rerated_json if options.json else correction_pages.rerated_text
         print(show(done, order))  # noqa: T201
@@ -177,7 +176,7 @@ def _rerate(options: argparse.Namespace) -> int:
 def _void(options: argparse.Namespace) -> int:
     complaint = _complaint(options) or _void_complaint(options)
     if complaint:
-        return complain(complaint, USAGE)
+        return misused(options, complaint)
 
     async def work() -> int:
         from aforo_meter import correction_pages, rerating, voiding  # noqa: PLC0415
@@ -190,6 +189,7 @@ def _void(options: argparse.Namespace) -> int:
             rerating.open_contracts(options.redis_url) as contracts,
         ):
             run = voiding.Voiding(SqlCorrections(ledger), contracts, order)
+            await _check_names(options, ledger, contracts)
             if options.event is None:
                 done = await run.rows(_scope(options))
             else:
@@ -211,14 +211,17 @@ def _void(options: argparse.Namespace) -> int:
 def _close(options: argparse.Namespace) -> int:
     now_micros = time.time_ns() // 1000
     if options.ended_by > now_micros:
-        return complain("--ended-by is in the future: only what is over can be closed", USAGE)
+        return misused(options, "--ended-by is in the future: only what is over can be closed")
 
     async def work() -> int:
         from aforo_meter import correction_pages  # noqa: PLC0415
         from aforo_meter.corrections_sql import SqlCorrections  # noqa: PLC0415
+        from aforo_meter.known_names import KnownNames  # noqa: PLC0415
         from aforo_meter.ledger_sql import SqlLedger  # noqa: PLC0415
 
         async with SqlLedger(options.ledger_url) as ledger:
+            if options.tenant:
+                await KnownNames(ledger).require_tenant(options.tenant)
             corrections = SqlCorrections(ledger)
             due = [
                 one
@@ -236,6 +239,18 @@ def _close(options: argparse.Namespace) -> int:
         return OK
 
     return run_async(work())
+
+
+async def _check_names(options: argparse.Namespace, ledger: Any, contracts: Any) -> None:  # noqa: ANN401
+    """Complain of a tenant or a filter that nothing answers to: it would be nothing to do."""
+    from aforo_meter.known_names import KnownNames  # noqa: PLC0415
+    from aforo_meter.rerating import known_terms  # noqa: PLC0415
+
+    names = KnownNames(ledger)
+    # Who has a contract and has used nothing is known, too. '' is usage that nobody pays for.
+    if options.tenant and not await known_terms(contracts, options.tenant):
+        await names.require_tenant(options.tenant)
+    await names.require_usage(_scope(options))
 
 
 def _complaint(options: argparse.Namespace) -> str:

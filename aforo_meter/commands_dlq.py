@@ -7,10 +7,9 @@ from typing import Any, Final
 from aforo_meter.command_arguments import (
     BOOTSTRAP_HELP,
     DEAD_LETTER_TOPIC,
-    USAGE,
     USAGE_TOPIC,
     bootstrap,
-    complain,
+    misused,
     positive,
     time_micros,
 )
@@ -52,6 +51,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     shown = actions.add_parser("show", help="one letter, decoded as far as possible")
     retried = actions.add_parser("retry", help="read letters again, and send what they are")
     for one in (listed, shown, retried):
+        one.epilog = EXAMPLES
         one.add_argument("--bootstrap", type=bootstrap, required=True, help=BOOTSTRAP_HELP)
         one.add_argument(
             "--dead-letter-topic", default=DEAD_LETTER_TOPIC, help="(default: %(default)s)"
@@ -98,9 +98,9 @@ def _retry(options: argparse.Namespace) -> int:
     from aforo_meter import dlq_work  # noqa: PLC0415
 
     if bool(options.places) == options.all:
-        return complain("dlq retry needs places PARTITION:OFFSET, or --all", USAGE)
+        return misused(options, "dlq retry needs places PARTITION:OFFSET, or --all")
     if options.edit is not None and len(options.places) != 1:
-        return complain("--edit is for one letter: name its PARTITION:OFFSET", USAGE)
+        return misused(options, "--edit is for one letter: name its PARTITION:OFFSET")
     return run_async(dlq_work.retry_letters(options))
 
 

@@ -6,11 +6,10 @@ from typing import Any, Final
 
 from aforo_meter.command_arguments import (
     BOOTSTRAP_HELP,
-    USAGE,
     USAGE_TOPIC,
     bootstrap,
-    complain,
     count,
+    misused,
     positive,
     redis_url,
 )
@@ -83,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     from aforo_meter import import_run  # noqa: PLC0415 - aiokafka and more, for this alone.
 
     if not options.dry_run and not options.bootstrap:
-        return complain("import needs --bootstrap: where Kafka is; or --dry-run", USAGE)
+        return misused(options, "import needs --bootstrap: where Kafka is; or --dry-run")
     wanted = import_run.Wanted(
         path=options.file,
         kind=options.format,

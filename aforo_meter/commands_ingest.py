@@ -23,7 +23,7 @@ Its own description is at /docs and /openapi.json. All settings: aforo-meter che
 Start = Callable[[type[IngestSettings], Callable[[IngestSettings], Coroutine[Any, Any, int]]], int]
 
 
-def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", start: Start) -> None:
+def register(commands: "argparse._SubParsersAction[Any]", start: Start) -> None:
     """Add the subcommand.
 
     Args:

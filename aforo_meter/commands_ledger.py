@@ -11,15 +11,14 @@ from typing import Any, Final
 
 from aforo_meter.command_arguments import (
     FAILED,
-    LEDGER_URL_HELP,
     OK,
-    USAGE,
+    add_ledger_url,
     complain,
     count,
-    ledger_url,
+    misused,
     time_micros,
 )
-from aforo_meter.command_tables import columns, minute, units
+from aforo_meter.command_tables import columns, many, minute, units
 from aforo_meter.domain.completeness import Score, closed_before, scores, total
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.sessions import EndedBy, Session
@@ -28,11 +27,27 @@ from aforo_meter.settings_consume import ConsumeSettings
 
 ROWS_SHOWN: Final = 50
 
+COMPLETENESS: Final = """\
+examples:
+  aforo-meter completeness --ledger-url sqlite:////var/lib/aforo/ledger.db
+  aforo-meter completeness --ledger-url … --tenant acme --from 2026-11-01 --all
+  aforo-meter completeness --ledger-url … --check --threshold 99.5     # exit code 1: too low
+  aforo-meter completeness --ledger-url … --fill --apply --bootstrap kafka:9092
+"""
+SESSIONS: Final = """\
+examples:
+  aforo-meter sessions list --ledger-url sqlite:////var/lib/aforo/ledger.db --tenant acme --open
+  aforo-meter sessions show --ledger-url … acme session-17
+  aforo-meter sessions kill --ledger-url … acme session-17 --dry-run
+"""
+
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
     """Add these commands to the others."""
     _add_completeness(commands)
-    sessions = commands.add_parser("sessions", help="sessions of agents and MCP servers")
+    sessions = commands.add_parser(
+        "sessions", help="sessions of agents and MCP servers", epilog=SESSIONS
+    )
     actions = sessions.add_subparsers(title="actions", required=True, metavar="ACTION")
     found = actions.add_parser("list", help="the ones seen last, first")
     found.add_argument("--tenant", help="of this tenant alone")
@@ -42,7 +57,8 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     kill = actions.add_parser("kill", help="end one for good; who still uses it is told so")
     kill.add_argument("--dry-run", action="store_true", help="say what would be done")
     for action, run in ((found, _list), (show, _show), (kill, _kill)):
-        action.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
+        action.epilog = SESSIONS
+        add_ledger_url(action)
         action.set_defaults(run=lambda options, run=run: _run(options, run))
         if action is not kill:
             action.add_argument("--json", action="store_true", help="for programs")
@@ -54,9 +70,11 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
 def _add_completeness(commands: Any) -> None:  # noqa: ANN401
     topic = ConsumeSettings.model_fields["kafka_topic"].default
     parser = commands.add_parser(
-        "completeness", help="what was decided beside what was logged; fill what is missing"
+        "completeness",
+        help="what was decided beside what was logged; fill what is missing",
+        epilog=COMPLETENESS,
     )
-    parser.add_argument("--ledger-url", required=True, type=ledger_url, help=LEDGER_URL_HELP)
+    add_ledger_url(parser)
     parser.add_argument("--tenant", help="of this tenant alone")
     parser.add_argument("--from", dest="since", type=time_micros, help="UTC (default: a day ago)")
     parser.add_argument(
@@ -96,7 +114,7 @@ async def _completeness(options: argparse.Namespace, ledger: Any) -> int:  # noq
     from aforo_meter.completeness_sql import SqlCompleteness  # noqa: PLC0415
 
     if options.apply and not (options.fill and options.bootstrap):
-        return complain("--apply needs --fill, and --bootstrap: where Kafka is", USAGE)
+        return misused(options, "--apply needs --fill, and --bootstrap: where Kafka is")
     now_micros = time.time_ns() // 1000
     until = options.until if options.until is not None else now_micros
     since = options.since if options.since is not None else until - 24 * HOUR_MICROS
@@ -115,7 +133,8 @@ async def _completeness(options: argparse.Namespace, ledger: Any) -> int:  # noq
     if options.check and low:
         names = sorted({one.tenant_id or "(nobody)" for one in low})
         least = f"{_shown_bp(options.threshold)}"
-        return complain(f"{len(low)} hours are below {least}: {', '.join(names[:20])}", FAILED)
+        count = "1 hour is" if len(low) == 1 else f"{len(low)} hours are"
+        return complain(f"{count} below {least}: {', '.join(names[:20])}", FAILED)
     return OK
 
 
@@ -145,8 +164,14 @@ async def _fill(options: argparse.Namespace, completeness: Any, judged: Sequence
     does = (
         "sent; each counts once, when consume has read it" if options.apply else "to send (--apply)"
     )
-    print(f"{sent} estimates {does}" + (f"; {without} gaps stay" if without else ""))  # noqa: T201
+    print(f"{many(sent, 'estimate')} {does}" + _staying(without))  # noqa: T201
     return OK
+
+
+def _staying(gaps: int) -> str:
+    if not gaps:
+        return ""
+    return "; 1 gap stays" if gaps == 1 else f"; {gaps:,} gaps stay"
 
 
 def _by_tenant_hour(found: Sequence[Score]) -> list[Score]:
@@ -204,7 +229,9 @@ def _as_table(found: Sequence[Score], closed_micros: int, options: argparse.Name
         f" {_shown_bp(whole.score_bp)}"
     )
     if len(found) > len(shown):
-        summary += f"; {len(found) - len(shown):,} rows are complete and not shown (--all)"
+        hidden = len(found) - len(shown)
+        which = "row is complete" if hidden == 1 else "rows are complete"
+        summary += f"; {hidden:,} {which} and not shown (--all)"
     return "\n".join([*columns([head, *rows], right=frozenset(range(3, 7))), summary])
 
 

@@ -11,15 +11,15 @@ from aforo_meter.command_arguments import (
     FAILED,
     LEDGER_URL_HELP,
     OK,
-    USAGE,
     USAGE_TOPIC,
     bootstrap,
-    complain,
     ledger_url,
+    misused,
     redis_url,
     time_micros,
 )
 from aforo_meter.command_running import run_async
+from aforo_meter.command_tables import many
 from aforo_meter.domain.ledger_diff import Comparison, Difference, Kind
 from aforo_meter.domain.periods import PeriodMicros, datetime_of
 
@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     from aforo_meter import replay  # noqa: PLC0415 - aiokafka, for this command alone.
 
     if options.since >= options.until:
-        return complain("--from must be before --to", USAGE)
+        return misused(options, "--from must be before --to")
     wanted = replay.Wanted(
         period=PeriodMicros(options.since, options.until),
         bootstrap=options.bootstrap,
@@ -119,7 +119,7 @@ def _comparison(found: Comparison, hours: PeriodMicros) -> list[str]:
             lines.append(f"… and {len(found.differences) - ROWS_SHOWN} more (--json has all)")
     counts = found.counts
     lines.append(
-        f"{_span(hours)}: {counts[Kind.EQUAL]} rows equal, {counts[Kind.DIFFERING]} differ,"
+        f"{_span(hours)}: {many(counts[Kind.EQUAL], 'row')} equal, {counts[Kind.DIFFERING]} differ,"
         f" {counts[Kind.MISSING_HERE]} are in the live ledger alone,"
         f" {counts[Kind.MISSING_THERE]} in the replay alone"
     )

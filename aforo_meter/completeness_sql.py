@@ -17,6 +17,7 @@ from aforo_meter.domain.completeness import (
 )
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.ledger_sums import is_above_zero, parts, whole
 from aforo_meter.outbox_writing import leave
 
 # Absolute totals: however many consumers read them, and however often, they come to the same.
@@ -58,10 +59,11 @@ CALLS_LET_PASS = (
 )
 # With adjustments: what was taken back is no usage to reckon by.
 SUMS = (
-    "SELECT subscription_id, provider, model, tool, meter, SUM(quantity_micros), SUM(extra_micros)"  # noqa: S608
+    "SELECT subscription_id, provider, model, tool, meter,"  # noqa: S608
+    f" {parts('quantity_micros')}, {parts('extra_micros')}"
     f" FROM ({' UNION ALL '.join(SUMMED.format(table=table) for table in ('charge', 'adjustment'))}"
     ") AS entry GROUP BY subscription_id, provider, model, tool, meter"
-    " HAVING SUM(quantity_micros) > 0"
+    f" HAVING {is_above_zero('quantity_micros')}"
 )
 # What came over HTTP, or from files, names no features: its charges can't be told from those of
 # calls that need none.
@@ -120,7 +122,7 @@ class SqlCompleteness:
             return Basis(
                 calls=calls,
                 sums=[
-                    Sum(Kind(*row[:4]), row[4], int(row[5]), int(row[6]))
+                    Sum(Kind(*row[:4]), row[4], whole(*row[5:7]), whole(*row[7:]))
                     for row in sql.execute(SUMS, values * 2)
                 ],
             )

@@ -48,8 +48,8 @@ STOP_S_MAX: Final = 2.0  # For each of the last things that are said to Redis an
 REDIS_TIMEOUT_S: Final = 2.0
 FETCH_WAIT_MS: Final = 100
 # Of one partition and of all: what waits in memory. The more comes together, the less each costs.
-PARTITION_BYTES_MAX: Final = 4 * MIB
-FETCH_BYTES_MAX: Final = 16 * MIB
+PARTITION_BYTES_MAX: Final = 12 * MIB
+FETCH_BYTES_MAX: Final = 96 * MIB
 METADATA_AGE_MS: Final = 10_000  # New partitions of the topic are noticed after this.
 
 log = structlog.get_logger()
@@ -62,6 +62,7 @@ async def run(settings: ConsumeSettings) -> int:
         LedgerError: There is no ledger, or it has another schema.
         ListenError: The address for metrics is in use.
     """
+    process.look_for_garbage_rarely()
     stop = process.stop_on_signals()
     redis = Redis.from_url(
         settings.redis_url,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -46,12 +47,17 @@ def terms_of(tenant_id: str, contract: bytes, policy: bytes | None) -> Terms:
     Raises:
         UnreadableError: One of them can't be understood.
     """
-    what = f"contract of {tenant_id}"
     try:
         said = contract_pb2.Contract.FromString(contract)
         quotas = policy_pb2.Policy.FromString(policy or b"").quotas
     except DecodeError as error:
+        what = f"contract of {tenant_id}"
         raise UnreadableError(what, "it is no message of its kind") from error
+    return replace(_terms_of(tenant_id, said), quotas=tuple(_quotas_of(tenant_id, quotas)))
+
+
+def _terms_of(tenant_id: str, said: contract_pb2.Contract) -> Terms:
+    what = f"contract of {tenant_id}"
     if said.cadence not in _CADENCES:
         raise UnreadableError(what, f"unknown cadence {said.cadence}")
     if not ANCHOR_MICROS_MIN <= said.anchor_micros <= ANCHOR_MICROS_MAX:
@@ -75,11 +81,12 @@ def terms_of(tenant_id: str, contract: bytes, policy: bytes | None) -> Terms:
         thresholds=_thresholds_of(said.thresholds) if said.HasField("thresholds") else Thresholds(),
         guards=tuple(_guard_of(each) for each in said.guards),
         negotiated=_lists_of(said.negotiated),
-        quotas=tuple(_quotas_of(tenant_id, quotas)),
         catalog_version=said.catalog_version,
         phases=phases,
         basis=basis,
         exchange_rates=exchange_rates,
+        ended_at_micros=said.ended_at_micros or None,
+        former=tuple(_terms_of(tenant_id, each) for each in said.former),
     )
 
 

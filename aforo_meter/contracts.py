@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from aforo_meter.contract_messages import UnreadableError, book_of, terms_of
 from aforo_meter.domain.prices import PriceBook, Prices
 from aforo_meter.domain.terms import Terms
+from aforo_meter.redis_faults import address_of
 from aforo_proto import policy_pb2
 
 SYNC_KEY: Final = "aforo:v1:sync"
@@ -78,6 +79,11 @@ class Contracts:
         # How often prices or terms have changed: what was rated before such a change, and is
         # written after it, may have another price by now.
         self.generation = 0
+
+    @property
+    def address(self) -> str:
+        """Where Redis is, for complaints."""
+        return address_of(self._redis)
 
     @property
     def book(self) -> PriceBook | None:
@@ -153,7 +159,8 @@ class Contracts:
         terms = self._terms[tenant_id]
         return (
             terms is not None
-            and subscription_id not in ("", terms.subscription_id)
+            and bool(subscription_id)
+            and terms.of_subscription(subscription_id) is None
             and (tenant_id, subscription_id) not in self._former
         )
 

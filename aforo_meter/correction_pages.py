@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from aforo_meter.command_tables import columns, minute, money, percent, units
+from aforo_meter.command_tables import columns, many, minute, money, percent, units
 from aforo_meter.correction_effects import Effect
 from aforo_meter.corrections import PeriodState
 from aforo_meter.domain.corrections import Adjustment
@@ -24,9 +24,9 @@ NUMBERS: Final = frozenset(range(2, 8))
 def rerated_text(done: Rerated, order: Order | None) -> str:
     lines = _effects(done.effects)
     if done.waiting:
-        lines.append(f"waiting for a price: {_many(done.waiting, 'row')}; consume rates them")
+        lines.append(f"waiting for a price: {many(done.waiting, 'row')}; consume rates them")
     if done.without:
-        lines.append(f"left at their price: {_many(done.without, 'row')}; none is found for them")
+        lines.append(f"left at their price: {many(done.without, 'row')}; none is found for them")
     return "\n".join([*lines, _last("put right", order, done.effects)])
 
 
@@ -71,7 +71,7 @@ def closed_text(periods: Sequence[PeriodState], *, applied: bool) -> str:
     if len(periods) > ROWS_SHOWN:
         lines.append(f"… and {len(periods) - ROWS_SHOWN:,} more (--json has all)")
     done = "closed" if applied else "to close (--apply)"
-    last = f"{_many(len(periods), 'period')} {done}" if periods else "nothing to do"
+    last = f"{many(len(periods), 'period')} {done}" if periods else "nothing to do"
     return "\n".join([*lines, last])
 
 
@@ -105,14 +105,10 @@ def _last(done: str, order: Order | None, found: Sequence[Effect]) -> str:
     if not rows:
         return "nothing to do"
     tenants = len({one.before.tenant_id for one in found})
-    what = f"{_many(rows, 'row')} of {_many(tenants, 'tenant')}, COGS {_signed(found)}"
+    what = f"{many(rows, 'row')} of {many(tenants, 'tenant')}, COGS {_signed(found)}"
     if order is None:
         return f"{what}: to be {done} (--apply --reason … --author …)"
     return f"{what}: {done}, as {order.run_id}"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _signed(found: Iterable[Effect]) -> str:

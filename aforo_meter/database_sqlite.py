@@ -12,6 +12,7 @@ from aforo_meter.domain.seen import KEY_BYTES
 from aforo_meter.ledger import LedgerUnavailableError
 
 PREFIX: Final = "sqlite:///"
+CACHE_KIB: Final = 64 * 1024  # Of each connection, at most: keys of events go everywhere.
 
 GIVEN_KEYS: Final = (
     "(WITH RECURSIVE at (number) AS"  # noqa: S608 - our own number.
@@ -60,6 +61,7 @@ class SqliteDatabase:
             # In WAL mode a power cut may take the last commits with it, whole ones: charges and
             # position together, so Kafka delivers them again.
             raw.execute("PRAGMA synchronous = NORMAL")
+            raw.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         return SqliteConnection(raw)
 
 

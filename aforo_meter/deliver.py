@@ -10,6 +10,7 @@ import structlog
 
 from aforo_meter import process
 from aforo_meter.database import without_password
+from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.retries import RetryPolicy
 from aforo_meter.endpoints import Endpoint, endpoints_of
 from aforo_meter.lanes import ERRORS, Lane, now_micros
@@ -25,6 +26,8 @@ from aforo_meter.waits import entered
 RETRY_WAIT_MAX_MS: Final = 3_600_000
 BACKLOG_EVERY_S: Final = 5.0
 FINISH_S_MAX: Final = 5.0
+PRUNE_EVERY_S: Final = 60.0
+PRUNE_MESSAGES_MAX: Final = 1000  # Looked at each time: 1.4 million in a day.
 
 log = structlog.get_logger()
 
@@ -45,7 +48,7 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
         if ledger is None:
             return 0
         lanes = await stack.enter_async_context(_lanes(settings, endpoints, SqlOutbox(ledger)))
-        courier = Courier(SqlOutbox(ledger), lanes)
+        courier = Courier(SqlOutbox(ledger), lanes, keep_days=settings.keep_days)
         if once:
             return 0 if await courier.deliver_due() else 1
         async with process.health_server(
@@ -104,9 +107,10 @@ def sender_of(settings: DeliverSettings, endpoint: Endpoint) -> Sender:
 class Courier:
     """Routes new messages to the endpoints that want them, and keeps their lanes going."""
 
-    def __init__(self, outbox: Outbox, lanes: Sequence[Lane]) -> None:
+    def __init__(self, outbox: Outbox, lanes: Sequence[Lane], *, keep_days: int) -> None:
         self._outbox = outbox
         self._lanes = lanes
+        self._keep_micros = keep_days * DAY_MICROS
         self._endpoints = [lane.endpoint for lane in lanes]
         self.outbox_answers = True
 
@@ -117,7 +121,7 @@ class Courier:
     async def deliver_until(self, stop: asyncio.Event, *, poll_s: float) -> None:
         """Deliver until `stop`, then let what is under way come to its end."""
         stopping = asyncio.ensure_future(stop.wait())
-        next_backlog_s = 0.0
+        next_backlog_s = next_prune_s = 0.0
         while not stop.is_set():
             try:
                 await self._start_due()
@@ -125,6 +129,9 @@ class Courier:
                     for lane in self._lanes:
                         await lane.measure_backlog()
                     next_backlog_s = time.monotonic() + BACKLOG_EVERY_S
+                if time.monotonic() >= next_prune_s:
+                    await self._prune()
+                    next_prune_s = time.monotonic() + PRUNE_EVERY_S
                 self._heard_from_outbox()
             except LedgerUnavailableError as error:
                 self._missed_outbox(error)
@@ -146,6 +153,7 @@ class Courier:
             await self._start_due()
             under_way = self._under_way
             if not under_way:
+                await self._prune()
                 return not any(lane.failed for lane in self._lanes)
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
@@ -154,6 +162,10 @@ class Courier:
             pass
         for lane in self._lanes:
             await lane.start_due()
+
+    async def _prune(self) -> None:
+        before = now_micros() - self._keep_micros
+        await self._outbox.prune(ended_before_micros=before, messages_max=PRUNE_MESSAGES_MAX)
 
     async def _finish(self) -> None:
         under_way = self._under_way

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from aforo_meter.command_tables import columns, minute, money, units
+from aforo_meter.command_tables import columns, many, minute, money, units
 from aforo_meter.domain.floors import Standing, standings
 from aforo_meter.domain.inquiry import CostLine, KeptPrice
 from aforo_meter.domain.margin import Assessment, Thresholds
@@ -37,11 +37,10 @@ def as_text(told: Explanation) -> str:
 def _head(told: Explanation) -> list[str]:
     state, known = told.record.state, told.known
     since = f" since {minute(state.level_since_micros)} UTC" if state.level_since_micros else ""
-    when = "" if state.in_force else ", as this period was last assessed"
     plan = f", plan {told.statement.plan_id}" if told.statement.plan_id else ""
     subscription = f"subscription {state.subscription_id}" if state.subscription_id else "none"
     lines = [
-        f"level      {LEVELS[state.level]}{since}{when}",
+        f"level      {LEVELS[state.level]}{since}{_when(told)}",
         f"tenant     {state.tenant_id}, {subscription}{plan}",
         f"period     {span(state.period)}",
         f"margin     {_margin(state.assessment, told.currency)}",
@@ -60,14 +59,22 @@ def _head(told: Explanation) -> list[str]:
     ]
 
 
+def _when(told: Explanation) -> str:
+    """Say of when a level is, if it is none that decisions go by."""
+    if told.record.state.assessed_at_micros is None:
+        return ", never assessed" if told.record.costs else ", no usage yet"
+    return "" if told.record.state.in_force else ", as this period was last assessed"
+
+
 def _margin(assessment: Assessment, currency: str) -> str:
     cogs = money(assessment.cogs_nanos)
     if assessment.revenue_nanos:
         revenue = money(assessment.revenue_nanos)
         left = money(assessment.revenue_nanos - assessment.cogs_nanos)
+        granted = money(assessment.allowance_nanos) if assessment.allowance_nanos else ""
         return (
             f"{margin(assessment)} = ({revenue} revenue − {cogs} COGS) / {revenue} revenue,"
-            f" {left} {currency} left"
+            f" {left} {currency} left" + (f"; allowance {granted} {currency}" if granted else "")
         )
     if assessment.allowance_nanos:
         allowance = money(assessment.allowance_nanos)
@@ -89,10 +96,15 @@ def _floors(assessment: Assessment, thresholds: Thresholds, currency: str) -> li
         )
         for one in found
     ]
-    lines = [f"floors     set by {thresholds.source}", *columns(rows, right=())]
+    lines = [f"floors     set by {_sources(thresholds.source)}", *columns(rows, right=())]
     if any(one.holds and one.level > assessment.level for one in found):
         lines.append("  too little revenue, or too few calls, to act on: warn (L1) at most")
     return lines
+
+
+def _sources(source: str) -> str:
+    names = source.split(", ")
+    return ", ".join("the catalog's thresholds" if name == "catalog" else name for name in names)
 
 
 def _standing(one: Standing, cogs_nanos: int) -> str:
@@ -185,7 +197,7 @@ def _shares(told: Explanation) -> list[str]:
     rows = [
         (
             f"  {meter}",
-            f"{units(used.quantity_micros)} units",
+            _units(used.quantity_micros),
             f"unpriced {share(used.unpriced_micros, used.quantity_micros)}",
             f"estimated {share(used.estimated_micros, used.quantity_micros)}",
         )
@@ -199,13 +211,18 @@ def _shares(told: Explanation) -> list[str]:
     return [head, *columns(rows, right={1})]
 
 
+def _units(quantity_micros: int) -> str:
+    shown = units(quantity_micros)
+    return f"{shown} unit" if shown == "1" else f"{shown} units"
+
+
 def _adjusted(told: Explanation) -> list[str]:
     rows = [
         (
             f"  {minute(one.at_micros)} UTC",
             one.kind,
             plain(f"{one.author}: {one.reason}"),
-            f"{one.rows:,} rows",
+            many(one.rows, "row"),
             money(one.cogs_nanos),
         )
         for one in told.record.adjusted

@@ -88,11 +88,12 @@ def _margin_lines(told: Prospect, currency: str) -> list[str]:
 
 
 def _base(now: Assessment) -> str:
+    found = ""
     if now.revenue_nanos:
-        return f"{money(now.revenue_nanos)} revenue, "
+        found += f"{money(now.revenue_nanos)} revenue, "
     if now.allowance_nanos:
-        return f"allowance {money(now.allowance_nanos)}, "
-    return "no revenue and no allowance, so no floor applies, "
+        found += f"allowance {money(now.allowance_nanos)}, "
+    return found or "no revenue and no allowance, so no floor applies, "
 
 
 def _reach_rows(outlooks: Sequence[Outlook]) -> list[tuple[str, ...]]:
@@ -111,8 +112,13 @@ def _reach(reach: Reach) -> str:
     return f"{minute(reach.at_micros)} UTC" if reach.at_micros else NEVER
 
 
-def as_list(told: Sequence[Forecast]) -> str:
-    """Return one line a tenant or guard, those whose next level comes first, first."""
+def as_list(told: Sequence[Forecast], without_contract: int) -> str:
+    """Return one line a tenant or guard, those whose next level comes first, first.
+
+    Args:
+        told: Of each tenant.
+        without_contract: How many are left out, because they have none.
+    """
     ordered = sorted(
         ((one, each) for each in told for one in each.margins),
         key=lambda pair: (
@@ -138,8 +144,16 @@ def as_list(told: Sequence[Forecast]) -> str:
         [
             *columns([head, *rows], right={2, 3, 8}),
             "By the rate of the last 24 hours; times are UTC.",
+            *_left_out(without_contract),
         ]
     )
+
+
+def _left_out(count: int) -> list[str]:
+    if not count:
+        return []
+    whose = "1 tenant is" if count == 1 else f"{count:,} tenants are"
+    return [f"{whose} left out: without a contract there is no floor to reach."]
 
 
 def _whose(told: Forecast, one: Prospect) -> str:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from aforo_meter import import_state
 from aforo_meter.command_arguments import FAILED, OK, CommandError
+from aforo_meter.command_tables import many
 from aforo_meter.domain.import_rows import remedy_of
 from aforo_meter.import_file import UsageFile, ended
 from aforo_meter.import_intake import Judge, Judged, open_judge, record_for
@@ -172,7 +173,7 @@ async def _settle(
     if bad is not None and not wanted.skip:
         # Sound when it was checked: a tenant has gone since, or the usage grew too old.
         raise CommandError(
-            f"stopped after {state.sent} rows: {_line(fault_of(bad))};"
+            f"stopped after {many(state.sent, 'row')}: {_line(fault_of(bad))};"
             " run it again to go on, or with --on-error skip"
         )
     return state
@@ -254,7 +255,7 @@ def _as_text(report: Report, wanted: Wanted) -> str:
         lines += ["  " + json_text(one) for one in report.samples]
     by_field = ", ".join(f"{name} {count}" for name, count in report.by_field.most_common())
     lines.append(
-        f"{report.accepted + report.rejected} rows: {report.accepted} sound,"
+        f"{many(report.accepted + report.rejected, 'row')}: {report.accepted} sound,"
         f" {report.rejected} with errors" + (f" ({by_field})" if by_field else "")
     )
     if wanted.redis_url is None and wanted.dry_run:
@@ -277,7 +278,7 @@ def _as_json(report: Report) -> str:
 
 
 def _sum(state: State) -> str:
-    return f"{state.sent} rows sent, {state.rejected} left out"
+    return f"{many(state.sent, 'row')} sent, {state.rejected} left out"
 
 
 def _say(text: str) -> None:

@@ -20,8 +20,10 @@ from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.inquiries import Choice
 from aforo_meter.ledger_accounts import read_account, read_hours
+from aforo_meter.ledger_prepaid import EARLIER
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.ledger_states import estimated_part
+from aforo_meter.ledger_sums import parts, whole
 
 STATES = (
     "SELECT subscription_id, period_start_micros, period_end_micros, in_force, level,"
@@ -50,8 +52,9 @@ ADJUSTMENTS = (
     f" FROM adjustment {PERIOD}"
 )
 ADJUSTED = (
-    "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*), SUM(cogs_nanos)"  # noqa: S608
-    f" FROM adjustment {PERIOD} GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
+    "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*),"  # noqa: S608
+    f" {parts('cogs_nanos')} FROM adjustment {PERIOD}"
+    " GROUP BY run_id, kind, author, reason ORDER BY 1, 2, 3, 4"
 )
 CLOSED_AND_ADJUSTED = f"SELECT 1 FROM adjustment {PERIOD} AND created_at_micros > ? LIMIT 1"  # noqa: S608
 INTERVENTIONS = (
@@ -59,9 +62,9 @@ INTERVENTIONS = (
     " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
     " GROUP BY outcome, reason ORDER BY outcome, reason"
 )
-DRAWN = (
-    "SELECT period_start_micros, prepaid_drawn_nanos FROM margin_state WHERE tenant_id = ?"
-    " AND subscription_id = ? AND prepaid_drawn_nanos > 0"
+HAS_BALANCE = (
+    "SELECT 1 FROM margin_state WHERE tenant_id = ? AND subscription_id = ?"
+    " AND (prepaid_drawn_nanos > 0 OR prepaid_left_nanos > 0) LIMIT 1"
 )
 GUARDS = (
     "SELECT guard_id, in_force, level, level_since_micros, revenue_nanos, cogs_nanos"  # noqa: S608
@@ -107,13 +110,13 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
         adjusted=tuple(
-            Adjusted(*row[:4], *map(int, row[4:]))
+            Adjusted._make([*row[:5], whole(*row[5:])])
             for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
         ),
         account_at_close=_account_at_close(sql, state),
         account_by_hour=read_hours(sql, *whose, period.start_micros),
         guards=tuple(_guard(*row) for row in sql.execute(GUARDS, (*whose, period.start_micros))),
-        drawn_by_period=dict(sql.execute(DRAWN, whose).fetchall()),
+        accounts_before=_accounts_before(sql, state),
         other_subscriptions=tuple(
             sorted(one.subscription_id for one in states if one is not state)
         ),
@@ -127,6 +130,14 @@ def _account_at_close(sql: Sql, state: PeriodState) -> Account | None:
     if sql.execute(CLOSED_AND_ADJUSTED, (*key, state.closed_at_micros)).fetchone() is None:
         return None
     return read_account(sql, *key, adjusted_by_micros=state.closed_at_micros)
+
+
+def _accounts_before(sql: Sql, state: PeriodState) -> dict[PeriodMicros, Account]:
+    whose = (state.tenant_id, state.subscription_id)
+    if sql.execute(HAS_BALANCE, whose).fetchone() is None:
+        return {}
+    rows = sql.execute(EARLIER, (*whose, state.period.start_micros)).fetchall()
+    return {PeriodMicros(start, end): read_account(sql, *whose, start) for start, end, _ in rows}
 
 
 def _states(sql: Sql, choice: Choice) -> list[PeriodState]:

@@ -18,17 +18,20 @@ from aforo_meter.domain.rating import (
     MICROS_PER_UNIT,
     UNPRICED,
     ChargeKey,
+    Measured,
     Rated,
     Usage,
     depends_on_size,
     intervention_of,
 )
-from aforo_meter.domain.seen import event_key
-from aforo_meter.domain.usage import UNITS_MAX, Outcome
-from aforo_meter.wire import GATEWAY, REPORTED_LENGTH
-from aforo_proto import usage_pb2
+from aforo_meter.domain.seen import tenant_digest
+from aforo_meter.domain.usage import Outcome
+from aforo_meter.usage_shapes import Measures, Shape, parse, shape_of
+from aforo_meter.wire import COMPLETENESS, GATEWAY, REPORTED_LENGTH
+from aforo_proto import usage_pb2, usage_shape_pb2
 
 KINDS_MAX: Final = 50_000  # Some 100 MB. One of a tenant, model and hour is the usual.
+SHAPES_MAX: Final = 100_000  # Some 100 MB. Paths and statuses make several of a kind.
 
 Name = tuple[Any, ...]
 
@@ -37,8 +40,8 @@ class Kind:
     """What events of a kind have in common, and what of them is added up at the moment."""
 
     __slots__ = (
-        *("_prices", "_refused", "cells", "event_keys", "keys", "oldest_micros", "period"),
-        *("priced", "subscription_id", "tokens_below", "usage"),
+        *("_prices", "_refused", "cells", "digest", "event_keys", "keys", "oldest_micros"),
+        *("period", "priced", "subscription_id", "tokens_below", "usage"),
     )
 
     def __init__(
@@ -59,7 +62,8 @@ class Kind:
         self.priced: dict[str, PriceEntry] = {}
         # From so many input tokens on another price may hold; 0: never.
         self.tokens_below = 0
-        self.cells: dict[str, list[int]] = {}  # By meter: the sum in 10^-6 units.
+        self.cells: dict[str, int] = {}  # By meter: the sum in 10^-6 units.
+        self.digest = tenant_digest(usage.tenant_id)
         self.event_keys: list[bytes] = []
         self.oldest_micros = usage.occurred_at_micros
 
@@ -99,16 +103,32 @@ class Kind:
             tool=usage.tool,
             execution_status=usage.execution_status,
         )
-        self.cells[meter] = [0]
+        self.cells[meter] = 0
+        return True
+
+    def add(self, measures: Sequence[Measured]) -> bool:
+        """Add what an event measured; return False, and add nothing, if it is one by itself."""
+        if self.tokens_below and _tokens_of(measures) >= self.tokens_below:
+            return False
+        cells, added = self.cells, 0
+        try:
+            for meter, quantity_micros in measures:
+                cells[meter] += quantity_micros
+                added += 1
+        except KeyError:
+            for meter, quantity_micros in measures[:added]:
+                cells[meter] -= quantity_micros
+            learnt = all(meter in cells or self.learn(meter) for meter, _ in measures)
+            return learnt and self.add(measures)
         return True
 
     def take(self) -> Rated:
         """Return what was added up, and begin anew."""
         charges = []
-        for meter, cell in self.cells.items():
-            if cell[0]:
-                charges.append((self.keys[meter], cell[0]))
-                cell[0] = 0
+        for meter, quantity_micros in self.cells.items():
+            if quantity_micros:
+                charges.append((self.keys[meter], quantity_micros))
+                self.cells[meter] = 0
         event_keys, self.event_keys = self.event_keys, []
         return Rated(
             tenant_id=self.usage.tenant_id,
@@ -127,7 +147,8 @@ class Tally:
     """What came of some records so far."""
 
     rated: list[Rated] = field(default_factory=list)
-    rest: list[tuple[Any, Any]] = field(default_factory=list)  # Records and events: one by one.
+    # Records of no known kind, with their shapes; None: of a kind, but by themselves.
+    rest: list[tuple[Any, Shape | None]] = field(default_factory=list)
     unreadable: list[Any] = field(default_factory=list)  # Records that are no events.
     counted: set[bytes] = field(default_factory=set)  # Events that are not to count again.
     repeated: int = 0
@@ -145,69 +166,93 @@ class Kinds:
 
     def __init__(self) -> None:
         self._kinds: dict[Name, Kind] = {}
-
-    def __contains__(self, name: Name) -> bool:
-        return name in self._kinds
+        self._shapes: dict[Shape, Kind] = {}
+        self._measures = Measures()
 
     def clear(self) -> None:
         self._kinds.clear()
+        self._shapes.clear()
+
+    def get(self, name: Name) -> Kind | None:
+        return self._kinds.get(name)
+
+    def add(self, name: Name, kind: Kind) -> None:
+        if len(self._kinds) >= KINDS_MAX:
+            self.clear()
+        self._kinds[name] = kind
+
+    def recognise(self, shape: Shape, kind: Kind) -> None:
+        """Take all events of a shape to be of a kind, from now on."""
+        if len(self._shapes) >= SHAPES_MAX:
+            self._shapes.clear()
+        self._shapes[shape] = kind
 
     def add_up(self, records: Iterable[Any], tally: Tally, *, latest_micros: int) -> None:
-        """Add up records of known kinds, and put all others on `tally.rest`, in their order.
+        """Add up records of known kinds, and put all others on `tally.rest`.
+
+        There those of one shape stay in their order.
 
         Args:
             records: Of one partition.
             tally: What comes of them.
             latest_micros: Until when an event may have occurred.
         """
-        parse, kinds, rest, counted = _parse, self._kinds, tally.rest, tally.counted
+        shapes, rest, counted = self._shapes, tally.rest, tally.counted
         touched: list[Kind] = []
         for record in records:
-            value = record.value
+            value = record.value or b""
             try:
-                event = parse(value or b"")
+                event = parse(value)
             except DecodeError:
                 tally.unreadable.append(record)
                 continue
-            name = name_of(event)
-            kind = None if name is None else kinds.get(name)
-            if kind is None or event.occurred_at_micros > latest_micros or b"\0" in value:
-                rest.append((record, event))
+            shape = shape_of(event)
+            kind = shapes.get(shape)
+            if kind is None:
+                rest.append((record, shape))
                 continue
-            parts = _parts_of(event, kind)
-            if parts is None:
-                rest.append((record, event))
+            measures = self._measures.of(event)
+            if measures is None or not _is_plain(event, value, latest_micros):
+                rest.append((record, None))
                 continue
-            key = event_key(event.tenant_id, event.event_id)
+            digest = kind.digest.copy()
+            digest.update(event.event_id)
+            key = digest.digest()
             if key in counted:
                 tally.repeated += 1
                 continue
+            if not kind.add(measures):
+                rest.append((record, None))
+                continue
             counted.add(key)
+            at_micros = event.occurred_at_micros
             if not kind.event_keys:
                 touched.append(kind)
-                kind.oldest_micros = event.occurred_at_micros
-            elif event.occurred_at_micros < kind.oldest_micros:
-                kind.oldest_micros = event.occurred_at_micros
+                kind.oldest_micros = at_micros
+            elif at_micros < kind.oldest_micros:
+                kind.oldest_micros = at_micros
             kind.event_keys.append(key)
-            for cell, units, micros in parts:
-                cell[0] += units * MICROS_PER_UNIT + micros  # type: ignore[index]
         _take(touched, tally)
 
-    def add(self, name: Name, kind: Kind) -> None:
-        if len(self._kinds) >= KINDS_MAX:
-            self._kinds.clear()
-        self._kinds[name] = kind
 
-
-_parse = usage_pb2.UsageEvent.FromString
-
-
-def _take(touched: Sequence[Kind], tally: Tally) -> None:
+def _take(touched: Iterable[Kind], tally: Tally) -> None:
     for kind in touched:
         tally.note_time(kind.usage.tenant_id, kind.oldest_micros)
-        if kind.usage.late:
-            tally.late += len(kind.event_keys)
+        tally.late += kind.usage.late * len(kind.event_keys)
         tally.rated.append(kind.take())
+
+
+def _is_plain(event: usage_shape_pb2.UsageEvent, value: bytes, latest_micros: int) -> bool:
+    """Is what an event says beyond its shape certain to be readable?
+
+    Texts have to be UTF-8, and without a NUL. Of a known shape only these may not be.
+    """
+    return (
+        event.event_id != b""
+        and (event.event_id + event.decision_id + event.metadata_json).isascii()
+        and b"\0" not in value
+        and event.occurred_at_micros <= latest_micros
+    )
 
 
 def name_of(event: usage_pb2.UsageEvent) -> Name | None:
@@ -219,7 +264,7 @@ def name_of(event: usage_pb2.UsageEvent) -> Name | None:
         or event.estimated
         or event.session_boundary
         or told.session
-        or not event.event_id
+        or event.source == COMPLETENESS  # How many calls it stands for is in its metadata.
     ):
         return None
     from_gateway = event.source.startswith(GATEWAY)
@@ -244,23 +289,10 @@ def name_of(event: usage_pb2.UsageEvent) -> Name | None:
     )
 
 
-def _parts_of(
-    event: usage_pb2.UsageEvent, kind: Kind
-) -> Sequence[tuple[list[int] | None, int, int]] | None:
-    """Return where each measure adds units and micros; None: it is not one to be added up."""
-    find = kind.cells.get
-    parts = [(find(one.meter), one.units, one.micros) for one in event.measures]
-    for cell, units, micros in parts:
-        if cell is None:
-            learnt = all(one.meter in kind.cells or kind.learn(one.meter) for one in event.measures)
-            return _parts_of(event, kind) if learnt else None
-        if not 0 <= units <= UNITS_MAX or (micros and not 0 <= micros < MICROS_PER_UNIT):
-            return None
-    if kind.tokens_below and _tokens_of(event) >= kind.tokens_below:
-        return None
-    return parts
-
-
-def _tokens_of(event: usage_pb2.UsageEvent) -> int:
+def _tokens_of(measures: Iterable[Measured]) -> int:
     """Return the input tokens of a call: at least as many as tiers go by."""
-    return sum(one.units + (one.micros > 0) for one in event.measures if one.meter in INPUT_METERS)
+    return sum(
+        -(-quantity_micros // MICROS_PER_UNIT)
+        for meter, quantity_micros in measures
+        if meter in INPUT_METERS
+    )

@@ -120,7 +120,7 @@ class Lane:
             if error.is_gone:
                 await self._note_gone(delivery, result, lines)
             else:
-                await self._note_failure(delivery, result, lines)
+                await self._note_failure(delivery, result, lines, asked_ms=error.retry_after_ms)
             return
         ATTEMPTS.labels(name, "delivered").inc()
         result = Result(took_ms=_ms_since(started_s), status=status)
@@ -128,10 +128,16 @@ class Lane:
         lines.info("delivered", attempts=delivery.attempts + 1)
 
     async def _note_failure(
-        self, delivery: Delivery, result: Result, lines: structlog.typing.FilteringBoundLogger
+        self,
+        delivery: Delivery,
+        result: Result,
+        lines: structlog.typing.FilteringBoundLogger,
+        *,
+        asked_ms: int,
     ) -> None:
-        attempts = delivery.attempts + 1
-        delay_ms = wait_ms(self._policy, failures=delivery.failures + 1, jitter=self._jitter())
+        attempts, failures = delivery.attempts + 1, delivery.failures + 1
+        jitter = self._jitter()
+        delay_ms = wait_ms(self._policy, failures=failures, jitter=jitter, asked_ms=asked_ms)
         if delay_ms is None:
             GAVE_UP.labels(self.endpoint.endpoint_id).inc()
             lines.error("gave a message up", attempts=attempts, error=result.error)

@@ -24,10 +24,6 @@ ADJUSTMENTS = (
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
     " AND created_at_micros <= ?"
 )
-DRAWN = (
-    "SELECT COALESCE(SUM(prepaid_drawn_nanos), 0) FROM margin_state WHERE tenant_id = ?"
-    " AND subscription_id = ? AND period_start_micros >= ? AND period_start_micros < ?"
-)
 
 
 def read_account(
@@ -102,10 +98,11 @@ def account_of(sql: Sql, watch: Watch) -> Account:
     return read_account(sql, watch.tenant_id, watch.subscription_id, watch.period.start_micros)
 
 
-def revenue_of(sql: Sql, watch: Watch, account: Account, *, now_micros: int) -> Revenue:
+def revenue_of(
+    watch: Watch, account: Account, *, now_micros: int, drawn_before_nanos: int
+) -> Revenue:
     """Return the revenue that a margin is measured by, with the account of `account_of`."""
-    terms, period = watch.terms, watch.period
-    if terms is None:
+    if watch.terms is None:
         return Revenue(
             lines=(),
             currency=watch.currency,
@@ -113,17 +110,10 @@ def revenue_of(sql: Sql, watch: Watch, account: Account, *, now_micros: int) -> 
             book_currency=watch.currency,
             book_nanos=watch.revenue_nanos,
         )
-    key = (watch.tenant_id, watch.subscription_id)
-    drawn_before_nanos = 0
-    if terms.card_of(period) is not None:
-        opening = terms.opening(period)
-        if opening.prepaid_nanos:
-            between = (opening.prepaid_from_micros, period.start_micros)
-            drawn_before_nanos = int(sql.execute(DRAWN, (*key, *between)).fetchone()[0])
     return revenue(
-        terms,
+        watch.terms,
         account,
-        period=period,
+        period=watch.period,
         now_micros=now_micros,
         book_currency=watch.currency,
         drawn_before_nanos=drawn_before_nanos,

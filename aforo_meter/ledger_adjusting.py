@@ -24,14 +24,15 @@ from aforo_meter.ledger import PriceConflictError, TooLargeError
 from aforo_meter.ledger_calls import move_parts
 from aforo_meter.ledger_currency import require_currency
 from aforo_meter.ledger_names import CHARGE_EQUALS, ROW
+from aforo_meter.ledger_sums import is_above_zero, parts, whole
 
 INT64_MAX: Final = 2**63 - 1
 KEY: Final = ", ".join(ChargeKey._fields)
 
 # Statements are put together from names of columns alone.
 ADJUSTED = (
-    "SELECT COALESCE(SUM(quantity_micros), 0), COALESCE(SUM(extra_micros), 0),"  # noqa: S608
-    f" COALESCE(SUM(cogs_nanos), 0), COUNT(*) FROM adjustment WHERE {CHARGE_EQUALS}"
+    f"SELECT COUNT(*), {parts('quantity_micros')}, {parts('extra_micros')}, {parts('cogs_nanos')}"  # noqa: S608
+    f" FROM adjustment WHERE {CHARGE_EQUALS}"
 )
 IS_ADJUSTED = f"SELECT 1 FROM adjustment WHERE {CHARGE_EQUALS} LIMIT 1"  # noqa: S608
 ADJUST = (
@@ -56,10 +57,10 @@ ADD_COGS = (
 )
 COUNT_UNPRICED = (
     "UPDATE margin_state SET unpriced_rows = (SELECT COUNT(*) FROM ("  # noqa: S608
-    "SELECT SUM(quantity_micros) FROM ("
+    "SELECT COUNT(*) FROM ("
     f"SELECT {KEY}, quantity_micros FROM charge{PERIOD} AND price_id = ''"
     f" UNION ALL SELECT {KEY}, quantity_micros FROM adjustment{PERIOD} AND price_id = ''"
-    f") AS entry GROUP BY {KEY} HAVING SUM(quantity_micros) > 0) AS waiting){PERIOD}"
+    f") AS entry GROUP BY {KEY} HAVING {is_above_zero('quantity_micros')}) AS waiting){PERIOD}"
 )
 CLOSED = f"SELECT closed_at_micros FROM margin_state{PERIOD}"  # noqa: S608
 
@@ -159,7 +160,7 @@ class Adjusting:
     def state(self, key: ChargeKey) -> State:
         """Return a row, with its adjustments, and how many these are."""
         quantity_micros, extra_micros = self._sql.execute(ROW, key).fetchone() or (0, 0)
-        *sums, count = self._sql.execute(ADJUSTED, key).fetchone()
+        count, *sums = self._sql.execute(ADJUSTED, key).fetchone()
         price = self._price(key.price_id)
         cogs_nanos = 0
         if price is not None:
@@ -167,7 +168,8 @@ class Adjusting:
                 quantity_micros, price_nanos=price.price_nanos, per_units=price.per_units
             )
         charge = Row(quantity_micros, extra_micros, cogs_nanos)
-        return State(charge.plus(Row(*map(int, sums))), count)
+        adjusted = Row(whole(*sums[:2]), whole(*sums[2:4]), whole(*sums[4:]))
+        return State(charge.plus(adjusted), count)
 
     def is_adjusted(self, key: ChargeKey) -> bool:
         return self._sql.execute(IS_ADJUSTED, key).fetchone() is not None

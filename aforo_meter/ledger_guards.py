@@ -5,8 +5,9 @@ from typing import Final, NamedTuple
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.account import Account
-from aforo_meter.domain.guards import assess_guard
+from aforo_meter.domain.guards import WHOLE, assess_guard
 from aforo_meter.domain.margin import Level
+from aforo_meter.domain.revenue import recognised
 from aforo_meter.ledger import Transition, Watch
 from aforo_meter.ledger_accounts import kept
 
@@ -49,12 +50,19 @@ def assess_guards(
     """
     key = (watch.tenant_id, watch.subscription_id, watch.period.start_micros)
     before = read_levels(sql, watch.tenant_id)
+    share = WHOLE
+    if watch.terms is not None:
+        share = recognised(watch.terms, watch.period, now_micros=now_micros)
     places = {guard_id: _Place(*rest) for guard_id, *rest in sql.execute(SEQUENCES, key)}
     sql.execute(RETIRE, (watch.tenant_id,))
     for guard in watch.guards:
         previous = before.get(guard.guard_id, Level.NONE)
         after = assess_guard(
-            guard, account, contract_revenue_nanos=contract_revenue_nanos, previous=previous
+            guard,
+            account,
+            contract_revenue_nanos=contract_revenue_nanos,
+            previous=previous,
+            recognised=share,
         )
         seq, since_micros = places.get(guard.guard_id, _Place())
         if after.level is not previous:

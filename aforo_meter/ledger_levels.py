@@ -11,6 +11,7 @@ from aforo_meter.ledger import Transition, Watch
 from aforo_meter.ledger_accounts import account_of, kept, revenue_of
 from aforo_meter.ledger_guards import assess_guards
 from aforo_meter.ledger_memory import Measure, PeriodKey, PeriodState
+from aforo_meter.ledger_prepaid import Balances
 from aforo_meter.ledger_states import MEASURE, estimated_part
 from aforo_meter.outbox_writing import leave
 
@@ -70,8 +71,9 @@ def level_that_holds(watch: Watch, state: PeriodState | None, cogs_nanos: int) -
 class Levels:
     """Assesses tenants by all that is written of them, whatever it is that has changed."""
 
-    def __init__(self, sql: Sql, *, now_micros: int) -> None:
+    def __init__(self, sql: Sql, balances: Balances, *, now_micros: int) -> None:
         self._sql = sql
+        self._balances = balances
         self._now_micros = now_micros
         self.transitions: list[Transition] = []
 
@@ -91,7 +93,12 @@ class Levels:
         seq, since_micros = place
         estimated_nanos = estimated_part(estimated_nanos, cogs_nanos)
         account = account_of(self._sql, watch)
-        revenue = revenue_of(self._sql, watch, account, now_micros=self._now_micros)
+        revenue = revenue_of(
+            watch,
+            account,
+            now_micros=self._now_micros,
+            drawn_before_nanos=self._balances.drawn_before(watch),
+        )
         after = assess(
             revenue_nanos=kept(revenue.book_nanos),
             cogs_nanos=cogs_nanos,

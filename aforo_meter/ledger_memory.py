@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.rating import ChargeKey
+from aforo_meter.domain.terms import Terms
 
 ROWS_MAX: Final = 200_000  # Some 70 MB.
 STATES_MAX: Final = 100_000
@@ -53,6 +54,14 @@ class PeriodState(NamedTuple):
     measure: Measure  # What the margin was measured by: ledger_states.MEASURE.
 
 
+class Charged(NamedTuple):
+    """What usage of a period is charged."""
+
+    revision: int  # Of the period's state, when its usage was read.
+    terms: Terms
+    nanos: int
+
+
 @dataclass(slots=True)
 class Memory:
     """Changed only with what was committed."""
@@ -61,12 +70,14 @@ class Memory:
     rows: dict[ChargeKey, ChargeRow] = field(default_factory=dict)
     states: dict[PeriodKey, PeriodState] = field(default_factory=dict)
     reporting: set[str] = field(default_factory=set)  # Tenants with usage from elsewhere.
+    charged: dict[PeriodKey, Charged] = field(default_factory=dict)  # Past, of prepaid balances.
 
     def forget(self) -> None:
         self.prices.clear()
         self.rows.clear()
         self.states.clear()
         self.reporting.clear()
+        self.charged.clear()
 
     def keep_rows(self, rows: Mapping[ChargeKey, ChargeRow | None]) -> None:
         """Remember rows; None: it is gone."""
@@ -87,3 +98,8 @@ class Memory:
             # Rows are as good as the revision of their period that is remembered with them.
             self.states.clear()
             self.rows.clear()
+
+    def keep_charged(self, charged: Mapping[PeriodKey, Charged]) -> None:
+        self.charged.update(charged)
+        if len(self.charged) > STATES_MAX:
+            self.charged.clear()

@@ -10,6 +10,7 @@ from aforo_meter.domain.rating import MICROS_PER_UNIT, amount_nanos
 from aforo_meter.ledger import Standing, UsageQuery
 from aforo_meter.ledger_guards import read_levels
 from aforo_meter.ledger_states import estimated_part
+from aforo_meter.ledger_sums import parts, whole
 
 IN_FORCE = (
     "SELECT subscription_id, period_start_micros, period_end_micros, cogs_nanos, unpriced_rows,"
@@ -23,11 +24,9 @@ IN_PERIOD = (
     " AND hour_start_micros > ? - 3600000000 AND hour_start_micros < ?"
     " AND subscription_id = ? AND period_start_micros = ?"
 )
-# With what weights add to it, as authz counts. Units and micros apart: a month of bytes in 10^-6
-# units would not fit into 64 bits.
+# With what weights add to it, as authz counts.
 USED = (
-    f"SELECT feature, SUM(quantity_micros / {MICROS_PER_UNIT} + extra_micros / {MICROS_PER_UNIT}),"  # noqa: S608
-    f" SUM(quantity_micros % {MICROS_PER_UNIT} + extra_micros % {MICROS_PER_UNIT})"
+    f"SELECT feature, {parts('quantity_micros')}, {parts('extra_micros')}"  # noqa: S608
     " FROM {table} WHERE tenant_id = ? AND meter = ?"
 )
 # Rows, since each is rounded by itself: their sum is what the margin counts too.
@@ -35,7 +34,7 @@ SPENT = (
     "SELECT feature, quantity_micros, price_nanos, per_units FROM charge JOIN price"
     " USING (price_id) WHERE tenant_id = ?"
 )
-ADJUSTED = "SELECT feature, SUM(cogs_nanos) FROM adjustment WHERE tenant_id = ?"
+ADJUSTED = f"SELECT feature, {parts('cogs_nanos')} FROM adjustment WHERE tenant_id = ?"  # noqa: S608
 
 
 def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> Standing | None:
@@ -64,7 +63,7 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
         catalog_version=catalog_version,
         price_book_version=price_book_version,
         used_units={
-            query.quota_id: _used_units(sql, tenant_id, subscription_id, query) for query in queries
+            query.quota_id: used_units(sql, tenant_id, subscription_id, query) for query in queries
         },
         guard_levels=read_levels(sql, tenant_id) if guard_count else {},
         contract_currency=contract_currency,
@@ -73,18 +72,18 @@ def read_standing(sql: Sql, tenant_id: str, queries: Sequence[UsageQuery]) -> St
     )
 
 
-def _used_units(sql: Sql, tenant_id: str, subscription_id: str, query: UsageQuery) -> int:
+def used_units(sql: Sql, tenant_id: str, subscription_id: str, query: UsageQuery) -> int:
+    """Return what was used in a window; of a billing period, by that subscription."""
     where = IN_PERIOD if query.billing else IN_WINDOW
     window: tuple[object, ...] = (query.window.start_micros, query.window.end_micros)
     if query.billing:
         window = (*window, subscription_id, query.window.start_micros)
     if query.meter == COGS:
         return _spent_nanos(sql, where, (tenant_id, *window), query)
-    # An adjustment takes off by its sign, and division goes towards zero for both.
     total_micros: int = sum(
-        int(units) * MICROS_PER_UNIT + int(micros)
+        whole(*sums[:2]) + whole(*sums[2:])
         for table in ("charge", "adjustment")
-        for feature, units, micros in sql.execute(
+        for feature, *sums in sql.execute(
             f"{USED.format(table=table)}{where} GROUP BY feature",
             (tenant_id, query.meter, *window),
         )
@@ -100,8 +99,8 @@ def _spent_nanos(sql: Sql, where: str, values: tuple[object, ...], query: UsageQ
         if _counts(query, feature)
     )
     adjustments = sum(
-        int(cogs_nanos)
-        for feature, cogs_nanos in sql.execute(f"{ADJUSTED}{where} GROUP BY feature", values)
+        whole(*sums)
+        for feature, *sums in sql.execute(f"{ADJUSTED}{where} GROUP BY feature", values)
         if _counts(query, feature)
     )
     return charges + adjustments

@@ -27,7 +27,8 @@ def note(sql: Sql, keys: Sequence[bytes], *, keep_until_hour: int) -> None:
     """
     if not keys:
         return
-    given, values = sql.given_keys(keys)
+    # In the order of the table its pages are each looked for once.
+    given, values = sql.given_keys(sorted(keys))
     # Which ones went in is not asked, only how many: hardly ever is one known already.
     if sql.execute(NOTE.format(given=given), (keep_until_hour, *values)).rowcount != len(keys):
         raise LookFirstError

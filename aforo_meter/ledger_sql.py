@@ -33,6 +33,7 @@ from aforo_meter.ledger_currency import held_currency
 from aforo_meter.ledger_memory import Memory, StaleError
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_seen import LookFirstError
+from aforo_meter.ledger_sums import is_above_zero, parts, whole
 from aforo_meter.ledger_writing import Writing, columns
 
 SCHEMA_VERSION: Final = "0009"  # The last of aforo_meter/migrations/versions.
@@ -62,12 +63,12 @@ UNPRICED_ROWS = (
     " WHERE price_id = '' AND tenant_id = ?"
     f" UNION ALL SELECT {KEY}, quantity_micros FROM adjustment"
     " WHERE price_id = '' AND tenant_id = ?) AS entry"
-    f" GROUP BY {KEY} HAVING SUM(quantity_micros) > 0"
+    f" GROUP BY {KEY} HAVING {is_above_zero('quantity_micros')}"
 )
 # How many these are, of all tenants: there may be many charges, and only few are adjusted.
 UNPRICED_CHARGES = "SELECT COUNT(*) FROM charge WHERE price_id = ''"
 UNPRICED_ADJUSTED = (
-    "SELECT SUM(a.quantity_micros), (SELECT c.quantity_micros FROM charge AS c WHERE "  # noqa: S608
+    f"SELECT {parts('a.quantity_micros')}, (SELECT c.quantity_micros FROM charge AS c WHERE "  # noqa: S608
     + " AND ".join(f"c.{name} = a.{name}" for name in ChargeKey._fields)
     + f") FROM adjustment AS a WHERE a.price_id = '' GROUP BY {KEY_OF_A}"
 )
@@ -201,8 +202,8 @@ class SqlLedger:
     async def unpriced_rows(self) -> int:
         def work(sql: Sql) -> int:
             (count,) = sql.execute(UNPRICED_CHARGES).fetchone()
-            for change_micros, charged_micros in sql.execute(UNPRICED_ADJUSTED):
-                waits = change_micros + (charged_micros or 0) > 0
+            for *change, charged_micros in sql.execute(UNPRICED_ADJUSTED):
+                waits = whole(*change) + (charged_micros or 0) > 0
                 count += waits - (charged_micros is not None)
             return int(count)
 

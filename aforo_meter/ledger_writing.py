@@ -41,6 +41,7 @@ from aforo_meter.ledger_memory import (
     PeriodState,
 )
 from aforo_meter.ledger_names import bounded
+from aforo_meter.ledger_prepaid import Balances
 from aforo_meter.ledger_rows import INT64_MAX, ChargeRows
 from aforo_meter.ledger_seen import new_among, note
 from aforo_meter.ledger_sessions import write_sightings
@@ -89,7 +90,8 @@ class Writing:
         self._ends: dict[PeriodKey, int] = {}
         self._watches: Mapping[str, Watch] = {}
         self._assessed: dict[str, Assessment] = {}
-        self._levels = Levels(sql, now_micros=now_micros)
+        self._balances = Balances(sql, memory.charged)
+        self._levels = Levels(sql, self._balances, now_micros=now_micros)
         self._duplicates = 0
         self._repriced = 0
         self._adjusting = Adjusting(sql)
@@ -235,6 +237,7 @@ class Writing:
         memory.reporting.update(self._reporting)
         memory.keep_rows(self._written_rows)
         memory.keep_states(self._written_states)
+        memory.keep_charged(self._balances.read)
 
     def written(self) -> Written:
         return Written(

@@ -80,4 +80,11 @@ class Outbox(Protocol):
     async def back(self, endpoint: Endpoint) -> bool:
         """The endpoint takes messages again; return whether it was gone."""
 
+    async def prune(self, *, ended_before_micros: int, messages_max: int) -> int:
+        """Look at some messages, others than the last time, and forget those that ended long ago.
+
+        Returns:
+            How many it has forgotten. One that waits, at whatever endpoint, is kept.
+        """
+
     async def backlog(self, endpoint: Endpoint) -> Backlog: ...

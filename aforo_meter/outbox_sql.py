@@ -66,6 +66,22 @@ BACKLOG = (
     "SELECT COUNT(*), MIN(created_at_micros) FROM delivery JOIN outbox USING (outbox_id)"  # noqa: S608
     f" WHERE endpoint_id = ? AND {OPEN}"
 )
+# In turn, by the key, which grows with time: nothing that is kept is looked at twice in a round.
+PRUNE_UNTIL = (
+    "SELECT MAX(outbox_id), COUNT(*) FROM (SELECT outbox_id FROM outbox WHERE outbox_id > ?"
+    " ORDER BY outbox_id LIMIT ?) AS next"
+)
+ENDED_LONG_AGO = (
+    "SELECT outbox_id FROM outbox WHERE outbox_id > ? AND outbox_id <= ?"
+    " AND routed_at_micros < ? AND NOT EXISTS (SELECT 1 FROM delivery"
+    " WHERE delivery.outbox_id = outbox.outbox_id"
+    " AND (COALESCE(delivered_at_micros, gave_up_at_micros) IS NULL"
+    " OR COALESCE(delivered_at_micros, gave_up_at_micros) >= ?))"
+)
+FORGET = tuple(
+    f"DELETE FROM {table} WHERE outbox_id = ?"  # noqa: S608
+    for table in ("delivery_attempt", "delivery", "outbox")
+)
 
 
 class SqlOutbox:
@@ -73,6 +89,7 @@ class SqlOutbox:
 
     def __init__(self, ledger: SqlLedger) -> None:
         self._ledger = ledger
+        self._pruned_to = 0  # Messages up to this one were looked at.
 
     async def route(self, endpoints: Sequence[Endpoint], *, now_micros: int) -> int:
         def look(sql: Sql) -> list[Any]:
@@ -134,6 +151,26 @@ class SqlOutbox:
     async def back(self, endpoint: Endpoint) -> bool:
         values = (endpoint.endpoint_id, endpoint.url_digest)
         return await self._ledger.write(lambda sql: sql.execute(BACK, values).rowcount == 1)
+
+    async def prune(self, *, ended_before_micros: int, messages_max: int) -> int:
+        begin, before = self._pruned_to, ended_before_micros
+
+        def look(sql: Sql) -> tuple[int, int, bool]:
+            until, count = sql.execute(PRUNE_UNTIL, (begin, messages_max)).fetchone()
+            found = sql.execute(ENDED_LONG_AGO, (begin, until or 0, before, before)).fetchone()
+            return until, count, found is not None
+
+        def work(sql: Sql) -> int:
+            # Once more: somebody may have asked for one to be sent again.
+            ids = sql.execute(ENDED_LONG_AGO, (begin, until, before, before)).fetchall()
+            for statement in FORGET:
+                sql.executemany(statement, ids)
+            return len(ids)
+
+        until, looked_at, is_due = await self._ledger.read(look)
+        forgotten = await self._ledger.write(work) if is_due else 0
+        self._pruned_to = until if looked_at == messages_max else 0
+        return forgotten
 
     async def backlog(self, endpoint: Endpoint) -> Backlog:
         def work(sql: Sql) -> Backlog:

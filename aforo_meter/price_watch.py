@@ -1,7 +1,8 @@
 """Tells tenants' owner of new prices of what they use: when they are entered, and when they hold.
 
 What a partition's tenants were charged at is compared with the prices of the catalog once for each
-of its versions, and whenever one of its prices begins to hold. The ledger knows for which version
+of its versions, whenever one of its prices begins to hold, and every hour while one is to come, for
+who begins to use what it is for. The ledger knows for which version
 that was done, so that a change is found although nobody ran when it came, and a start compares
 nothing twice. What is told is told once: by the ledger's table.
 """
@@ -25,6 +26,7 @@ from aforo_meter.partitions import Owned, Partitions
 # A new price by which somebody was charged for longer than this is no news: a consumer that comes
 # with this version, or after a long pause, does not tell of old times.
 NEWS_MICROS: Final = 24 * HOUR_MICROS
+TO_COME_MICROS: Final = HOUR_MICROS  # How often is compared while a price is to come.
 READ_TENANTS_MAX: Final = 200  # In one transaction.
 NEVER_MICROS: Final = 2**63 - 1
 
@@ -79,7 +81,7 @@ class PriceWatch:
             checked = self._checked[one]
             now = self._now_micros()
             if now >= checked.until_micros:
-                self._compared.clear()  # Another price holds by now.
+                self._compared.clear()  # Another price holds, or other usage was charged by now.
             elif checked.catalog_version == version:
                 continue
             await self._compare(one, version, now_micros=now)
@@ -94,6 +96,8 @@ class PriceWatch:
             some = terms_of_all[start : start + READ_TENANTS_MAX]
             until = min([until, *(self._next_start(terms, now_micros) for terms in some)])
             await self._compare_some(owned, some, news, now_micros=now_micros)
+        if until != NEVER_MICROS:
+            until = min(until, now_micros + TO_COME_MICROS)
         checked = Checked(catalog_version=version, until_micros=until)
         if await fenced(owned, lambda place: self._alerts.set_prices_checked(place, checked)):
             self._checked[owned] = checked

@@ -8,8 +8,8 @@ right.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -58,6 +58,7 @@ class Due:
 
     partition: int
     oldest_micros: int | None  # When the oldest usage that it does not hold yet occurred.
+    hours: set[int] = field(default_factory=set)  # In which it was used, by their starts.
     # As it was committed, and when that was; None: the ledger is asked.
     standing: Standing | None = None
     committed_s: float = 0.0
@@ -78,8 +79,9 @@ class Publisher:
         self._ingest_ids_days = ingest_ids_days
         self._ledger = ledger
         self._contracts = contracts
-        # Hears how each tenant stands whose margin is written, with its terms and the time.
-        self.seen: Callable[[Standing, Terms, int], None] | None = None
+        # Hears how each tenant stands whose margin is written, with its terms, the hours of its
+        # usage since the last time, and the time.
+        self.seen: Callable[[Standing, Terms, Collection[int], int], None] | None = None
         self._due: dict[str, Due] = {}
         self._wake = asyncio.Event()
         self._rebuilding = False
@@ -92,6 +94,7 @@ class Publisher:
         partition: int,
         *,
         oldest_micros: int | None = None,
+        hours: Iterable[int] = (),
         standing: Standing | None = None,
     ) -> None:
         """Note that a tenant's margin changed, by usage or otherwise; if known, to `standing`."""
@@ -99,6 +102,7 @@ class Publisher:
         if due is None:
             due = self._due[tenant_id] = Due(partition, None)
         due.partition = partition
+        due.hours.update(hours)
         due.standing, due.committed_s = standing, time.monotonic()
         if oldest_micros is not None:
             known_micros = due.oldest_micros
@@ -195,7 +199,7 @@ class Publisher:
             known = terms[name]
             assert known is not None
             if self.seen is not None:
-                self.seen(standing, known, now)
+                self.seen(standing, known, chunk[name].hours, now)
             margin = margin_of(standing, known, partition=chunk[name].partition, now_micros=now)
             margins[margin_key(name)] = margin.SerializeToString()
         await self._redis.mset(margins)
@@ -247,7 +251,7 @@ class Publisher:
 
     def _take_back(self, chunk: Mapping[str, Due]) -> None:
         for name, due in chunk.items():
-            self.mark(name, due.partition, oldest_micros=due.oldest_micros)
+            self.mark(name, due.partition, oldest_micros=due.oldest_micros, hours=due.hours)
 
 
 def queries_of(terms: Terms, *, now_micros: int) -> Sequence[UsageQuery]:

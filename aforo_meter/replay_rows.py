@@ -15,6 +15,7 @@ from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import ChargeKey, amount_nanos
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.ledger_sums import parts, whole
 
 ROWS: Final = (
     "SELECT c.tenant_id, c.hour_start_micros, c.meter, c.price_id, c.subscription_id, c.feature,"
@@ -29,7 +30,7 @@ ADJUSTMENTS: Final = (
 )
 # Statements are put together from names of columns alone.
 VOIDS: Final = (
-    f"SELECT {', '.join(ChargeKey._fields)}, SUM(quantity_micros), SUM(extra_micros)"  # noqa: S608
+    f"SELECT {', '.join(ChargeKey._fields)}, {parts('quantity_micros')}, {parts('extra_micros')}"  # noqa: S608
     f" FROM adjustment WHERE kind = '{Kind.VOID}' AND hour_start_micros >= ?"
     f" AND hour_start_micros < ? GROUP BY {', '.join(ChargeKey._fields)}"
 )
@@ -77,10 +78,8 @@ async def contents(ledger: SqlLedger, hours: PeriodMicros, topic: str) -> Conten
         rows = {name: row for name, row in rows.items() if row != NOTHING}
         positions = dict(sql.execute(POSITIONS, (topic,)).fetchall())
         voids = {
-            ChargeKey._make(key): (int(quantity_micros), int(extra_micros))
-            for *key, quantity_micros, extra_micros in sql.execute(
-                VOIDS, (hours.start_micros, hours.end_micros)
-            )
+            ChargeKey._make(row[:-4]): (whole(*row[-4:-2]), whole(*row[-2:]))
+            for row in sql.execute(VOIDS, (hours.start_micros, hours.end_micros))
         }
         return Contents(rows=rows, positions=positions, voids=voids)
 

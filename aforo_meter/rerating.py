@@ -23,6 +23,7 @@ from aforo_meter.domain.terms import Terms
 from aforo_meter.ledger import PriceConflictError, TooLargeError
 from aforo_meter.ledger_adjusting import Order
 from aforo_meter.progress import Progress
+from aforo_meter.redis_faults import redis_away
 
 BATCH_ROWS_MAX = 500  # In one transaction: consumers wait for it.
 SPAN_MICROS = 7 * 24 * HOUR_MICROS  # Of one tenant's rows, in memory at a time.
@@ -137,9 +138,7 @@ async def known_terms(contracts: Contracts, tenant_id: str) -> Terms | None:
     except (NotSyncedError, UnreadableError) as error:
         raise CommandError(str(error)) from error
     except (RedisError, OSError) as error:
-        raise CommandError(
-            f"redis does not answer ({type(error).__name__}); check --redis-url"
-        ) from error
+        raise redis_away(contracts.address, error) from error
     return contracts.terms(tenant_id)
 
 

@@ -6,8 +6,9 @@ import urllib.parse
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from importlib import metadata
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import httpx2
 
@@ -19,20 +20,28 @@ from aforo_meter.webhooks import signed_headers
 ANSWER_BYTES_MAX: Final = 64 * 1024
 # Of one endpoint: a name server that does not answer holds up this endpoint's attempts alone.
 LOOKUPS_MAX: Final = 4
+WAIT_S_MAX: Final = 86_400  # More than any policy waits.
+SECONDS_DIGITS_MAX: Final = 9
 USER_AGENT = f"aforo-meter/{metadata.version('aforo')}"
 
 
 class SendError(Exception):
     """The receiver did not take the message; the text says why, without the URL's path."""
 
-    def __init__(self, why: str, *, status: int | None = None) -> None:
+    def __init__(self, why: str, *, status: int | None = None, retry_after_ms: int = 0) -> None:
         super().__init__(why)
         self.status = status  # None: it never came to an answer.
+        self.retry_after_ms = retry_after_ms  # Earlier, the receiver does not want it again.
 
     @property
     def is_gone(self) -> bool:
         """Does the receiver say that it wants no more messages?"""
         return self.status == httpx2.codes.GONE
+
+
+class Answer(NamedTuple):
+    status: int
+    retry_after: str  # As it was sent; "" if it was not.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +108,7 @@ class Sender:
         try:
             # One clock over all steps: a receiver that drips bytes resets every other one.
             async with asyncio.timeout(self._timeout_s):
-                status = await self._post(post)
+                status, retry_after = await self._post(post)
         except TimeoutError:
             raise SendError(f"no answer within {self._timeout_s:g} s") from None
         except AddressRefusedError as error:
@@ -110,11 +119,12 @@ class Sender:
             why = f"HTTP {status}: redirects are not followed, set the final URL"
             raise SendError(why, status=status)
         if not httpx2.codes.is_success(status):
-            raise SendError(f"HTTP {status}", status=status)
+            waits_ms = retry_after_ms(retry_after, now_s=now_s)
+            raise SendError(f"HTTP {status}", status=status, retry_after_ms=waits_ms)
         return status
 
-    async def _post(self, post: Post) -> int:
-        """Return the status; from the first address that a connection can be made to."""
+    async def _post(self, post: Post) -> Answer:
+        """Return the answer; from the first address that a connection can be made to."""
         host = self._url.hostname or ""
         port = self._url.port or {"http": 80, "https": 443}[self._url.scheme]
         addresses = await addresses_of(
@@ -127,7 +137,7 @@ class Sender:
                 continue
         return await self._post_to(addresses[-1], port, post)
 
-    async def _post_to(self, address: str, port: int, post: Post) -> int:
+    async def _post_to(self, address: str, port: int, post: Post) -> Answer:
         bracketed = f"[{address}]" if ":" in address else address
         # The address stands in the URL, so that it is the one that was checked; the name is what
         # the receiver hears, and what its certificate has to be for.
@@ -148,4 +158,18 @@ class Sender:
                     break  # The status has said it all; the connection is closed.
         finally:
             await response.aclose()
-        return int(response.status_code)
+        return Answer(int(response.status_code), response.headers.get("retry-after", ""))
+
+
+def retry_after_ms(header: str, *, now_s: int) -> int:
+    """Return the wait that a Retry-After header asks for: in seconds, or until a date; else 0.
+
+    Source: RFC 9110, section 10.2.3
+    """
+    if header.isascii() and header.isdigit():
+        return min(int(header[:SECONDS_DIGITS_MAX]), WAIT_S_MAX) * 1000
+    try:
+        until_s = parsedate_to_datetime(header).timestamp()
+    except (ValueError, OverflowError):
+        return 0
+    return min(max(0, int(until_s) - now_s), WAIT_S_MAX) * 1000

@@ -75,7 +75,7 @@ def reject_unknown_variables(environ: Mapping[str, str]) -> None:
         complaints.append(
             f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
         )
-    raise SettingsError("\n".join([*complaints, f"known: {', '.join(known)}"]))
+    raise SettingsError("\n".join([*complaints, "without it, aforo-meter check-config prints all"]))
 
 
 def variable(kind: type[BaseSettings], name: str) -> str:

@@ -44,7 +44,7 @@ class ConsumeSettings(BaseSettings):
     batch_ms_max: int = Field(default=100, ge=1)
     """How long records wait for others that are written with them."""
 
-    batch_records_max: int = Field(default=20_000, ge=1)
+    batch_records_max: int = Field(default=200_000, ge=1)
     """Records that are read before they are written: a transaction of the ledger for each of their
     partitions. They are as many only where the consumer is behind."""
 

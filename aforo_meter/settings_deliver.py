@@ -57,6 +57,11 @@ class DeliverSettings(BaseSettings):
     retry_total_s: int = Field(default=86_400, ge=1)
     """After waits of this length in total a message is given up."""
 
+    keep_days: int = Field(default=400, ge=32)
+    """How long messages are kept once they were delivered, or given up, everywhere; with what came
+    of each attempt. At least as long as the longest window of a quota: one of a message that is
+    gone may be told again."""
+
     concurrency_max: int = Field(default=16, ge=1)
     """Tenants whose messages to one endpoint are under way at the same time."""
 

@@ -131,11 +131,16 @@ class Settling:
             self._upkeep.reprice_soon(some.oldest_micros)
         log_transitions(written.transitions)
         self._upkeep.note(watched)
+        hours: dict[str, set[int]] = {}
+        for one in some.rated:
+            if one.charges:
+                hours.setdefault(one.tenant_id, set()).add(one.charges[0][0].hour_start_micros)
         for tenant_id in watched:
             self._publisher.mark(
                 tenant_id,
                 owned.partition.number,
                 oldest_micros=some.oldest_micros[tenant_id],
+                hours=hours.get(tenant_id, ()),
                 standing=written.standings.get(tenant_id),
             )
 

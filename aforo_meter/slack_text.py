@@ -120,6 +120,11 @@ def _change(change: Data, currency: str) -> str:
 
 
 def _sync_stale(data: Data) -> str:
+    if data["completed_at"] is None:
+        return (
+            f"aforo: no complete sync has been in Redis for {data['age_s']:,} s: changes of the"
+            " catalog do not arrive"
+        )
     return (
         f"aforo: the last complete sync is {data['age_s']:,} s old"
         f" ({_minute(data['completed_at'])}): changes of the catalog do not arrive"

@@ -42,6 +42,8 @@ def as_table(told: Statement, internal: Record | None) -> str:
         "",
         *columns([head, *rows, total], right={1, 2, 3}),
     ]
+    if told.begins_micros is not None:
+        lines.append(f"the subscription begins {minute(told.begins_micros)} UTC")
     if told.prepaid_left_nanos:
         lines.append(f"left of the prepaid balance: {money(told.prepaid_left_nanos)}")
     if any(line.is_estimated for line in told.lines):

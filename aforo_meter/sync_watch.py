@@ -37,10 +37,15 @@ class SyncWatch:
         self._first = Partition(topic, FIRST)
         self._stale_after_s = stale_after_s
         self._now_micros = now_micros
-        self._told_micros = 0  # Of which pass it was told that it is the last one.
+        self._last_micros: int | None = None  # When the last complete pass that we know of ended.
+        self._unknown_since_micros: int | None = None  # No pass was known when we began to look.
+        self._told_micros: int | None = None  # Since when it was told that it stands still.
 
     async def look(self) -> None:
         """Look how old the last complete sync is.
+
+        A Redis that was emptied names none: then it is the last that we know of, or for as long as
+        we look there was none.
 
         Raises:
             RedisError, OSError: Redis does not answer: then it is not known.
@@ -50,22 +55,33 @@ class SyncWatch:
         if owned is None:
             return
         said: Any = await self._redis.get(SYNC_KEY)
-        completed_micros = synced_at_micros(said)
         now = self._now_micros()
-        if completed_micros is None or completed_micros == self._told_micros:
+        since_micros = self._still_since(synced_at_micros(said), now)
+        if since_micros == self._told_micros:
             return
-        if now - completed_micros <= self._stale_after_s * 1_000_000:
+        if now - since_micros <= self._stale_after_s * 1_000_000:
             return
         alert = sync_alert(
-            completed_at_micros=completed_micros,
+            since_micros=since_micros,
             stale_after_s=self._stale_after_s,
             now_micros=now,
+            is_known=self._last_micros is not None,
         )
         left = await fenced(
             owned, lambda place: self._alerts.leave(place, [(NOBODY, alert)], now_micros=now)
         )
         if left is None:
             return
-        self._told_micros = completed_micros
+        self._told_micros = since_micros
         ALERTS.labels(SYNC_STALE).inc(left)
-        log.error("sync stands still", completed_at_micros=completed_micros)
+        log.error("sync stands still", completed_at_micros=self._last_micros)
+
+    def _still_since(self, completed_micros: int | None, now_micros: int) -> int:
+        """Return since when the sync has not ended a pass, as far as is known."""
+        if completed_micros is not None:
+            self._last_micros = completed_micros
+        if self._last_micros is not None:
+            return self._last_micros
+        if self._unknown_since_micros is None:
+            self._unknown_since_micros = now_micros
+        return self._unknown_since_micros

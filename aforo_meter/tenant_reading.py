@@ -15,6 +15,7 @@ from aforo_meter.contracts import PRICE_BOOK_KEY, SYNC_KEY
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.terms import Terms
 from aforo_meter.publish import consumed_key, margin_key
+from aforo_meter.redis_faults import address_of, redis_away
 from aforo_proto import contract_pb2, margin_pb2, policy_pb2
 
 TIMEOUT_S: Final = 5.0
@@ -129,7 +130,7 @@ class TenantReader:
         try:
             return list(await pipeline.execute())
         except (RedisError, OSError) as error:
-            raise CommandError(f"redis does not answer ({error!r}); check --redis-url") from error
+            raise redis_away(address_of(self._redis), error) from error
 
 
 @asynccontextmanager

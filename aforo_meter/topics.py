@@ -27,7 +27,9 @@ async def create(
         for name in names:
             yield await _create(admin, name, partitions=partitions, replication=replication)
     except (KafkaError, OSError) as error:
-        raise TopicsError(f"kafka at {bootstrap}: {error}") from error
+        raise TopicsError(
+            f"kafka at {bootstrap} does not answer ({error}); does it run, is --bootstrap right?"
+        ) from error
     finally:
         await admin.close()
 

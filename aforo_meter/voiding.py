@@ -25,7 +25,9 @@ from aforo_meter.ledger_adjusting import Order
 from aforo_meter.progress import Progress
 from aforo_meter.rerating import BATCH_ROWS_MAX, known_terms
 from aforo_meter.wire import UnreadableEventError, usage_of
+from aforo_proto.usage_pb2 import UsageEvent
 
+KEYED: Final = "ik:"  # Before an idempotency key: the id of usage that came with one.
 CALL: Final = "call:"  # Before a decision id: a whole call was taken back, not one event of it.
 
 
@@ -156,17 +158,28 @@ async def find_event(
 ) -> Usage:
     """Find an event in Kafka: the ledger keeps sums alone.
 
+    Args:
+        event_id: Its id; or an idempotency key, if no event has that for its id.
+        tenant_id: Whose it is.
+        period: When it occurred.
+        bootstrap: Kafka.
+        topic: Of usage.
+
     Raises:
         CommandError: It is not there (any more), or can't be read.
     """
-    search = Search(period=period, tenant_id=tenant_id, event_ids=frozenset([event_id]))
+    names = (event_id, KEYED + event_id)
+    search = Search(period=period, tenant_id=tenant_id, event_ids=frozenset(names))
+    keyed = None
     async for _, event in events.matching(search, bootstrap=bootstrap, topic=topic):
-        try:
-            return usage_of(event.SerializeToString())
-        except UnreadableEventError as error:
-            raise CommandError(f"event {event_id!r} was never counted: {error}") from error
+        if event.event_id == event_id:
+            return _read(event)
+        keyed = event
+    if keyed is not None:
+        return _read(keyed)
     raise CommandError(
-        f"kafka has no event {event_id!r} of {tenant_id!r} (any more) that occurred in this time;"
+        f"kafka has no event {event_id!r} of {tenant_id!r} (any more) that occurred in this time,"
+        f" nor {KEYED + event_id!r}, the id of usage with that idempotency key;"
         " --from reaches further back; to take back whole hours, name --from and --to without"
         " --event"
     )
@@ -181,3 +194,10 @@ def _planned(plan: Plan, prices: Mapping[str, Known]) -> list[Adjustment]:
         price = prices.get(key.price_id)
         made.append(Adjustment(key, changed(row, -quantity_micros, -extra_micros, price=price)))
     return made
+
+
+def _read(event: UsageEvent) -> Usage:
+    try:
+        return usage_of(event.SerializeToString())
+    except UnreadableEventError as error:
+        raise CommandError(f"event {event.event_id!r} was never counted: {error}") from error

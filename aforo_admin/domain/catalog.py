@@ -48,12 +48,19 @@ METERS: Final = (
     "bytes.request",
     "bytes.response",
     *OWN_COUNTING_METERS,
+    "agent.capability_calls",
     "agent.steps",
     "agent.sessions",
     "graphql.operations",
     "grpc.calls",
+    "mqtt.connects",
+    "mqtt.deliveries",
+    "mqtt.disconnects",
     "mqtt.messages",
+    "mqtt.subscribes",
+    "mqtt.unsubscribes",
     "websocket.connections",
+    "websocket.connections_closed",
     "websocket.messages",
 )
 
@@ -224,6 +231,7 @@ class Subscription:
     started_at: datetime  # Billing periods are its anniversaries, unless the plan says otherwise.
     state: SubscriptionState = SubscriptionState.ACTIVE
     changes: tuple[PlanChange, ...] = ()  # To other plans, by date.
+    ended_at: datetime | None = None  # Exclusive. None: it has no end yet.
 
     def plan_at(self, at: datetime) -> str:
         """Return the id of the plan in force at an instant."""
@@ -341,6 +349,7 @@ class Tenant:
     tenant_id: str
     name: str
     subscription: Subscription
+    former: tuple[Subscription, ...] = ()  # Those that it had before, in turn; all have an end.
     credentials: tuple[Credential, ...] = ()
     deals: tuple[Deal, ...] = ()
     thresholds: ThresholdChanges = NO_CHANGES

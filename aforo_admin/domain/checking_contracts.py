@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from aforo_admin.domain.catalog import Catalog, Deal, Plan, Tenant
+from aforo_admin.domain.catalog import Catalog, Deal, Plan, Subscription, Tenant
 from aforo_admin.domain.checking_rates import Known, check_currency, check_rate_cards
 from aforo_admin.domain.phasing import anchor_of, currency_of
-from aforo_admin.domain.problems import Path, Problem, check_amount, day, unknown
+from aforo_admin.domain.problems import Path, Problem, check_amount, check_id, day, unknown
 from aforo_meter.domain.periods import micros_of, period_containing
 
 
@@ -29,8 +29,10 @@ def check_plan_money(
 def contract_problems(
     path: Path, tenant: Tenant, catalog: Catalog, known: Known
 ) -> Iterator[Problem]:
-    """Check a tenant's changes of plan, and its deals' amounts."""
-    yield from _changes((*path, "subscription", "changes"), tenant, catalog)
+    """Check a tenant's subscriptions and their changes of plan, and its deals' amounts."""
+    yield from _changes((*path, "subscription", "changes"), tenant.subscription, catalog)
+    yield from _former(path, tenant, catalog)
+    yield from _ends(path, tenant)
     for index, deal in enumerate(tenant.deals):
         here = (*path, "deals", index)
         yield from check_amount((*here, "prepaid"), deal.prepaid_nanos)
@@ -58,8 +60,45 @@ def _idle_balance(path: Path) -> Problem:
     )
 
 
-def _changes(path: Path, tenant: Tenant, catalog: Catalog) -> Iterator[Problem]:
-    subscription = tenant.subscription
+def _former(path: Path, tenant: Tenant, catalog: Catalog) -> Iterator[Problem]:
+    for index, subscription in enumerate(tenant.former):
+        here = (*path, "former_subscriptions", index)
+        yield from check_id((*here, "id"), subscription.subscription_id)
+        yield from _changes((*here, "changes"), subscription, catalog)
+        plan = catalog.plans.get(subscription.plan_id)
+        if plan is None:
+            yield unknown((*here, "plan"), subscription.plan_id, kind="plan", known=catalog.plans)
+            continue
+        own = currency_of(catalog, plan, None)
+        if _has_rates(catalog, own) and not _has_rate_at(catalog, own, subscription.started_at):
+            yield _late_rate((*here, "plan"), own, subscription.started_at)
+
+
+def _ends(path: Path, tenant: Tenant) -> Iterator[Problem]:
+    """Check that each subscription ends after its start, and before the next one's."""
+    all_of_them = [
+        *(((*path, "former_subscriptions", i), each) for i, each in enumerate(tenant.former)),
+        ((*path, "subscription"), tenant.subscription),
+    ]
+    names: set[str] = set()
+    before: datetime | None = None
+    for here, each in all_of_them:
+        if each.subscription_id in names:
+            message = f'"{each.subscription_id}" is another subscription\'s: give each its own'
+            yield Problem(path=(*here, "id"), message=message)
+        names.add(each.subscription_id)
+        if before is not None and each.started_at < before:
+            message = f"is before {day(before)}, when the subscription before it ends"
+            yield Problem(path=(*here, "started_at"), message=message)
+        if each.ended_at is None and each is not tenant.subscription:
+            yield Problem(path=(*here, "ended_at"), message="is missing: a former one has ended")
+        elif each.ended_at is not None and each.ended_at <= each.started_at:
+            message = f"must be after {day(each.started_at)}, its start"
+            yield Problem(path=(*here, "ended_at"), message=message)
+        before = each.ended_at or before
+
+
+def _changes(path: Path, subscription: Subscription, catalog: Catalog) -> Iterator[Problem]:
     first = catalog.plans.get(subscription.plan_id)
     before = subscription.started_at
     for index, change in enumerate(subscription.changes):
@@ -83,8 +122,8 @@ def _same_periods(path: Path, first: Plan, plan: Plan) -> Iterator[Problem]:
             yield Problem(
                 path=path,
                 message=f'"{plan.plan_id}" has another {field} than "{first.plan_id}": a '
-                "subscription keeps its periods and its currency; end it, and give the tenant a "
-                "subscription with an id and a start of its own",
+                "subscription keeps its periods and its currency; end it (ended_at), move it to "
+                "former_subscriptions, and give the tenant one with an id and a start of its own",
             )
 
 

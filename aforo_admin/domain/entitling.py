@@ -5,8 +5,8 @@ Of several rules the narrowest wins: tenant, then the deal in force, then the pl
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from aforo_admin.domain.catalog import (
@@ -17,6 +17,7 @@ from aforo_admin.domain.catalog import (
     Plan,
     Quota,
     QuotaChange,
+    Subscription,
     Tenant,
     ThresholdChanges,
     Thresholds,
@@ -61,6 +62,8 @@ class Contract:
     phases: tuple[Phase, ...]
     basis: RevenueBasis
     exchange_rates: tuple[ExchangeRate, ...]  # Of the phases' currencies.
+    ended_at: datetime | None = None  # Exclusive.
+    former: tuple["Contract", ...] = ()  # Of the tenant's former subscriptions.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,8 @@ class Entitled:
 def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
     """Work out what holds for a tenant.
 
-    A subscription that has not started yet counts as created, whatever its state says.
+    A subscription that has not started yet counts as created, one that has ended as expired,
+    whatever its state says.
 
     Args:
         catalog: One without problems.
@@ -85,12 +89,15 @@ def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
     subscription = tenant.subscription
     plan = catalog.plans[subscription.plan_at(now)]
     deal = next((deal for deal in tenant.deals if deal.holds_at(now)), None)
-    started_at = subscription.started_at
+    started_at, ended_at = subscription.started_at, subscription.ended_at
     anchor = anchor_of(subscription, plan)
     period = period_containing(anchor, plan.cadence, max(now, started_at))
     return Entitled(
-        policy=_policy(tenant, plan, deal, period, started=now >= started_at),
-        contract=_contract(catalog, tenant, plan, deal),
+        policy=_policy(tenant, plan, deal, period, state=_state(subscription, now)),
+        contract=replace(
+            _contract(catalog, tenant, plan, deal),
+            former=tuple(_former(catalog, tenant, each) for each in tenant.former),
+        ),
         holds_until=min(
             [
                 period.end,
@@ -105,14 +112,27 @@ def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
                     for each in subscription.changes
                     if each.effective_from > now
                 ),
-                *([started_at] if started_at > now else []),
+                *(at for at in (started_at, ended_at) if at is not None and at > now),
             ]
         ),
     )
 
 
+def _state(subscription: Subscription, now: datetime) -> access.SubscriptionState:
+    if now < subscription.started_at:
+        return access.SubscriptionState.CREATED
+    if subscription.ended_at is not None and subscription.ended_at <= now:
+        return access.SubscriptionState.EXPIRED
+    return subscription.state
+
+
 def _policy(
-    tenant: Tenant, plan: Plan, deal: Deal | None, period: Period, *, started: bool
+    tenant: Tenant,
+    plan: Plan,
+    deal: Deal | None,
+    period: Period,
+    *,
+    state: access.SubscriptionState,
 ) -> access.Policy:
     subscription = tenant.subscription
     following = period_containing(anchor_of(subscription, plan), plan.cadence, period.end)
@@ -122,7 +142,7 @@ def _policy(
         tenant_id=tenant.tenant_id,
         subscription_id=subscription.subscription_id,
         plan_id=plan.plan_id,
-        state=subscription.state if started else access.SubscriptionState.CREATED,
+        state=state,
         period_start_micros=micros_of(period.start),
         period_end_micros=micros_of(period.end),
         next_period_end_micros=micros_of(following.end),
@@ -218,7 +238,21 @@ def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -
         exchange_rates=tuple(
             rate for rate in catalog.exchange_rates if rate.currency in currencies
         ),
+        ended_at=tenant.subscription.ended_at,
     )
+
+
+def _former(catalog: Catalog, tenant: Tenant, subscription: Subscription) -> Contract:
+    """Return what a former subscription charges: its levels are past, costs are the tenant's."""
+    assert subscription.ended_at is not None, "a former subscription is checked to have an end"
+    last = subscription.ended_at - timedelta(microseconds=1)
+    contract = _contract(
+        catalog,
+        replace(tenant, subscription=subscription, negotiated_costs=()),
+        catalog.plans[subscription.plan_at(last)],
+        next((deal for deal in tenant.deals if deal.holds_at(last)), None),
+    )
+    return replace(contract, guards=())
 
 
 def guards_in_force(
@@ -251,7 +285,9 @@ def floors_in_force(
         default: What holds where no rule says anything.
         *rules: Names and what they say, from the widest to the narrowest.
     """
-    sources = dict.fromkeys(_FLOORS, "default")
+    # Stated or not: what is as it is by itself is told as that.
+    widest = "default" if default == Thresholds() else "catalog"
+    sources = dict.fromkeys(_FLOORS, widest)
     merged = default
     for name, changes in rules:
         if changes.empty:
@@ -259,6 +295,6 @@ def floors_in_force(
         merged = merged.changed_by(changes)
         said = changes.as_dict()
         sources |= {floor: name for floor in _NAMED if said[floor] is not None}
-    order = [*(name for name, _ in reversed(rules)), "default"]
+    order = [*(name for name, _ in reversed(rules)), widest]
     winners = set(sources.values())
     return merged, ", ".join(name for name in order if name in winners)

@@ -13,19 +13,19 @@ def phases_of(catalog: Catalog, tenant: Tenant) -> tuple[Phase, ...]:
 
     Time changes none of it: what is to come is told beforehand.
     """
-    found: list[tuple[Phase, str]] = []  # Each with the rule that grants its prepaid balance.
+    found: list[Phase] = []
+    begun_micros: dict[str, int] = {}  # By who grants it: when a prepaid balance began.
     for at in _instants(tenant):
         phase, grantor = _phase_at(catalog, tenant, at)
-        before = found[-1] if found else None
-        if before is not None:
-            begun_micros = phase.effective_from_micros
-            if grantor == before[1]:
-                begun_micros = before[0].prepaid_from_micros
-            phase = replace(phase, prepaid_from_micros=begun_micros)
-            if before[0] == replace(phase, effective_from_micros=before[0].effective_from_micros):
-                continue
-        found.append((phase, grantor))
-    return tuple(phase for phase, _ in found)
+        # One that holds again goes on with what it had left. The first is there for every period.
+        begun = begun_micros.setdefault(grantor, phase.effective_from_micros if found else 0)
+        phase = replace(phase, prepaid_from_micros=begun)
+        if found and found[-1] == replace(
+            phase, effective_from_micros=found[-1].effective_from_micros
+        ):
+            continue
+        found.append(phase)
+    return tuple(found)
 
 
 def anchor_of(subscription: Subscription, plan: Plan) -> datetime:
@@ -42,11 +42,15 @@ def currency_of(catalog: Catalog, plan: Plan, deal: Deal | None) -> str:
 
 
 def _instants(tenant: Tenant) -> list[datetime]:
-    """Return when something may change, from the subscription's start on."""
-    started_at = tenant.subscription.started_at
+    """Return when something may change, from the subscription's start to its end."""
+    started_at, ended_at = tenant.subscription.started_at, tenant.subscription.ended_at
     changes = [change.effective_from for change in tenant.subscription.changes]
     deals = [at for deal in tenant.deals for at in (deal.effective_from, deal.effective_until)]
-    later = {at for at in (*changes, *deals) if at is not None and at > started_at}
+    later = {
+        at
+        for at in (*changes, *deals)
+        if at is not None and at > started_at and (ended_at is None or at < ended_at)
+    }
     return [started_at, *sorted(later)]
 
 
@@ -70,6 +74,5 @@ def _phase_at(catalog: Catalog, tenant: Tenant, at: datetime) -> tuple[Phase, st
         committed_fee_nanos=fee,
         rate_cards=rate_cards,
         prepaid_nanos=prepaid,
-        prepaid_from_micros=0,  # A first balance is there for every period.
     )
     return phase, grantor

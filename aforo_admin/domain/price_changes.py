@@ -85,6 +85,12 @@ def _entries(
             yield key, entry
 
 
+def lists(books: Books) -> list[PriceList]:
+    """Return all lists of prices, in no order."""
+    negotiated = [each for one in books.contracts.values() for each in one.negotiated]
+    return [*negotiated, *books.book.own, *books.book.built_in]
+
+
 def changes(old: Books, new: Books) -> list[Change]:
     """Return what differs in price. Another source or id of the same price is no difference."""
     before, after = dict(entries(old)), dict(entries(new))

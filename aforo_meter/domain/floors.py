@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aforo_meter.domain.margin import BP, Assessment, Level, Thresholds
+from aforo_meter.domain.margin import BP, Assessment, Base, Level, Thresholds, bases_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,29 +25,38 @@ class Standing:
 def standings(assessment: Assessment, thresholds: Thresholds) -> tuple[Standing, ...]:
     """Return the margin beside each floor, the first to be reached first.
 
-    Without revenue it is what is left of the allowance; without that too, there are no floors.
+    Where revenue and an allowance both count, each level goes by the one that lets more COGS pass.
+    With neither there are no floors.
     """
-    base_nanos = assessment.revenue_nanos or assessment.allowance_nanos
-    if base_nanos <= 0:
+    bases = bases_of(assessment.revenue_nanos, assessment.allowance_nanos, thresholds)
+    if not bases:
         return ()
-    of_margin = assessment.revenue_nanos > 0
-    floors_bp = thresholds.floors_bp() if of_margin else thresholds.allowance_floors_bp()
+    cogs_nanos = assessment.cogs_nanos
     found = []
-    for level, floor_bp in reversed(floors_bp):
-        ends_at_bp = floor_bp + thresholds.hysteresis_bp
-        is_undercut = assessment.cogs_nanos > cogs_max_nanos(base_nanos, floor_bp)
-        is_below_end = assessment.cogs_nanos > cogs_max_nanos(base_nanos, ends_at_bp)
+    for level in (Level.WARN, Level.THROTTLE, Level.BLOCK):
+        base = decisive(bases, level)
+        floor_bp = base.floor_bp(level)
+        is_undercut = base.is_below(floor_bp, cogs_nanos)
+        is_below_end = all(
+            one.is_below(one.floor_bp(level) + thresholds.hysteresis_bp, cogs_nanos)
+            for one in bases
+        )
         found.append(
             Standing(
                 level=level,
                 floor_bp=floor_bp,
-                cogs_max_nanos=cogs_max_nanos(base_nanos, floor_bp),
+                cogs_max_nanos=cogs_max_nanos(base.nanos, floor_bp),
                 is_undercut=is_undercut,
                 is_held=not is_undercut and is_below_end and level <= assessment.level,
-                ends_at_bp=ends_at_bp,
+                ends_at_bp=floor_bp + thresholds.hysteresis_bp,
             )
         )
     return tuple(found)
+
+
+def decisive(bases: tuple[Base, ...], level: Level) -> Base:
+    """Return the base that lets the most COGS pass before a level begins."""
+    return max(bases, key=lambda base: base.nanos * (BP - base.floor_bp(level)))
 
 
 def cogs_max_nanos(base_nanos: int, floor_bp: int) -> int:

@@ -99,7 +99,7 @@ class Standpoint:
     as_of_micros: int  # Until when usage is known.
     account_by_hour: Mapping[int, Account]  # Of all usage, by the starts of its hours.
     revenue_at: RevenueAt  # Of the contract.
-    allowance_nanos: int = 0  # What counts where there is no revenue.
+    allowance_nanos: int = 0  # What COGS may come to, whatever the revenue is.
     thresholds: Thresholds
     level: Level
     guard: Guard | None = None  # Whose margin it is; None: the tenant's.

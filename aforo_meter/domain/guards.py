@@ -10,6 +10,7 @@ from aforo_meter.domain.margin import BP, Assessment, Level, Thresholds, assess
 from aforo_meter.domain.usage import API_CALLS, MICROS_PER_UNIT
 
 ANYTHING: Final = "*"  # At the end of a meter's name.
+WHOLE: Final = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +43,23 @@ class Guard:
     def calls_of(self, account: Account) -> int:
         return calls_in(account, (key for key in account if self.concerns(key)))
 
-    def revenue_of(self, contract_revenue_nanos: int) -> int:
-        """Return what its usage has to live on, a share rounded once, half to even."""
+    def revenue_of(self, contract_revenue_nanos: int, recognised: Fraction = WHOLE) -> int:
+        """Return what its usage has to live on, rounded once, half to even.
+
+        An amount per period counts as the contract's fee does, by what is recognised of the period.
+        """
         if self.revenue_nanos is not None:
-            return self.revenue_nanos
+            return round(self.revenue_nanos * recognised)
         return round(Fraction(contract_revenue_nanos * self.revenue_share_bp, BP))
 
 
 def assess_guard(
-    guard: Guard, account: Account, *, contract_revenue_nanos: int, previous: Level
+    guard: Guard,
+    account: Account,
+    *,
+    contract_revenue_nanos: int,
+    previous: Level,
+    recognised: Fraction = WHOLE,
 ) -> Assessment:
     """Return a guard's level, as that of a tenant which has only this usage and this revenue.
 
@@ -59,9 +68,10 @@ def assess_guard(
         account: All of the period's usage.
         contract_revenue_nanos: Of the period, in the price book's currency.
         previous: The guard's level so far.
+        recognised: How much of what is agreed for the whole period counts by now.
     """
     return assess(
-        revenue_nanos=guard.revenue_of(contract_revenue_nanos),
+        revenue_nanos=guard.revenue_of(contract_revenue_nanos, recognised),
         cogs_nanos=guard.cogs_of(account),
         allowance_nanos=0,
         thresholds=guard.thresholds,

@@ -130,8 +130,8 @@ class Record:
     # What rate cards and guards tell apart, in each hour, by its start.
     account_by_hour: Mapping[int, Account] = field(default_factory=dict)
     guards: tuple[GuardState, ...] = ()  # Of guards that were assessed in it, by id.
-    # What the subscription's periods draw from a prepaid balance, by their start.
-    drawn_by_period: Mapping[int, int] = field(default_factory=dict)
+    # Of a subscription with a prepaid balance: its earlier periods, which have drawn on it.
+    accounts_before: Mapping[PeriodMicros, Account] = field(default_factory=dict)
     other_subscriptions: tuple[str, ...] = ()  # Of the same tenant, in the same time.
 
     @cached_property

@@ -101,25 +101,21 @@ def assess(
 ) -> Assessment:
     """Return the level of a margin.
 
-    Without revenue the level comes from what is left of the COGS allowance, by floors of its own;
-    without an allowance either there is none.
+    A contract with a COGS allowance has that to live on at least: a level begins only where both
+    the margin, if there is revenue, and what is left of the allowance are below their floors for
+    it. So more revenue never makes a level worse. With neither there is no level.
 
     Args:
         revenue_nanos: What the contract brings for the period; >= 0.
         cogs_nanos: What serving the tenant cost in the period so far.
-        allowance_nanos: COGS that a plan without revenue may cause; 0: no bound.
+        allowance_nanos: COGS that a plan without a fee may cause; 0: none was granted.
         thresholds: The floors in force.
         previous: The level so far: to leave it, the margin must rise by the hysteresis.
         calls: How many were metered in the period; None: not counted, taken as enough.
     """
-    level = Level.NONE
-    if revenue_nanos > 0:
-        floors_bp = thresholds.floors_bp()
-        level = _level(revenue_nanos, cogs_nanos, floors_bp, thresholds.hysteresis_bp, previous)
-    elif allowance_nanos > 0:
-        floors_bp = thresholds.allowance_floors_bp()
-        level = _level(allowance_nanos, cogs_nanos, floors_bp, thresholds.hysteresis_bp, previous)
-    if _is_too_little(revenue_nanos, calls, thresholds):
+    bases = bases_of(revenue_nanos, allowance_nanos, thresholds)
+    level = _level(bases, cogs_nanos, thresholds.hysteresis_bp, previous)
+    if _is_too_little(revenue_nanos, allowance_nanos, calls, thresholds):
         level = min(level, Level.WARN)
     return Assessment(
         level=level,
@@ -130,21 +126,53 @@ def assess(
     )
 
 
-def _level(
-    base_nanos: int, cogs_nanos: int, floors_bp: Floors, hysteresis_bp: int, previous: Level
-) -> Level:
-    left_nanos = base_nanos - cogs_nanos
-    for level, floor_bp in floors_bp:
-        held_bp = hysteresis_bp if level <= previous else 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What usage has to live on, and the floors of what is left of it."""
+
+    nanos: int
+    floors_bp: Floors  # Worst first.
+    is_revenue: bool  # Else it is an allowance.
+
+    def floor_bp(self, level: Level) -> int:
+        return dict(self.floors_bp)[level]
+
+    def is_below(self, floor_bp: int, cogs_nanos: int) -> bool:
         # left / base < floor, without dividing: exact at any size.
-        if left_nanos * BP < (floor_bp + held_bp) * base_nanos:
+        return (self.nanos - cogs_nanos) * BP < floor_bp * self.nanos
+
+
+def bases_of(revenue_nanos: int, allowance_nanos: int, thresholds: Thresholds) -> tuple[Base, ...]:
+    """Return what COGS is measured against: a level needs all of them to be below its floor.
+
+    Revenue that is too little to act on says nothing where there is an allowance: an amount.
+    """
+    found = []
+    if revenue_nanos > 0 and (
+        not allowance_nanos or revenue_nanos >= thresholds.act_from_revenue_nanos
+    ):
+        found.append(Base(nanos=revenue_nanos, floors_bp=thresholds.floors_bp(), is_revenue=True))
+    if allowance_nanos > 0:
+        floors_bp = thresholds.allowance_floors_bp()
+        found.append(Base(nanos=allowance_nanos, floors_bp=floors_bp, is_revenue=False))
+    return tuple(found)
+
+
+def _level(bases: tuple[Base, ...], cogs_nanos: int, hysteresis_bp: int, previous: Level) -> Level:
+    if not bases:
+        return Level.NONE
+    for level in (Level.BLOCK, Level.THROTTLE, Level.WARN):
+        held_bp = hysteresis_bp if level <= previous else 0
+        if all(base.is_below(base.floor_bp(level) + held_bp, cogs_nanos) for base in bases):
             return level
     return Level.NONE
 
 
-def _is_too_little(revenue_nanos: int, calls: int | None, thresholds: Thresholds) -> bool:
-    """Say whether a ratio would rest on too little to turn anybody away by it."""
+def _is_too_little(
+    revenue_nanos: int, allowance_nanos: int, calls: int | None, thresholds: Thresholds
+) -> bool:
+    """Say whether a level would rest on too little to turn anybody away by it."""
     if calls is not None and calls < thresholds.act_from_calls:
         return True
     # An allowance is an amount, no ratio: it needs no revenue to be exceeded.
-    return 0 < revenue_nanos < thresholds.act_from_revenue_nanos
+    return 0 < revenue_nanos < thresholds.act_from_revenue_nanos and not allowance_nanos

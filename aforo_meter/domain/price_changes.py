@@ -175,12 +175,15 @@ def _announced(
         for entry in prices.candidates(use.meter, provider=use.provider, model=use.model)
         if entry.effective_from_micros > now_micros
     )
-    current = {entry.price_id for entry in now}
-    before = tuple(price for price in known if price.price_id in current)
+    if not now:
+        return  # Unpriced usage, which is told as that.
     for start_micros in starts:
         then = schedule(prices, use, at_micros=start_micros)
-        gone = tuple(p for p in before if p.price_id not in {entry.price_id for entry in then})
-        if gone and not _same_figures(gone, then):
+        names = {entry.price_id for entry in then}
+        gone = tuple(price for price in known if price.price_id not in names)
+        # What holds now may not have been charged yet: it was entered together with the next one.
+        going = [_heir(price, now) for price in gone]
+        if gone and not _same_figures(going, then):
             yield PriceChange(
                 use=use,
                 state=ChangeState.ANNOUNCED,
@@ -199,7 +202,13 @@ def _covers(better: PriceEntry, entry: PriceEntry) -> bool:
     )
 
 
-def _same_figures(before: Sequence[ChargedPrice], after: Sequence[PriceEntry]) -> bool:
+def _heir(old: ChargedPrice, now: Sequence[PriceEntry]) -> PriceEntry:
+    """Return the price that holds now where a charged one did: itself, if it still does."""
+    same = next((entry for entry in now if entry.price_id == old.price_id), None)
+    return same or _counterpart(old, now)
+
+
+def _same_figures(before: Sequence[ChargedPrice | PriceEntry], after: Sequence[PriceEntry]) -> bool:
     """Return whether each price that goes is followed by one of the same figures."""
     return all(
         old.price_nanos * new.per_units == new.price_nanos * old.per_units
@@ -208,7 +217,7 @@ def _same_figures(before: Sequence[ChargedPrice], after: Sequence[PriceEntry]) -
     )
 
 
-def _counterpart(old: ChargedPrice, after: Sequence[PriceEntry]) -> PriceEntry:
+def _counterpart(old: ChargedPrice | PriceEntry, after: Sequence[PriceEntry]) -> PriceEntry:
     """Return the new price that takes an old one's place: the tier that its requests fall into."""
     fitting = [
         entry for entry in after if entry.tier_input_tokens_from <= old.tier_input_tokens_from

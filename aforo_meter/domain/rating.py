@@ -88,7 +88,7 @@ class Usage:
     @property
     def is_reported(self) -> bool:
         """Did it come over HTTP or from a file? Then it names no features."""
-        return self.event_id.startswith(REPORTED)
+        return not self.from_gateway and self.event_id.startswith(REPORTED)
 
     @property
     def input_tokens(self) -> int:

@@ -12,8 +12,10 @@ class RetryPolicy:
     total_ms: int
 
 
-def wait_ms(policy: RetryPolicy, *, failures: int, jitter: float) -> int | None:
+def wait_ms(policy: RetryPolicy, *, failures: int, jitter: float, asked_ms: int = 0) -> int | None:
     """Return how long to wait after so many failed attempts, or None to give up.
+
+    A receiver that asks for a longer wait gets it, up to `max_ms`. How often it is tried stays.
 
     `jitter`, from 0 to 1, spreads a wait by a quarter to both sides, so that messages that failed
     together don't come back together. The sum goes by the waits without it.
@@ -22,7 +24,8 @@ def wait_ms(policy: RetryPolicy, *, failures: int, jitter: float) -> int | None:
     waits_ms = [_nominal_ms(policy, failure) for failure in range(1, failures + 1)]
     if sum(waits_ms) > policy.total_ms:
         return None
-    return int(waits_ms[-1] * (0.75 + 0.5 * jitter))
+    own_ms = int(waits_ms[-1] * (0.75 + 0.5 * jitter))
+    return max(own_ms, min(asked_ms, policy.max_ms))
 
 
 def _nominal_ms(policy: RetryPolicy, failure: int) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 
 from aforo_meter.domain.account import Account
 from aforo_meter.domain.charging import NOTHING, Line, LineKind, Shares, charge
-from aforo_meter.domain.periods import PeriodMicros
+from aforo_meter.domain.periods import DAY_MICROS, PeriodMicros
 from aforo_meter.domain.rate_card import NANOS_PER_UNIT
 from aforo_meter.domain.terms import RevenueBasis, Terms
 
@@ -55,7 +55,7 @@ def revenue(
         period: A billing period of the contract.
         now_micros: Until when revenue accrues, if the contract's basis says so.
         book_currency: Of the price book, which margins are measured in.
-        drawn_before_nanos: What earlier periods have drawn from the prepaid balance.
+        drawn_before_nanos: What earlier periods are charged of the prepaid balance; may exceed it.
 
     Raises:
         MissingRateError: The currencies differ, and no rate was in force as the period began.
@@ -79,6 +79,26 @@ def revenue(
         prepaid_drawn_nanos=drawn_nanos,
         prepaid_left_nanos=balance_nanos - drawn_nanos,
     )
+
+
+def draws_before(
+    terms: Terms, period: PeriodMicros, others: Iterable[PeriodMicros]
+) -> list[PeriodMicros]:
+    """Return which of a contract's periods draw on a period's prepaid balance before it does."""
+    balance = terms.opening(period)
+    return [
+        each
+        for each in others
+        if balance.prepaid_from_micros <= each.start_micros < period.start_micros
+        and (opening := terms.opening(each)).prepaid_nanos
+        and opening.prepaid_from_micros == balance.prepaid_from_micros
+    ]
+
+
+def usage_nanos(terms: Terms, account: Account, period: PeriodMicros) -> int:
+    """Return what the rate card charges for a whole period."""
+    lines = _usage(terms, account, period, period.end_micros)
+    return sum(line.amount_nanos for line in lines)
 
 
 def fixed_nanos(terms: Terms, period: PeriodMicros, *, book_currency: str) -> int | None:
@@ -144,20 +164,26 @@ def _usage(
 ) -> tuple[Line, ...]:
     card = terms.card_of(period)
     begin_micros = terms.begin_of(period)
-    if card is None or begin_micros >= period.end_micros:
+    if card is None or begin_micros >= terms.end_of(period):
         return ()
-    length_micros = period.end_micros - period.start_micros
-    until_micros = _recognised_until(terms, period, now_micros)
     shares = Shares(
-        covered=Fraction(period.end_micros - begin_micros, length_micros),
-        recognised=Fraction(max(0, until_micros - begin_micros), length_micros),
+        covered=terms.covered(period),
+        recognised=recognised(terms, period, now_micros=now_micros),
     )
     return charge(card, account, at_micros=begin_micros, shares=shares)
 
 
+def recognised(terms: Terms, period: PeriodMicros, *, now_micros: int) -> Fraction:
+    """Return how much of what is agreed for a whole period counts by now."""
+    passed_micros = _recognised_until(terms, period, now_micros) - terms.begin_of(period)
+    return Fraction(max(0, passed_micros), period.end_micros - period.start_micros)
+
+
 def _recognised_until(terms: Terms, period: PeriodMicros, now_micros: int) -> int:
     """Return up to when what is fixed for the period counts."""
+    end_micros = terms.end_of(period)
     if terms.basis is RevenueBasis.PERIOD:
-        return period.end_micros
-    second_micros = now_micros - now_micros % SECOND_MICROS
-    return min(max(second_micros, period.start_micros), period.end_micros)
+        return end_micros
+    # A day counts at least: the first call of a period is not measured against a second's revenue.
+    first_day_micros = terms.begin_of(period) + DAY_MICROS
+    return min(max(now_micros - now_micros % SECOND_MICROS, first_day_micros), end_micros)

@@ -14,7 +14,7 @@ from aforo_meter.domain.account import Account
 from aforo_meter.domain.inquiry import Record
 from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rate_card import RateCard
-from aforo_meter.domain.revenue import Revenue, revenue
+from aforo_meter.domain.revenue import Revenue, draws_before, revenue, usage_nanos
 from aforo_meter.domain.terms import Terms
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
@@ -56,6 +56,7 @@ class Statement:
     as_of_micros: int
     lines: tuple[Line, ...]
     prepaid_left_nanos: int = 0
+    begins_micros: int | None = None  # Of a contract that begins after the period.
 
     @property
     def total_nanos(self) -> int:
@@ -80,7 +81,7 @@ def statement_of(
 
     Args:
         record: What the ledger has of the period.
-        terms: The tenant's contract now; of another subscription it says nothing of this one.
+        terms: The tenant's contract now, with those of former subscriptions that it tells.
         as_of_micros: Now.
         accrued_to_micros: Where only what has accrued by then is wanted, of a contract that does.
     """
@@ -107,13 +108,20 @@ def statement_of(
         as_of_micros=as_of_micros,
         lines=lines,
         prepaid_left_nanos=left_nanos,
+        begins_micros=_begins_after(known, state.period),
     )
+
+
+def _begins_after(terms: Terms | None, period: PeriodMicros) -> int | None:
+    begins_micros = terms.begin_of(period) if terms is not None else period.start_micros
+    return begins_micros if begins_micros >= period.end_micros else None
 
 
 def terms_for(record: Record, terms: Terms | None) -> Terms | None:
     """Return the terms if they say what held in a record's period."""
     state = record.state
-    if terms is None or terms.subscription_id != state.subscription_id:
+    terms = terms and terms.of_subscription(state.subscription_id)
+    if terms is None:
         return None
     if state.in_force or state.contract_revenue_nanos is None:
         return terms
@@ -145,9 +153,8 @@ def revenue_of(
     period = record.state.period
     opening = terms.opening(period)
     drawn_before_nanos = sum(
-        nanos
-        for start_micros, nanos in record.drawn_by_period.items()
-        if opening.prepaid_from_micros <= start_micros < period.start_micros
+        usage_nanos(terms, record.accounts_before[each], each)
+        for each in draws_before(terms, period, record.accounts_before)
     )
     return revenue(
         terms,
@@ -169,7 +176,9 @@ def _as_assessed(record: Record) -> Iterator[Line]:
 
 
 def _lines(record: Record, terms: Terms, told: Revenue) -> Iterator[Line]:
-    card = terms.card_of(record.state.period)
+    period = record.state.period
+    # Before the contract begins nothing is charged by it.
+    card = terms.card_of(period) if terms.begin_of(period) < period.end_micros else None
     meters = {one.component_id: one.meter for one in card.components} if card else {}
     units = record.units_by_meter()
     for line in told.lines:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 from aforo_meter.domain.guards import Guard
@@ -63,6 +64,8 @@ class Terms:
     quotas: tuple[Quota, ...] = ()
     catalog_version: str = ""
     phases: tuple[Phase, ...] = ()  # By date.
+    ended_at_micros: int | None = None  # Exclusive; Unix time, UTC. None: it has no end yet.
+    former: tuple["Terms", ...] = ()  # Contracts of the tenant that have ended before this one.
     basis: RevenueBasis = RevenueBasis.PERIOD
     exchange_rates: tuple[ExchangeRate, ...] = ()
 
@@ -80,6 +83,17 @@ class Terms:
         """Return when a period begins for this contract: not before the contract does."""
         return max(period.start_micros, self.dated_phases()[0].effective_from_micros)
 
+    def end_of(self, period: PeriodMicros) -> int:
+        """Return when a period ends for this contract: not after the contract does."""
+        if self.ended_at_micros is None:
+            return period.end_micros
+        return min(period.end_micros, self.ended_at_micros)
+
+    def covered(self, period: PeriodMicros) -> Fraction:
+        """Return how much of a period the contract covers."""
+        covered_micros = max(0, self.end_of(period) - self.begin_of(period))
+        return Fraction(covered_micros, period.end_micros - period.start_micros)
+
     def opening(self, period: PeriodMicros) -> Phase:
         """Return the phase in force as a period begins: its currency and rate cards hold in it."""
         begin_micros = self.begin_of(period)
@@ -92,6 +106,8 @@ class Terms:
 
     def phase_throughout(self, period: PeriodMicros) -> Phase | None:
         """Return the phase that holds from a period's first instant to its last, if one does."""
+        if self.end_of(period) < period.end_micros:
+            return None
         found = None
         for phase in self.dated_phases():
             if phase.effective_from_micros <= period.start_micros:
@@ -102,11 +118,35 @@ class Terms:
 
     def spans_of(self, period: PeriodMicros) -> list[tuple[Phase, PeriodMicros]]:
         """Return the phases that meet a period, each with its part of it."""
-        phases = self.dated_phases()
-        ends = [*(phase.effective_from_micros for phase in phases[1:]), period.end_micros]
+        phases, last_micros = self.dated_phases(), self.end_of(period)
+        ends = [*(phase.effective_from_micros for phase in phases[1:]), last_micros]
         return [
-            (phase, PeriodMicros(start_micros, min(end_micros, period.end_micros)))
+            (phase, PeriodMicros(start_micros, min(end_micros, last_micros)))
             for phase, end_micros in zip(phases, ends, strict=True)
             if (start_micros := max(phase.effective_from_micros, period.start_micros))
-            < min(end_micros, period.end_micros)
+            < min(end_micros, last_micros)
         ]
+
+    def of_subscription(self, subscription_id: str) -> "Terms | None":
+        """Return this contract, or the former one, of a subscription."""
+        known = (self, *self.former)
+        return next((one for one in known if one.subscription_id == subscription_id), None)
+
+    def charging(self, subscription_id: str, at_micros: int) -> "Terms | None":
+        """Return the contract that usage is charged by; None if its subscription is not known.
+
+        It is the one that covers the time of the usage. Where none does, it is the named one.
+
+        Args:
+            subscription_id: What the usage names; "" where it names none.
+            at_micros: When it occurred.
+        """
+        named = self.of_subscription(subscription_id) if subscription_id else self
+        if named is None or not self.former:
+            return named
+        return next((one for one in (self, *self.former) if one.covers(at_micros)), named)
+
+    def covers(self, at_micros: int) -> bool:
+        """Is an instant between the contract's begin and its end?"""
+        has_begun = self.dated_phases()[0].effective_from_micros <= at_micros
+        return has_begun and (self.ended_at_micros is None or at_micros < self.ended_at_micros)

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 from prometheus_client import Counter
 
 from aforo_meter.domain.cloudevents import from_cloudevent
-from aforo_meter.domain.ingest import DAY_MICROS, Reading, Rules, read_event
+from aforo_meter.domain.ingest import DAY_MICROS, Reading, Rules
+from aforo_meter.domain.ingest_faults import read_or_tell_all
 from aforo_meter.domain.ingest_fields import HEARTBEAT_CUSTOMER
 from aforo_meter.domain.ingest_values import Rejection, shown
 from aforo_meter.domain.periods import datetime_of
@@ -162,7 +163,10 @@ class Intake:
                 known.append(self._adopted(key, one))
                 continue
             if subscription is None:
-                problem = f"no tenant {shown(tenant_id)}"
+                problem = (
+                    f"no tenant {shown(tenant_id)}; add it to the catalog, or correct the"
+                    " customerId"
+                )
                 rejection = Rejection("customerId", problem, kind=UNKNOWN_CUSTOMER)
             elif not key.may_report(tenant_id):
                 problem = f"this key may not report the usage of {shown(tenant_id)}"
@@ -231,7 +235,7 @@ def _is_nobodys_heartbeat(reading: Reading) -> bool:
 
 def _reader(rules: Rules) -> Callable[[Any], tuple[str, Reading]]:
     def read(event: Any) -> tuple[str, Reading]:  # noqa: ANN401 - of JSON.
-        reading = read_event(event, rules)
+        reading = read_or_tell_all(event, rules)
         return f"ik:{reading.idempotency_key}", reading
 
     return read
@@ -242,6 +246,6 @@ def _cloud_reader(received_micros: int, rules: Rules) -> Callable[[Any], tuple[s
 
     def read(event: Any) -> tuple[str, Reading]:  # noqa: ANN401 - of JSON.
         event_id, ours = from_cloudevent(event, received=received)
-        return event_id, read_event(ours, rules)
+        return event_id, read_or_tell_all(ours, rules)
 
     return read

@@ -67,7 +67,7 @@ class _RevenueBasisEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RevenueBa
     REVENUE_BASIS_PERIOD: _RevenueBasis.ValueType  # 1
     """what is fixed for a period counts from its first day"""
     REVENUE_BASIS_ACCRUED: _RevenueBasis.ValueType  # 2
-    """it counts as it passes, by the second"""
+    """it counts as it passes, by the second; at least a day of it"""
 
 class RevenueBasis(_RevenueBasis, metaclass=_RevenueBasisEnumTypeWrapper): ...
 
@@ -76,7 +76,7 @@ REVENUE_BASIS_UNSPECIFIED: RevenueBasis.ValueType  # 0
 REVENUE_BASIS_PERIOD: RevenueBasis.ValueType  # 1
 """what is fixed for a period counts from its first day"""
 REVENUE_BASIS_ACCRUED: RevenueBasis.ValueType  # 2
-"""it counts as it passes, by the second"""
+"""it counts as it passes, by the second; at least a day of it"""
 
 @typing.final
 class Thresholds(message.Message):
@@ -112,7 +112,7 @@ class Thresholds(message.Message):
     """>= 0"""
     @builtins.property
     def allowance(self) -> AllowanceThresholds:
-        """of a contract without revenue; absent: what the floors leave"""
+        """of a contract with an allowance; absent: what the floors leave"""
 
     def __init__(
         self,
@@ -710,7 +710,7 @@ class Phase(message.Message):
     prepaid_nanos: builtins.int
     """a balance that usage charges draw on"""
     prepaid_from_micros: builtins.int
-    """periods that begin earlier draw nothing"""
+    """Periods that begin earlier draw nothing. Phases with the same instant share one balance."""
     @builtins.property
     def rate_cards(self) -> containers.RepeatedCompositeFieldContainer[RateCard]: ...
     def __init__(
@@ -782,6 +782,8 @@ class Contract(message.Message):
     BASIS_FIELD_NUMBER: builtins.int
     EXCHANGE_RATES_FIELD_NUMBER: builtins.int
     GUARDS_FIELD_NUMBER: builtins.int
+    ENDED_AT_MICROS_FIELD_NUMBER: builtins.int
+    FORMER_FIELD_NUMBER: builtins.int
     tenant_id: builtins.str
     subscription_id: builtins.str
     plan_id: builtins.str
@@ -790,12 +792,14 @@ class Contract(message.Message):
     committed_fee_nanos: builtins.int
     """10^-9 of the currency per period, now; >= 0"""
     allowance_nanos: builtins.int
-    """COGS allowed per period when the fee is 0; 0: none"""
+    """COGS allowed per period, at least, when the fee is 0; 0: none"""
     cadence: Cadence.ValueType
     anchor_micros: builtins.int
     """a period starts here; the others follow by cadence"""
     catalog_version: builtins.str
     basis: RevenueBasis.ValueType
+    ended_at_micros: builtins.int
+    """exclusive: nothing is charged from then on; 0: it has no end"""
     @builtins.property
     def thresholds(self) -> Thresholds: ...
     @builtins.property
@@ -812,6 +816,12 @@ class Contract(message.Message):
 
     @builtins.property
     def guards(self) -> containers.RepeatedCompositeFieldContainer[Guard]: ...
+    @builtins.property
+    def former(self) -> containers.RepeatedCompositeFieldContainer[Contract]:
+        """Of subscriptions that ended before this one began, without thresholds and costs: late usage is theirs,
+        and their last periods are still to be billed.
+        """
+
     def __init__(
         self,
         *,
@@ -830,9 +840,11 @@ class Contract(message.Message):
         basis: RevenueBasis.ValueType = ...,
         exchange_rates: abc.Iterable[ExchangeRate] | None = ...,
         guards: abc.Iterable[Guard] | None = ...,
+        ended_at_micros: builtins.int = ...,
+        former: abc.Iterable[Contract] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["thresholds", b"thresholds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "anchor_micros", b"anchor_micros", "basis", b"basis", "cadence", b"cadence", "catalog_version", b"catalog_version", "committed_fee_nanos", b"committed_fee_nanos", "currency", b"currency", "exchange_rates", b"exchange_rates", "guards", b"guards", "negotiated", b"negotiated", "phases", b"phases", "plan_id", b"plan_id", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowance_nanos", b"allowance_nanos", "anchor_micros", b"anchor_micros", "basis", b"basis", "cadence", b"cadence", "catalog_version", b"catalog_version", "committed_fee_nanos", b"committed_fee_nanos", "currency", b"currency", "ended_at_micros", b"ended_at_micros", "exchange_rates", b"exchange_rates", "former", b"former", "guards", b"guards", "negotiated", b"negotiated", "phases", b"phases", "plan_id", b"plan_id", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

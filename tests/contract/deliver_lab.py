@@ -16,6 +16,7 @@ from aforo_meter.sending import Sender
 from tests.contract.outbox_lab import KEY, OutboxLab
 
 PATIENT: Final = RetryPolicy(first_ms=60_000, max_ms=60_000, total_ms=600_000)
+KEEP_DAYS: Final = 400
 QUICK: Final = RetryPolicy(first_ms=1, max_ms=20, total_ms=100_000)
 
 
@@ -46,7 +47,7 @@ async def courier_for(
             lanes.append(
                 Lane(endpoint, outbox, sender, policy, timeout_s=timeout_s, concurrency_max=16)
             )
-        yield Courier(outbox, lanes)
+        yield Courier(outbox, lanes, keep_days=KEEP_DAYS)
 
 
 @asynccontextmanager

@@ -65,7 +65,7 @@ class AuditedLedger(ABC):
         return dict(found)
 
     def audited_cogs(self) -> dict[tuple[str, str, int], int]:
-        """Return the sum of the rows' amounts by tenant, subscription and period."""
+        """Return the sum of the rows' amounts, and of what corrects them, by period."""
         query = (
             "SELECT tenant_id, subscription_id, period_start_micros, quantity_micros, price_nanos,"
             " per_units FROM charge LEFT JOIN price USING (price_id)"
@@ -73,6 +73,9 @@ class AuditedLedger(ABC):
         found: Counter[tuple[str, str, int]] = Counter()
         for tenant, subscription, start, quantity, nanos, per_units in self.rows(query):
             amount = round(Fraction(quantity * nanos, per_units * UNIT)) if nanos is not None else 0
+            found[tenant, subscription, start] += amount
+        adjusted = "SELECT tenant_id, subscription_id, period_start_micros, cogs_nanos"
+        for tenant, subscription, start, amount in self.rows(f"{adjusted} FROM adjustment"):
             found[tenant, subscription, start] += amount
         return dict(found)
 

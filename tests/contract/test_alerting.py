@@ -9,12 +9,16 @@ import pytest
 
 from aforo_meter.alerting_sql import Checked, Measure, SqlAlerts
 from aforo_meter.alerts import NOBODY, sync_alert
+from aforo_meter.corrections import Scope, Take
+from aforo_meter.corrections_sql import SqlCorrections
+from aforo_meter.domain.corrections import Kind
 from aforo_meter.domain.margin import Level, Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.price_changes import ModelUse, News, PriceChange, changes
 from aforo_meter.domain.prices import PriceBook, PriceEntry, PriceList, Prices
 from aforo_meter.domain.usage import API_CALLS
 from aforo_meter.ledger import PartitionLostError, Place, Reprice
+from aforo_meter.ledger_adjusting import Order
 from aforo_meter.ledger_sql import SqlLedger
 from tests.alert_schemas import check
 from tests.contract.ledger_lab import (
@@ -91,6 +95,65 @@ async def test_once_it_had_a_price_it_is_told_again(ledger: SqlLedger, file: Aud
     assert len(ids) == len(outbox(file)) == 2
 
 
+def order(kind: Kind) -> Order:
+    return Order(kind=kind, run_id="run", reason="a mistake", author="ann", now_micros=NOW)
+
+
+async def test_what_was_taken_back_waits_no_more_and_is_told_again_when_it_comes(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    await ledger.apply(batch([used("e1", 3, prices=())], watches=watched(watch())))
+    await told_unpriced(ledger, 1)
+    rows = await ledger.unpriced("acme")
+    await SqlCorrections(ledger).void([Take(row, None) for row in rows], order(Kind.VOID))
+    assert await told_unpriced(ledger, 1) == []
+    assert await SqlAlerts(ledger).unpriced_changes() == frozenset()
+
+    later = used("e2", 7, prices=(), at_micros=NOW + 3 * HOUR_MICROS)
+    await ledger.apply(batch([later], at=1))
+    assert await told_unpriced(ledger, 2) == [(CALLS, 7)]
+    assert [message["data"]["quantity"] for message in outbox(file)] == ["3", "7"]
+    assert outbox(file)[1]["data"]["since"] == "2026-11-05T07:00:00Z"
+
+
+async def test_of_what_was_taken_back_in_part_the_rest_is_told(ledger: SqlLedger) -> None:
+    await ledger.apply(batch([used("e1", 5, prices=())], watches=watched(watch())))
+    (row,) = await ledger.unpriced("acme")
+    await SqlCorrections(ledger).void([Take(row, (2 * UNIT, 0))], order(Kind.VOID))
+
+    assert await told_unpriced(ledger, 1) == [(CALLS, 3)]
+
+
+async def test_what_got_its_price_in_a_closed_period_is_told_again_when_it_comes(
+    ledger: SqlLedger,
+) -> None:
+    await ledger.apply(batch([used("e1", 3, prices=())], watches=watched(watch())))
+    await told_unpriced(ledger, 1)
+    await ledger.close(ended_by_micros=PERIOD.end_micros, now_micros=PERIOD.end_micros)
+    moves = [(row, price()) for row in await ledger.unpriced("acme")]
+    priced = Reprice(moves=moves, currency="USD")
+    await ledger.reprice(Place(PARTITION, 1), priced, {}, now_micros=PERIOD.end_micros)
+    assert await told_unpriced(ledger, 1) == []
+
+    # Late usage of the closed period stands in an adjustment alone.
+    await ledger.apply(batch([used("e2", 4, prices=(), model="new", provider="x")], at=1))
+    assert await told_unpriced(ledger, 2) == [(ModelUse(API_CALLS, "x", "new"), 4)]
+    await ledger.apply(batch([used("e3", 2, prices=())], at=2))
+    assert await told_unpriced(ledger, 3) == [(CALLS, 2)]
+
+
+async def test_more_than_64_bits_of_usage_can_be_told(ledger: SqlLedger) -> None:
+    """Twice 6 TB, each in an hour of its own: 1.2 * 10^19 of 10^-6 bytes."""
+    tera = 10**12
+    hours = [
+        used(name, 6 * tera, prices=(), meter="bytes.response", at_micros=at)
+        for name, at in (("e1", NOW), ("e2", NOW + HOUR_MICROS))
+    ]
+    await ledger.apply(batch(hours, watches=watched(watch())))
+
+    assert await told_unpriced(ledger, 2) == [(ModelUse("bytes.response", "", ""), 12 * tera)]
+
+
 async def test_each_model_and_tenant_is_told_of_by_itself_and_nobody_is_not(
     ledger: SqlLedger,
 ) -> None:
@@ -109,7 +172,7 @@ async def test_each_model_and_tenant_is_told_of_by_itself_and_nobody_is_not(
 async def test_who_lost_the_partition_tells_nothing(ledger: SqlLedger, file: AuditedLedger) -> None:
     await ledger.apply(batch([used("e1", 3, prices=())]))
     alerts = SqlAlerts(ledger)
-    alert = sync_alert(completed_at_micros=1, stale_after_s=1, now_micros=NOW)
+    alert = sync_alert(since_micros=1, stale_after_s=1, now_micros=NOW)
     elsewhere = Place(PARTITION, 99)
 
     with pytest.raises(PartitionLostError):
@@ -125,8 +188,8 @@ async def test_who_lost_the_partition_tells_nothing(ledger: SqlLedger, file: Aud
 
 async def test_an_alert_is_left_once(ledger: SqlLedger, file: AuditedLedger) -> None:
     await ledger.apply(batch([used("e1")]))
-    alert = sync_alert(completed_at_micros=1, stale_after_s=1, now_micros=NOW)
-    again = sync_alert(completed_at_micros=1, stale_after_s=1, now_micros=NOW + UNIT)
+    alert = sync_alert(since_micros=1, stale_after_s=1, now_micros=NOW)
+    again = sync_alert(since_micros=1, stale_after_s=1, now_micros=NOW + UNIT)
     alerts, place = SqlAlerts(ledger), Place(PARTITION, 1)
 
     assert await alerts.leave(place, [(NOBODY, alert)], now_micros=NOW) == 1
@@ -173,6 +236,39 @@ async def test_a_new_price_is_told_with_the_margin_before_and_after(
     assert data["before"]["gross_margin_ratio"] == "0.3000"
     assert data["after"]["gross_margin_ratio"] == "-0.0500"
     assert data["effective_from"] == "2026-11-05T03:59:59Z"
+
+
+async def test_after_a_rerating_the_price_before_is_the_one_that_usage_moved_to(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    """10 calls at $1, moved to $2: $20. At $3 they would be $30."""
+    first, second, third = (
+        replace(price(name, nanos=count * DOLLAR), effective_from_micros=at_micros)
+        for name, count, at_micros in (("a", 1, 0), ("b", 2, 1), ("c", 3, NOW - UNIT))
+    )
+    margin = watch(revenue_nanos=100 * DOLLAR)
+    await ledger.apply(batch([used("e1", 10, prices=(first,))], watches=watched(margin)))
+    corrections = SqlCorrections(ledger)
+    rows = await corrections.rows(Scope(tenant_id="acme"))
+    await corrections.rerate(dict.fromkeys(rows, "b"), [second], "USD", order(Kind.RERATE))
+
+    found = await found_changes(ledger, [first, second, third])
+    (told,) = await SqlAlerts(ledger).tell_prices(
+        Place(PARTITION, 1), MEASURE, found, now_micros=NOW
+    )
+    assert [one.price_id for one in told.changes[0].before] == ["b"]
+    assert (told.before.cogs_nanos, told.after.cogs_nanos) == (20 * DOLLAR, 30 * DOLLAR)
+    assert outbox(file)[0]["data"]["after"]["cogs_nanos"] == 30 * DOLLAR
+
+
+async def test_usage_that_was_taken_back_has_no_new_price(ledger: SqlLedger) -> None:
+    old, new = price("old"), price("new", nanos=2 * DOLLAR)
+    await ledger.apply(batch([used("e1", 10, prices=(old,))], watches=watched(watch())))
+    corrections = SqlCorrections(ledger)
+    rows = await corrections.rows(Scope(tenant_id="acme"))
+    await corrections.void([Take(row, None) for row in rows], order(Kind.VOID))
+
+    assert await found_changes(ledger, [replace(new, effective_from_micros=NOW - UNIT)]) == []
 
 
 async def test_a_change_is_told_once_however_often_it_is_found(

@@ -104,6 +104,23 @@ async def test_the_list_says_what_became_of_each_message(
     assert [line.split()[1] for line in said.splitlines()] == ["m-2"]
 
 
+async def test_names_that_nothing_has_are_told_and_an_empty_list_says_so(
+    env: dict[str, str], ledger: OutboxLab
+) -> None:
+    ledger.put("m-1")
+    assert (await meter(env, "deliver", "--once"))[0] == 0
+    at = ("alerts", "list", "--ledger-url", ledger.url)
+
+    nobody = await meter(env, *at, "--tenant", "acne")
+    nowhere = await meter(env, *at, "--endpoint", "opss")
+    nothing = await meter(env, *at, "--kind", "alerts.test")
+
+    assert nobody == (1, "aforo-meter: no tenant 'acne' in the ledger; did you mean 'acme'?\n")
+    assert nowhere[0] == 1
+    assert "did you mean 'ops'?" in nowhere[1]
+    assert nothing == (0, "no messages\n")
+
+
 async def test_one_message_is_shown_with_its_payload_and_attempts(
     env: dict[str, str], ledger: OutboxLab, slack: ReceiverLab
 ) -> None:

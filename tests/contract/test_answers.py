@@ -129,11 +129,11 @@ async def test_the_costs_of_an_explanation_add_up_to_the_ledgers_cogs(
 
 async def test_a_forecast_says_when_levels_come(of: answers.Sources, golden: Golden) -> None:
     one = await answers.tenant_forecast(of, "acme", now_micros=NOW)
-    every = await answers.forecasts(of, now_micros=NOW)
+    every, without = await answers.forecasts(of, now_micros=NOW)
 
     golden.check("answers/forecast.txt", forecast_text.as_text(one))
     golden.check("answers/forecast.json", forecast_text.dumps(forecast_text.as_json(one)))
-    golden.check("answers/forecast_all.txt", forecast_text.as_list(every))
+    golden.check("answers/forecast_all.txt", forecast_text.as_list(every, without))
 
 
 async def test_who_is_blocked_next_is_listed_first(
@@ -153,7 +153,7 @@ async def test_who_is_blocked_next_is_listed_first(
     )
     await ledger.apply(batch(events, at=20, watches=watches))
 
-    lines = forecast_text.as_list(await answers.forecasts(of, now_micros=NOW)).splitlines()
+    lines = forecast_text.as_list(*await answers.forecasts(of, now_micros=NOW)).splitlines()
 
     assert [line.split()[0] for line in lines[1:-1]] == ["quick", "acme", "idle", "unpaid"]
     assert lines[-2].split()[1:] == ["none", "undefined", "0.00", "USD", "-", "-", "-", "undefined"]
@@ -282,6 +282,88 @@ async def test_a_contract_that_can_not_be_read_is_told_and_not_guessed(
 
     with pytest.raises(CommandError, match="what Redis holds of acme: cannot read the contract"):
         await answers.explanation(of, ACME, now_micros=NOW)
+
+
+def begun_in_october(client: redis.Redis, tenant: str) -> None:
+    catalog = publish(client)
+    catalog.contract(tenant)
+    catalog.contracts[tenant].phases.add(
+        effective_from_micros=OCTOBER.start_micros, currency="USD", source="plan:pro"
+    )
+    catalog.sync()
+
+
+async def test_before_a_subscription_began_there_is_no_statement(
+    of: answers.Sources, client: redis.Redis
+) -> None:
+    begun_in_october(client, "late")
+    september = Choice(tenant_id="late", at_micros=OCTOBER.start_micros - 1)
+
+    with pytest.raises(CommandError, match="subscription sub-1 of tenant late begins 2026-10-01"):
+        await answers.statement(of, september, now_micros=NOW)
+
+
+async def test_usage_before_a_subscription_began_is_listed_at_no_charge(
+    of: answers.Sources, ledger: SqlLedger, client: redis.Redis
+) -> None:
+    begun_in_october(client, "late")
+    september = PeriodMicros(OCTOBER.start_micros - 30 * 24 * HOUR_MICROS, OCTOBER.start_micros)
+    at = september.end_micros - HOUR_MICROS
+    early = used("s1", 3, prices=PRICES, tenant="late", at_micros=at, period=september)
+    await ledger.apply(batch([early], at=20))
+
+    told, record = await answers.statement(
+        of, Choice(tenant_id="late", at_micros=at), now_micros=NOW
+    )
+
+    assert record.state.cogs_nanos > 0
+    assert [(line.item, line.used_micros, line.amount_nanos) for line in told.lines] == [
+        ("", 3_000_000, 0)
+    ]
+    assert "the subscription begins 2026-10-01 00:00 UTC" in statements.as_table(told, None)
+
+
+async def test_what_was_never_assessed_is_told_as_that(
+    of: answers.Sources, ledger: SqlLedger, client: redis.Redis
+) -> None:
+    catalog = publish(client)
+    catalog.contract("quiet")
+    catalog.sync()
+    unassessed = used("n1", 1, prices=PRICES, tenant="nobody", subscription="")
+    await ledger.apply(batch([unassessed], at=20))
+
+    async def level_of(tenant: str) -> str:
+        choice = Choice(tenant_id=tenant, at_micros=NOW)
+        told = explain_text.as_text(await answers.explanation(of, choice, now_micros=NOW))
+        return told.splitlines()[0]
+
+    assert await level_of("quiet") == "level      none, no usage yet"
+    assert await level_of("nobody") == "level      none, never assessed"
+
+
+def test_who_is_left_out_of_a_forecast_is_counted() -> None:
+    assert forecast_text.as_list([], 2).splitlines()[-1] == (
+        "2 tenants are left out: without a contract there is no floor to reach."
+    )
+
+
+@pytest.mark.usefixtures("of")
+async def test_what_is_no_redis_is_told_from_one_that_is_away(file: AuditedLedger) -> None:
+    async def unhelpful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(unhelpful, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    asked = ("explain", "acme", "--ledger-url", file.url, "--redis-url")
+    async with server:
+        other = await ran(*asked, f"redis://{address}/0")
+    away = await ran(*asked, "redis://127.0.0.1:1/0")
+
+    assert (other.code, away.code) == (1, 1)
+    assert f"what answers at {address} is no Redis; check --redis-url" in other.err
+    assert "redis at 127.0.0.1:1 does not answer (Error 111 connecting" in away.err
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ async def test_a_forecast_says_when_a_guard_reaches_its_levels(
     assert "guard      tokens" in text
     document: Any = forecast_text.as_json(told)
     assert [one["guard"] for one in document["guards"]] == ["tokens"]
-    lines = forecast_text.as_list([told]).splitlines()
+    lines = forecast_text.as_list([told], 0).splitlines()
     assert sorted(line.split("  ")[0] for line in lines[1:-1]) == ["acme", "acme: tokens"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from aforo_meter.domain.periods import datetime_of
+from aforo_meter.domain.periods import DAY_MICROS, datetime_of
 from aforo_proto import policy_pb2
 from aforo_proto.contract_pb2 import PriceEntry
 from lab.servers import KafkaServer, eventually
@@ -107,6 +107,25 @@ async def test_a_quota_of_money_counts_cogs(lab: ConsumeLab) -> None:
 
     (alert,) = await alerts_are(lab, "money", "quota.reached", 1)
     assert (alert["used_units"], alert["currency"], alert["is_soft"]) == (4 * DOLLAR, "USD", True)
+
+
+async def test_a_window_that_has_ended_is_told_of_once_its_usage_is_heard_of(
+    lab: ConsumeLab,
+) -> None:
+    await contracted(lab, "backlog", window=policy_pb2.WINDOW_DAY, limit_units=10)
+    now = now_micros()
+    days = [now - now % DAY_MICROS - count * DAY_MICROS for count in (1, 2)]
+    last_second, day_before = (start + DAY_MICROS - SECOND_MICROS for start in days)
+    await lab.send("backlog", 9, occurred_at_micros=last_second)
+    await lab.send("backlog", 10, occurred_at_micros=day_before)
+    await lab.send("backlog", 1)
+
+    found = await alerts_are(lab, "backlog", "quota.reached", 3)
+    assert sorted((one["window_start"], one["threshold_bp"]) for one in found) == [
+        (rfc3339(days[1]), 8000),
+        (rfc3339(days[1]), 10_000),
+        (rfc3339(days[0]), 8000),
+    ]
 
 
 async def test_usage_without_a_price_is_told_until_it_has_one_and_then_again(
@@ -293,5 +312,29 @@ async def test_a_sync_that_stands_still_is_told_once_and_again_after_the_next(
         completed(ago_s=62)
         await alerts_are(lab, "", "sync.stale", 2)
 
+        # A Redis that was emptied names no pass: the last one that is known is as old as it was.
+        completed(ago_s=59)
+        await asyncio.sleep(LOOKS_S / 4)
+        lab.redis.delete("aforo:v1:sync")
+        (*_, third) = await alerts_are(lab, "", "sync.stale", 3)
+
+    assert third["age_s"] >= 60
+    assert third["completed_at"] is not None
     assert first["stale_after_s"] == 60
     assert first["age_s"] >= 61
+
+
+async def test_a_redis_that_never_held_a_sync_is_told_of(
+    kafka_server: KafkaServer | KafkaAt, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("never")
+    rules: dict[str, Any] = {"alerts_poll_ms": "100", "sync_stale_s": "1"}
+    async with consume_lab(kafka_server.bootstrap, home, **rules) as lab:
+        lab.catalog.contract("acme")
+        lab.catalog.sync()
+        lab.redis.delete("aforo:v1:sync")
+        await lab.start()
+
+        (told,) = await alerts_are(lab, "", "sync.stale", 1)
+    assert told["completed_at"] is None
+    assert told["age_s"] >= 1

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from aforo_meter.domain.periods import Cadence, billing_period
 from aforo_proto import contract_pb2, margin_pb2
 from aforo_proto.contract_pb2 import RateComponent, UnitPrice
 from lab.servers import KafkaServer, eventually
@@ -17,6 +18,7 @@ from tests.contract.consume_lab import (
     now_micros,
 )
 
+DAY_S = 86_400
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -80,11 +82,17 @@ async def test_overage_raises_revenue_and_frees_a_tenant_that_the_fee_alone_woul
 
 
 async def test_an_accruing_fee_frees_with_time_alone(lab: ConsumeLab) -> None:
-    contract = contracted(lab, "accrues", fee=2_678_400)  # A dollar a second in months of 31 days.
+    fee = 2_678_400  # A dollar a second, or a bit more where the month is not of 31 days.
+    contract = contracted(lab, "accrues", fee=fee)
     contract.basis = contract_pb2.REVENUE_BASIS_ACCRUED
-    contract.anchor_micros = now_micros() - 2 * SECOND_MICROS
+    # A day counts at least: of a younger period time alone would change nothing.
+    contract.anchor_micros = now_micros() - (DAY_S + 2) * SECOND_MICROS
+    contract.thresholds.CopyFrom(contract_pb2.Thresholds(source="default"))  # All floors are 0 %.
     lab.catalog.sync()
-    await lab.send("accrues", 10)
+    period = billing_period(contract.anchor_micros, Cadence.MONTH, now_micros())
+    passed_micros = (DAY_S + 12) * SECOND_MICROS  # What has accrued ten seconds from now.
+    cost = fee * passed_micros // (period.end_micros - period.start_micros)
+    await lab.send("accrues", cost)
     before = await lab.margin_is("accrues", lambda margin: margin.cogs_nanos > 0)
 
     after = await lab.margin_is(
@@ -92,7 +100,7 @@ async def test_an_accruing_fee_frees_with_time_alone(lab: ConsumeLab) -> None:
     )
 
     assert before.level == margin_pb2.LEVEL_BLOCK
-    assert after.cogs_nanos == before.cogs_nanos == 10 * DOLLAR
+    assert after.cogs_nanos == before.cogs_nanos == cost * DOLLAR
     assert after.revenue_nanos > before.revenue_nanos
     assert after.as_of_micros > before.as_of_micros
 
@@ -124,3 +132,33 @@ async def test_without_an_exchange_rate_charges_go_on_and_there_is_no_margin(
     await lab.units_are("no-rate", {"api.calls@1000000000": 3})
     await eventually(lambda: lab.log_lines("no exchange rate"), within_s=10)
     assert lab.redis.get("aforo:v1:{no-rate}:margin") is None
+
+
+async def test_usage_is_charged_to_the_subscription_that_covers_its_time(lab: ConsumeLab) -> None:
+    changed_micros = now_micros() - 3 * 3600 * SECOND_MICROS
+    before = contracted(lab, "changed", fee=300)
+    before.ended_at_micros = changed_micros
+    lab.catalog.contract("changed", subscription="sub-2", anchor_micros=changed_micros)
+    after = lab.catalog.contracts["changed"]
+    after.phases.add(
+        effective_from_micros=changed_micros, currency="USD", committed_fee_nanos=900 * DOLLAR
+    )
+    after.former.append(before)
+    lab.catalog.sync()
+
+    for units, at_micros, named in [
+        (1, changed_micros - 1, ""),
+        (2, changed_micros - 7200 * SECOND_MICROS, ""),  # An hour that is the former one's alone.
+        (4, changed_micros - 1, "sub-1"),
+        (8, changed_micros, "sub-1"),  # Decided before, and late by a moment.
+        (16, changed_micros + 7200 * SECOND_MICROS, ""),
+    ]:
+        await lab.send("changed", units, occurred_at_micros=at_micros, subscription_id=named)
+    await lab.margin_is("changed", lambda margin: margin.cogs_nanos == 24 * DOLLAR)
+    await lab.units_are("changed", {"api.calls@1000000000": 31})
+
+    cogs: dict[str, int] = {}
+    for (tenant, subscription, _), nanos in lab.ledger.kept_cogs().items():
+        if tenant == "changed":
+            cogs[subscription] = cogs.get(subscription, 0) + nanos
+    assert cogs == {"sub-1": 7 * DOLLAR, "sub-2": 24 * DOLLAR}

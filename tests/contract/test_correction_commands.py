@@ -227,6 +227,48 @@ async def test_consume_closes_periods_days_after_their_end(lab: ConsumeLab) -> N
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (("rerate", "--tenant", "acne"), "no tenant 'acne' in the ledger; did you mean 'acme'?"),
+        (("rerate", "--tenant", "acme", "--meter", "api.cals"), "did you mean 'api.calls'?"),
+        (
+            (
+                *("void", "--tenant", "acme", "--feature", "apj"),
+                *("--from", "2026-11-01", "--to", "2026-11-02"),
+            ),
+            "no usage of the feature 'apj' in the ledger; did you mean 'api'?",
+        ),
+        (("close", "--tenant", "acne", "--ended-by", "2026-11-01"), "did you mean 'acme'?"),
+    ],
+)
+async def test_a_misspelt_name_is_no_order_to_do_nothing(
+    lab: ConsumeLab, arguments: tuple[str, ...], complaint: str
+) -> None:
+    await lab.send("acme", 1)
+    await eventually(lambda: bool(lab.ledger.units("acme")), within_s=10)
+    where = ["--ledger-url", lab.ledger.url]
+    if arguments[0] != "close":
+        where += ["--redis-url", lab.redis_server.url]
+
+    answer = await ran(arguments[0], *where, *arguments[1:])
+
+    assert (answer.code, answer.out) == (1, "")
+    assert complaint in answer.err
+
+
+async def test_an_event_is_found_by_its_idempotency_key(lab: ConsumeLab) -> None:
+    await lab.send("event", 2, event_id="ik:order-4711")
+    seen = "SELECT COUNT(*) FROM charge WHERE tenant_id = 'event'"
+    await eventually(lambda: lab.ledger.rows(seen)[0][0] > 0, within_s=10)
+    where = ("--bootstrap", lab.bootstrap, "--topic", lab.topic)
+
+    found = await void(lab, "--tenant", "event", "--event", "order-4711", *where)
+
+    assert found.code == 0, found.err
+    assert "api.calls -2" in found.lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
         (("rerate", "--apply"), "--apply needs --reason"),
         (("rerate", "--apply", "--reason", "x"), "--apply needs --author"),
         (("rerate", "--from", "2026-11-01T10:30"), "--from must be a full hour"),
@@ -257,4 +299,4 @@ async def test_without_redis_it_says_what_to_look_at(lab: ConsumeLab) -> None:
     )
 
     assert (answer.code, answer.out) == (1, "")
-    assert "redis does not answer (ConnectionError); check --redis-url" in answer.err
+    assert "redis at 127.0.0.1:1 does not answer (Error 111 connecting" in answer.err

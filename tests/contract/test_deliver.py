@@ -11,6 +11,8 @@ import pytest
 
 from aforo_meter.domain.retries import RetryPolicy
 from aforo_meter.ledger import LedgerUnavailableError
+from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.outbox_sql import SqlOutbox
 from lab.http_server import Reply
 from lab.ports import free_port
 from lab.servers import eventually
@@ -145,6 +147,67 @@ async def test_a_receiver_that_was_away_gets_everything_when_it_is_back(
             await eventually(lambda: ledger.delivered("m-1", "m-2"))
 
     assert receiver.ids == ["m-1", "m-2"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits_s"), [("40", 40), ("7200", 60), ("0", 0), ("soon", 0), (None, 0)]
+)
+async def test_a_receiver_that_asks_for_time_gets_it_within_the_policy(
+    ledger: OutboxLab, receiver: ReceiverLab, asked: str | None, waits_s: int
+) -> None:
+    receiver.answer = lambda _: Reply(
+        status=429, headers={} if asked is None else {"retry-after": asked}
+    )
+    ledger.put("m-1")
+    policy = RetryPolicy(first_ms=1_000, max_ms=60_000, total_ms=600_000)
+    begun_s = time.time()
+    async with courier_for(ledger, receiver.url, policy=policy) as courier:
+        await courier.deliver_due()
+    ended_s = time.time()
+
+    due_s = ledger.row("m-1")["next_attempt_at_micros"] / 1e6
+    assert begun_s + max(0.7, waits_s - 1) < due_s < ended_s + max(1.3, waits_s + 1)
+
+
+LONG_AGO_S = time.time() - 401 * 86_400
+
+
+async def test_what_ended_long_ago_is_forgotten_with_all_that_was_kept_of_it(
+    ledger: OutboxLab, receiver: ReceiverLab, file: AuditedLedger
+) -> None:
+    receiver.answer = lambda name: Reply(status=500 if name == "waits" else 200)
+    for name in ("old", "waits", "young"):
+        ledger.put(name, created_at_s=LONG_AGO_S, tenant=name)
+    async with courier_for(ledger, receiver.url, policy=PATIENT) as courier:
+        await courier.deliver_due()
+        then = int(LONG_AGO_S * 1e6)
+        ledger.execute("UPDATE outbox SET routed_at_micros = ?", then)
+        ledger.execute("UPDATE delivery SET delivered_at_micros = ? WHERE tenant_id = 'old'", then)
+        # One that nobody wanted.
+        ledger.execute(
+            "INSERT INTO outbox (message_id, tenant_id, kind, payload, created_at_micros,"
+            " routed_at_micros) VALUES ('unwanted', '', 'k', '{}', ?, ?)",
+            *(then, then),
+        )
+        await courier.deliver_due()
+
+    kept = [("waits",), ("young",)]
+    assert file.rows("SELECT message_id FROM outbox ORDER BY 1") == kept
+    assert file.rows("SELECT tenant_id FROM delivery ORDER BY 1") == kept
+    assert file.rows("SELECT COUNT(*) FROM delivery_attempt") == [(2,)]
+
+
+async def test_a_few_at_a_time_are_forgotten_in_turn(
+    ledger: OutboxLab, file: AuditedLedger
+) -> None:
+    for number in range(5):
+        ledger.put(f"m-{number}")
+    ledger.execute("UPDATE outbox SET routed_at_micros = 0 WHERE message_id <> 'm-0'")
+    async with SqlLedger(file.url) as opened:
+        outbox = SqlOutbox(opened)
+        forgotten = [await outbox.prune(ended_before_micros=1, messages_max=2) for _ in range(4)]
+    assert forgotten == [1, 2, 1, 0]
+    assert file.rows("SELECT message_id FROM outbox") == [("m-0",)]
 
 
 async def test_redirects_are_not_followed(ledger: OutboxLab, receiver: ReceiverLab) -> None:

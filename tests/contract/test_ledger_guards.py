@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import Level, Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rating import Rated
+from aforo_meter.domain.terms import Phase, RevenueBasis, Terms
 from aforo_meter.ledger import Ledger, Place, Reprice, Standing, Transition
 from tests.contract.ledger_lab import (
     DOLLAR,
@@ -207,3 +209,25 @@ async def test_with_too_few_calls_in_the_period_the_level_is_at_most_a_warning(
     await ledger.apply(batch([old, used("e1", calls)], watches=watches))
 
     assert (await standing_of(ledger)).assessment.level is level
+
+
+async def test_a_guards_own_revenue_accrues_as_the_contracts_does(ledger: Ledger) -> None:
+    """Of $5 in 30 days, $2.50 by the middle: $2.60 of search is a loss then, and not at the end."""
+    terms = Terms(
+        tenant_id="acme",
+        subscription_id="sub-1",
+        phases=(Phase(committed_fee_nanos=100 * DOLLAR),),
+        basis=RevenueBasis.ACCRUED,
+    )
+    watches = watched(replace(watch(guards=[SEARCH]), terms=terms))
+    cent = [price("cent", nanos=DOLLAR // 100)]
+    found = used("e1", 260, prices=cent, features=("search",))
+    middle = PERIOD.start_micros + (PERIOD.end_micros - PERIOD.start_micros) // 2
+
+    await ledger.apply(batch([found], watches=watches, now_micros=middle))
+    early = (await standing_of(ledger)).guard_levels["search"]
+    last = PERIOD.end_micros - 1
+    await ledger.reassess(Place(PARTITION, 1), watches, now_micros=last)
+    late = (await standing_of(ledger)).guard_levels["search"]
+
+    assert (early, late) == (Level.BLOCK, Level.NONE)

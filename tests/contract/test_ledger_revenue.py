@@ -9,7 +9,10 @@ from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.margin import Level, MarginState
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rate_card import Component, Graduated, PerUnit, RateCard, Tier
+from aforo_meter.domain.statement import statement_of
 from aforo_meter.domain.terms import ExchangeRate, Phase, RevenueBasis, Terms
+from aforo_meter.inquiries import Choice
+from aforo_meter.inquiries_sql import SqlInquiries
 from aforo_meter.ledger import Ledger, Place, Standing, Watch
 from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_sql import SqlLedger
@@ -215,3 +218,42 @@ async def test_an_account_sums_hours_and_prices_and_rounds_each_row(ledger: Ledg
             quantity_micros=7 * UNIT, unpriced_micros=7 * UNIT
         ),
     }
+
+
+async def test_a_former_subscription_is_billed_to_its_end_with_its_late_usage(
+    ledger: Ledger,
+) -> None:
+    """Fifteen days of 300 are 150, and 20 calls of a dollar 20, ten of them told afterwards."""
+    assert isinstance(ledger, SqlLedger)
+    each_call = Component(
+        component_id="calls", meter="api.calls", pricing=PerUnit(price_nanos=DOLLAR)
+    )
+    cards = (RateCard(effective_from_micros=0, components=(each_call,)),)
+    ends_micros = START + 15 * 24 * HOUR_MICROS
+    before = measured_by(committed_fee_nanos=300 * DOLLAR, rate_cards=cards)
+    assert before.terms is not None
+    terms = Terms(
+        tenant_id="acme",
+        subscription_id="sub-2",
+        anchor_micros=ends_micros,
+        phases=(Phase(effective_from_micros=ends_micros, committed_fee_nanos=900 * DOLLAR),),
+        former=(
+            replace(
+                before.terms,
+                phases=(replace(before.terms.phases[0], effective_from_micros=START),),
+                ended_at_micros=ends_micros,
+            ),
+        ),
+    )
+    after = replace(watch(subscription="sub-2", period=terms.period_at(ends_micros)), terms=terms)
+
+    await ledger.apply(batch([used("e1", 10)], watches=watched(before)))
+    late = used("e2", 10, at_micros=ends_micros - 1)
+    await ledger.apply(batch([late], at=1, watches=watched(after), now_micros=ends_micros + UNIT))
+
+    record = await SqlInquiries(ledger).record(
+        Choice(tenant_id="acme", at_micros=START, subscription_id="sub-1")
+    )
+    assert record is not None
+    told = statement_of(record, terms, as_of_micros=ends_micros + 2 * UNIT)
+    assert [line.amount_nanos // DOLLAR for line in told.lines] == [150, 20]

@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 
+from aforo_admin.ledger_reading import standings
+from aforo_meter.corrections import Scope, Take
+from aforo_meter.corrections_sql import SqlCorrections
+from aforo_meter.domain.corrections import Kind
 from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.periods import HOUR_MICROS, calendar_month
+from aforo_meter.ledger_adjusting import Order
 from aforo_meter.ledger_sql import SqlLedger
 from tests.contract.consume_lab import now_micros
-from tests.contract.ledger_lab import DOLLAR, batch, price, used, watch, watched
+from tests.contract.ledger_lab import DOLLAR, NOW, UNIT, batch, price, used, watch, watched
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.test_sync_process import CLOSED_PORT_URL, aforo_admin
 
@@ -69,6 +74,32 @@ def test_what_redis_holds_equals_the_catalog_that_was_synced(
     assert (done.returncode, done.stdout) == (0, "0 added, 0 changed, 0 removed\n")
 
 
+async def test_what_was_corrected_counts_as_it_is_now(
+    ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    """7 calls at $1, moved to $2: $14. 5 more at $1, of which 2 are taken back: $3."""
+    first, second = price("first"), price("second", nanos=2 * DOLLAR)
+    calls = used("e1", 7, prices=(first,))
+    others = [used("e2", 5, prices=(first,), model="m"), used("e3", 4, prices=(), model="new")]
+    await ledger.apply(batch([calls, *others], watches=watched(watch())))
+    corrections = SqlCorrections(ledger)
+    rows = {row.model: row for row in await corrections.rows(Scope(tenant_id="acme"))}
+
+    def order(kind: Kind) -> Order:
+        return Order(kind=kind, run_id="run", reason="a mistake", author="ann", now_micros=NOW)
+
+    await corrections.rerate({rows[""]: "second"}, [second], "USD", order(Kind.RERATE))
+    takes = [Take(rows["m"], (2 * UNIT, 0)), Take(rows["new"], None)]
+    await corrections.void(takes, order(Kind.VOID))
+
+    (standing,) = standings(file.url, now_micros=NOW)
+    assert sorted((one.model, one.quantity_micros, one.cogs_nanos) for one in standing.used) == [
+        ("", 7 * UNIT, 14 * DOLLAR),
+        ("m", 3 * UNIT, 3 * DOLLAR),
+    ]
+    assert sum(one.cogs_nanos or 0 for one in standing.used) == standing.assessment.cogs_nanos
+
+
 async def test_a_rise_names_whose_level_it_would_change(
     env: dict[str, str], ledger: SqlLedger, file: AuditedLedger, tmp_path: Path
 ) -> None:
@@ -113,8 +144,11 @@ async def test_a_rise_names_whose_level_it_would_change(
     assert lines[0] == ("~ own */* api.calls, from 2026-01-01 00:00:00Z: 1 USD each → 1.4 USD each")
     assert lines[1] == "0 added, 1 changed, 0 removed"
     assert lines[3].startswith("2 tenants' usage of the current period would cost something else")
-    assert " ".join(lines[5].split()) == ("acme none → throttle 0.3000 → 0.0200 7 USD → 9.8 USD")
-    assert lines[6:] == ["guard api of acme: warn → block"]
+    assert " ".join(lines[5].split()) == ("acme none → throttle 30.00 % → 2.00 % 7 USD → 9.8 USD")
+    assert lines[6:] == [
+        "guard api of acme: warn → block",
+        "COGS at the same level, 1 tenant: globex 1 USD → 1.4 USD",
+    ]
     assert document["tenants"][0]["guards"] == [
         {"guard": "api", "before": "warn", "after": "block"}
     ]
@@ -132,6 +166,37 @@ def test_prices_are_listed_in_the_order_in_which_they_are_asked_for(env: dict[st
         ["negotiated", "negotiated"],
         ["own", "catalog"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (["--model", "gtp-4o"], "no price is for the model 'gtp-4o'; did you mean 'gpt-4o'?"),
+        (["--meter", "llm.input_token"], "did you mean 'llm.input_tokens'?"),
+        (["--provider", "opanai"], "did you mean 'openai'?"),
+    ],
+)
+def test_a_misspelt_name_has_no_prices_of_others(
+    tmp_path: Path, asked: list[str], complaint: str
+) -> None:
+    catalog = written(tmp_path / "catalog.yaml", built_in=True)
+
+    done = aforo_admin("prices", "list", str(catalog), *asked)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert complaint in done.stderr
+
+
+def test_where_redis_is_may_be_said_instead_of_set(env: dict[str, str]) -> None:
+    url = env["AFORO_ADMIN_REDIS_URL"]
+
+    listed = aforo_admin("prices", "list", "--redis-url", url)
+    shown = aforo_admin("show", "acme", "--redis-url", url)
+    wrong = aforo_admin("show", "acme", "--redis-url", "cache:6379")
+
+    assert (listed.returncode, shown.returncode) == (0, 0)
+    assert wrong.returncode == 2
+    assert "expected redis://host:port/db" in wrong.stderr
 
 
 def test_a_published_model_has_dated_prices_with_their_source(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Usage rated again and compared with the ledger; usage searched. Real broker, real consumer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from aforo_meter.alerts import USAGE_UNPRICED
 from aforo_meter.domain.periods import HOUR_MICROS, datetime_of
+from aforo_meter.domain.rating import ChargeKey
 from aforo_proto import usage_pb2
 from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
@@ -114,9 +116,13 @@ def whole(lab: ConsumeLab) -> list[str]:
 
 
 def charges(ledger: AuditedLedger) -> list[tuple[Any, ...]]:
-    return ledger.rows(
-        "SELECT * FROM charge ORDER BY tenant_id, hour_start_micros, meter, price_id, tool, model"
-    )
+    """Return the rows without their numbers: these go by the order in which usage was written."""
+    columns = ", ".join((*ChargeKey._fields, "quantity_micros", "extra_micros", "estimated_micros"))
+    return ledger.rows(f"SELECT {columns} FROM charge ORDER BY {columns}")  # noqa: S608
+
+
+def without_unpriced(outbox: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [row for row in outbox if USAGE_UNPRICED not in row]
 
 
 async def test_a_replay_equals_the_live_ledger_and_tells_nobody(
@@ -139,7 +145,8 @@ async def test_a_replay_equals_the_live_ledger_and_tells_nobody(
     assert scratch.rows("SELECT * FROM outbox") == []
     after = lab.ledger.contents()
     assert after["charge"] == before["charge"]
-    assert after["outbox"] == before["outbox"]
+    # The live consumer goes on to tell of usage without a price, in its own time.
+    assert without_unpriced(after["outbox"]) == without_unpriced(before["outbox"])
 
 
 async def test_hours_that_are_not_wholly_in_range_are_left_out_and_named(

@@ -190,6 +190,8 @@ async def test_a_stop_writes_what_is_held_and_tells_that_nothing_is_left(
         async with lab.stream() as stream:
             for _ in range(100):
                 await stream.write(make_message(*[make_entry() for _ in range(10)]))
+            # What it has not read yet when it is told to stop, it can't write.
+            await eventually(lambda: lab.metric('aforo_ship_entries_total{as="event"}') == 1000)
             code = await lab.stop()
             answer = await stream
     finally:

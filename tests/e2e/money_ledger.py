@@ -15,6 +15,7 @@ ROWS = (
     "SELECT tenant_id, period_start_micros, quantity_micros, price_nanos, per_units"
     " FROM charge LEFT JOIN price ON price.price_id = charge.price_id"
 )
+ADJUSTMENTS = "SELECT tenant_id, period_start_micros, cogs_nanos FROM adjustment"
 STATES = (
     "SELECT tenant_id, period_start_micros, cogs_nanos, in_force, level, transition_seq"
     " FROM margin_state"
@@ -24,13 +25,13 @@ MESSAGES = (
     " delivery.outbox_id = outbox.outbox_id AND delivered_at_micros IS NOT NULL) THEN 0 ELSE 1 END"
     " FROM outbox ORDER BY outbox_id"
 )
-QUERIES = (ROWS, STATES, MESSAGES)
+QUERIES = (ROWS, ADJUSTMENTS, STATES, MESSAGES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
     cogs_nanos: Mapping[tuple[str, int], int]  # By tenant and period, as kept.
-    audited_nanos: Mapping[tuple[str, int], int]  # By the rows.
+    audited_nanos: Mapping[tuple[str, int], int]  # By the rows, and what corrects them.
     levels: Mapping[str, int]  # In force.
     transitions: int
     messages: tuple[tuple[str, str], ...]  # Ids and payloads, the oldest first.
@@ -51,12 +52,17 @@ def read_ledger(url: str) -> LedgerView:
 
 
 def view_of(
-    rows: list[tuple[Any, ...]], states: list[tuple[Any, ...]], messages: list[tuple[Any, ...]]
+    rows: list[tuple[Any, ...]],
+    adjustments: list[tuple[Any, ...]],
+    states: list[tuple[Any, ...]],
+    messages: list[tuple[Any, ...]],
 ) -> LedgerView:
     audited: Counter[tuple[str, int]] = Counter()
     for tenant_id, start, quantity, nanos, per_units in rows:
         assert nanos is not None, "everything that is sent here has a price"
         audited[tenant_id, start] += round(Fraction(quantity * nanos, per_units * UNIT))
+    for tenant_id, start, nanos in adjustments:
+        audited[tenant_id, start] += nanos
     return LedgerView(
         cogs_nanos={(tenant_id, start): cogs for tenant_id, start, cogs, *_ in states},
         audited_nanos=dict(audited),

@@ -68,7 +68,7 @@ def test_a_lost_repeated_or_forged_message_is_found_out() -> None:
         played = Played(seed=1)
         sound = [row("m1", "none", "warn"), row("m2", "warn", "throttle")]
         received = [{"headers": {"webhook-id": one}, "body": body} for one, _, body, _ in sound]
-        judge_alerts(played, view_of([], states, rows), received)
+        judge_alerts(played, view_of([], [], states, rows), received)
         return played.problems
 
     good = [row("m1", "none", "warn"), row("m2", "warn", "throttle")]
@@ -88,4 +88,4 @@ def test_fees_lie_around_what_is_used() -> None:
 
 def test_a_row_without_a_price_is_no_zero() -> None:
     with pytest.raises(AssertionError):
-        view_of([("t", 0, 1, None, None)], [], [])
+        view_of([("t", 0, 1, None, None)], [], [], [])

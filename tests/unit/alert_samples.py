@@ -116,6 +116,6 @@ def samples() -> list[Alert]:
         unpriced_alert(UNPRICED, now_micros=NOW),
         price_alert(REPRICING, now_micros=NOW),
         completeness_alert(SCORE, threshold_bp=9900, now_micros=NOW),
-        sync_alert(completed_at_micros=NOW - 301_000_000, stale_after_s=300, now_micros=NOW),
+        sync_alert(since_micros=NOW - 301_000_000, stale_after_s=300, now_micros=NOW),
         trial_alert("finance", nonce="n", now_micros=NOW),
     ]

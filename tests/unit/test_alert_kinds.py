@@ -20,7 +20,7 @@ from aforo_meter.alerts import (
 )
 from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import AllowanceThresholds, MarginState, Thresholds
-from aforo_meter.domain.periods import PeriodMicros
+from aforo_meter.domain.periods import DAY_MICROS, PeriodMicros
 from aforo_meter.domain.price_changes import ChangeState
 from aforo_meter.domain.quotas import COGS
 from aforo_meter.slack_text import money, price, sentence
@@ -146,11 +146,22 @@ def test_an_announced_price_is_told_again_when_it_holds() -> None:
 
 def test_a_sync_is_told_of_once_until_the_next_complete_pass() -> None:
     def at(completed: int, now: int) -> str:
-        alert = sync_alert(completed_at_micros=completed, stale_after_s=300, now_micros=now)
+        alert = sync_alert(since_micros=completed, stale_after_s=300, now_micros=now)
         return alert.message_id
 
     assert at(NOW, NOW + 10**9) == at(NOW, NOW + 10**10)
     assert at(NOW, NOW + 10**9) != at(NOW + 1, NOW + 10**9)
+
+
+def test_a_sync_that_nobody_knows_of_is_told_once_a_day() -> None:
+    def at(now: int, since: int = NOW) -> Alert:
+        return sync_alert(since_micros=since, stale_after_s=300, now_micros=now, is_known=False)
+
+    alert = at(NOW + 301 * 10**6)
+    assert (data(alert)["completed_at"], data(alert)["age_s"]) == (None, 301)
+    assert "no complete sync has been in Redis for 301 s" in said(alert)
+    assert at(NOW + 600 * 10**6, NOW + 10**6).message_id == alert.message_id
+    assert at(NOW + DAY_MICROS).message_id != alert.message_id
 
 
 def test_a_quota_of_money_is_told_in_money() -> None:

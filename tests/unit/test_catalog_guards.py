@@ -133,11 +133,12 @@ def test_thresholds_that_a_plan_says_nothing_of_are_the_files() -> None:
         act_from_revenue_nanos=10 * DOLLAR,
         act_from_calls=50,
         allowance=AllowanceThresholds(warn_at_bp=5000, throttle_at_bp=7500, block_at_bp=15_000),
+        source="catalog",
     )
     assert of_plan.thresholds.allowance == AllowanceThresholds(
         warn_at_bp=6000, throttle_at_bp=7000, block_at_bp=8000
     )
-    assert of_plan.thresholds.source == "plan:pro, default"
+    assert of_plan.thresholds.source == "plan:pro, catalog"
 
 
 @pytest.mark.parametrize(

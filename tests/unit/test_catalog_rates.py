@@ -232,7 +232,7 @@ def test_a_deals_rate_card_stands_instead_of_the_plans() -> None:
     assert [each.component_id for each in after.rate_cards[0].components] == ["seat"]
 
 
-def test_a_balance_begins_with_the_rule_that_grants_it() -> None:
+def test_a_balance_begins_once_with_the_rule_that_grants_it() -> None:
     deals = """\
     deals:
       - {id: a, from: 2026-02-01, until: 2026-03-01, committed_fee: 1}
@@ -243,7 +243,7 @@ def test_a_balance_begins_with_the_rule_that_grants_it() -> None:
         (100, 0),
         (100, 0),
         (70, at(2026, 3, 1)),
-        (100, at(2026, 4, 1)),
+        (100, 0),  # What the plan's had left when the deal's took its place.
     ]
 
 
@@ -469,7 +469,7 @@ def test_a_wrong_component_is_told_with_its_place_and_remedy(component: str, exp
             {"changes": "      changes: [{plan: yearly, from: 2026-02-15}]"},
             (
                 'tenants.acme.subscription.changes[0].plan: "yearly" has another cadence than '
-                '"pro": a subscription keeps its periods and its currency; end it, and give'
+                '"pro": a subscription keeps its periods and its currency; end it (ended_at),'
             ),
         ),
         (

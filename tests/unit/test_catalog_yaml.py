@@ -20,11 +20,13 @@ EXAMPLE = ROOT / "catalog.example.yaml"
 HASH = "77de38e4b50e618a0ebb95db61e2f42697391659d82c064a5f81b9f48d85ccd5"
 
 METERS = (
-    "agent.sessions, agent.steps, api.calls, bytes.request, bytes.response, "
+    "agent.capability_calls, agent.sessions, agent.steps, api.calls, bytes.request, "
+    "bytes.response, "
     "graphql.operations, grpc.calls, llm.cache_creation_tokens, "
     "llm.cached_input_tokens, llm.input_tokens, llm.output_tokens, "
     "llm.reasoning_tokens, llm.tool_tokens, mcp.sessions, mcp.tool_calls, "
-    "mqtt.messages, websocket.connections, websocket.messages"
+    "mqtt.connects, mqtt.deliveries, mqtt.disconnects, mqtt.messages, mqtt.subscribes, "
+    "mqtt.unsubscribes, websocket.connections, websocket.connections_closed, websocket.messages"
 )
 QUOTA_METERS = ", ".join(sorted([*METERS.split(", "), "money.cogs"]))
 

@@ -99,6 +99,20 @@ def test_a_share_of_the_contracts_revenue_is_what_a_guard_has() -> None:
     assert (on_the_floor.level, below.level) == (Level.NONE, Level.WARN)
 
 
+def test_an_amount_counts_by_what_is_recognised_of_the_period() -> None:
+    half = assess_guard(
+        guard(["chat"]),
+        USAGE,
+        contract_revenue_nanos=500 * DOLLAR,
+        previous=Level.NONE,
+        recognised=Fraction(1, 2),
+    )
+    share = guard(revenue_nanos=None, share_bp=2000).revenue_of(500 * DOLLAR, Fraction(1, 2))
+
+    assert (half.revenue_nanos, half.level) == (50 * DOLLAR, Level.BLOCK)
+    assert share == 100 * DOLLAR  # Of a revenue that is recognised itself.
+
+
 def test_without_revenue_a_guard_is_undefined_and_blocks_nobody() -> None:
     one = assessed(guard(revenue_nanos=None, share_bp=6000), revenue=0)
 

@@ -221,6 +221,27 @@ def test_adding_up_first_comes_to_the_same(batches: list[list[usage_pb2.UsageEve
     asyncio.run(check())
 
 
+@settings(max_examples=300, deadline=None)
+@given(event=EVENTS, at=st.integers(0, 400), bits=st.integers(1, 255))
+def test_a_broken_record_of_a_known_kind_is_read_as_it_would_be_alone(
+    event: usage_pb2.UsageEvent, at: int, bits: int
+) -> None:
+    value = bytearray(event.SerializeToString())
+    value[at % len(value)] ^= bits
+    broken: list[Any] = [Record(bytes(value))]
+
+    async def check() -> None:
+        quick, slow = rater(), rater()
+        await quick.add_up([Record(event.SerializeToString())], counted=())
+        readable, refused = read(broken)
+        found = await quick.add_up(broken, counted=())
+
+        assert summary(found) == summary(await slow.one_by_one(readable))
+        assert [one.reason for one in found.refused] == [one.reason for one in refused]
+
+    asyncio.run(check())
+
+
 async def test_events_of_a_kind_are_rated_together() -> None:
     records: list[Any] = [
         Record(_call(f"e{number}", 10).SerializeToString()) for number in range(50)

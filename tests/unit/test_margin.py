@@ -199,6 +199,77 @@ def test_an_allowance_needs_no_revenue_to_act_but_the_calls_that_are_asked_for()
     assert (level(by_revenue), level(by_calls)) == (Level.BLOCK, Level.WARN)
 
 
+@pytest.mark.parametrize(
+    ("revenue_nanos", "cogs_nanos", "level"),
+    [
+        (0, 20, Level.NONE),
+        (1, 20, Level.NONE),  # The first overage takes nothing of the allowance away.
+        (49, 40, Level.NONE),  # 80 % of the allowance, and not more.
+        (49, 41, Level.WARN),
+        (49, 50, Level.THROTTLE),  # A loss, within what was granted.
+        (49, 51, Level.BLOCK),
+        (50, 50, Level.THROTTLE),
+        (51, 51, Level.THROTTLE),
+        (51, 52, Level.BLOCK),
+        (100, 80, Level.NONE),
+        (100, 81, Level.WARN),  # Beyond the allowance the margin alone decides.
+    ],
+)
+def test_an_allowance_is_the_least_that_usage_has_to_live_on(
+    revenue_nanos: int, cogs_nanos: int, level: Level
+) -> None:
+    one = assessed(cogs_nanos, revenue_nanos=revenue_nanos, allowance_nanos=50)
+
+    assert one.level is level
+
+
+def test_revenue_that_is_too_little_to_act_on_leaves_an_allowance_to_decide() -> None:
+    by_revenue = Thresholds(act_from_revenue_nanos=10)
+
+    def level(revenue_nanos: int, allowance_nanos: int) -> Level:
+        return assessed(
+            51,
+            revenue_nanos=revenue_nanos,
+            allowance_nanos=allowance_nanos,
+            thresholds=by_revenue,
+        ).level
+
+    assert (level(0, 50), level(9, 50), level(10, 50)) == (Level.BLOCK,) * 3
+    assert (level(9, 51), level(9, 0)) == (Level.THROTTLE, Level.WARN)
+
+
+OWN_OR_DEFAULT = st.sampled_from([DEFAULT, OWN_LEVELS, Thresholds(act_from_revenue_nanos=5)])
+
+
+@given(
+    revenue=st.integers(0, 200),
+    more=st.integers(1, 200),
+    allowance=st.integers(1, 200),
+    cogs=st.integers(0, 400),
+    thresholds=OWN_OR_DEFAULT,
+    previous=LEVELS,
+)
+def test_with_an_allowance_more_revenue_never_makes_a_level_worse(
+    *,
+    revenue: int,
+    more: int,
+    allowance: int,
+    cogs: int,
+    thresholds: Thresholds,
+    previous: Level,
+) -> None:
+    def level(revenue_nanos: int) -> Level:
+        return assessed(
+            cogs,
+            revenue_nanos=revenue_nanos,
+            allowance_nanos=allowance,
+            thresholds=thresholds,
+            previous=previous,
+        ).level
+
+    assert level(revenue + more) <= level(revenue)
+
+
 def test_a_fee_counts_even_where_there_is_an_allowance() -> None:
     one = assessed(500_000_000, revenue_nanos=FEE, allowance_nanos=1)
 

@@ -142,6 +142,33 @@ def test_a_price_to_come_is_told_when_it_is_entered() -> None:
     assert [price.price_id for price in change.before] == ["old"]
 
 
+def test_a_price_to_come_is_told_though_the_one_before_it_was_entered_with_it() -> None:
+    """Usage is charged at the old price still; the new one holds by now, the latest follows."""
+    latest = replace(OLD, price_id="latest", effective_from_micros=NOW + DAY, price_nanos=9)
+
+    found = told([charged(OLD)], prices(OLD, NEW, latest), old=["old"])
+
+    assert [(one.state, one.price_ids) for one in found] == [
+        (ChangeState.IN_FORCE, "new"),
+        (ChangeState.ANNOUNCED, "latest"),
+    ]
+    assert [price.price_id for price in found[1].before] == ["old"]
+
+
+def test_a_price_to_come_with_the_figures_of_the_one_in_force_is_no_change() -> None:
+    same = replace(NEW, price_id="same", effective_from_micros=NOW + DAY)
+
+    found = told([charged(OLD)], prices(OLD, NEW, same), old=["old"])
+
+    assert [one.state for one in found] == [ChangeState.IN_FORCE]
+
+
+def test_a_price_to_come_of_what_has_no_price_now_is_not_told() -> None:
+    later = replace(NEW, effective_from_micros=NOW + DAY)
+
+    assert told([charged(OLD)], prices(later), old=["old"]) == []
+
+
 def test_prices_by_the_time_of_day_and_by_size_alternate_without_news() -> None:
     night = entry("night", 1_000_000_000, day_from_s=0, day_to_s=3600)
     large = entry("large", 9_000_000_000, tier_input_tokens_from=200_000)

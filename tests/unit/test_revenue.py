@@ -121,11 +121,24 @@ def test_an_accrued_fee_grows_by_the_second() -> None:
     def at(now_micros: int) -> int:
         return june(phase(fee=30), now_micros=now_micros, basis=RevenueBasis.ACCRUED).total_nanos
 
-    assert at(JUNE.start_micros - UNIT) == at(JUNE.start_micros) == 0
     assert at(JUNE_16) == 15 * DOLLAR
     assert at(JUNE_16 + UNIT - 1) == 15 * DOLLAR
     assert at(JUNE_16 + UNIT) == round(15 * DOLLAR + second)
     assert at(JUNE.end_micros) == at(JUNE.end_micros + UNIT) == 30 * DOLLAR
+
+
+def test_a_day_of_an_accrued_fee_is_there_from_the_first_second() -> None:
+    """One thirtieth of 30; of a contract that begins on the 16th, the day that begins then."""
+    day = 24 * 3600 * UNIT
+
+    def at(now_micros: int, begins_micros: int = JUNE.start_micros) -> int:
+        told = june(phase(begins_micros, fee=30), now_micros=now_micros, basis=RevenueBasis.ACCRUED)
+        return told.total_nanos
+
+    assert at(JUNE.start_micros) == at(JUNE.start_micros + day) == DOLLAR
+    assert at(JUNE.start_micros + 2 * day) == 2 * DOLLAR
+    assert at(JUNE_16, JUNE_16) == at(JUNE_16 + day, JUNE_16) == DOLLAR
+    assert at(JUNE.end_micros, JUNE.end_micros - day // 2) == DOLLAR // 2
 
 
 def test_what_is_charged_for_usage_counts_at_once_on_either_basis() -> None:
