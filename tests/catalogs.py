@@ -148,6 +148,16 @@ costs = several(
     ),
     lambda each: (each.meter, each.provider, each.model, each.effective_from),
 )
+exchange_rates = several(
+    st.builds(
+        ExchangeRate,
+        currency=st.sampled_from(["EUR", "CHF"]),
+        to_currency=st.just("USD"),
+        rate_nanos=st.integers(1, 10**10),
+        effective_from_micros=micros,
+    ),
+    lambda each: (each.currency, each.effective_from_micros),
+)
 
 
 def plan(name: str) -> st.SearchStrategy[parts.Plan]:
@@ -308,18 +318,7 @@ def catalogs(draw: st.DrawFn) -> parts.Catalog:
                 lambda each: each.key_id,
             )
         ),
-        exchange_rates=draw(
-            several(
-                st.builds(
-                    ExchangeRate,
-                    currency=st.sampled_from(["EUR", "CHF"]),
-                    to_currency=st.just("USD"),
-                    rate_nanos=st.integers(1, 10**10),
-                    effective_from_micros=micros,
-                ),
-                lambda each: (each.currency, each.effective_from_micros),
-            )
-        ),
+        exchange_rates=draw(exchange_rates),
     )
     assume(not find_problems(made))
     return made
