@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-from redis.asyncio import Redis
-
 from aforo_admin import (
+    commands_control,
     commands_prices,
+    commands_sync,
     differences,
     mint,
     process,
@@ -23,7 +22,7 @@ from aforo_admin import (
     show,
     tables,
 )
-from aforo_admin.catalog_file import CatalogFile, open_file, read_with_prices
+from aforo_admin.catalog_file import read_with_prices
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.command_line import Parser, until_read
 from aforo_admin.currency_guard import (
@@ -31,11 +30,12 @@ from aforo_admin.currency_guard import (
     require_ledger_currency,
     require_same_currency,
 )
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.checking_metering import SCOPES
 from aforo_admin.domain.hints import find_hints
 from aforo_admin.domain.problems import check_id
-from aforo_admin.faults import CatalogError
-from aforo_admin.following import Follower, RedisFailure
+from aforo_admin.faults import CatalogError, StoreError
+from aforo_admin.following import RedisFailure
 from aforo_admin.ledger_reading import LedgerUnreadableError
 from aforo_admin.published import published_for
 from aforo_admin.read_model import build
@@ -52,6 +52,9 @@ EXAMPLES: Final = """examples:
   aforo-admin check catalog.yaml               is it right? and a summary
   aforo-admin diff catalog.yaml                what would change in Redis?
   AFORO_ADMIN_CATALOG=catalog.yaml AFORO_ADMIN_REDIS_URL=redis://127.0.0.1:6379/0 aforo-admin sync
+  AFORO_ADMIN_DATABASE_URL=sqlite:////var/lib/aforo/control.db aforo-admin migrate
+  aforo-admin apply catalog.yaml --dry-run     what would change in the database?
+  aforo-admin audit verify                     has anybody tampered with the record of changes?
   aforo-admin mint --tenant acme --id production --expires 2027-12-31
   aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP
   printf %s "$KEY" | aforo-admin hash
@@ -66,6 +69,7 @@ has faults, `diff --exit-code` with 1 if anything differs, and with 2 if it coul
 SYNC: Final = """examples:
   AFORO_ADMIN_CATALOG=catalog.yaml AFORO_ADMIN_REDIS_URL=redis://127.0.0.1:6379/0 aforo-admin sync
   aforo-admin sync --once                      one pass: for a pipeline, or a first look
+  aforo-admin sync --check                     how does Redis differ?
 """
 CHECK: Final = """example:
   aforo-admin check catalog.yaml
@@ -89,8 +93,6 @@ MINT_EXAMPLES: Final = """examples:
 Prints the key, which nothing keeps, and the lines with its hash, to be added to the catalog.
 """
 
-log = structlog.get_logger("aforo_admin")
-
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
@@ -98,6 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
         return until_read(lambda: int(options.run(options)))
     except (settings.SettingsError, process.ListenError) as error:
         return _complain(error, MISUSED)
+    except CatalogError as error:
+        return _complain(error, MISUSED)
+    except StoreError as error:
+        return _complain(error, FAILED)
     except KeyboardInterrupt:
         return FAILED
 
@@ -113,7 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "sync", help="make Redis equal to the catalog, and keep it so", epilog=SYNC
     )
-    command.add_argument("--once", action="store_true", help="one pass, then stop")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="one pass, then stop")
+    how.add_argument(
+        "--check", action="store_true", help="print how Redis differs, change nothing; 1 if it does"
+    )
     command.set_defaults(run=_sync)
 
     command = commands.add_parser("check", help="check a catalog and print a summary", epilog=CHECK)
@@ -123,8 +133,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("diff", help="print what a sync would change", epilog=DIFF)
-    command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: the setting")
+    command = commands.add_parser(
+        "diff",
+        help="print what would change: in Redis by a sync, in the database by applying FILE",
+        epilog=DIFF,
+    )
+    command.add_argument(
+        "file", type=Path, metavar="FILE", nargs="?", help="default: what a sync reads"
+    )
     command.add_argument("--exit-code", action="store_true", help="end with 1 if there is any")
     redis_access.add_url(command)
     command.set_defaults(run=_diff)
@@ -144,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_show)
 
     commands_prices.add(commands)
+    commands_control.add(commands)
 
     command = commands.add_parser(
         "check-config",
@@ -179,44 +196,18 @@ def _add_mint(commands: "argparse._SubParsersAction[Any]") -> None:
 def _sync(options: argparse.Namespace) -> int:
     chosen = settings.load(settings.SyncSettings, os.environ)
     process.configure_logging(chosen.log_level)
-    return redis_access.run(_sync_once(chosen) if options.once else _follow(chosen))
-
-
-async def _sync_once(chosen: settings.SyncSettings) -> int:
-    redis = redis_access.connect(chosen)
     try:
-        file = await open_file(chosen.catalog)
-        await _follower(chosen, redis, file).pass_once()
+        if options.check:
+            told = _compare(chosen, *commands_sync.catalog_of(chosen))
+            return FAILED if told.differs else OK
+        work = commands_sync.once if options.once else commands_sync.follow
+        return redis_access.run(work(chosen))
     except CatalogError as error:
         return _complain(error, MISUSED)
     except CurrencyChangedError as error:
         return _complain(error, FAILED)
     except RedisFailure as error:
         return _complain(redis_access.unreachable(chosen, error), FAILED)
-    finally:
-        await redis.aclose()
-    return OK
-
-
-async def _follow(chosen: settings.SyncSettings) -> int:
-    stop = process.stop_on_signals()
-    redis = redis_access.connect(chosen)
-    try:
-        file = await open_file(chosen.catalog)
-        follower = _follower(chosen, redis, file)
-        async with process.health_server(chosen.metrics_listen, follower.complaint):
-            log.info("following", catalog=str(chosen.catalog), interval_s=chosen.sync_interval_s)
-            await follower.run(stop)
-    except CatalogError as error:
-        return _complain(error, MISUSED)
-    finally:
-        await redis.aclose()
-    log.info("stopped")
-    return OK
-
-
-def _follower(chosen: settings.SyncSettings, redis: Redis, file: CatalogFile) -> Follower:
-    return Follower(redis=redis, file=file, clock=_now, interval_s=chosen.sync_interval_s)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -238,24 +229,34 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    if options.file is not None:
-        chosen = redis_access.chosen(options, settings.RedisSettings)
-        path = options.file
-    else:
-        with_catalog = redis_access.chosen(options, settings.SyncSettings)
-        chosen, path = with_catalog, with_catalog.catalog
     try:
-        told, version = redis_access.run(_compared(chosen, path))
+        if options.file is None:
+            with_catalog = redis_access.chosen(options, settings.SyncSettings)
+            chosen: settings.RedisSettings = with_catalog
+            told = _compare(chosen, *commands_sync.catalog_of(with_catalog))
+        elif os.environ.get(settings.variable("database_url")):
+            return commands_control.diff(options)
+        else:
+            chosen = redis_access.chosen(options, settings.RedisSettings)
+            told = _compare(chosen, read_file(options.file), options.file)
     except (CatalogError, CurrencyChangedError) as error:
         return _complain(error, MISUSED)
     except RedisFailure as error:
         return _complain(redis_access.unreachable(chosen, error), MISUSED)
-    _print("\n".join([*told.lines, differences.summary(told, version=version)]))
     return FAILED if options.exit_code and not told.empty else OK
 
 
-async def _compared(chosen: settings.RedisSettings, path: Path) -> tuple[differences.Report, str]:
-    catalog, now = read_file(path), _now()
+def _compare(chosen: settings.RedisSettings, catalog: Catalog, path: Path) -> differences.Report:
+    """Print how Redis differs from a catalog that was read from a path."""
+    told, version = redis_access.run(_compared(chosen, catalog, path))
+    _print("\n".join([*told.lines, differences.summary(told, version=version)]))
+    return told
+
+
+async def _compared(
+    chosen: settings.RedisSettings, catalog: Catalog, path: Path
+) -> tuple[differences.Report, str]:
+    now = _now()
     redis = redis_access.connect(chosen)
     try:
         await require_same_currency(redis, catalog)

@@ -27,6 +27,8 @@ class CatalogFile:
     path: Path
     catalog: Catalog
     imported: Sequence[PriceList] | None  # The prices of the file that the catalog names.
+    name: str = "the catalog's file"
+    touched: frozenset[str] | None = None  # A file does not say whose terms its change concerns.
     fault_count: int = 0  # What is wrong with the file as it is now; 0: `catalog` is what it says.
     _read: Fingerprints | None = None
     _seen: Fingerprints | None = None

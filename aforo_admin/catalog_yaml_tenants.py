@@ -46,14 +46,14 @@ read_level_max = choice("level", [Level.NONE, Level.WARN, Level.THROTTLE])
 def read_tenant(
     tenant_id: str, fields: Fields, *, currency: str, plans: Mapping[str, Plan]
 ) -> Tenant:
-    subscription = _subscription(fields.need_section("subscription"))
+    subscription = read_subscription(fields.need_section("subscription"))
     plan = plans.get(subscription.plan_id)
     of_plan = (plan.currency if plan is not None else "") or currency
     tenant = Tenant(
         tenant_id=tenant_id,
         name=fields.may("name", text, tenant_id),
         subscription=subscription,
-        former=tuple(_subscription(each) for each in fields.each("former_subscriptions")),
+        former=tuple(read_subscription(each) for each in fields.each("former_subscriptions")),
         credentials=tuple(_credential(each) for each in fields.each("credentials")),
         deals=tuple(_deal(each, currency, of_plan) for each in fields.each("deals")),
         thresholds=read_thresholds(fields, currency),
@@ -86,7 +86,7 @@ def _cost(fields: Fields, currency: str) -> CostPrice:
     return price
 
 
-def _subscription(fields: Fields) -> Subscription:
+def read_subscription(fields: Fields) -> Subscription:
     subscription = Subscription(
         subscription_id=fields.need("id", text, ""),
         plan_id=fields.need("plan", text, ""),

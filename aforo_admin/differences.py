@@ -44,6 +44,11 @@ class Report:
     def empty(self) -> bool:
         return not self.added + self.changed + self.removed + self.only_version
 
+    @property
+    def differs(self) -> bool:
+        """Whether Redis says anything else; a version may lag behind until the next pass."""
+        return bool(self.added + self.changed + self.removed)
+
     def note(self, mark: str, subject: str, fields: list[str]) -> None:
         self.lines.append(f"{mark} {subject}")
         self.lines += [f"    {line}" for line in fields[:FIELDS_SHOWN_MAX]]

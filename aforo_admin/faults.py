@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aforo_admin.domain.problems import Problem
+from aforo_admin.domain.problems import Problem, place_of
 
 CHOICES_SHOWN_MAX: Final = 30  # All built-in meters are among what can be shown.
 
@@ -40,6 +40,34 @@ class CatalogError(Exception):
     @property
     def lines(self) -> list[str]:
         return [fault.told(self.name) for fault in self.faults]
+
+
+class StoreError(Exception):
+    """The catalog's database can't be used, or refuses; the message says what to do."""
+
+
+class NoCatalogError(StoreError):
+    """The database holds no catalog yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database holds no catalog yet: `aforo-admin apply FILE` puts one there"
+        )
+
+
+class ChangedMeanwhileError(StoreError):
+    """The database is no longer what differences were told from."""
+
+    def __init__(self, *, seq: int, expected: int) -> None:
+        super().__init__(
+            f"the catalog is at change {seq} and no longer at {expected}: look at the differences "
+            "again (apply --dry-run)"
+        )
+
+
+def fault_of(problem: Problem) -> Fault:
+    """Return a problem as it is told where there is no file."""
+    return Fault(line=0, place=place_of(problem.path), message=message_of(problem))
 
 
 def message_of(problem: Problem) -> str:

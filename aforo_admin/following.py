@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -13,12 +13,21 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from aforo_admin import metrics
-from aforo_admin.catalog_file import POLL_S, CatalogFile
+from aforo_admin.catalog_file import POLL_S
+from aforo_admin.catalog_source import CatalogSource
 from aforo_admin.currency_guard import CurrencyChangedError, require_same_currency
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError
 from aforo_admin.published import held_book, up_to_date
-from aforo_admin.read_model import PRICEBOOK_KEY, SYNC_KEY, ReadModel, build
-from aforo_admin.sync import apply, compare, mark_complete
+from aforo_admin.read_model import (
+    FOREVER,
+    PRICEBOOK_KEY,
+    SYNC_KEY,
+    ReadModel,
+    build,
+    build_tenants,
+)
+from aforo_admin.sync import apply, compare, mark_complete, publish_tenants
 from aforo_meter.domain.periods import micros_of
 from aforo_proto.contract_pb2 import PriceList
 
@@ -41,11 +50,14 @@ class Follower:
     """Sync, from one pass to the next."""
 
     redis: Redis
-    file: CatalogFile
+    source: CatalogSource
     clock: Clock
     interval_s: float
+    leads: Callable[[], bool] = lambda: True  # Of several processes, one alone writes.
     model: ReadModel | None = None
     published: Sequence[PriceList] = ()  # What `model` holds of published prices.
+    holds_until: datetime = FOREVER  # Of what was written: some value is another from then on.
+    synced: Catalog | None = None  # What Redis holds, versions aside.
     complete: ReadModel | None = None  # What Redis was last made equal to.
     complete_at_s: float = 0.0  # On the monotonic clock.
     next_pass_s: float = 0.0
@@ -57,8 +69,10 @@ class Follower:
         """Follow the file and the clock until `stop`."""
         metrics.CATALOG_FAULTS.set(0)
         while not stop.is_set():
-            await self._look_at_file()
-            if await self._is_due():
+            await self._look_at_source()
+            if not self.leads():
+                self._stand_by()
+            elif await self._is_due():
                 await self._try_pass()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_S)
@@ -74,11 +88,12 @@ class Follower:
         """
         began_s = time.monotonic()
         now = self.clock()
+        catalog = self.source.catalog
         published = await self._published(now)
         if self.model is None or now >= self.model.holds_until or published is not self.published:
-            await require_same_currency(self.redis, self.file.catalog)
+            await require_same_currency(self.redis, catalog)
             self.published = published
-            self.model = await asyncio.to_thread(build, self.file.catalog, now, published)
+            self.model = await asyncio.to_thread(build, catalog, now, published)
         model = self.model
         assert model is not None
         differences = await compare(self.redis, model)
@@ -88,6 +103,8 @@ class Follower:
         repaired = model is self.complete
         self.complete = model
         self.complete_at_s = time.monotonic()
+        self.synced = catalog
+        self.holds_until = model.holds_until
         action = "repaired" if repaired else "written"
         metrics.VALUES.labels(action).inc(len(differences.stale))
         metrics.VALUES.labels("deleted").inc(len(differences.gone))
@@ -107,8 +124,8 @@ class Follower:
 
     async def _published(self, now: datetime) -> Sequence[PriceList]:
         """Return the prices of language models: the same object while they stay as they are."""
-        if self.file.imported is not None or not self.file.catalog.built_in_costs:
-            return self.file.imported or ()
+        if self.source.imported is not None or not self.source.catalog.built_in_costs:
+            return self.source.imported or ()
         value: Any = await self.redis.get(PRICEBOOK_KEY)
         # Whatever has changed: the file may have said something else of published prices before.
         written = None if self.complete is None else self.complete.basis[PRICEBOOK_KEY]
@@ -119,6 +136,8 @@ class Follower:
 
     def complaint(self) -> str | None:
         """Say why this process is not ready, if it isn't."""
+        if not self.leads():
+            return None  # Another process keeps Redis equal; this one may follow it at any time.
         if self.refused is not None:
             return self.refused
         if self.complete is None:
@@ -126,32 +145,58 @@ class Follower:
         age_s = time.monotonic() - self.complete_at_s
         if age_s > OVERDUE_INTERVALS * self.interval_s:
             return f"the last pass succeeded {age_s:.0f} s ago"
-        count = self.file.fault_count
+        count = self.source.fault_count
         if count:
             return (
-                f"the catalog's file has {count} fault{'s' if count > 1 else ''}, see the log; "
+                f"{self.source.name} has {count} fault{'s' if count > 1 else ''}, see the log; "
                 f"version {self.complete.version} stays in force"
             )
         return None
 
-    async def _look_at_file(self) -> None:
+    async def _look_at_source(self) -> None:
         try:
-            if not await self.file.poll():
+            if not await self.source.poll():
                 return
         except CatalogError as error:
             tell_faults(error)
+            told = f"{self.source.name} is wrong: the last good catalog stays in force"
             log.error(
-                "the catalog's file is wrong: the last good catalog stays in force",
+                told,
                 faults=len(error.faults),
-                catalog_version=self.model.version if self.model is not None else None,
+                catalog_version=self.complete.version if self.complete is not None else None,
             )
             metrics.CATALOG_FAULTS.set(len(error.faults))
             return
         metrics.CATALOG_FAULTS.set(0)
-        log.info("the catalog has changed", path=str(self.file.path))
         self.model = None
-        if not self.failures:  # While Redis is away, the next attempt is planned already.
+        tenants = self.source.touched
+        log.info("the catalog has changed", tenants="all" if tenants is None else len(tenants))
+        if self.failures or not self.leads():
+            return  # While Redis is away, the next attempt is planned already.
+        if tenants is None or self.synced is None or self.refused is not None:
             self.next_pass_s = 0.0
+        else:
+            await self._try_to_publish(self.synced, tenants)
+
+    async def _try_to_publish(self, before: Catalog, tenants: Collection[str]) -> None:
+        """Write what concerns some tenants at once; the next pass does the rest."""
+        catalog, now = self.source.catalog, self.clock()
+        model = build_tenants(catalog, tenants, now)
+        try:
+            differences = await publish_tenants(self.redis, tenants, before=before, model=model)
+        except RedisFailure as error:
+            self._plan_retry(error)
+            return
+        self.synced = catalog
+        self.holds_until = min(self.holds_until, model.holds_until)
+        metrics.VALUES.labels("written").inc(len(differences.stale))
+        metrics.VALUES.labels("deleted").inc(len(differences.gone))
+        log.info("published", tenants=len(tenants), deleted=len(differences.gone))
+
+    def _stand_by(self) -> None:
+        """Forget what Redis holds: another process writes. Whoever leads begins with a pass."""
+        self.model = self.complete = self.synced = None
+        self.next_pass_s = 0.0
 
     async def _is_due(self) -> bool:
         now_s = time.monotonic()
@@ -159,7 +204,7 @@ class Follower:
             return True
         if self.failures:
             return False
-        if self.model is not None and self.clock() >= self.model.holds_until:
+        if self.clock() >= self.holds_until:
             return True
         if now_s < self.next_probe_s:
             return False

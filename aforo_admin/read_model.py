@@ -1,7 +1,7 @@
 """The catalog → every key and value that Redis should hold of it, at one instant. No I/O."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 
 from aforo_admin import messages
 from aforo_admin.builtin_prices import built_in_lists
-from aforo_admin.domain.catalog import Catalog
+from aforo_admin.domain import catalog as catalog_parts
+from aforo_admin.domain.catalog import Catalog, Tenant
 from aforo_admin.domain.entitling import entitle
 from aforo_proto.contract_pb2 import Contract, PriceList
 from aforo_proto.metering_pb2 import IngestKey, Metering
@@ -71,26 +72,63 @@ def build(
         INGEST_PREFIX + key.sha256.encode(): encoded(messages.ingest_key(key))
         for key in catalog.ingest_keys
     }
-    periods: dict[bytes, bytes] = {}
-    holds_until = FOREVER
-    for tenant_id, tenant in sorted(catalog.tenants.items()):
+    values = _Values(basis=basis, credentials=credentials)
+    for _, tenant in sorted(catalog.tenants.items()):
+        values.add(catalog, tenant, now)
+    return values.model(frozenset(catalog.tenants))
+
+
+def build_tenants(catalog: Catalog, tenants: Collection[str], now: datetime) -> ReadModel:
+    """Work out the values of some tenants alone, under a version that names just them.
+
+    Args:
+        catalog: One without problems.
+        tenants: Whose values; those that the catalog does not have are left out.
+        now: Aware UTC.
+    """
+    values = _Values()
+    there = sorted(catalog.tenants.keys() & set(tenants))
+    for tenant_id in there:
+        values.add(catalog, catalog.tenants[tenant_id], now)
+    return values.model(frozenset(there))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Values:
+    """Values as they come together, without period and version."""
+
+    basis: dict[bytes, bytes] = field(default_factory=dict)
+    credentials: dict[bytes, bytes] = field(default_factory=dict)
+    periods: dict[bytes, bytes] = field(default_factory=dict)
+    holds_until: datetime = FOREVER
+
+    def add(self, catalog: Catalog, tenant: Tenant, now: datetime) -> None:
+        tenant_id = tenant.tenant_id
         entitled = entitle(catalog, tenant, now)
-        holds_until = min(holds_until, entitled.holds_until)
-        basis[tenant_key(tenant_id, b"contract")] = encoded(messages.contract(entitled.contract))
+        self.holds_until = min(self.holds_until, entitled.holds_until)
+        contract = encoded(messages.contract(entitled.contract))
+        self.basis[tenant_key(tenant_id, b"contract")] = contract
         policy_key = tenant_key(tenant_id, b"policy")
-        basis[policy_key] = encoded(messages.policy(entitled.policy, tenant.margin_override))
-        periods[policy_key] = encoded(messages.period(entitled.policy))
+        policy = messages.policy(entitled.policy, tenant.margin_override)
+        self.basis[policy_key] = encoded(policy)
+        self.periods[policy_key] = encoded(messages.period(entitled.policy))
         for each in tenant.credentials:
             value = encoded(messages.credential(tenant_id, each))
-            credentials[CREDENTIAL_PREFIX + each.sha256_hex.encode()] = value
-    version = messages.digest(_flat(basis, credentials))
-    return ReadModel(
-        version=version,
-        tenants=frozenset(catalog.tenants),
-        basis=_stamped(basis, periods, version),
-        credentials=_stamped(credentials, {}, version),
-        holds_until=holds_until,
-    )
+            self.credentials[credential_key(each)] = value
+
+    def model(self, tenants: frozenset[str]) -> ReadModel:
+        version = messages.digest(_flat(self.basis, self.credentials))
+        return ReadModel(
+            version=version,
+            tenants=tenants,
+            basis=_stamped(self.basis, self.periods, version),
+            credentials=_stamped(self.credentials, {}, version),
+            holds_until=self.holds_until,
+        )
+
+
+def credential_key(credential: catalog_parts.Credential) -> bytes:
+    return CREDENTIAL_PREFIX + credential.sha256_hex.encode()
 
 
 def tenant_key(tenant_id: str, name: bytes) -> bytes:

@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 PREFIX: Final = "AFORO_ADMIN_"
@@ -32,6 +39,9 @@ EXPECTED: Final = {
 }
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
 class SettingsError(Exception):
     """The settings don't allow a start; the message names each one and what to do."""
 
@@ -45,6 +55,38 @@ def _redis_url(text: str) -> str:
             "expected redis://host:port/db, rediss://… or unix:///path; special characters of a"
             " password must be percent-encoded"
         ) from None
+    return text
+
+
+def _database_url(text: str) -> str:
+    if not re.match(r"sqlite:////[^?]|postgres(ql)?://[^/?#]*/[^/?#@]+(\?[^#]*)?$", text):
+        # It is not quoted: it may hold a password.
+        raise ValueError(
+            "expected sqlite:////absolute/path/control.db (four slashes), or"
+            " postgresql://user:password@host:5432/database; special characters of a password must"
+            " be percent-encoded"
+        )
+    return text
+
+
+def _optional_database_url(text: str) -> str:
+    return _database_url(text) if text else text
+
+
+def _catalog(given: Path | None, info: ValidationInfo) -> Path | None:
+    if given is None and info.data.get("database_url") == "":
+        raise PydanticCustomError("missing", "not set")
+    return given
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _listen(text: str) -> str:
+    host_and_port(text)
     return text
 
 
@@ -80,11 +122,46 @@ class RedisSettings(BaseSettings):
     """How long Redis may take to answer one command before it counts as away."""
 
 
+class DatabaseSettings(BaseSettings):
+    """What every command needs that reads or changes the catalog's database."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    database_url: Annotated[str, AfterValidator(_database_url)]
+    """The catalog's database: sqlite:////absolute/path/control.db or
+    postgresql://user:password@host/database. Required."""
+
+
+class ServeSettings(DatabaseSettings):
+    """`aforo-admin serve`: the web process."""
+
+    secret_key: SecretStr = Field(min_length=32)
+    """What signs sessions: at least 32 characters, secret, the same in all processes. Required."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8088"
+    """Where the pages are served: host:port."""
+
+    hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = (
+        "localhost",
+        "127.0.0.1",
+    )
+    """Names by which browsers reach it, separated by commas."""
+
+    log_level: LogLevel = "info"
+    """The least severe lines to log."""
+
+
 class SyncSettings(RedisSettings):
     """`aforo-admin sync`: the catalog → Redis."""
 
-    catalog: Path
-    """The catalog, a YAML file (docs/catalog.md), followed as it changes. Required."""
+    database_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
+    """The catalog's database, as for the other commands. Empty: the catalog is a file."""
+
+    catalog: Annotated[Path | None, AfterValidator(_catalog), Field(validate_default=True)] = None
+    """The catalog, a YAML file (docs/catalog.md), followed as it changes. Required, where there is
+    no database."""
 
     sync_interval_s: float = Field(default=30.0, gt=0)
     """How often everything is compared and repaired, whether the catalog has changed or not."""
@@ -92,7 +169,7 @@ class SyncSettings(RedisSettings):
     metrics_listen: Annotated[str, AfterValidator(_metrics_listen)] = ""
     """Where /metrics, /livez and /readyz are served: host:port. Empty: nowhere."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     """The least severe lines to log."""
 
 
@@ -118,7 +195,8 @@ def load(kind: type[S], environ: Mapping[str, str], **said: Any) -> S:  # noqa: 
 
 
 def reject_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = sorted(variable(name) for name in SyncSettings.model_fields)
+    fields = SyncSettings.model_fields | ServeSettings.model_fields
+    known = sorted(variable(name) for name in fields)
     complaints = []
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name.upper() not in known:

@@ -1,20 +1,24 @@
 """Make Redis equal to the read model: write what differs, remove what is gone."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar, cast
 
 from redis.asyncio import Redis
 
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.read_model import (
     KEY_HOLDERS,
     PREFIX,
     SYNC_KEY,
+    TENANT_VALUES,
     ReadModel,
+    credential_key,
     encoded,
     is_ours_to_remove,
+    tenant_key,
 )
 from aforo_meter.domain.periods import micros_of
 from aforo_proto.policy_pb2 import SyncState
@@ -73,6 +77,32 @@ async def apply(redis: Redis, model: ReadModel, differences: Differences) -> Non
             key for key in differences.gone if key.startswith(KEY_HOLDERS) is of_credentials
         ):
             await redis.unlink(*keys)
+
+
+async def publish_tenants(
+    redis: Redis, tenants: Collection[str], *, before: Catalog, model: ReadModel
+) -> Differences:
+    """Write the values of tenants whose terms have changed, and remove what they no longer have.
+
+    Args:
+        redis: A client that answers in bytes.
+        tenants: Whose terms have changed, or who are gone.
+        before: What Redis was last made equal to.
+        model: The values of these tenants, and of no others.
+    """
+    gone = {
+        credential_key(credential)
+        for name in before.tenants.keys() & set(tenants)
+        for credential in before.tenants[name].credentials
+    }
+    removed = set(tenants) - model.tenants
+    gone |= {tenant_key(name, value) for name in removed for value in TENANT_VALUES}
+    differences = Differences(
+        stale=dict.fromkeys([*model.basis, *model.credentials]),
+        gone=dict.fromkeys(sorted(gone - model.keys)),
+    )
+    await apply(redis, model, differences)
+    return differences
 
 
 async def mark_complete(redis: Redis, model: ReadModel, now: datetime) -> None:

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from aforo_meter.ledger_sql import SqlLedger
+from tests.contract.control_lab import database, empty_control_file  # noqa: F401 - fixtures.
 from tests.contract.ledgers import AuditedLedger, LedgerFile, Ledgers, ledgers_of
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]

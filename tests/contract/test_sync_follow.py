@@ -47,7 +47,7 @@ class Running:
         stop = asyncio.Event()
         self.follower = Follower(
             redis=self.redis,
-            file=await open_file(self.path),
+            source=await open_file(self.path),
             clock=lambda: datetime.now(UTC) + self.ahead,
             interval_s=self.interval_s,
         )

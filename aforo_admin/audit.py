@@ -1,0 +1,113 @@
+"""The record of changes: appended in the change's own transaction, chained by hash, verified."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aforo_admin.control.models import AuditEntry, Head
+from aforo_admin.control.recording import Change
+
+ROWS_PER_STATEMENT: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a look at the whole record found."""
+
+    entries: int  # That follow from one another, from the first on.
+    broken_at: int | None = None  # The number of the first that does not.
+    why: str = ""
+
+
+def lock_head() -> None:
+    """Wait until nobody else changes the catalog; the transaction's end lets the next one in."""
+    Head.objects.select_for_update().get()
+
+
+def last_seq() -> int:
+    """Return the number of the last entry, by which a change is noticed."""
+    return int(Head.objects.values_list("last_seq", flat=True).get())
+
+
+def append(change: Change) -> None:
+    """Add the entries of a change, while its transaction holds the head."""
+    head = Head.objects.get()
+    entries = []
+    for note in change.notes:
+        head.last_seq += 1
+        entry = AuditEntry(
+            seq=head.last_seq,
+            at=change.at,
+            actor=change.actor,
+            source=change.source.value,
+            kind=note.kind,
+            name=note.name,
+            tenant_id=note.tenant_id,
+            before=note.before,
+            after=note.after,
+            reason=change.reason,
+            previous_hash=head.last_hash,
+        )
+        head.last_hash = entry.hash = hash_of(entry)
+        entries.append(entry)
+    AuditEntry.objects.bulk_create(entries, batch_size=ROWS_PER_STATEMENT)
+    head.save()
+
+
+def hash_of(entry: AuditEntry) -> str:
+    """Return SHA-256 over the hash before it and all that the entry says, in hex."""
+    said = {
+        each.attname: _told(getattr(entry, each.attname))
+        for each in entry._meta.concrete_fields  # noqa: SLF001 - its public name.
+        if each.attname != "hash"
+    }
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def verify() -> Verified:
+    """Follow the chain from the first entry, to the head or to the first that is broken."""
+    head = Head.objects.get()
+    previous = ""
+    seq = 0
+    for entry in AuditEntry.objects.iterator(chunk_size=ROWS_PER_STATEMENT):
+        why = _fault(entry, seq=seq + 1, previous=previous)
+        if why:
+            return Verified(entries=seq, broken_at=min(entry.seq, seq + 1), why=why)
+        seq, previous = entry.seq, entry.hash
+    if seq < head.last_seq:
+        why = f"is missing: the last entry should be {head.last_seq}"
+        return Verified(entries=seq, broken_at=seq + 1, why=why)
+    if previous != head.last_hash:
+        return Verified(entries=seq, broken_at=seq, why="is not the one that the head names")
+    return Verified(entries=seq)
+
+
+def _fault(entry: AuditEntry, *, seq: int, previous: str) -> str:
+    if entry.seq != seq:
+        return f"is missing: {entry.seq} follows {seq - 1}"
+    if entry.previous_hash != previous:
+        return "does not name the entry before it"
+    return "says something else than when it was written" if entry.hash != hash_of(entry) else ""
+
+
+def entries_of(*, tenant_id: str | None, limit: int) -> Iterable[AuditEntry]:
+    """Return the last entries, of one tenant or of all, oldest first."""
+    query = AuditEntry.objects.order_by("-seq")
+    if tenant_id is not None:
+        query = query.filter(tenant_id=tenant_id)
+    return list(query[:limit])[::-1]
+
+
+def tenants_since(seq: int) -> frozenset[str] | None:
+    """Return whose terms have changed since an entry; None: what concerns all has."""
+    found = AuditEntry.objects.filter(seq__gt=seq).order_by().values_list("tenant_id", flat=True)
+    tenants = frozenset(found.distinct())
+    return None if "" in tenants else tenants
+
+
+def _told(value: Any) -> Any:  # noqa: ANN401 - what a column holds.
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,116 @@
+"""The catalog's database, followed: what has changed since the last look, and for whom."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from aforo_admin import audit, store
+from aforo_admin.domain.catalog import Catalog
+from aforo_admin.faults import CatalogError
+from aforo_admin.prices_file import imported_prices
+from aforo_proto.contract_pb2 import PriceList
+
+log = structlog.get_logger("aforo_admin")
+
+# From where a catalog of the database names a file of prices: the process's working directory.
+PLACE: Final = Path("catalog")
+RETRY_S: Final = 1.0  # After a look that failed.
+
+
+@dataclass(slots=True, kw_only=True)
+class CatalogDatabase:
+    """The last good catalog of the database, and the change that it reflects."""
+
+    catalog: Catalog
+    imported: Sequence[PriceList] | None  # The prices of the file that the catalog names.
+    seq: int
+    name: str = "the catalog's database"
+    fault_count: int = 0
+    touched: frozenset[str] | None = None
+    # Django's connections belong to threads.
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _seen: int = 0
+    _next_look_s: float = 0.0
+
+    async def poll(self) -> bool:
+        """Read what has changed, if anything has; say whether there is a new catalog.
+
+        Raises:
+            CatalogError: What is there now is wrong. `catalog` stays, until the next change.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._poll)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, _disconnect)
+        self._thread.shutdown()
+
+    def _poll(self) -> bool:
+        if time.monotonic() < self._next_look_s:
+            return False
+        try:
+            seq = audit.last_seq()
+            if seq == self._seen:
+                return False
+            self._take(seq)
+        except DatabaseError as error:
+            connection.close()  # The next look makes another.
+            self._next_look_s = time.monotonic() + RETRY_S
+            log.warning(
+                "the catalog's database can't be read: the last catalog stays in force",
+                error=str(error).strip(),
+                retry_in_s=RETRY_S,
+            )
+            return False
+        return True
+
+    def _take(self, seq: int) -> None:
+        tenants = audit.tenants_since(self.seq)
+        try:
+            held = store.load_checked(tenants)
+            if tenants is None:
+                self.imported = imported_prices(held.catalog, PLACE)
+        except CatalogError as error:
+            self._seen = seq
+            self.fault_count = len(error.faults)
+            raise
+        self.catalog = (
+            held.catalog if tenants is None else _merged(self.catalog, held.catalog, tenants)
+        )
+        self.touched = tenants
+        self.fault_count = 0
+        # Not the change that was read: it may concern others than those who were asked about.
+        self.seq = self._seen = seq
+
+
+async def open_database() -> CatalogDatabase:
+    """Read the catalog for the first time.
+
+    Raises:
+        CatalogError: It is wrong.
+        NoCatalogError: There is none yet.
+        DatabaseError: The database can't be read.
+    """
+    thread = ThreadPoolExecutor(1)
+    held = await asyncio.get_running_loop().run_in_executor(thread, store.load_checked)
+    imported = await asyncio.to_thread(imported_prices, held.catalog, PLACE)
+    return CatalogDatabase(
+        catalog=held.catalog, imported=imported, seq=held.seq, _seen=held.seq, _thread=thread
+    )
+
+
+def _disconnect() -> None:
+    connection.close()  # Of this thread: the name stands for each thread's own.
+
+
+def _merged(before: Catalog, part: Catalog, tenants: frozenset[str]) -> Catalog:
+    """Take some tenants from a catalog that holds no others."""
+    kept = {name: tenant for name, tenant in before.tenants.items() if name not in tenants}
+    return replace(before, tenants=kept | dict(part.tenants))

@@ -1,0 +1,114 @@
+"""Commands on the catalog's database: its parser, and how they get there. The work is elsewhere."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from aforo_admin import settings
+
+ENTRIES_SHOWN: Final = 50
+
+URL: Final = settings.variable("database_url")
+SECRET_KEY: Final = settings.variable("secret_key")
+APPLY: Final = """examples:
+  aforo-admin apply catalog.yaml --dry-run                  what would change?
+  aforo-admin apply catalog.yaml --at 1204 --reason "Q3"    just that, or nothing
+"""
+AUDIT: Final = """examples:
+  aforo-admin audit list --tenant acme
+  aforo-admin audit verify                                  has anybody tampered with it?
+"""
+
+
+def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
+    """Add the commands to the others."""
+    command = commands.add_parser(
+        "migrate",
+        help="make or upgrade the tables of the database",
+        epilog=f"example:\n  {URL}=sqlite:////var/lib/aforo/control.db aforo-admin migrate",
+    )
+    command.set_defaults(run=_in_database("migrate"))
+
+    command = commands.add_parser(
+        "export",
+        help="write the database's catalog as YAML",
+        epilog="example:\n  aforo-admin export catalog.yaml",
+    )
+    command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: stdout")
+    command.set_defaults(run=_in_database("export"))
+
+    command = commands.add_parser(
+        "apply", help="make the database equal to a catalog's file", epilog=APPLY
+    )
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument("--dry-run", action="store_true", help="print what would change, and stop")
+    command.add_argument(
+        "--at", type=int, metavar="CHANGE", help="refuse unless this is the database's last change"
+    )
+    command.add_argument("--reason", default="", help="why, for the record")
+    command.set_defaults(run=_in_database("apply"))
+
+    _add_audit(commands)
+
+    command = commands.add_parser(
+        "serve",
+        help="serve the pages of the catalog at /admin/",
+        epilog=f"example:\n  {SECRET_KEY}=… aforo-admin serve",
+    )
+    command.set_defaults(run=_serve)
+
+    command = commands.add_parser(
+        "manage",
+        help="run a command of Django's, like createsuperuser or changepassword",
+        epilog="example:\n  aforo-admin manage createsuperuser",
+    )
+    command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
+    command.set_defaults(run=_in_database("manage"))
+
+
+def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
+    command = commands.add_parser("audit", help="look into the record of changes", epilog=AUDIT)
+    of_audit = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    listing = of_audit.add_parser("list", help="print the last entries, oldest first", epilog=AUDIT)
+    listing.add_argument("--tenant", metavar="ID", help="of this tenant only")
+    listing.add_argument("--limit", type=int, default=ENTRIES_SHOWN, help="how many (default: 50)")
+    listing.set_defaults(run=_in_database("audit_list"))
+    verifying = of_audit.add_parser(
+        "verify", help="follow the chain; 1 if it is broken", epilog=AUDIT
+    )
+    verifying.set_defaults(run=_in_database("audit_verify"))
+
+
+def set_up(database_url: str) -> None:
+    """Set Django up, for a command that needs the database."""
+    # It takes as long to load as all the rest, so other commands do without.
+    from aforo_admin import django_setup  # noqa: PLC0415
+
+    django_setup.configure(database_url)
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Print what applying a file would change in the database."""
+    return _in_database("diff")(options)
+
+
+def _in_database(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        chosen = settings.load(settings.DatabaseSettings, os.environ)
+        set_up(chosen.database_url)
+        # Models can be loaded only now.
+        from aforo_admin import control_work  # noqa: PLC0415
+
+        with control_work.told(chosen.database_url):
+            return int(getattr(control_work, name)(options))
+
+    return run
+
+
+def _serve(_options: argparse.Namespace) -> int:
+    chosen = settings.load(settings.ServeSettings, os.environ)
+    from aforo_admin import web  # noqa: PLC0415 - as above.
+
+    return web.serve(chosen)

@@ -1,0 +1,17 @@
+"""The Django app that keeps the catalog in a database."""
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+from aforo_admin.control import immutability
+
+
+class ControlConfig(AppConfig):
+    name = "aforo_admin.control"
+    label = "control"
+    verbose_name = "Catalog"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # After every migration: SQLite rebuilds a table that changes, and loses its triggers.
+        post_migrate.connect(immutability.install, sender=self)

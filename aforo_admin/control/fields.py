@@ -1,0 +1,101 @@
+"""Columns that forms show and read as the catalog's YAML writes them: one grammar for both."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from aforo_admin.domain.problems import percent
+from aforo_admin.written_values import amount
+from aforo_admin.yaml_scalars import amount_nanos, percent_bp
+
+
+class WrittenField(forms.CharField):
+    """A text that one of the catalog's readers reads."""
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[str], int],
+        write: Callable[[int], str],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._read = read
+        self._write = write
+
+    def prepare_value(self, value: Any) -> Any:
+        return str(self._write(value)) if isinstance(value, int) else value
+
+    def to_python(self, value: Any) -> int | None:
+        text = super().to_python(value)
+        if text in self.empty_values:
+            return None
+        try:
+            return self._read(text.strip())
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool(super().has_changed(self.prepare_value(initial), data))
+
+
+class NanosColumn(models.BigIntegerField):
+    """An amount in nanos. A form takes 2000 or 2_000.50."""
+
+    def formfield(self, **options: Any) -> Any:
+        return _written(self, amount_nanos(""), amount, options)
+
+
+class BasisPointsColumn(models.IntegerField):
+    """A share in basis points. A form takes 20% or 0.5%."""
+
+    def formfield(self, **options: Any) -> Any:
+        return _written(self, percent_bp, percent, options)
+
+
+class TextsField(forms.CharField):
+    """A list of texts, one a line or separated by commas. Blank: `nothing`."""
+
+    def __init__(self, *, nothing: list[str] | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._nothing = nothing
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> list[str] | None:
+        if isinstance(value, list):
+            return value
+        text = super().to_python(value) or ""
+        texts = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
+        return texts or self._nothing
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return self.to_python(self.prepare_value(initial)) != self.to_python(data)
+
+
+class TextsColumn(models.JSONField):
+    """A list of texts, in order."""
+
+    def formfield(self, **options: Any) -> Any:
+        nothing: list[str] | None = None if self.null else []
+        return TextsField(nothing=nothing, required=False, **_common(self, options))
+
+
+def _written(
+    column: models.Field, read: Callable[[str], int], write: Callable[[int], str], options: Any
+) -> WrittenField:
+    required = not column.blank
+    return WrittenField(read=read, write=write, required=required, **_common(column, options))
+
+
+def _common(column: models.Field, options: Any) -> dict[str, Any]:
+    return {
+        "label": str(column.verbose_name).capitalize(),
+        "help_text": column.help_text,
+        "initial": column.get_default() if column.has_default() else None,
+        **{name: value for name, value in options.items() if name in {"widget", "disabled"}},
+    }

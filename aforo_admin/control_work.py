@@ -1,0 +1,131 @@
+"""What the commands on the catalog's database do. Django must be set up before this is loaded."""
+
+import argparse
+import contextlib
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+
+from django.core.management import call_command
+from django.db import Error as DatabaseError
+
+from aforo_admin import audit, django_setup, settings, store, written
+from aforo_admin.catalog_differences import differences
+from aforo_admin.catalog_yaml import read_file
+from aforo_admin.control.models import AuditEntry
+from aforo_admin.domain.catalog import Catalog
+from aforo_admin.domain.problems import day
+from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, StoreError
+from aforo_admin.yaml_writing import yaml_text
+
+OK = 0
+FAILED = 1
+
+
+@contextlib.contextmanager
+def told(database_url: str) -> Iterator[None]:
+    """Say in one line what goes wrong with the database.
+
+    Raises:
+        StoreError: It can't be used, or refuses.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        name = settings.variable("database_url")
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(
+            f"the database at {settings.without_password(database_url)} ({name}) can't be used: "
+            f"{why}; if it is new, or aforo-admin is newer: aforo-admin migrate"
+        ) from None
+
+
+def migrate(_options: argparse.Namespace) -> int:
+    call_command("migrate", verbosity=1)
+    return OK
+
+
+def manage(options: argparse.Namespace) -> int:
+    django_setup.manage(options.arguments)
+    return OK
+
+
+def export(options: argparse.Namespace) -> int:
+    text = yaml_text(written.catalog(store.load_catalog().catalog))
+    if options.file is None:
+        sys.stdout.write(text)
+    else:
+        options.file.write_text(text, encoding="utf-8")
+    return OK
+
+
+def apply(options: argparse.Namespace) -> int:
+    catalog = read_file(options.file)
+    held, seq = held_catalog()
+    if options.at is not None and options.at != seq:
+        raise ChangedMeanwhileError(seq=seq, expected=options.at)
+    found = differences(held, catalog)
+    for difference in found:
+        _print(str(difference))
+    count = f"{len(found)} {'difference' if len(found) == 1 else 'differences'}"
+    if options.dry_run:
+        _print(f"{count}; to make just these: aforo-admin apply {options.file} --at {seq}")
+        return OK
+    made = store.apply_catalog(
+        catalog, actor=getpass.getuser(), reason=options.reason, expected_seq=seq
+    )
+    _print(f"{count}, {len(made.notes)} rows written" if made.notes else "nothing to do")
+    return OK
+
+
+def diff(options: argparse.Namespace) -> int:
+    held, _ = held_catalog()
+    found = differences(held, read_file(options.file))
+    _print("\n".join(map(str, found)) or "nothing to do: the database holds this catalog")
+    return FAILED if found and options.exit_code else OK
+
+
+def held_catalog() -> tuple[Catalog | None, int]:
+    """Return the database's catalog, if it has one, and the change that it reflects."""
+    try:
+        held = store.load_catalog()
+    except NoCatalogError:
+        return None, audit.last_seq()
+    return held.catalog, held.seq
+
+
+def audit_list(options: argparse.Namespace) -> int:
+    for entry in audit.entries_of(tenant_id=options.tenant, limit=options.limit):
+        _print(entry_text(entry))
+    return OK
+
+
+def entry_text(entry: AuditEntry) -> str:
+    """Return an entry as a line, and one for each column that it tells."""
+    action = "added" if entry.before is None else "removed" if entry.after is None else "changed"
+    reason = f" ({entry.reason})" if entry.reason else ""
+    head = (
+        f"{entry.seq} {day(entry.at)} {entry.actor} by {entry.source}: "
+        f"{action} {entry.kind} {entry.name}{reason}"
+    )
+    if entry.before is None or entry.after is None:
+        return head
+    changes = (
+        f"    {name}: {json.dumps(entry.before[name])} → {json.dumps(value)}"
+        for name, value in entry.after.items()
+    )
+    return "\n".join([head, *changes])
+
+
+def audit_verify(_options: argparse.Namespace) -> int:
+    found = audit.verify()
+    if found.broken_at is None:
+        _print(f"{found.entries} entries, each follows from the one before")
+        return OK
+    _print(f"entry {found.broken_at} {found.why}; {found.entries} entries before it are whole")
+    return FAILED
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 - what a command is for.

@@ -1,0 +1,110 @@
+"""Django's settings, made of ours: nothing of Django's is read from files or the environment."""
+
+import sys
+import urllib.parse
+from pathlib import Path
+from typing import Any, Final
+
+import django
+from django.conf import settings as django_settings
+from django.core.management import execute_from_command_line
+
+LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
+
+# SQLite: readers see the last commit while one writes, and a commit waits for the disk.
+SQLITE_PRAGMAS: Final = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+
+APPS: Final = (
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "aforo_admin.control",
+)
+TEMPLATES: Final = {
+    "BACKEND": "django.template.backends.django.DjangoTemplates",
+    "APP_DIRS": True,
+    "OPTIONS": {
+        "context_processors": [
+            "django.template.context_processors.request",
+            "django.contrib.auth.context_processors.auth",
+            "django.contrib.messages.context_processors.messages",
+        ]
+    },
+}
+MIDDLEWARE: Final = (
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+)
+
+
+def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...] = ()) -> None:
+    """Set Django up, once in a process.
+
+    Args:
+        database_url: As AFORO_ADMIN_DATABASE_URL has it.
+        secret_key: Signs sessions; commands that serve nothing need none.
+        hosts: Names by which browsers may ask.
+    """
+    django_settings.configure(
+        DATABASES={"default": database_of(database_url)},
+        SECRET_KEY=secret_key or "unused: this process signs nothing",
+        ALLOWED_HOSTS=list(hosts),
+        INSTALLED_APPS=list(APPS),
+        MIDDLEWARE=list(MIDDLEWARE),
+        ROOT_URLCONF="aforo_admin.control.urls",
+        TEMPLATES=[TEMPLATES],
+        AUTH_PASSWORD_VALIDATORS=[
+            {"NAME": f"django.contrib.auth.password_validation.{name}"}
+            for name in ("MinimumLengthValidator", "CommonPasswordValidator")
+        ],
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        USE_TZ=True,
+        TIME_ZONE="UTC",
+        LOGIN_REDIRECT_URL="/admin/",
+        STATIC_URL="/static/",
+        # Straight from the packages: no step that collects them before a start.
+        WHITENOISE_USE_FINDERS=True,
+        WHITENOISE_AUTOREFRESH=False,
+        LOGGING_CONFIG=None,  # process.configure_logging does that.
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Strict",
+        CSRF_COOKIE_SAMESITE="Strict",
+    )
+    django.setup()
+
+
+def database_of(url: str) -> dict[str, Any]:
+    """Return Django's settings of a database, whose URL our settings have checked."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "sqlite":
+        path = Path(urllib.parse.unquote(parts.path.removeprefix("/")))
+        options: dict[str, Any] = {
+            # A writer takes the lock as it begins: it never loses to another halfway.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": LOCK_WAIT_S,
+            "init_command": SQLITE_PRAGMAS,
+        }
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path), "OPTIONS": options}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": urllib.parse.unquote(parts.path.removeprefix("/")),
+        "USER": urllib.parse.unquote(parts.username or ""),
+        "PASSWORD": urllib.parse.unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+        "OPTIONS": dict(urllib.parse.parse_qsl(parts.query)),
+    }
+
+
+def manage(arguments: list[str]) -> None:
+    """Run one of Django's own commands, with its own words and exit codes."""
+    execute_from_command_line([Path(sys.argv[0]).name, *arguments])

@@ -1,0 +1,312 @@
+"""The catalog in the database: read whole or for some tenants, changed in one recorded transaction.
+
+Whatever changes, the catalog that results obeys the rules of `domain/checking`, or nothing changes.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db import connection, models
+
+from aforo_admin import audit
+from aforo_admin.control import models as tables
+from aforo_admin.control.models_plans import State
+from aforo_admin.control.recording import Change, Source, recorded
+from aforo_admin.domain.catalog import Catalog
+from aforo_admin.domain.checking import find_problems
+from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError, fault_of
+from aforo_admin.rows import (
+    COLUMNS,
+    OF_PLANS,
+    OF_TENANTS,
+    UNORDERED,
+    Key,
+    Rows,
+    catalog_of,
+    rows_of,
+)
+
+NAME: Final = "catalog"  # What faults are told of.
+ROWS_PER_STATEMENT: Final = 500
+# With more, all are read: it costs no more, and no statement grows without bounds.
+TENANTS_APART_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The catalog, and the last change that it reflects."""
+
+    catalog: Catalog
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    rows: Rows
+    pks: dict[str, dict[Key, Any]]
+
+
+@contextlib.contextmanager
+def change(
+    *, actor: str, source: Source, reason: str = "", checked: bool = False
+) -> Iterator[Change]:
+    """Change rows of the catalog, all or none: within it, save and delete them.
+
+    Args:
+        actor: Who answers for it.
+        source: From where.
+        reason: Why, in their words.
+        checked: What results is known to obey the catalog's rules.
+
+    Raises:
+        CatalogError: As it ends: what results breaks a rule. Nothing has changed.
+    """
+
+    def finish(made: Change) -> None:
+        if not checked:
+            load_checked(made.tenants)
+        audit.append(made)
+
+    with recorded(
+        actor=actor, source=source, reason=reason, lock=audit.lock_head, finish=finish
+    ) as made:
+        yield made
+
+
+def load_catalog(tenants: Collection[str] | None = None) -> Held:
+    """Read the catalog as it is at one instant: whole, or with some of its tenants only.
+
+    Raises:
+        NoCatalogError: There is none.
+        CatalogError: A rate card can't be read.
+    """
+    with _snapshot():
+        seq = audit.last_seq()
+        rows = _read(tenants).rows
+    if not rows["General"]:
+        raise NoCatalogError
+    return Held(catalog=catalog_of(rows), seq=seq)
+
+
+def load_checked(tenants: Collection[str] | None = None) -> Held:
+    """Read the catalog and check its rules, as far as they concern the tenants that are read.
+
+    What two tenants can't both have, like a credential, the database's constraints refuse.
+
+    Raises:
+        NoCatalogError: There is none.
+        CatalogError: It breaks a rule: with every breach.
+    """
+    held = load_catalog(tenants)
+    _refuse_problems(held.catalog)
+    return held
+
+
+def _refuse_problems(catalog: Catalog) -> None:
+    problems = find_problems(catalog)
+    if problems:
+        raise CatalogError(NAME, [fault_of(problem) for problem in problems])
+
+
+def apply_catalog(
+    catalog: Catalog,
+    *,
+    actor: str,
+    source: Source = Source.YAML,
+    reason: str = "",
+    expected_seq: int | None = None,
+) -> Change:
+    """Make the database equal to a catalog; what is equal already is not touched.
+
+    Args:
+        catalog: What should be there.
+        actor: Who answers for it.
+        source: From where.
+        reason: Why, in their words.
+        expected_seq: The change that the database must still be at; None: any.
+
+    Raises:
+        CatalogError: The catalog breaks a rule.
+        ChangedMeanwhileError: The database is at another change.
+    """
+    _refuse_problems(catalog)
+    with change(actor=actor, source=source, reason=reason, checked=True) as made:
+        seq = audit.last_seq()
+        if expected_seq is not None and seq != expected_seq:
+            raise ChangedMeanwhileError(seq=seq, expected=expected_seq)
+        _make_equal(rows_of(catalog), _read(None), made)
+    return made
+
+
+def publish(version: tables.PlanVersion, made: Change) -> None:
+    """Put a draft of a plan in force, in place of the version before it."""
+    retire(version.plan_id, made)
+    version.state = State.PUBLISHED
+    version.published_at = made.at
+    version.save()
+
+
+def retire(plan_id: str, made: Change) -> None:
+    """End the version of a plan that is in force, if there is one."""
+    for held in tables.PlanVersion.objects.filter(plan_id=plan_id, state=State.PUBLISHED):
+        held.state = State.RETIRED
+        held.retired_at = made.at
+        held.save()
+
+
+@contextlib.contextmanager
+def _snapshot() -> Iterator[None]:
+    """Let all reads see the same instant, without keeping writers waiting."""
+    if connection.in_atomic_block:  # Of a change, which is alone anyway.
+        yield
+        return
+    isolation = " ISOLATION LEVEL REPEATABLE READ" if connection.vendor == "postgresql" else ""
+    with connection.cursor() as cursor:
+        # Not Django's atomic(), which on SQLite would take the writers' lock.
+        cursor.execute(f"BEGIN{isolation}")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("COMMIT")
+
+
+def _read(tenants: Collection[str] | None) -> _Read:
+    found = _Read(rows={}, pks={})
+    if tenants is not None and len(tenants) > TENANTS_APART_MAX:
+        tenants = None
+    for table, columns in COLUMNS.items():
+        lookups = _key_lookups(table)
+        query = _in_force(table)
+        if tenants is not None and table in OF_TENANTS:
+            query = query.filter(**{f"{lookups[0]}__in": list(tenants)})
+        names = list(dict.fromkeys(["pk", *lookups, *_stored(table, columns)]))
+        rows, pks = found.rows.setdefault(table, {}), found.pks.setdefault(table, {})
+        at = [names.index(lookup) for lookup in lookups]
+        wanted = [(name, names.index(name)) for name in _stored(table, columns)]
+        for values in query.values_list(*names):
+            key = tuple(_hashable(values[index]) for index in at)
+            rows[key] = {name: values[index] for name, index in wanted}
+            pks[key] = values[0]
+    return found
+
+
+def _in_force(table: str) -> models.QuerySet:
+    query = _model(table).objects.order_by(*([] if table in UNORDERED else ["position", "pk"]))
+    if table == "PlanChange":
+        query = query.order_by("effective_from")
+    if table == "FormerSubscription":
+        query = query.order_by("started_at")
+    if table == "PlanVersion":
+        return query.filter(state=State.PUBLISHED)
+    return query.filter(version__state=State.PUBLISHED) if table in OF_PLANS else query
+
+
+def _make_equal(wanted: Rows, held: _Read, made: Change) -> None:
+    plans = sorted(
+        {
+            key[0]
+            for table in OF_PLANS
+            for key in wanted[table].keys() | held.rows[table].keys()
+            if wanted[table].get(key) != held.rows[table].get(key)
+        }
+    )
+    others = [table for table in COLUMNS if table not in OF_PLANS]
+    for plan_id in plans:
+        _new_version(plan_id, wanted, made)
+    for table in reversed(others):
+        _remove(table, wanted[table], held)
+    deals: dict[Key, Any] = {}
+    for table in others:
+        _add(table, wanted[table], held, deals)
+        _edit(table, wanted[table], held)
+
+
+def _new_version(plan_id: str, wanted: Rows, made: Change) -> None:
+    """Publish what a plan should be as a further version; retire one that should not be."""
+    row = wanted["PlanVersion"].get((plan_id,))
+    if row is None:
+        retire(plan_id, made)
+        return
+    plan, _ = tables.Plan.objects.get_or_create(pk=plan_id)
+    number = plan.versions.aggregate(last=models.Max("number"))["last"] or 0
+    version = tables.PlanVersion.objects.create(**row, number=number + 1)
+    for table in OF_PLANS[1:]:
+        _model(table).objects.bulk_create(
+            [
+                _model(table)(**part, version=version)
+                for key, part in wanted[table].items()
+                if key[0] == plan_id
+            ]
+        )
+    publish(version, made)
+
+
+def _remove(table: str, wanted: dict[Key, Any], held: _Read) -> None:
+    """Remove what is gone, and what is to be replaced since it is never edited."""
+    rows = held.rows[table]
+    gone = [key for key, row in rows.items() if _is_gone(table, row, wanted.get(key))]
+    model = _model(table)
+    parents = {lookup.rpartition("__")[0] for lookup in model.key_fields} - {""}
+    for start in range(0, len(gone), ROWS_PER_STATEMENT):
+        chunk = gone[start : start + ROWS_PER_STATEMENT]
+        query = model.objects.filter(pk__in=[held.pks[table][key] for key in chunk])
+        query.select_related(*parents).delete()
+    for key in gone:
+        del rows[key]
+
+
+def _is_gone(table: str, row: Any, wanted: Any) -> bool:  # noqa: ANN401 - rows.
+    return wanted is None or any(row[name] != wanted[name] for name in _model(table).never_edited)
+
+
+def _add(table: str, wanted: dict[Key, Any], held: _Read, deals: dict[Key, Any]) -> None:
+    model = _model(table)
+    missing = [key for key in wanted if key not in held.rows[table]]
+    if table in {"DealQuota", "DealGuard", "DealRateCard"}:
+        known = {key[:2] for key in missing} - deals.keys()
+        found = tables.Deal.objects.in_bulk([held.pks["Deal"][key] for key in known])
+        deals |= {each.key: each for each in found.values()}
+    made = [model(**wanted[key], **_parent(table, key, deals)) for key in missing]
+    model.objects.bulk_create(made, batch_size=ROWS_PER_STATEMENT)
+    if table == "Deal":
+        deals |= dict(zip(missing, made, strict=True))
+
+
+def _parent(table: str, key: Key, deals: dict[Key, Any]) -> dict[str, Any]:
+    if table.startswith("Deal") and table != "Deal":
+        return {"deal": deals[key[:2]]}
+    return {"tenant_id": key[0]} if table in OF_TENANTS and table != "Tenant" else {}
+
+
+def _edit(table: str, wanted: dict[Key, Any], held: _Read) -> None:
+    rows = held.rows[table]
+    changed = [key for key, row in rows.items() if key in wanted and row != wanted[key]]
+    for start in range(0, len(changed), ROWS_PER_STATEMENT):
+        chunk = changed[start : start + ROWS_PER_STATEMENT]
+        found = _model(table).objects.in_bulk([held.pks[table][key] for key in chunk])
+        for key in chunk:
+            row = found[held.pks[table][key]]
+            for name, value in wanted[key].items():
+                setattr(row, name, value)
+            row.save()
+
+
+def _key_lookups(table: str) -> list[str]:
+    lookups = _model(table).key_fields
+    # Of a plan's versions, the one in force is the plan.
+    return [lookup for lookup in lookups if not (table in OF_PLANS and lookup.endswith("number"))]
+
+
+def _stored(table: str, columns: Collection[str]) -> list[str]:
+    return [*columns, *([] if table in UNORDERED else ["position"])]
+
+
+def _model(table: str) -> Any:  # noqa: ANN401 - a class of Django's making.
+    return getattr(tables, table)
+
+
+def _hashable(value: Any) -> Any:  # noqa: ANN401 - a column.
+    return tuple(value) if isinstance(value, list) else value

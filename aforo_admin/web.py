@@ -1,0 +1,33 @@
+"""`aforo-admin serve`: the pages, over HTTP."""
+
+import uvicorn
+
+from aforo_admin import django_setup, process, settings
+
+
+def serve(chosen: settings.ServeSettings) -> int:
+    """Serve until a signal.
+
+    Raises:
+        ListenError: The address is in use or can't be listened on.
+    """
+    process.configure_logging(chosen.log_level)
+    django_setup.configure(
+        chosen.database_url,
+        secret_key=chosen.secret_key.get_secret_value(),
+        hosts=chosen.hosts,
+    )
+    from django.core.asgi import get_asgi_application  # noqa: PLC0415 - it needs the settings.
+
+    host, port = settings.host_and_port(chosen.listen)
+    config = uvicorn.Config(
+        get_asgi_application(),
+        host=host,
+        port=port,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+    uvicorn.Server(config).run()
+    return 0
