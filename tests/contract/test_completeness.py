@@ -426,7 +426,7 @@ def test_the_command_shows_what_is_missing(
     ]
     assert lines[1].split()[2:] == ["(nobody)", "api", "1", "0", "1", "0", "0.00", "%", "open"]
     assert lines[2].split()[2:] == ["acme", "api", "200", "197", "3", "0", "98.50", "%", "open"]
-    assert lines[3].startswith("206 decided, 202 logged, 4 missing: 98.05 %; 1 rows are complete")
+    assert lines[3].startswith("206 decided, 202 logged, 4 missing: 98.05 %; 1 row is complete")
 
 
 def test_the_command_speaks_to_programs(
@@ -447,7 +447,7 @@ def test_a_check_ends_with_1_below_the_threshold(
     check = command(prepared, "--check", "--open", "--tenant", "acme")
 
     assert main(check) == 1
-    assert "1 hours are below 99.00 %: acme" in capsys.readouterr().err
+    assert "1 hour is below 99.00 %: acme" in capsys.readouterr().err
     assert main([*check, "--threshold", "98.5"]) == 0
     # What is open is judged by nobody who does not say so.
     assert main(command(prepared, "--check", *NEVER_CLOSED)) == 0

@@ -65,7 +65,7 @@ async def test_an_import_that_was_killed_goes_on_and_each_row_counts_once(
     assert second.code == 1, second.err
     assert f"going on behind line {stood['line']}" in second.out
     rejected = tmp_path / "usage.csv.rejected"
-    assert second.lines[-1] == f"19980 rows sent, 20 left out, in {rejected}"
+    assert second.lines[-1] == f"19,980 rows sent, 20 left out, in {rejected}"
     assert rejected.read_text().splitlines() == [lines[0], *lines[500::1000]]
     await lab.units_are("killed", {PRICE: 19_980}, within_s=LEDGER_S_MAX)
 
@@ -84,7 +84,7 @@ async def test_one_bad_row_in_ten_thousand_keeps_all_out_or_is_left_out(
     expected = "line 5001: quantity: must be above 0, this is -1 → write a plain number above 0"
     assert dry.code == stopped.code == 1
     assert dry.lines[0].startswith(expected)
-    assert dry.lines[-1] == "10000 rows: 9999 sound, 1 with errors (quantity 1)"
+    assert dry.lines[-1] == "10,000 rows: 9999 sound, 1 with errors (quantity 1)"
     assert '"tenant": "bad"' in dry.lines[2]
     assert expected in stopped.out
     assert "nothing was sent" in stopped.err
