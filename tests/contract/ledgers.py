@@ -43,9 +43,9 @@ class AuditedLedger(ABC):
     def locked(self) -> Iterator[None]:
         """Let nobody else write."""
 
+    @abstractmethod
     def columns(self, table: str) -> list[str]:
         """Return a table's columns, in their order."""
-        raise NotImplementedError
 
     def row(self, table: str, where: str, *values: object) -> dict[str, Any]:
         """Return the one row that a condition names."""
