@@ -113,6 +113,23 @@ def load_checked(tenants: Collection[str] | None = None) -> Held:
     return held
 
 
+def load_with_draft(draft: tables.PlanVersion, tenants: Collection[str] | None = None) -> Catalog:
+    """Return the catalog as it would be with a draft in force: whole, or with some tenants."""
+    return catalog_of(_read(tenants, draft).rows)
+
+
+def check_draft(draft: tables.PlanVersion) -> None:
+    """Check a draft as if it were published, but not what that does to its tenants.
+
+    Raises:
+        CatalogError: It could not be published, with every reason.
+    """
+    problems = find_problems(load_with_draft(draft, ()))
+    own = [each for each in problems if each.path[:2] == ("plans", draft.plan_id)]
+    if own:
+        raise CatalogError(NAME, [fault_of(problem) for problem in own])
+
+
 def _refuse_problems(catalog: Catalog) -> None:
     problems = find_problems(catalog)
     if problems:
@@ -205,13 +222,13 @@ def _snapshot() -> Iterator[None]:
             cursor.execute("COMMIT")
 
 
-def _read(tenants: Collection[str] | None) -> _Read:
+def _read(tenants: Collection[str] | None, draft: tables.PlanVersion | None = None) -> _Read:
     found = _Read(rows={}, pks={})
     if tenants is not None and len(tenants) > TENANTS_APART_MAX:
         tenants = None
     for table, columns in COLUMNS.items():
         lookups = _key_lookups(table)
-        query = _in_force(table)
+        query = _in_force(table, draft)
         if tenants is not None and table in OF_TENANTS:
             query = query.filter(**{f"{lookups[0]}__in": list(tenants)})
         names = list(dict.fromkeys(["pk", *lookups, *_stored(table, columns)]))
@@ -225,15 +242,20 @@ def _read(tenants: Collection[str] | None) -> _Read:
     return found
 
 
-def _in_force(table: str) -> models.QuerySet:
+def _in_force(table: str, draft: tables.PlanVersion | None) -> models.QuerySet:
     query = _model(table).objects.order_by(*([] if table in UNORDERED else ["position", "pk"]))
     if table == "PlanChange":
         query = query.order_by("effective_from")
     if table == "FormerSubscription":
         query = query.order_by("started_at")
-    if table == "PlanVersion":
-        return query.filter(state=State.PUBLISHED)
-    return query.filter(version__state=State.PUBLISHED) if table in OF_PLANS else query
+    if table not in OF_PLANS:
+        return query
+    version = "" if table == "PlanVersion" else "version__"
+    published = models.Q(**{f"{version}state": State.PUBLISHED})
+    if draft is not None:
+        others = ~models.Q(**{f"{version}plan_id": draft.plan_id})
+        published = (published & others) | models.Q(**{f"{version}pk": draft.pk})
+    return query.filter(published)
 
 
 def _make_equal(wanted: Rows, held: _Read, made: Change) -> None:
