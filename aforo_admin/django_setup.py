@@ -47,7 +47,11 @@ UNFOLD: Final = {
     "SITE_HEADER": "Aforo",
     "SITE_SYMBOL": "scale",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "/static/control/icon.svg"},
+    ],
     "STYLES": ["/static/control/aforo.css"],
+    "SCRIPTS": ["/static/control/htmx_settings.js"],
     "SHOW_HISTORY": False,  # Django's, which knows nothing of our record.
     "SIDEBAR": {"navigation": "aforo_admin.control.navigation.sidebar"},
 }
@@ -99,6 +103,7 @@ def configure(
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         USE_TZ=True,
         TIME_ZONE="UTC",
+        FORMAT_MODULE_PATH="aforo_admin.control.formats",
         LOGIN_REDIRECT_URL="/admin/",
         STATIC_URL="/static/",
         # Straight from the packages: no step that collects them before a start.

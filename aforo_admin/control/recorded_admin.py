@@ -19,6 +19,7 @@ from aforo_admin.control.forms import REASON, PartFormSet, RecordedForm, Told, r
 from aforo_admin.control.models_base import NeverEditedError, Ordered
 from aforo_admin.control.permitting import FLOORS, NotPermittedError
 from aforo_admin.control.recording import Change, Source, current
+from aforo_admin.control.shown import as_written
 from aforo_admin.domain.problems import path_of
 from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
@@ -117,10 +118,13 @@ class RecordedAdmin(ModelAdmin):
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return list(self.hidden)
 
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [as_written(self.model, name) for name in super().get_list_display(request)]
+
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the row's own columns, its floors, and why it changes."""
         ((_, options),) = super().get_fieldsets(request, obj)
-        names = [name for name in options["fields"] if name != REASON]
+        names = [name for name in dict.fromkeys(options["fields"]) if name != REASON]
         floors = [name for name in names if name in FLOORS]
         sets: list[Any] = [(None, {"fields": [name for name in names if name not in FLOORS]})]
         if floors and (obj is not None or request.user.has_perm(SET_FLOORS)):

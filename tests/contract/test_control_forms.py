@@ -78,7 +78,7 @@ def test_a_floor_needs_a_reason(finance: Client) -> None:
     answer = sent(finance, "tenant/acme/change/", block_below_bp="-5%")
 
     assert faults(answer) == {
-        "change_reason": "say why Block below bp changes: floors change for a reason"
+        "change_reason": "say why Block below changes: floors change for a reason"
     }
 
 
