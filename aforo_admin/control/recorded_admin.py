@@ -15,7 +15,14 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from aforo_admin import store
 from aforo_admin.control import permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
-from aforo_admin.control.forms import REASON, PartFormSet, RecordedForm, Told, reason_input
+from aforo_admin.control.forms import (
+    REASON,
+    PartFormSet,
+    RecordedForm,
+    Told,
+    read_once,
+    reason_input,
+)
 from aforo_admin.control.models_base import NeverEditedError, Ordered
 from aforo_admin.control.permitting import FLOORS, NotPermittedError
 from aforo_admin.control.recording import Change, Source, current
@@ -24,6 +31,7 @@ from aforo_admin.domain.problems import path_of
 from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
 FAULTS_SHOWN_MAX: Final = 20
+APART: Final = frozenset({"Credential", "Deal", "MarginOverride", "NegotiatedCost"})
 SET_FLOORS: Final = f"control.{roles.SET_FLOORS}"
 REFUSALS: Final = (
     CatalogError,
@@ -101,10 +109,16 @@ class RecordedAdmin(ModelAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         form = super().get_form(request, obj, **options)
         own = {
-            "told": told(request, obj, self.model),
+            "told": [self._placed(*each) for each in told(request, obj, self.model)],
             "reason_required": self.reason_required,
         }
         return type(form.__name__, (form,), own)
+
+    def _placed(self, place: Place, message: str) -> tuple[Place, str]:
+        """Tell at the form what is of rows that have a form of their own."""
+        if place.table in {"", *(inline.model.__name__ for inline in self.inlines)}:
+            return place, message
+        return Place(), message
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         current().reason = form.cleaned_data.get(REASON, "")
@@ -161,6 +175,11 @@ class PartMixin:
         own = {"told": told(request, obj, self.parent_model)}  # type: ignore[attr-defined]
         return type(formset.__name__, (formset,), own)
 
+    def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
+        field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]
+        field.iterator = read_once()
+        return field
+
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return ["position"] if issubclass(self.model, Ordered) else []  # type: ignore[attr-defined]
 
@@ -184,7 +203,8 @@ def told(request: HttpRequest, obj: Any, model: Any) -> Told:
     found: Told = []
     for fault in faults_of(error):
         place = place_in(row, path_of(fault.place)) if fault.place else None
-        where = f"{fault.place}: " if fault.place and (place is None or not place.column) else ""
+        apart = place is None or not place.column or place.table in APART
+        where = f"{fault.place}: " if fault.place and apart else ""
         found.append((place or Place(), f"{where}{fault.message}"))
     return found
 
