@@ -92,6 +92,8 @@ class RecordedAdmin(ModelAdmin):
                 return show()
         except REFUSALS as error:
             request.refusal = error
+            # "Added successfully", it may have said before the change came to its end.
+            messages.get_messages(request)._queued_messages.clear()
             return show()
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:

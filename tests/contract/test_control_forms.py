@@ -121,6 +121,7 @@ def test_prices_of_overlapping_hours_are_refused_too(finance: Client) -> None:
 
     assert first.status_code == 302
     assert "overlaps costs[" in faults(second)["effective_from"]
+    assert "was added successfully" not in second.content.decode()
 
 
 def test_a_plan_without_a_period_is_refused_at_the_period(product: Client) -> None:
