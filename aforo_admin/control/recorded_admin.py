@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.db.models import JSONField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
@@ -16,6 +17,7 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from aforo_admin import store
 from aforo_admin.control import permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
+from aforo_admin.control.fields import ReadableJSONField
 from aforo_admin.control.forms import (
     REASON,
     PartFormSet,
@@ -172,6 +174,11 @@ class PartMixin:
         own = {"told": told(request, obj, self.parent_model, tables)}  # type: ignore[attr-defined]
         return type(formset.__name__, (formset,), own)
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        if type(db_field) is JSONField:
+            options["form_class"] = ReadableJSONField
+        return super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+
     def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
         field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]
         field.iterator = read_once()
@@ -209,7 +216,9 @@ def told(request: HttpRequest, obj: Any, model: Any, tables: Collection[str]) ->
         place = place_in(row, path_of(fault.place)) if fault.place else None
         if place is None or place.table not in {"", *tables}:
             place = Place()
-        where = "" if place.column or not fault.place else f"{fault.place}: "
+        where = f"{place.within}: " if place.within else ""
+        if fault.place and not place.column:
+            where = f"{fault.place}: "
         found.append((place, f"{where}{fault.message}"))
     return found
 

@@ -325,6 +325,21 @@ def test_a_tenant_and_a_deal_are_made(product: Client) -> None:
     assert Deal.objects.filter(tenant_id="hooli").count() == 1
 
 
+def test_a_rate_card_is_read_and_refused_line_by_line(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    path = f"planversion/{PlanVersion.objects.get(plan_id='metered', state='draft').pk}/change/"
+    lines = filled(product, path)["rate_cards-0-components"]
+    same = sent(product, path)
+    no_json = sent(product, path, **{"rate_cards-0-components": "[{"})
+    wrong = sent(product, path, **{"rate_cards-0-components": lines.replace('"per"', '"pro"', 1)})
+
+    assert lines.startswith('[\n  {\n    "id": ')
+    assert same.status_code == 302
+    assert "is no JSON" in faults(no_json)["rate_cards-0-components"]
+    assert "components[0].graduated[1].pro: no field" in faults(wrong)["rate_cards-0-components"]
+
+
 def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Client) -> None:
     with store.change(actor="tests", source=Source.SHELL):
         for month in range(1, 13):
