@@ -426,6 +426,10 @@ def test_an_owner_makes_users_and_that_is_recorded() -> None:
     entry = last_change()
     assert (entry.kind, entry.name, entry.actor) == ("user", "dana", "owner")
     assert entry.after["roles"] == ["finance"]
+    other = {"usable_password": "true", "password1": PASSWORD * 2, "password2": PASSWORD * 2}
+    assert owner.post(f"/admin/auth/user/{dana.pk}/password/", other).status_code == 302
+    assert User.objects.get(username="dana").check_password(PASSWORD * 2)
+    assert last_change().after == {"password": "another"}
     owner.post(f"/admin/auth/user/{dana.pk}/change/", {"username": "dana", "role": "viewer"})
     dana = User.objects.get(username="dana")
     assert not dana.is_active
