@@ -397,6 +397,19 @@ def test_a_removal_is_asked_for_recorded_and_refused_where_it_breaks_a_rule(
     assert last_change().reason == "unused"
 
 
+def test_a_tenant_is_removed_with_all_that_is_its_and_a_floor_only_by_finance(
+    product: Client, finance: Client
+) -> None:
+    deal = Deal.objects.get(tenant_id="acme")
+    path = f"/admin/control/deal/{deal.pk}/delete/"
+    refused = product.post(path, {"post": "yes"}, follow=True)
+    assert "margin floors are for finance and owners" in refused.content.decode()
+    assert finance.post(path, {"post": "yes"}).status_code == 302
+
+    assert product.post("/admin/control/tenant/acme/delete/", {"post": "yes"}).status_code == 302
+    assert sorted(store.load_catalog().catalog.tenants) == ["globex", "initech", "umbrella"]
+
+
 def test_a_viewer_sees_everything_and_saves_nothing() -> None:
     viewer = as_role(Role.VIEWER)
     for path in ("tenant/acme/change/", "planversion/1/change/", "general/1/change/"):
