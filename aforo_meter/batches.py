@@ -161,8 +161,8 @@ class Rater:
     async def _learn_kinds(self, unknown: Iterable[Looked]) -> bool:
         """Find the kind of each new shape by its first event; return whether one was found."""
         first: dict[Shape, Any] = {}
-        for record, seen in unknown:
-            first.setdefault(seen.shape, record)
+        for record, (shape, *_) in unknown:
+            first.setdefault(shape, record)
         named = []
         for shape, record in first.items():
             with contextlib.suppress(DecodeError, UnreadableEventError):

@@ -41,8 +41,9 @@ class Kind:
     """What events of a kind have in common, and what of them is added up at the moment."""
 
     __slots__ = (
-        *("_digest", "_prices", "_refused", "_timed", "cells", "event_keys", "keys"),
-        *("oldest_micros", "period", "priced", "subscription_id", "tokens_below", "usage"),
+        *("_digest", "_entries", "_intervention", "_prices", "_refused", "_timed", "cells"),
+        *("event_keys", "keys", "oldest_micros", "period", "subscription_id", "tokens_below"),
+        "usage",
     )
 
     def __init__(
@@ -60,7 +61,8 @@ class Kind:
         self._prices = prices
         self._refused = refused_price_ids
         self.keys: dict[str, ChargeKey] = {}
-        self.priced: dict[str, PriceEntry] = {}
+        self._entries: tuple[PriceEntry, ...] = ()
+        self._intervention = intervention_of(usage)
         # From so many input tokens on another price may hold; 0: never.
         self.tokens_below = 0
         self.cells: dict[str, int] = {}  # By meter: the sum in 10^-6 units.
@@ -90,7 +92,7 @@ class Kind:
         if tokens_below:
             self.tokens_below = min(tokens_below, self.tokens_below or tokens_below)
         if entry is not None:
-            self.priced[meter] = entry
+            self._entries += (entry,)
         self.keys[meter] = ChargeKey(
             tenant_id=usage.tenant_id,
             subscription_id=self.subscription_id,
@@ -144,8 +146,8 @@ class Kind:
             subscription_id=self.subscription_id,
             period=self.period,
             charges=tuple(charges),
-            prices=tuple(self.priced.values()),
-            intervention=intervention_of(self.usage),
+            prices=self._entries,
+            intervention=self._intervention,
             usage=self.usage,
         )
 
