@@ -31,6 +31,7 @@ from aforo_meter.wire import COMPLETENESS, GATEWAY, REPORTED_LENGTH
 from aforo_proto import usage_pb2
 
 KINDS_MAX: Final = 50_000  # Some 100 MB. One of a tenant, model and hour is the usual.
+MET_MAX: Final = 100_000
 SHAPES_MAX: Final = 100_000  # Some 100 MB. Paths and statuses make several of a kind.
 
 Name = tuple[Any, ...]
@@ -178,6 +179,7 @@ class Kinds:
         self._kinds: dict[Name, Kind] = {}
         self._shapes: dict[Shape, Kind] = {}
         self._measures = Measures()
+        self._met: set[int] = set()  # Hashes of shapes.
 
     def clear(self) -> None:
         self._kinds.clear()
@@ -190,6 +192,14 @@ class Kinds:
         if len(self._kinds) >= KINDS_MAX:
             self.clear()
         self._kinds[name] = kind
+
+    def was_met(self, shape: Shape) -> bool:
+        """Return whether a shape has come before, as far as is remembered."""
+        if len(self._met) >= MET_MAX:
+            self._met.clear()
+        count = len(self._met)
+        self._met.add(hash(shape))
+        return len(self._met) == count
 
     def recognise(self, shape: Shape, kind: Kind) -> None:
         """Take all events of a shape to be of a kind, from now on."""
