@@ -15,13 +15,14 @@ LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
 SQLITE_PRAGMAS: Final = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
 
 APPS: Final = (
-    "django.contrib.admin",
+    "aforo_admin.control.apps.ControlConfig",  # Before unfold: some of its templates stand in ours.
+    "unfold.apps.BasicAppConfig",
+    "aforo_admin.control.apps.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "aforo_admin.control",
 )
 TEMPLATES: Final = {
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -33,6 +34,15 @@ TEMPLATES: Final = {
             "django.contrib.messages.context_processors.messages",
         ]
     },
+}
+UNFOLD: Final = {
+    "SITE_TITLE": "Aforo",
+    "SITE_HEADER": "Aforo",
+    "SITE_SYMBOL": "scale",
+    "SITE_URL": None,
+    "STYLES": ["/static/control/aforo.css"],
+    "SHOW_HISTORY": False,  # Django's, which knows nothing of our record.
+    "SIDEBAR": {"navigation": "aforo_admin.control.navigation.sidebar"},
 }
 MIDDLEWARE: Final = (
     "django.middleware.security.SecurityMiddleware",
@@ -62,6 +72,7 @@ def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...]
         MIDDLEWARE=list(MIDDLEWARE),
         ROOT_URLCONF="aforo_admin.control.urls",
         TEMPLATES=[TEMPLATES],
+        UNFOLD=UNFOLD,
         AUTH_PASSWORD_VALIDATORS=[
             {"NAME": f"django.contrib.auth.password_validation.{name}"}
             for name in ("MinimumLengthValidator", "CommonPasswordValidator")

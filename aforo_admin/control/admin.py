@@ -7,6 +7,7 @@ from django.apps import apps
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from unfold.admin import ModelAdmin, StackedInline
 
 from aforo_admin import store
 from aforo_admin.control import models
@@ -17,7 +18,7 @@ from aforo_admin.faults import CatalogError
 FAULTS_SHOWN_MAX = 20
 
 
-class RecordedAdmin(admin.ModelAdmin):
+class RecordedAdmin(ModelAdmin):
     """Forms whose changes are somebody's, and leave the catalog right or as it was."""
 
     def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
@@ -61,12 +62,12 @@ def _recorded(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpRes
 
 
 @admin.action(description="Publish, and retire the version in force")
-def publish(_admin: admin.ModelAdmin, _request: HttpRequest, drafts: Iterable[Any]) -> None:
+def publish(_admin: ModelAdmin, _request: HttpRequest, drafts: Iterable[Any]) -> None:
     for draft in drafts:
         store.publish(draft, current())
 
 
-class PartInline(admin.StackedInline):
+class PartInline(StackedInline):
     """What belongs to a row, in its form."""
 
     extra = 0
@@ -90,7 +91,7 @@ for model in apps.get_app_config("control").get_models():
 
 
 @admin.register(models.AuditEntry)
-class AuditEntryAdmin(admin.ModelAdmin):
+class AuditEntryAdmin(ModelAdmin):
     """The record of changes, to be read."""
 
     list_display = ("seq", "at", "actor", "source", "kind", "name", "reason")

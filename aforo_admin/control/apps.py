@@ -1,6 +1,7 @@
-"""The Django app that keeps the catalog in a database."""
+"""The Django apps: the catalog in a database, and the admin's site."""
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 from django.db.models.signals import post_migrate
 
 from aforo_admin.control import immutability
@@ -15,3 +16,8 @@ class ControlConfig(AppConfig):
     def ready(self) -> None:
         # After every migration: SQLite rebuilds a table that changes, and loses its triggers.
         post_migrate.connect(immutability.install, sender=self)
+
+
+class SiteConfig(AdminConfig):
+    default = False
+    default_site = "aforo_admin.control.site.ControlSite"
