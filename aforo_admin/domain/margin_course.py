@@ -63,12 +63,15 @@ def _assessments(at: Standpoint, points_max: int) -> list[tuple[int, Assessment]
     found = []
     account: Account = {}
     hours = sorted(at.account_by_hour)
-    for moment in _moments(at, points_max):
+    *before, now = _moments(at, points_max)
+    for moment in before:
         passed = [hour for hour in hours if hour < moment]
         account = total([account, *(at.account_by_hour[hour] for hour in passed)])
         hours = hours[len(passed) :]
         found.append((moment, _assessed(at, account, moment)))
-    return found
+    # Whatever is known belongs to now: the last hours may have begun after the rest was confirmed.
+    account = total([account, *(at.account_by_hour[hour] for hour in hours)])
+    return [*found, (now, _assessed(at, account, now))]
 
 
 def _moments(at: Standpoint, points_max: int) -> Sequence[int]:

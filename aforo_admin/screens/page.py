@@ -22,13 +22,13 @@ class ScreenView(PageView):
     def get_context_data(self, **given: Any) -> dict[str, Any]:
         fragment = FRAGMENT in self.request.headers
         now_micros = stores.now_micros()
-        return super().get_context_data(
-            frame="control/screens/fragment.html" if fragment else "control/screens/screen.html",
-            refresh_s=self.refresh_s,
-            now_micros=now_micros,
+        shown = {
+            "frame": f"control/screens/{'fragment' if fragment else 'screen'}.html",
+            "refresh_s": self.refresh_s,
+            "now_micros": now_micros,
             **self.figures(now_micros),
-            **given,
-        )
+        }
+        return super().get_context_data(**given | shown)
 
     def figures(self, now_micros: int) -> dict[str, Any]:
         """Return what the page shows; `missing` says what could not be read."""

@@ -136,21 +136,24 @@ class Gauge:
 
     quota: Quota
     window: PeriodMicros | None  # None: shorter than what the ledger can tell.
-    used_units: int
+    used_units: int | None  # None: not told.
 
     @property
     def is_money(self) -> bool:
         return self.quota.meter == COGS
 
     @property
-    def used_bp(self) -> int:
+    def used_bp(self) -> int | None:
+        """Return the share of the limit that is used; None: not told."""
+        if self.used_units is None:
+            return None
         limit_units = self.quota.limit_units
         return self.used_units * BP // limit_units if limit_units > 0 else BP
 
     @property
     def shown(self) -> int:
-        """Hundredths of the bar, which ends where the limit is."""
-        return min(100, self.used_bp // 100)
+        """Return hundredths of the bar, which ends where the limit is."""
+        return min(100, (self.used_bp or 0) // 100)
 
 
 def gauges(known: Known, *, now_micros: int) -> list[Gauge]:
@@ -158,13 +161,14 @@ def gauges(known: Known, *, now_micros: int) -> list[Gauge]:
     terms = known.terms
     if terms is None:
         return []
-    used = known.published.used_units if known.published is not None else {}
     period = terms.period_at(now_micros)
     found = []
     for quota in terms.quotas:
         window = window_of(quota, period=period, now_micros=now_micros)
-        start_micros, units = used.get(quota.quota_id, (0, 0))
-        # A figure of another window says nothing of this one.
-        is_of_now = window is not None and window.start_micros == start_micros
-        found.append(Gauge(quota=quota, window=window, used_units=units if is_of_now else 0))
+        used_units = None
+        if window is not None and known.published is not None:
+            start_micros, units = known.published.used_units.get(quota.quota_id, (0, 0))
+            # A figure of another window says that nothing was used in this one yet.
+            used_units = units if window.start_micros == start_micros else 0
+        found.append(Gauge(quota=quota, window=window, used_units=used_units))
     return found

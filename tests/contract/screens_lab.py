@@ -152,7 +152,7 @@ async def _use(ledger_url: str, model: ReadModel) -> None:
             offset += max(1, len(events))
 
         before = globex.period_at(NOW).start_micros - 10 * DAY_MICROS
-        await write([_tokens(globex, "g0", 14_000_000, before)], before, globex)
+        await write([_tokens(globex, "before", 14_000_000, before)], before, globex)
         for day in range(20, -1, -1):
             at_micros = NOW - day * DAY_MICROS
             events = [
