@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter bench-consume fuzz restarts kills money-kills names fix clean
+.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages fuzz restarts kills money-kills names fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -81,6 +81,9 @@ bench-meter: $(STAMP) ## measure metering: entries to Kafka and to the spool, in
 NAMES ?= 10000000
 names: $(STAMP) ## one caller who names another tool in each of NAMES calls: all charged, rows and memory bounded
 	$(BIN)/python -m tests.e2e.flood_of_names --names $(NAMES)
+
+bench-pages: $(STAMP) ## measure the admin's pages with 10,000 tenants
+	$(BIN)/python -m bench.pages $(BENCH_ARGS)
 
 bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and PostgreSQL, to margins in Redis
 	$(BIN)/python -m bench.consume $(BENCH_ARGS)
