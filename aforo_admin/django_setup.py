@@ -9,6 +9,7 @@ import django
 from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
+from aforo_admin.django_security import SingleSignOn, security
 from aforo_admin.places import Places
 
 NOWHERE: Final = Places()
@@ -26,6 +27,11 @@ APPS: Final = (
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
 )
 TEMPLATES: Final = {
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -43,7 +49,11 @@ UNFOLD: Final = {
     "SITE_HEADER": "Aforo",
     "SITE_SYMBOL": "scale",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "/static/control/icon.svg"},
+    ],
     "STYLES": ["/static/control/aforo.css"],
+    "SCRIPTS": ["/static/control/htmx_settings.js"],
     "SHOW_HISTORY": False,  # Django's, which knows nothing of our record.
     "SIDEBAR": {"navigation": "aforo_admin.control.navigation.sidebar"},
 }
@@ -56,6 +66,9 @@ MIDDLEWARE: Final = (
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "aforo_admin.control.headers.content_policy",
+    "allauth.account.middleware.AccountMiddleware",
+    "axes.middleware.AxesMiddleware",  # Last: it answers instead of a login that is locked.
 )
 
 
@@ -65,6 +78,8 @@ def configure(
     secret_key: str = "",
     hosts: tuple[str, ...] = (),
     places: Places = NOWHERE,
+    https: bool = False,
+    sign_on: SingleSignOn | None = None,
 ) -> None:
     """Set Django up, once in a process.
 
@@ -73,6 +88,8 @@ def configure(
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
         places: Where the pages find what is not in the database.
+        https: Whether they come over TLS.
+        sign_on: Where users are known; None: here alone.
     """
     django_settings.configure(
         DATABASES={"default": database_of(database_url)},
@@ -91,15 +108,14 @@ def configure(
         AFORO_PLACES=places,
         USE_TZ=True,
         TIME_ZONE="UTC",
+        FORMAT_MODULE_PATH="aforo_admin.control.formats",
         LOGIN_REDIRECT_URL="/admin/",
         STATIC_URL="/static/",
         # Straight from the packages: no step that collects them before a start.
         WHITENOISE_USE_FINDERS=True,
         WHITENOISE_AUTOREFRESH=False,
         LOGGING_CONFIG=None,  # process.configure_logging does that.
-        SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Strict",
-        CSRF_COOKIE_SAMESITE="Strict",
+        **security(https=https, sign_on=sign_on),
     )
     django.setup()
 

@@ -118,6 +118,12 @@ def load_with_draft(draft: tables.PlanVersion, tenants: Collection[str] | None =
     return catalog_of(_read(tenants, draft).rows)
 
 
+def load_plans(draft: tables.PlanVersion | None = None) -> Catalog:
+    """Return the plans of the catalog and nothing else, as they are, or with a draft in force."""
+    rows: Rows = {table: {} for table in COLUMNS}
+    return catalog_of(rows | _read((), draft, ("General", *OF_PLANS)).rows)
+
+
 def check_draft(draft: tables.PlanVersion) -> None:
     """Check a draft as if it were published, but not what that does to its tenants.
 
@@ -222,12 +228,16 @@ def _snapshot() -> Iterator[None]:
             cursor.execute("COMMIT")
 
 
-def _read(tenants: Collection[str] | None, draft: tables.PlanVersion | None = None) -> _Read:
+def _read(
+    tenants: Collection[str] | None,
+    draft: tables.PlanVersion | None = None,
+    wanted_tables: Collection[str] = tuple(COLUMNS),
+) -> _Read:
     found = _Read(rows={}, pks={})
     if tenants is not None and len(tenants) > TENANTS_APART_MAX:
         tenants = None
-    for table, columns in COLUMNS.items():
-        lookups = _key_lookups(table)
+    for table in wanted_tables:
+        columns, lookups = COLUMNS[table], _key_lookups(table)
         query = _in_force(table, draft)
         if tenants is not None and table in OF_TENANTS:
             query = query.filter(**{f"{lookups[0]}__in": list(tenants)})
