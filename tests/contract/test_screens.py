@@ -365,7 +365,7 @@ def test_a_part_is_renewed_without_its_frame(world: World) -> None:
 
     assert "Tenants by level" in part
     assert "<html" not in part
-    assert 'data-refresh-s="5"' in world.get("overview/")
+    assert 'data-every-s="5"' in world.get("overview/")
 
 
 @sqlite_only
