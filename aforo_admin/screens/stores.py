@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from aforo_admin.places import NotSetError, places
+from aforo_admin.places import PREFIX, NotSetError, places
 from aforo_authz.explain import UnexplainableError
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
@@ -25,6 +25,20 @@ def now_micros() -> int:
     return time.time_ns() // 1000
 
 
+# What commands call a place, and what it is called here.
+SETTINGS: Final = {
+    "--redis-url": f"{PREFIX}REDIS_URL",
+    "AFORO_AUTHZ_REDIS_URL": f"{PREFIX}REDIS_URL",
+    "--bootstrap": f"{PREFIX}KAFKA_BOOTSTRAP",
+}
+
+
+def _in_our_words(text: str) -> str:
+    for theirs, ours in SETTINGS.items():
+        text = text.replace(theirs, ours)
+    return text
+
+
 @dataclass(slots=True)
 class Missing:
     """What could not be read, in words for the page."""
@@ -36,8 +50,9 @@ class Missing:
         try:
             return await asked
         except AWAY as error:
-            if str(error) not in self.said:
-                self.said.append(str(error))
+            told = _in_our_words(str(error))
+            if told not in self.said:
+                self.said.append(told)
             return None
 
 

@@ -321,6 +321,7 @@ def test_a_page_says_what_is_missing_and_shows_the_rest(empty: World, address: s
     if address not in ("audit/", "tester/"):
         assert "Not all is shown." in said
         assert re.search("there is no ledger at|127.0.0.1:1|where Kafka is", said)
+    assert "--redis-url" not in said
 
 
 @pytest.mark.parametrize(
