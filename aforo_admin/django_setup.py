@@ -10,7 +10,9 @@ from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
 from aforo_admin.django_security import SingleSignOn, security
+from aforo_admin.places import Places
 
+NOWHERE: Final = Places()
 LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
 
 # SQLite: readers see the last commit while one writes, and a commit waits for the disk.
@@ -75,6 +77,7 @@ def configure(
     *,
     secret_key: str = "",
     hosts: tuple[str, ...] = (),
+    places: Places = NOWHERE,
     https: bool = False,
     sign_on: SingleSignOn | None = None,
 ) -> None:
@@ -84,6 +87,7 @@ def configure(
         database_url: As AFORO_ADMIN_DATABASE_URL has it.
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
+        places: Where the pages find what is not in the database.
         https: Whether they come over TLS.
         sign_on: Where users are known; None: here alone.
     """
@@ -101,6 +105,7 @@ def configure(
             for name in ("MinimumLengthValidator", "CommonPasswordValidator")
         ],
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        AFORO_PLACES=places,
         USE_TZ=True,
         TIME_ZONE="UTC",
         FORMAT_MODULE_PATH="aforo_admin.control.formats",
