@@ -104,6 +104,13 @@ def rows_of(catalog: Catalog) -> Rows:
     return rows
 
 
+def rows_of_plan(plan: Plan) -> Rows:
+    """Return the rows of one plan alone."""
+    rows: Rows = {table: {} for table in OF_PLANS}
+    _put_plan(rows, plan)
+    return rows
+
+
 def _put_plan(rows: Rows, plan: Plan) -> None:
     key = (plan.plan_id,)
     rows["PlanVersion"][key] = row_of(plan)
@@ -188,6 +195,19 @@ def catalog_of(rows: Rows) -> Catalog:
     if reading.problems:
         raise CatalogError("catalog", [fault_of(problem) for problem in reading.problems])
     return catalog
+
+
+def plan_of(rows: Rows, key: Key, currency: str) -> Plan:
+    """Return the plan that rows make up, of a catalog in a currency.
+
+    Raises:
+        CatalogError: What a rate card holds is not as it is written.
+    """
+    reading = _Reading(rows)
+    plan = reading.plan(key, currency)
+    if reading.problems:
+        raise CatalogError("catalog", [fault_of(problem) for problem in reading.problems])
+    return plan
 
 
 class _Reading:

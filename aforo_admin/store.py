@@ -104,6 +104,11 @@ def load_checked(tenants: Collection[str] | None = None) -> Held:
     return held
 
 
+def has_tenant(tenant_id: str) -> bool:
+    """Whether the catalog has a tenant."""
+    return bool(tables.Tenant.objects.filter(pk=tenant_id).exists())
+
+
 def _refuse_problems(catalog: Catalog) -> None:
     problems = find_problems(catalog)
     if problems:
@@ -138,6 +143,27 @@ def apply_catalog(
             raise ChangedMeanwhileError(seq=seq, expected=expected_seq)
         _make_equal(rows_of(catalog), _read(None), made)
     return made
+
+
+def edit(
+    before: Catalog, after: Catalog, made: Change, *, tenants: Collection[str] | None = None
+) -> None:
+    """Write what one catalog says beyond another, within a change.
+
+    Args:
+        before: As it was read, within this change.
+        after: As it should be.
+        made: The change.
+        tenants: With which tenants it was read; None: with all.
+    """
+    old, wanted, held = rows_of(before), rows_of(after), _read(tenants)
+    for table in COLUMNS:
+        if old[table] == wanted[table]:
+            wanted[table] = held.rows[table]
+        elif table in OF_PLANS:
+            # Positions of rows that forms made have gaps, which are no new version of a plan.
+            held.rows[table] = old[table]
+    _make_equal(wanted, held, made)
 
 
 def publish(version: tables.PlanVersion, made: Change) -> None:
@@ -233,15 +259,20 @@ def _new_version(plan_id: str, wanted: Rows, made: Change) -> None:
     plan, _ = tables.Plan.objects.get_or_create(pk=plan_id)
     number = plan.versions.aggregate(last=models.Max("number"))["last"] or 0
     version = tables.PlanVersion.objects.create(**row, number=number + 1)
+    add_parts(version, wanted)
+    publish(version, made)
+
+
+def add_parts(version: tables.PlanVersion, rows: Rows) -> None:
+    """Add what belongs to a version that has just been made, or emptied."""
     for table in OF_PLANS[1:]:
         _model(table).objects.bulk_create(
             [
                 _model(table)(**part, version=version)
-                for key, part in wanted[table].items()
-                if key[0] == plan_id
+                for key, part in rows[table].items()
+                if key[0] == version.plan_id
             ]
         )
-    publish(version, made)
 
 
 def _remove(table: str, wanted: dict[Key, Any], held: _Read) -> None:
