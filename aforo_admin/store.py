@@ -4,7 +4,7 @@ Whatever changes, the catalog that results obeys the rules of `domain/checking`,
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,7 +50,12 @@ class _Read:
 
 @contextlib.contextmanager
 def change(
-    *, actor: str, source: Source, reason: str = "", checked: bool = False
+    *,
+    actor: str,
+    source: Source,
+    reason: str = "",
+    checked: bool = False,
+    permit: Callable[[Change], None] | None = None,
 ) -> Iterator[Change]:
     """Change rows of the catalog, all or none: within it, save and delete them.
 
@@ -59,12 +64,16 @@ def change(
         source: From where.
         reason: Why, in their words.
         checked: What results is known to obey the catalog's rules.
+        permit: Raises what it likes as the change ends, if the actor may not make it: like
+            `control.permitting.check`.
 
     Raises:
         CatalogError: As it ends: what results breaks a rule. Nothing has changed.
     """
 
     def finish(made: Change) -> None:
+        if permit is not None:
+            permit(made)
         if not checked:
             load_checked(made.tenants)
         audit.append(made)
@@ -122,6 +131,7 @@ def apply_catalog(
     source: Source = Source.YAML,
     reason: str = "",
     expected_seq: int | None = None,
+    permit: Callable[[Change], None] | None = None,
 ) -> Change:
     """Make the database equal to a catalog; what is equal already is not touched.
 
@@ -131,13 +141,14 @@ def apply_catalog(
         source: From where.
         reason: Why, in their words.
         expected_seq: The change that the database must still be at; None: any.
+        permit: As in `change`.
 
     Raises:
         CatalogError: The catalog breaks a rule.
         ChangedMeanwhileError: The database is at another change.
     """
     _refuse_problems(catalog)
-    with change(actor=actor, source=source, reason=reason, checked=True) as made:
+    with change(actor=actor, source=source, reason=reason, checked=True, permit=permit) as made:
         seq = audit.last_seq()
         if expected_seq is not None and seq != expected_seq:
             raise ChangedMeanwhileError(seq=seq, expected=expected_seq)
@@ -172,6 +183,27 @@ def publish(version: tables.PlanVersion, made: Change) -> None:
     version.state = State.PUBLISHED
     version.published_at = made.at
     version.save()
+
+
+def new_draft(plan_id: str) -> tables.PlanVersion:
+    """Make a draft of what a plan says in force, or said last, within a change."""
+    versions = list(tables.PlanVersion.objects.filter(plan_id=plan_id).order_by("number"))
+    held = next((each for each in versions if each.state == State.PUBLISHED), versions[-1])
+    draft: tables.PlanVersion = tables.PlanVersion.objects.create(
+        **_copied(held, "id", "number", *held.lifecycle), number=versions[-1].number + 1
+    )
+    for table in OF_PLANS[1:]:
+        model = _model(table)
+        parts = model.objects.filter(version=held).order_by("position", "pk")
+        model.objects.bulk_create(
+            [model(**_copied(part, "id", "version_id"), version=draft) for part in parts]
+        )
+    return draft
+
+
+def _copied(row: Any, *besides: str) -> dict[str, Any]:  # noqa: ANN401 - any row.
+    names = (each.attname for each in row._meta.concrete_fields)  # noqa: SLF001 - as everywhere.
+    return {name: getattr(row, name) for name in names if name not in besides}
 
 
 def retire(plan_id: str, made: Change) -> None:
