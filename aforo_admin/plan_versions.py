@@ -1,4 +1,4 @@
-"""Versions of a plan that are not in force: read, and kept as drafts. store.py puts them in force."""
+"""Versions of a plan beside the one in force: read, and kept as drafts. store.py publishes them."""
 
 from typing import Any
 

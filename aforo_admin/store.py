@@ -152,8 +152,13 @@ def apply_catalog(
         seq = audit.last_seq()
         if expected_seq is not None and seq != expected_seq:
             raise ChangedMeanwhileError(seq=seq, expected=expected_seq)
-        _make_equal(rows_of(catalog), _read(None), made)
+        make_equal(catalog, made)
     return made
+
+
+def make_equal(catalog: Catalog, made: Change) -> None:
+    """Make the database equal to a catalog, within a change."""
+    _make_equal(rows_of(catalog), _read(None), made)
 
 
 def edit(
