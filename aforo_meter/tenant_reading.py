@@ -1,6 +1,6 @@
 """What Redis holds of tenants, for people who ask: terms, override, margin, and how old each is."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -101,7 +101,9 @@ class TenantReader:
             some = tenant_ids[start : start + READ_TENANTS_MAX]
             keys = [key for tenant_id in some for key in _keys_of(tenant_id)]
             values = await self._get(keys)
-            heartbeats = await self._heartbeats(values[2::3])
+            heartbeats = await self.confirmed(
+                margin_pb2.Margin.FromString(value).partition for value in values[2::3] if value
+            )
             for index, tenant_id in enumerate(some):
                 contract, policy, margin = values[3 * index : 3 * index + 3]
                 try:
@@ -110,10 +112,13 @@ class TenantReader:
                     raise CommandError(f"what Redis holds of {tenant_id}: {error}") from error
         return found
 
-    async def _heartbeats(self, margins: Sequence[bytes | None]) -> dict[int, int]:
-        numbers = sorted(
-            {margin_pb2.Margin.FromString(value).partition for value in margins if value}
-        )
+    async def confirmed(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return until when all usage of partitions is in the ledger; of unknown ones, nothing.
+
+        Raises:
+            CommandError: Redis does not answer.
+        """
+        numbers = sorted(set(partitions))
         values = await self._get([consumed_key(number) for number in numbers])
         return {
             number: margin_pb2.ConsumeState.FromString(value).as_of_micros
