@@ -13,13 +13,22 @@ from ninja.errors import AuthenticationError, ValidationError
 from aforo_admin.control.models_base import NeverEditedError
 from aforo_admin.control.permitting import NotPermittedError
 from aforo_admin.faults import CatalogError, NoCatalogError
-from aforo_admin.rest import audit_views, catalog_views, plan_views, tenant_views
+from aforo_admin.rest import (
+    audit_views,
+    catalog_views,
+    endpoint_views,
+    entitlement_views,
+    ledger_views,
+    plan_views,
+    tenant_views,
+)
 from aforo_admin.rest.authentication import Bearer, forbidden, unauthenticated
 from aforo_admin.rest.key_views import KeyViews
 from aforo_admin.rest.operations import register
 from aforo_admin.rest.part_views import PartViews
 from aforo_admin.rest.places import PARTS
 from aforo_admin.rest.problems import ApiError, InvalidError, NotFoundError, Wrong, of_catalog
+from aforo_admin.screens.stores import AWAY
 
 log = structlog.get_logger()
 
@@ -42,6 +51,12 @@ PROBLEM: Final = {
 }
 
 
+VIEWS: Final[Any] = (
+    *(tenant_views, plan_views, endpoint_views, catalog_views, audit_views),
+    *(ledger_views, entitlement_views),
+)
+
+
 def make_api() -> NinjaAPI:
     """Return the API, with all its operations."""
     api = NinjaAPI(
@@ -54,7 +69,7 @@ def make_api() -> NinjaAPI:
     )
     for part in PARTS:
         register(api, (KeyViews if part.keys else PartViews)(part).operations())
-    for views in (tenant_views, plan_views, catalog_views, audit_views):
+    for views in VIEWS:
         register(api, views.operations())
     for kind, handler in HANDLERS.items():
         api.add_exception_handler(kind, _answered(handler))
@@ -140,6 +155,7 @@ HANDLERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     IntegrityError: _of_conflict,
     DataError: _of_data,
     OperationalError: _of_outage,
+    **dict.fromkeys(AWAY, entitlement_views.away),
 }
 
 

@@ -11,7 +11,7 @@ from aforo_admin.domain.problems import day
 from aforo_admin.rest.authentication import caller_for
 from aforo_admin.rest.operations import PAGING, Operation, Schema, listed, text_query
 from aforo_admin.rest.paging import key_of, page
-from aforo_admin.rest.tokens import Scope
+from aforo_admin.rest.scopes import Scope
 from aforo_admin.rest.writes import shown
 
 TEXT: Final[Schema] = {"type": "string"}

@@ -11,7 +11,8 @@ from ninja.security import HttpBearer
 
 from aforo_admin.rest.attempts import FailedAttempts
 from aforo_admin.rest.problems import ApiError, NotFoundError
-from aforo_admin.rest.tokens import Caller, Scope, caller_of
+from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.tokens import Caller, caller_of
 
 TOKEN_CHARS_MAX: Final = 200
 

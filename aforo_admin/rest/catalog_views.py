@@ -18,7 +18,8 @@ from aforo_admin.rest.authentication import caller_for, require
 from aforo_admin.rest.documents import body_of
 from aforo_admin.rest.operations import Operation, Schema, text_query
 from aforo_admin.rest.problems import NO_STORE, ApiError, InvalidError, Wrong, wrong
-from aforo_admin.rest.tokens import Caller, Scope
+from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.tokens import Caller
 from aforo_admin.rest.writes import Answer, shown, write
 from aforo_admin.yaml_nodes import BYTES_MAX
 from aforo_admin.yaml_writing import yaml_text

@@ -16,7 +16,8 @@ from aforo_admin.rest.operations import PAGING, Operation, listed
 from aforo_admin.rest.paging import page_of
 from aforo_admin.rest.places import ID, Document, Part, Shape
 from aforo_admin.rest.problems import ApiError, NotFoundError, invalid
-from aforo_admin.rest.tokens import Caller, Scope
+from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.tokens import Caller
 from aforo_admin.rest.writes import Answer, check_match, shown, write
 
 OVERRIDE: Final = "margin_override"

@@ -20,7 +20,8 @@ from aforo_admin.rest.operations import PAGING, Operation, listed
 from aforo_admin.rest.paging import key_of, page
 from aforo_admin.rest.places import ID, Document
 from aforo_admin.rest.problems import ApiError, NotFoundError, invalid, wrong
-from aforo_admin.rest.tokens import Caller, Scope
+from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.tokens import Caller
 from aforo_admin.rest.writes import Answer, check_match, shown, write
 
 NUMBER_DIGITS_MAX: Final = 9

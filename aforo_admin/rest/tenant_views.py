@@ -17,7 +17,7 @@ from aforo_admin.rest.operations import PAGING, Operation, listed
 from aforo_admin.rest.paging import key_of, page
 from aforo_admin.rest.places import ID, Document
 from aforo_admin.rest.problems import ApiError, invalid
-from aforo_admin.rest.tokens import Scope
+from aforo_admin.rest.scopes import Scope
 from aforo_admin.rest.writes import Answer, check_match, shown, write
 
 GENERAL: Final = ("currency", "default_route", "built_in_costs")

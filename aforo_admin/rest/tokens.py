@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 from aforo_admin import store
@@ -15,24 +14,11 @@ from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import sha256_hex
 from aforo_admin.domain.problems import check_id
 from aforo_admin.faults import StoreError
+from aforo_admin.rest.scopes import Scope
 
 PREFIX: Final = "aforo_admin_"
 RANDOM_BYTES: Final = 32
 USE_NOTED_EVERY: Final = timedelta(hours=1)
-
-
-class Scope(StrEnum):
-    """What a token is for, within what its role may do."""
-
-    CATALOG_READ = "catalog:read"
-    CATALOG_WRITE = "catalog:write"
-    TENANTS_READ = "tenants:read"
-    TENANTS_WRITE = "tenants:write"
-    MONEY_READ = "money:read"
-    OPERATIONS_READ = "operations:read"
-    OPERATIONS_WRITE = "operations:write"
-    AUDIT_READ = "audit:read"
-    ENTITLEMENTS_READ = "entitlements:read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

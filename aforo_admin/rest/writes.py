@@ -50,7 +50,9 @@ def shown(body: Any, *, etag_from: Any = None) -> HttpResponse:
     return Answer(body=body, headers=headers).response()
 
 
-def write(request: HttpRequest, caller: Caller, work: Work, *, reason: str = "") -> HttpResponse:
+def write(
+    request: HttpRequest, caller: Caller, work: Work, *, reason: str = "", checked: bool = False
+) -> HttpResponse:
     """Do some work as one change, and answer; a repeat is answered as it was.
 
     Args:
@@ -58,6 +60,7 @@ def write(request: HttpRequest, caller: Caller, work: Work, *, reason: str = "")
         caller: By whom.
         work: What is to be done, within the change.
         reason: Why, where the request's header does not say it.
+        checked: It changes nothing that the catalog's rules speak of.
 
     Raises:
         ApiError: It was asked with a key that was used for something else.
@@ -67,7 +70,10 @@ def write(request: HttpRequest, caller: Caller, work: Work, *, reason: str = "")
     digest = _request_digest(request)
     key = _key_digest(request, caller)
     with store.change(
-        actor=caller.actor, source=Source.REST, reason=_reason(request) or reason
+        actor=caller.actor,
+        source=Source.REST,
+        reason=_reason(request) or reason,
+        checked=checked,
     ) as made:
         # The change waits for other writers, so a repeat finds what the first has left.
         repeated = _find(key, digest, made) if key else None
