@@ -172,7 +172,7 @@ def token_list(_options: argparse.Namespace) -> int:
     for token in tokens.listed():
         said = [
             str(token.role),
-            *(token.scopes or ["all scopes"]),
+            *(list(token.scopes) or ["all scopes"]),
             *([f"tenant {token.tenant_id}"] if token.tenant_id else []),
             *([f"until {day(token.expires_at)}"] if token.expires_at is not None else []),
             f"used {day(token.last_used_at)}" if token.last_used_at is not None else "never used",

@@ -1,7 +1,7 @@
 """Lists of the ledger's rows, each told by its columns, its order and what it can be asked by."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aforo_admin.rest.operations import Schema
@@ -38,7 +38,7 @@ class Column:
     name: str
     sql: str
     told: Callable[[Any], Any] = _plain
-    schema: Schema = MAYBE
+    schema: Schema = field(default_factory=lambda: MAYBE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Asked:
     filters: Mapping[str, str]
     after: Sequence[Any] | None
     limit: int
-    values: Mapping[str, Any] = {}
+    values: Mapping[str, Any] = field(default_factory=dict)  # Of the listing's source.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

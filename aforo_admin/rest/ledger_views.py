@@ -1,4 +1,4 @@
-"""What came of it, by the ledger: margins, charges, interventions, sessions, alerts, completeness."""
+"""What came of it, by the ledger: margins, charges, interventions, sessions, alerts, and more."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
