@@ -74,13 +74,13 @@ def write(
         source=Source.REST,
         reason=_reason(request) or reason,
         checked=checked,
+        permit=lambda made: permitting.check(made, caller.has),
     ) as made:
         # The change waits for other writers, so a repeat finds what the first has left.
         repeated = _find(key, digest, made) if key else None
         if repeated is not None:
             return repeated.response()
         answer = work(made)
-        permitting.check(made, caller.has)
         if key:
             _keep(key, digest, answer, made)
     return answer.response()
