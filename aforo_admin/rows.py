@@ -197,19 +197,6 @@ def catalog_of(rows: Rows) -> Catalog:
     return catalog
 
 
-def plan_of(rows: Rows, key: Key, currency: str) -> Plan:
-    """Return the plan that rows make up, of a catalog in a currency.
-
-    Raises:
-        CatalogError: What a rate card holds is not as it is written.
-    """
-    reading = _Reading(rows)
-    plan = reading.plan(key, currency)
-    if reading.problems:
-        raise CatalogError("catalog", [fault_of(problem) for problem in reading.problems])
-    return plan
-
-
 class _Reading:
     """Rows by their parents, and what was wrong with them."""
 

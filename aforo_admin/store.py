@@ -113,9 +113,27 @@ def load_checked(tenants: Collection[str] | None = None) -> Held:
     return held
 
 
-def has_tenant(tenant_id: str) -> bool:
-    """Whether the catalog has a tenant."""
-    return bool(tables.Tenant.objects.filter(pk=tenant_id).exists())
+def load_with_draft(draft: tables.PlanVersion, tenants: Collection[str] | None = None) -> Catalog:
+    """Return the catalog as it would be with a draft in force: whole, or with some tenants."""
+    return catalog_of(_read(tenants, draft).rows)
+
+
+def load_plans(draft: tables.PlanVersion | None = None) -> Catalog:
+    """Return the plans of the catalog and nothing else, as they are, or with a draft in force."""
+    rows: Rows = {table: {} for table in COLUMNS}
+    return catalog_of(rows | _read((), draft, ("General", *OF_PLANS)).rows)
+
+
+def check_draft(draft: tables.PlanVersion) -> None:
+    """Check a draft as if it were published, but not what that does to its tenants.
+
+    Raises:
+        CatalogError: It could not be published, with every reason.
+    """
+    problems = find_problems(load_with_draft(draft, ()))
+    own = [each for each in problems if each.path[:2] == ("plans", draft.plan_id)]
+    if own:
+        raise CatalogError(NAME, [fault_of(problem) for problem in own])
 
 
 def _refuse_problems(catalog: Catalog) -> None:
@@ -156,28 +174,27 @@ def apply_catalog(
     return made
 
 
-def make_equal(catalog: Catalog, made: Change) -> None:
-    """Make the database equal to a catalog, within a change."""
-    _make_equal(rows_of(catalog), _read(None), made)
-
-
-def edit(
-    before: Catalog, after: Catalog, made: Change, *, tenants: Collection[str] | None = None
+def make_equal(
+    catalog: Catalog,
+    made: Change,
+    *,
+    before: Catalog | None = None,
+    tenants: Collection[str] | None = None,
 ) -> None:
-    """Write what one catalog says beyond another, within a change.
+    """Make the database equal to a catalog, within a change.
 
     Args:
-        before: As it was read, within this change.
-        after: As it should be.
+        catalog: What should be there.
         made: The change.
-        tenants: With which tenants it was read; None: with all.
+        before: What is there: tables in which nothing is to change are left as they are.
+        tenants: With which tenants both were read; None: with all.
     """
-    old, wanted, held = rows_of(before), rows_of(after), _read(tenants)
+    wanted, held = rows_of(catalog), _read(tenants)
+    old = held.rows if before is None else rows_of(before)
     for table in COLUMNS:
         if old[table] == wanted[table]:
             wanted[table] = held.rows[table]
-        elif table in OF_PLANS:
-            # Positions of rows that forms made have gaps, which are no new version of a plan.
+        elif table in OF_PLANS:  # Gaps that forms leave in positions are no new version.
             held.rows[table] = old[table]
     _make_equal(wanted, held, made)
 
@@ -236,13 +253,17 @@ def _snapshot() -> Iterator[None]:
             cursor.execute("COMMIT")
 
 
-def _read(tenants: Collection[str] | None) -> _Read:
+def _read(
+    tenants: Collection[str] | None,
+    draft: tables.PlanVersion | None = None,
+    wanted_tables: Collection[str] = tuple(COLUMNS),
+) -> _Read:
     found = _Read(rows={}, pks={})
     if tenants is not None and len(tenants) > TENANTS_APART_MAX:
         tenants = None
-    for table, columns in COLUMNS.items():
-        lookups = _key_lookups(table)
-        query = _in_force(table)
+    for table in wanted_tables:
+        columns, lookups = COLUMNS[table], _key_lookups(table)
+        query = _in_force(table, draft)
         if tenants is not None and table in OF_TENANTS:
             query = query.filter(**{f"{lookups[0]}__in": list(tenants)})
         names = list(dict.fromkeys(["pk", *lookups, *_stored(table, columns)]))
@@ -256,15 +277,20 @@ def _read(tenants: Collection[str] | None) -> _Read:
     return found
 
 
-def _in_force(table: str) -> models.QuerySet:
+def _in_force(table: str, draft: tables.PlanVersion | None) -> models.QuerySet:
     query = _model(table).objects.order_by(*([] if table in UNORDERED else ["position", "pk"]))
     if table == "PlanChange":
         query = query.order_by("effective_from")
     if table == "FormerSubscription":
         query = query.order_by("started_at")
-    if table == "PlanVersion":
-        return query.filter(state=State.PUBLISHED)
-    return query.filter(version__state=State.PUBLISHED) if table in OF_PLANS else query
+    if table not in OF_PLANS:
+        return query
+    version = "" if table == "PlanVersion" else "version__"
+    published = models.Q(**{f"{version}state": State.PUBLISHED})
+    if draft is not None:
+        others = ~models.Q(**{f"{version}plan_id": draft.plan_id})
+        published = (published & others) | models.Q(**{f"{version}pk": draft.pk})
+    return query.filter(published)
 
 
 def _make_equal(wanted: Rows, held: _Read, made: Change) -> None:

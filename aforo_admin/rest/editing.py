@@ -44,7 +44,7 @@ def edit(
     before = store.load_catalog(tenants).catalog
     edited = copy.deepcopy(written.catalog(before))
     after = read(edited, within=change(edited))
-    store.edit(before, after, made, tenants=tenants)
+    store.make_equal(after, made, before=before, tenants=tenants)
     return written.catalog(after)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from django.http import HttpRequest, HttpResponse
 
-from aforo_admin import store
+from aforo_admin.control.models import Tenant
 from aforo_admin.domain.problems import day
 from aforo_admin.rest.authentication import caller_for
 from aforo_admin.rest.operations import Operation, Schema
@@ -52,7 +52,7 @@ def operations() -> Iterator[Operation]:
 
 def get_entitlement(request: HttpRequest, *, tenant: str, feature: str) -> HttpResponse:
     caller_for(request, Scope.ENTITLEMENTS_READ, tenant=tenant)
-    if not store.has_tenant(tenant):
+    if not Tenant.objects.filter(pk=tenant).exists():
         raise NotFoundError("such tenant")
     decision = stores.run(_decide(tenant, feature)).decision
     policy = decision.policy

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 
-from aforo_admin import plan_versions, store, written
+from aforo_admin import plan_drafts, store, written
 from aforo_admin.control.models import Plan, PlanVersion
 from aforo_admin.control.models_plans import State
 from aforo_admin.control.recording import Change
@@ -174,7 +174,7 @@ def _read(plan: str, body: Document) -> CatalogPlan:
 
 
 def _kept(request: HttpRequest, plan: CatalogPlan, number: int | None) -> Answer:
-    answer = _answer(plan_versions.write_draft(plan, number))
+    answer = _answer(plan_drafts.write_draft(plan, number))
     if number is None:
         answer.status = HTTPStatus.CREATED
         answer.headers["Location"] = f"{request.path}/{answer.body['number']}"
@@ -230,8 +230,7 @@ def _version_head(version: PlanVersion) -> Document:
 
 
 def _version_body(version: PlanVersion) -> Document:
-    currency = str(editing.document()["currency"])
-    said = written.plan(plan_versions.load_version(version, currency))
+    said = written.plan(store.load_plans(version).plans[version.plan_id])
     return {**_version_head(version), "plan": said}
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from aforo_admin import store
 from aforo_admin.control import roles
+from aforo_admin.control.models import Tenant
 from aforo_admin.control.models_api import TOKEN_CHARS_KEPT, ApiToken
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
@@ -117,5 +118,5 @@ def _refuse(token_id: str, tenant_id: str, expires_at: datetime | None, now: dat
         raise StoreError(f'there is a token "{token_id}" already: take another name')
     if expires_at is not None and expires_at <= now:
         raise StoreError(f"it would have expired already, at {expires_at.astimezone(UTC)}")
-    if tenant_id and not store.has_tenant(tenant_id):
+    if tenant_id and not Tenant.objects.filter(pk=tenant_id).exists():
         raise StoreError(f'no tenant "{tenant_id}": a token that sees one tenant needs it')

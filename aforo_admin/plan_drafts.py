@@ -1,4 +1,4 @@
-"""Versions of a plan beside the one in force: read, and kept as drafts. store.py publishes them."""
+"""Drafts of plans, from what the catalog says of a plan. store.py publishes them."""
 
 from typing import Any
 
@@ -6,27 +6,8 @@ from django.db import models
 
 from aforo_admin.control import models as tables
 from aforo_admin.domain.catalog import Plan
-from aforo_admin.rows import COLUMNS, OF_PLANS, Rows, plan_of, rows_of_plan
+from aforo_admin.rows import OF_PLANS, rows_of_plan
 from aforo_admin.store import add_parts
-
-
-def load_version(version: tables.PlanVersion, currency: str) -> Plan:
-    """Read what any version of a plan says, also one that is not in force.
-
-    Raises:
-        CatalogError: A rate card can't be read.
-    """
-    key = (version.plan_id,)
-    rows: Rows = {table: {} for table in COLUMNS}
-    columns = COLUMNS["PlanVersion"]
-    rows["PlanVersion"][key] = {name: getattr(version, name) for name in columns}
-    for table in OF_PLANS[1:]:
-        names = [*COLUMNS[table], "position"]
-        parts = _table(table).objects.filter(version=version).order_by("position", "pk")
-        last = _table(table).key_fields[-1]
-        for values in parts.values(*names):
-            rows[table][(*key, values[last])] = values
-    return plan_of(rows, key, currency)
 
 
 def write_draft(plan: Plan, number: int | None = None) -> tables.PlanVersion:
