@@ -181,13 +181,9 @@ def make_equal(
     before: Catalog | None = None,
     tenants: Collection[str] | None = None,
 ) -> None:
-    """Make the database equal to a catalog, within a change.
+    """Make the database equal to a catalog, within a change; both read with these tenants.
 
-    Args:
-        catalog: What should be there.
-        made: The change.
-        before: What is there: tables in which nothing is to change are left as they are.
-        tenants: With which tenants both were read; None: with all.
+    With what it held `before`, tables that say the same are left as they are.
     """
     wanted, held = rows_of(catalog), _read(tenants)
     old = held.rows if before is None else rows_of(before)
@@ -329,13 +325,9 @@ def _new_version(plan_id: str, wanted: Rows, made: Change) -> None:
 def add_parts(version: tables.PlanVersion, rows: Rows) -> None:
     """Add what belongs to a version that has just been made, or emptied."""
     for table in OF_PLANS[1:]:
-        _model(table).objects.bulk_create(
-            [
-                _model(table)(**part, version=version)
-                for key, part in rows[table].items()
-                if key[0] == version.plan_id
-            ]
-        )
+        model = _model(table)
+        of_plan = [row for key, row in rows[table].items() if key[0] == version.plan_id]
+        model.objects.bulk_create([model(**row, version=version) for row in of_plan])
 
 
 def _remove(table: str, wanted: dict[Key, Any], held: _Read) -> None:

@@ -52,7 +52,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: Any = None,  # noqa: ANN401
+        body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Said:
         data: bytes | str = body if isinstance(body, (bytes, str)) else json.dumps(body)
@@ -73,10 +73,10 @@ class Api:
     def get(self, path: str) -> Said:
         return self("GET", path)
 
-    def post(self, path: str, body: Any = None, **headers: str) -> Said:
+    def post(self, path: str, body: object = None, **headers: str) -> Said:
         return self("POST", path, body, _dashed(headers))
 
-    def put(self, path: str, body: Any, match: Mapping[str, str] = ANY, **headers: str) -> Said:
+    def put(self, path: str, body: object, match: Mapping[str, str] = ANY, **headers: str) -> Said:
         return self("PUT", path, body, {**match, **_dashed(headers)})
 
     def delete(self, path: str, match: Mapping[str, str] = ANY) -> Said:

@@ -112,7 +112,7 @@ def test_what_breaks_a_rule_is_told_at_its_field_with_its_remedy(owner: Api) -> 
     assert any('did you mean "pro"?' in each["remedy"] for each in wrong.body["errors"])
     assert (floor.status, floor.fields) == (422, ["warn_below"])
     assert (exact.status, exact.fields) == (422, ["warn_below", "block_below"])
-    assert (used.status, used.fields[0]) == (422, "routes[0].features[0]")
+    assert (used.status, "routes[0].features[0]" in used.fields) == (422, True)
     assert malformed.status == 400
     assert store.load_catalog().catalog == EXAMPLE
 
@@ -285,21 +285,14 @@ def test_a_webhook_endpoint_says_where_its_secrets_are_and_never_what(owner: Api
 
 
 @pytest.mark.parametrize(
-    ("role", "path", "allowed"),
-    [
-        (Role.VIEWER, "/features", False),
-        (Role.PRODUCT, "/features", True),
-        (Role.DEVELOPER, "/features", False),
-        (Role.FINANCE, "/features", True),
-    ],
+    ("role", "status"),
+    [(Role.VIEWER, 403), (Role.PRODUCT, 201), (Role.DEVELOPER, 403), (Role.FINANCE, 201)],
 )
-def test_a_role_may_do_over_rest_what_it_may_do_elsewhere(
-    role: Role, path: str, allowed: bool
-) -> None:
-    said = api_of(role).post(path, {"id": "x"})
+def test_a_role_may_do_over_rest_what_it_may_do_elsewhere(role: Role, status: int) -> None:
+    said = api_of(role).post("/features", {"id": "x"})
 
-    assert said.status == (201 if allowed else 403)
-    assert allowed or said.body["type"] == "urn:aforo:problem:forbidden"
+    assert said.status == status
+    assert status == 201 or said.body["type"] == "urn:aforo:problem:forbidden"
 
 
 def test_floors_are_for_finance_and_owners_wherever_they_stand() -> None:
