@@ -9,6 +9,8 @@ import django
 from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
+from aforo_admin.django_security import SingleSignOn, security
+
 LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
 
 # SQLite: readers see the last commit while one writes, and a commit waits for the disk.
@@ -23,6 +25,11 @@ APPS: Final = (
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
 )
 TEMPLATES: Final = {
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -53,16 +60,28 @@ MIDDLEWARE: Final = (
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "aforo_admin.control.headers.content_policy",
+    "allauth.account.middleware.AccountMiddleware",
+    "axes.middleware.AxesMiddleware",  # Last: it answers instead of a login that is locked.
 )
 
 
-def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...] = ()) -> None:
+def configure(
+    database_url: str,
+    *,
+    secret_key: str = "",
+    hosts: tuple[str, ...] = (),
+    https: bool = False,
+    sign_on: SingleSignOn | None = None,
+) -> None:
     """Set Django up, once in a process.
 
     Args:
         database_url: As AFORO_ADMIN_DATABASE_URL has it.
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
+        https: Whether they come over TLS.
+        sign_on: Where users are known; None: here alone.
     """
     django_settings.configure(
         DATABASES={"default": database_of(database_url)},
@@ -86,9 +105,7 @@ def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...]
         WHITENOISE_USE_FINDERS=True,
         WHITENOISE_AUTOREFRESH=False,
         LOGGING_CONFIG=None,  # process.configure_logging does that.
-        SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Strict",
-        CSRF_COOKIE_SAMESITE="Strict",
+        **security(https=https, sign_on=sign_on),
     )
     django.setup()
 
