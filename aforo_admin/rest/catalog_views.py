@@ -15,6 +15,7 @@ from aforo_admin.control.roles import APPLY_CATALOG
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError, NoCatalogError
 from aforo_admin.rest.authentication import caller_for, require
+from aforo_admin.rest.described import catalog_schema
 from aforo_admin.rest.documents import body_of
 from aforo_admin.rest.operations import Operation, Schema, text_query
 from aforo_admin.rest.problems import NO_STORE, ApiError, InvalidError, Wrong, wrong
@@ -45,15 +46,21 @@ DIFFERENCES: Final[Schema] = {
 
 
 def operations() -> Iterator[Operation]:
+    catalog = catalog_schema()
     yield _operation(
-        "GET", "/catalog", export, "Export the catalog as YAML", gives=TEXT, gives_type=YAML
+        "GET",
+        "/catalog",
+        export,
+        "Export the catalog as YAML",
+        gives={"type": "object"},
+        gives_type=YAML,
     )
     yield _operation(
         "POST",
         "/catalog/diff",
         diff,
         "Say what applying a catalog would change: nothing is changed",
-        body=TEXT,
+        body=catalog,
         body_type=YAML,
         gives=DIFFERENCES,
     )
@@ -62,7 +69,7 @@ def operations() -> Iterator[Operation]:
         "/catalog/apply",
         apply,
         "Make the catalog equal to the one that the differences were told of",
-        body=TEXT,
+        body=catalog,
         body_type=YAML,
         query={"digest": text_query("What /catalog/diff gave.")},
         gives=DIFFERENCES,
