@@ -10,7 +10,9 @@ from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
 from aforo_admin.django_security import SingleSignOn, security
+from aforo_admin.places import Places
 
+NOWHERE: Final = Places()
 LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
 
 # SQLite: readers see the last commit while one writes, and a commit waits for the disk.
@@ -73,6 +75,7 @@ def configure(
     hosts: tuple[str, ...] = (),
     https: bool = False,
     sign_on: SingleSignOn | None = None,
+    places: Places = NOWHERE,
 ) -> None:
     """Set Django up, once in a process.
 
@@ -82,6 +85,7 @@ def configure(
         hosts: Names by which browsers may ask.
         https: Whether they come over TLS.
         sign_on: Where users are known; None: here alone.
+        places: Where the pages find what is not in the database.
     """
     django_settings.configure(
         DATABASES={"default": database_of(database_url)},
@@ -97,6 +101,7 @@ def configure(
             for name in ("MinimumLengthValidator", "CommonPasswordValidator")
         ],
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        AFORO_PLACES=places,
         USE_TZ=True,
         TIME_ZONE="UTC",
         LOGIN_REDIRECT_URL="/admin/",

@@ -3,6 +3,7 @@
 import uvicorn
 
 from aforo_admin import django_setup, process, settings
+from aforo_admin.places import Places
 
 
 def serve(chosen: settings.ServeSettings) -> int:
@@ -38,4 +39,14 @@ def configure(chosen: settings.ServeSettings) -> None:
         hosts=chosen.hosts,
         https=chosen.https,
         sign_on=chosen.sign_on,
+        places=_places(chosen),
+    )
+
+
+def _places(chosen: settings.ServeSettings) -> Places:
+    return Places(
+        ledger_url=chosen.ledger_url,
+        redis_url=chosen.redis_url,
+        kafka_bootstrap=chosen.kafka_bootstrap,
+        dead_letter_topic=chosen.dead_letter_topic,
     )

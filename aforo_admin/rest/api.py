@@ -19,6 +19,7 @@ from aforo_admin.rest import (
     endpoint_views,
     entitlement_views,
     ledger_views,
+    letter_views,
     plan_views,
     tenant_views,
 )
@@ -53,7 +54,7 @@ PROBLEM: Final = {
 
 VIEWS: Final[Any] = (
     *(tenant_views, plan_views, endpoint_views, catalog_views, audit_views),
-    *(ledger_views, entitlement_views),
+    *(ledger_views, letter_views, entitlement_views),
 )
 
 

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 
 from aforo_admin.control.models import Tenant
 from aforo_admin.domain.problems import day
+from aforo_admin.places import places
 from aforo_admin.rest.authentication import caller_for
 from aforo_admin.rest.operations import Operation, Schema
 from aforo_admin.rest.problems import ApiError, NotFoundError
@@ -81,7 +82,7 @@ async def _decide(tenant: str, feature: str) -> Explanation:
     )
     question = Question(call=call, tenant_id=tenant, now_micros=stores.now_micros())
     try:
-        target = parse_redis_url(stores.places().redis())
+        target = parse_redis_url(places().redis())
     except RedisUrlError as error:
         raise UnexplainableError(str(error)) from error
     return await explain(question, target, stale_max_micros=STALE_MAX_MICROS, denials=DENIALS)

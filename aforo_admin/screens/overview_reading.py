@@ -1,4 +1,4 @@
-"""What the overview shows, read from ledger and Redis: sums alone, however many tenants there are."""
+"""What the overview shows, read from ledger and Redis: sums, however many tenants there are."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -6,7 +6,8 @@ from decimal import Decimal
 from typing import Final
 
 from aforo_admin.domain.movers import Mover
-from aforo_admin.screens.stores import Missing, from_ledger, places
+from aforo_admin.places import places
+from aforo_admin.screens.stores import Missing, from_ledger
 from aforo_meter.completeness_sql import OF_ALL
 from aforo_meter.database import Sql
 from aforo_meter.domain.completeness import FILLED, Score
@@ -78,6 +79,10 @@ class AtLevel:
     cogs_nanos: int = 0
     currency: str = ""
     assessed_at_micros: int = 0  # The last of them.
+
+    @property
+    def left_nanos(self) -> int:
+        return self.revenue_nanos - self.cogs_nanos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

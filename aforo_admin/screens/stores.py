@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from django.conf import settings as django_settings
-
+from aforo_admin.places import NotSetError, places
 from aforo_authz.explain import UnexplainableError
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
@@ -19,51 +18,7 @@ from aforo_meter.ledger_sql import SqlLedger
 
 T = TypeVar("T")
 
-PREFIX: Final = "AFORO_ADMIN_"
-
-
-class NotSetError(Exception):
-    """Nobody has said where a store is; the message names the setting."""
-
-    def __init__(self, what: str, setting: str) -> None:
-        super().__init__(
-            f"this process is not told where {what} is: set {PREFIX}{setting.upper()},"
-            " and start aforo-admin serve again"
-        )
-
-
 AWAY: Final = (NotSetError, LedgerError, LedgerUnavailableError, CommandError, UnexplainableError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where the stores are. Empty: nobody has said so."""
-
-    ledger_url: str = ""
-    redis_url: str = ""
-    kafka_bootstrap: str = ""
-    dead_letter_topic: str = "aforo.usage.dlq.v1"
-
-    def ledger(self) -> str:
-        return _said(self.ledger_url, "the ledger", "ledger_url")
-
-    def redis(self) -> str:
-        return _said(self.redis_url, "Redis", "redis_url")
-
-    def kafka(self) -> str:
-        return _said(self.kafka_bootstrap, "Kafka", "kafka_bootstrap")
-
-
-def _said(value: str, what: str, setting: str) -> str:
-    if not value:
-        raise NotSetError(what, setting)
-    return value
-
-
-def places() -> Places:
-    """Return where this process was told the stores are."""
-    found = getattr(django_settings, "AFORO_PLACES", None)
-    return found if isinstance(found, Places) else Places()
 
 
 def now_micros() -> int:

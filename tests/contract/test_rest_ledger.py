@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from uuid import uuid4
 
 import pytest
 import redis
@@ -11,8 +12,8 @@ from django.test import override_settings
 
 from aforo_admin.control.models import AuditEntry
 from aforo_admin.control.roles import Role
+from aforo_admin.places import Places
 from aforo_admin.read_model import build
-from aforo_admin.screens.stores import Places
 from aforo_authz.read_model import SYNC_KEY, counter_key, margin_key
 from aforo_meter.completeness import Decided
 from aforo_meter.completeness_sql import SqlCompleteness
@@ -23,11 +24,14 @@ from aforo_meter.ledger_sessions import write_session
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_proto.margin_pb2 import LEVEL_BLOCK, Margin
 from aforo_proto.policy_pb2 import SyncState
+from lab.servers import KafkaServer
+from tests.conftest import KafkaAt
 from tests.contract.answers_lab import fill
 from tests.contract.ledger_lab import START
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import OutboxLab
 from tests.contract.rest_lab import EXAMPLE, Api, api_of, applied, forget_failures
+from tests.contract.test_screens_letters import put as put_letters
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -258,3 +262,26 @@ def test_a_store_that_is_away_is_said_so() -> None:
     assert (away.status, away.body["type"]) == (503, "urn:aforo:problem:store-away")
     assert unset.status == 503
     assert "AFORO_ADMIN_LEDGER_URL" in unset.body["detail"]
+
+
+def test_dead_letters_are_listed_the_newest_first(kafka_server: KafkaServer | KafkaAt) -> None:
+    topic = f"letters-{uuid4().hex}"
+    asyncio.run(put_letters(kafka_server.bootstrap, topic))
+    told = Places(kafka_bootstrap=kafka_server.bootstrap, dead_letter_topic=topic)
+    with override_settings(AFORO_PLACES=told):
+        api = api_of(Role.VIEWER)
+        found = api.get("/dead_letters").body["items"]
+        one = api.get("/dead_letters?limit=1").body["items"]
+        ship = api.get("/dead_letters?stage=ship").body["items"]
+        foreign = api_of(Role.VIEWER, tenant="acme").get("/dead_letters")
+
+    assert [(each["place"], each["reason"]) for each in found] == [
+        ("0:2", "not JSON"),
+        ("0:1", "not an entry"),
+        ("0:0", "no tenant"),
+    ]
+    assert one == found[:1]
+    assert [each["stage"] for each in ship] == ["ship"]
+    assert ship[0]["retried_at"] is not None
+    assert found[0]["payload"] == "ff001b5b 324a"
+    assert foreign.status == 404
