@@ -46,6 +46,7 @@ class Api:
     """Asks as somebody with a token."""
 
     token: str
+    tenant: str = ""  # That alone it sees.
     client: Client = field(default_factory=lambda: Client(raise_request_exception=True))
 
     def __call__(
@@ -90,7 +91,8 @@ def _dashed(headers: Mapping[str, str]) -> dict[str, str]:
 def api_of(role: Role, *, tenant: str = "", scopes: tuple[Scope, ...] = ()) -> Api:
     """Return the API as a new token of this role sees it."""
     name = f"{role}-{len(list(tokens.listed()))}"
-    return Api(token=tokens.add(name, role, tenant_id=tenant, scopes=scopes, actor="tests"))
+    token = tokens.add(name, role, tenant_id=tenant, scopes=scopes, actor="tests")
+    return Api(token=token, tenant=tenant)
 
 
 def applied(catalog: Catalog = EXAMPLE) -> None:

@@ -283,5 +283,5 @@ def test_dead_letters_are_listed_the_newest_first(kafka_server: KafkaServer | Ka
     assert one == found[:1]
     assert [each["stage"] for each in ship] == ["ship"]
     assert ship[0]["retried_at"] is not None
-    assert found[0]["payload"] == "ff001b5b 324a"
+    assert found[0]["payload"] == "ff00 1b5b324a"
     assert foreign.status == 404
