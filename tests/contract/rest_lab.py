@@ -3,17 +3,21 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+import redis
 from django.test import Client
 
 from aforo_admin import store
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
+from aforo_admin.read_model import SYNC_KEY, build
 from aforo_admin.rest import authentication, tokens
 from aforo_admin.rest.attempts import FailedAttempts
 from aforo_admin.rest.scopes import Scope
+from aforo_proto.policy_pb2 import SyncState
 from lab.servers import ROOT
 
 EXAMPLE = read_file(ROOT / "catalog.example.yaml")
@@ -97,6 +101,13 @@ def api_of(role: Role, *, tenant: str = "", scopes: tuple[Scope, ...] = ()) -> A
 
 def applied(catalog: Catalog = EXAMPLE) -> None:
     store.apply_catalog(catalog, actor="tests")
+
+
+def fill_redis(client: redis.Redis) -> None:
+    """Write the example as sync leaves it."""
+    model = build(EXAMPLE, datetime.now(UTC))
+    client.mset({**model.basis, **model.credentials})
+    client.set(SYNC_KEY, SyncState(completed_at_micros=1).SerializeToString())
 
 
 def forget_failures() -> None:

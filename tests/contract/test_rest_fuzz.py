@@ -3,12 +3,15 @@
 AFORO_TEST_API_EXAMPLES says how often each operation is tried (`make api-fuzz`).
 """
 
+import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+import redis
 import schemathesis
 from django.core.wsgi import get_wsgi_application
 from django.test import override_settings
@@ -29,9 +32,13 @@ from aforo_admin.control.models import AuditEntry
 from aforo_admin.control.permitting import FLOORS
 from aforo_admin.control.roles import SET_FLOORS, Role
 from aforo_admin.places import Places
-from tests.contract.rest_lab import Api, api_of, applied, forget_failures
+from lab.servers import KafkaServer
+from tests.conftest import KafkaAt
+from tests.contract.rest_lab import Api, api_of, applied, fill_redis, forget_failures
+from tests.contract.test_screens_letters import put as put_letters
 
-pytestmark = [pytest.mark.contract, pytest.mark.slow]
+# It calls the API a thousand times, which takes a while where others compute as well.
+pytestmark = [pytest.mark.contract, pytest.mark.slow, pytest.mark.timeout(900)]
 
 EXAMPLES = int(os.environ.get("AFORO_TEST_API_EXAMPLES", "2"))
 # Names of the example catalog, so that what is tried also meets what is there.
@@ -58,11 +65,25 @@ TABLES = {
 
 
 @pytest.fixture(autouse=True)
-def places(sqlite_database: str, redis_url: str, empty_ledger: Path) -> Iterator[None]:  # noqa: ARG001
-    """The example's catalog, an empty ledger and an empty Redis."""
+def places(
+    sqlite_database: str,  # noqa: ARG001 - Django uses it.
+    redis_url: str,
+    empty_ledger: Path,
+    kafka_server: KafkaServer | KafkaAt,
+) -> Iterator[None]:
+    """The example's catalog in the database and in Redis, a ledger, and dead letters."""
     forget_failures()
     applied()
-    found = Places(ledger_url=f"sqlite:///{empty_ledger}", redis_url=redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        fill_redis(client)
+    topic = f"letters-{uuid4().hex}"
+    asyncio.run(put_letters(kafka_server.bootstrap, topic))
+    found = Places(
+        ledger_url=f"sqlite:///{empty_ledger}",
+        redis_url=redis_url,
+        kafka_bootstrap=kafka_server.bootstrap,
+        dead_letter_topic=topic,
+    )
     with override_settings(AFORO_PLACES=found):
         yield
 
