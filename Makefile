@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter bench-consume fuzz api-fuzz restarts kills money-kills names fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages fuzz api-fuzz restarts kills money-kills names fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,7 +33,7 @@ test: $(STAMP) ## unit, contract and end-to-end tests, on real servers, in WORKE
 sweep: $(STAMP) ## every kind of call through a real Envoy: expected events beside received ones
 	$(BIN)/python -m pytest -q -s tests/contract/test_sweep.py
 
-check: lint types proto-check spelling test ## all that CI checks
+check: lint types proto-check spelling audit test ## all that CI checks
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -52,6 +52,9 @@ proto-check: $(STAMP) ## is the generated code what proto/ says?
 
 spelling: $(STAMP) ## codespell
 	$(BIN)/codespell
+
+audit: $(STAMP) ## known weaknesses of what constraints.txt pins; AUDIT=required: no answer is a failure
+	$(BIN)/python -m lab.audit
 
 bench: $(STAMP) ## measure through a real Envoy (needs h2load); figures in build/bench/
 	$(BIN)/python -m bench $(BENCH_ARGS)
@@ -85,6 +88,9 @@ bench-meter: $(STAMP) ## measure metering: entries to Kafka and to the spool, in
 NAMES ?= 10000000
 names: $(STAMP) ## one caller who names another tool in each of NAMES calls: all charged, rows and memory bounded
 	$(BIN)/python -m tests.e2e.flood_of_names --names $(NAMES)
+
+bench-pages: $(STAMP) ## measure the admin's pages with 10,000 tenants
+	$(BIN)/python -m bench.pages $(BENCH_ARGS)
 
 bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and PostgreSQL, to margins in Redis
 	$(BIN)/python -m bench.consume $(BENCH_ARGS)

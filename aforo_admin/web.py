@@ -39,14 +39,10 @@ def configure(chosen: settings.ServeSettings) -> None:
         hosts=chosen.hosts,
         https=chosen.https,
         sign_on=chosen.sign_on,
-        places=_places(chosen),
-    )
-
-
-def _places(chosen: settings.ServeSettings) -> Places:
-    return Places(
-        ledger_url=chosen.ledger_url,
-        redis_url=chosen.redis_url,
-        kafka_bootstrap=chosen.kafka_bootstrap,
-        dead_letter_topic=chosen.dead_letter_topic,
+        places=Places(
+            ledger_url=chosen.ledger_url,
+            redis_url=chosen.redis_url,
+            kafka_bootstrap=chosen.kafka_bootstrap,
+            dead_letter_topic=chosen.dead_letter_topic,
+        ),
     )

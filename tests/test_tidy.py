@@ -19,6 +19,7 @@ READ_BY_PAGES = {
         f"aforo_meter.{name}"
         for name in (
             *("alerts", "answers", "command_arguments", "completeness", "completeness_sql"),
+            "contract_messages",
             *("database", "dlq", "explanation", "forecast_text", "inquiries", "inquiries_sql"),
             *("kafka_reading", "ledger", "ledger_sql", "ledger_sums", "outbox_reading"),
             *("sessions", "sessions_sql", "shown_events", "tenant_reading"),

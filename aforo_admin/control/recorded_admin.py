@@ -15,14 +15,23 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from aforo_admin import store
 from aforo_admin.control import permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
-from aforo_admin.control.forms import REASON, PartFormSet, RecordedForm, Told, reason_input
+from aforo_admin.control.forms import (
+    REASON,
+    PartFormSet,
+    RecordedForm,
+    Told,
+    read_once,
+    reason_input,
+)
 from aforo_admin.control.models_base import NeverEditedError, Ordered
 from aforo_admin.control.permitting import FLOORS, NotPermittedError
 from aforo_admin.control.recording import Change, Source, current
+from aforo_admin.control.shown import as_written
 from aforo_admin.domain.problems import path_of
 from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
 FAULTS_SHOWN_MAX: Final = 20
+APART: Final = frozenset({"Credential", "Deal", "MarginOverride", "NegotiatedCost"})
 SET_FLOORS: Final = f"control.{roles.SET_FLOORS}"
 REFUSALS: Final = (
     CatalogError,
@@ -100,10 +109,16 @@ class RecordedAdmin(ModelAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         form = super().get_form(request, obj, **options)
         own = {
-            "told": told(request, obj, self.model),
+            "told": [self._placed(*each) for each in told(request, obj, self.model)],
             "reason_required": self.reason_required,
         }
         return type(form.__name__, (form,), own)
+
+    def _placed(self, place: Place, message: str) -> tuple[Place, str]:
+        """Tell at the form what is of rows that have a form of their own."""
+        if place.table in {"", *(inline.model.__name__ for inline in self.inlines)}:
+            return place, message
+        return Place(), message
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         current().reason = form.cleaned_data.get(REASON, "")
@@ -117,10 +132,13 @@ class RecordedAdmin(ModelAdmin):
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return list(self.hidden)
 
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [as_written(self.model, name) for name in super().get_list_display(request)]
+
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the row's own columns, its floors, and why it changes."""
         ((_, options),) = super().get_fieldsets(request, obj)
-        names = [name for name in options["fields"] if name != REASON]
+        names = [name for name in dict.fromkeys(options["fields"]) if name != REASON]
         floors = [name for name in names if name in FLOORS]
         sets: list[Any] = [(None, {"fields": [name for name in names if name not in FLOORS]})]
         if floors and (obj is not None or request.user.has_perm(SET_FLOORS)):
@@ -157,6 +175,11 @@ class PartMixin:
         own = {"told": told(request, obj, self.parent_model)}  # type: ignore[attr-defined]
         return type(formset.__name__, (formset,), own)
 
+    def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
+        field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]
+        field.iterator = read_once()
+        return field
+
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return ["position"] if issubclass(self.model, Ordered) else []  # type: ignore[attr-defined]
 
@@ -180,7 +203,8 @@ def told(request: HttpRequest, obj: Any, model: Any) -> Told:
     found: Told = []
     for fault in faults_of(error):
         place = place_in(row, path_of(fault.place)) if fault.place else None
-        where = f"{fault.place}: " if fault.place and (place is None or not place.column) else ""
+        apart = place is None or not place.column or place.table in APART
+        where = f"{fault.place}: " if fault.place and apart else ""
         found.append((place or Place(), f"{where}{fault.message}"))
     return found
 

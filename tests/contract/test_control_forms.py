@@ -1,6 +1,7 @@
 """The forms as a browser meets them, on a real store: what is refused, where, and what is kept."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,11 +14,14 @@ from aforo_admin.control.models import (
     CostPrice,
     Credential,
     Deal,
+    DealQuota,
     Feature,
     MarginOverride,
+    PlanChange,
     PlanVersion,
     Tenant,
 )
+from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from lab.servers import ROOT
 from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent
@@ -78,7 +82,7 @@ def test_a_floor_needs_a_reason(finance: Client) -> None:
     answer = sent(finance, "tenant/acme/change/", block_below_bp="-5%")
 
     assert faults(answer) == {
-        "change_reason": "say why Block below bp changes: floors change for a reason"
+        "change_reason": "say why Block below changes: floors change for a reason"
     }
 
 
@@ -318,6 +322,48 @@ def test_a_tenant_and_a_deal_are_made(product: Client) -> None:
     assert right.status_code == 302
     assert 'overlaps the deal "first"' in faults(late)["effective_from"]
     assert Deal.objects.filter(tenant_id="hooli").count() == 1
+
+
+def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Client) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        for month in range(1, 13):
+            for day in (1, 11, 21):
+                PlanChange.objects.create(
+                    tenant_id="globex",
+                    plan_id="pro",
+                    effective_from=datetime(2028, month, day, tzinfo=UTC),
+                )
+
+    assert page(product, "tenant/globex/change/").status_code == 200
+
+
+def test_a_fault_of_what_has_a_form_of_its_own_is_told_with_its_place(product: Client) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        DealQuota.objects.create(
+            deal=Deal.objects.get(tenant_id="acme"),
+            quota_id=EXAMPLE.plans["enterprise"].quotas[0].quota_id,
+            unlimited=True,
+        )
+    answer = sent(product, "tenant/acme/change/", **{"subscription-0-plan": "pilot"})
+
+    told = faults(answer)["__all__"]
+    assert "tenants.acme.deals[0].quotas[1].id: " in told
+    assert Tenant.objects.get(pk="acme").subscription.plan_id == "enterprise"
+
+
+def test_a_fault_of_a_part_alone_is_refused_with_the_form(finance: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="pro", state="published")
+    finance.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="pro", state="draft")
+    answer = sent(
+        finance,
+        f"planversion/{draft.pk}/change/",
+        **{"guards-0-warn_below_bp": "200%", "change_reason": "x"},
+    )
+
+    told = faults(answer)
+    assert "not 200%" in told["guards-0-warn_below_bp"]
+    assert "nothing was saved" in told["__all__"]
 
 
 def test_a_removal_is_asked_for_recorded_and_refused_where_it_breaks_a_rule(

@@ -201,6 +201,7 @@ def sign_on(client: httpx2.Client, subject: str) -> httpx2.Response:
     """Follow the link of the login page, and choose somebody at the provider."""
     (link,) = re.findall(r'href="(/sso/[^"]+)"', client.get("login/").text)
     asked = client.get(at(str(client.base_url), link))
+    assert asked.url.params["redirect_uri"].endswith("/sso/oidc/login/callback/")
     return client.post(str(asked.url), data={"sub": subject})
 
 
