@@ -4,6 +4,7 @@ A change is tried. If it breaks a rule of the catalog, nothing has changed, and 
 read once more, this time with the faults at their fields: so nobody types anything twice.
 """
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from django.contrib import messages
@@ -31,7 +32,6 @@ from aforo_admin.domain.problems import path_of
 from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
 FAULTS_SHOWN_MAX: Final = 20
-APART: Final = frozenset({"Credential", "Deal", "MarginOverride", "NegotiatedCost"})
 SET_FLOORS: Final = f"control.{roles.SET_FLOORS}"
 REFUSALS: Final = (
     CatalogError,
@@ -109,16 +109,10 @@ class RecordedAdmin(ModelAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         form = super().get_form(request, obj, **options)
         own = {
-            "told": [self._placed(*each) for each in told(request, obj, self.model)],
+            "told": told(request, obj, self.model, {each.model.__name__ for each in self.inlines}),
             "reason_required": self.reason_required,
         }
         return type(form.__name__, (form,), own)
-
-    def _placed(self, place: Place, message: str) -> tuple[Place, str]:
-        """Tell at the form what is of rows that have a form of their own."""
-        if place.table in {"", *(inline.model.__name__ for inline in self.inlines)}:
-            return place, message
-        return Place(), message
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         current().reason = form.cleaned_data.get(REASON, "")
@@ -172,7 +166,8 @@ class PartMixin:
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         formset = super().get_formset(request, obj, **options)  # type: ignore[misc]
-        own = {"told": told(request, obj, self.parent_model)}  # type: ignore[attr-defined]
+        tables = {self.model.__name__}  # type: ignore[attr-defined]
+        own = {"told": told(request, obj, self.parent_model, tables)}  # type: ignore[attr-defined]
         return type(formset.__name__, (formset,), own)
 
     def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
@@ -192,8 +187,15 @@ class PartTable(PartMixin, TabularInline):
     """Shown as a table."""
 
 
-def told(request: HttpRequest, obj: Any, model: Any) -> Told:
-    """Return what the last attempt to save the same input was refused for, with places."""
+def told(request: HttpRequest, obj: Any, model: Any, tables: Collection[str]) -> Told:
+    """Return what the last attempt to save the same input was refused for, and where.
+
+    Args:
+        request: It knows of the attempt.
+        obj: The form's row; None: it is to be added.
+        model: Of the row.
+        tables: Whose rows the form shows beside its own. Of others, the form itself tells.
+    """
     error = getattr(request, "refusal", None)
     if error is None:
         return []
@@ -203,9 +205,10 @@ def told(request: HttpRequest, obj: Any, model: Any) -> Told:
     found: Told = []
     for fault in faults_of(error):
         place = place_in(row, path_of(fault.place)) if fault.place else None
-        apart = place is None or not place.column or place.table in APART
-        where = f"{fault.place}: " if fault.place and apart else ""
-        found.append((place or Place(), f"{where}{fault.message}"))
+        if place is None or place.table not in {"", *tables}:
+            place = Place()
+        where = "" if place.column or not fault.place else f"{fault.place}: "
+        found.append((place, f"{where}{fault.message}"))
     return found
 
 

@@ -339,16 +339,16 @@ def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Cli
 
 def test_a_fault_of_what_has_a_form_of_its_own_is_told_with_its_place(product: Client) -> None:
     with store.change(actor="tests", source=Source.SHELL):
-        DealQuota.objects.create(
-            deal=Deal.objects.get(tenant_id="acme"),
-            quota_id=EXAMPLE.plans["enterprise"].quotas[0].quota_id,
-            unlimited=True,
+        deal = Deal.objects.create(
+            tenant_id="globex", deal_id="more", effective_from=datetime(2026, 5, 1, tzinfo=UTC)
         )
-    answer = sent(product, "tenant/acme/change/", **{"subscription-0-plan": "pilot"})
+        quota_id = EXAMPLE.plans["pro"].quotas[0].quota_id
+        DealQuota.objects.create(deal=deal, quota_id=quota_id, unlimited=True)
+    answer = sent(product, "tenant/globex/change/", **{"subscription-0-plan": "pilot"})
 
     told = faults(answer)["__all__"]
-    assert "tenants.acme.deals[0].quotas[1].id: " in told
-    assert Tenant.objects.get(pk="acme").subscription.plan_id == "enterprise"
+    assert "tenants.globex.deals[0].quotas[0].id: " in told
+    assert Tenant.objects.get(pk="globex").subscription.plan_id == "pro"
 
 
 def test_a_fault_of_a_part_alone_is_refused_with_the_form(finance: Client) -> None:
