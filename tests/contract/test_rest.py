@@ -367,6 +367,18 @@ def test_a_token_that_has_ended_is_unknown(owner: Api, end: Callable[[], None]) 
     assert owner.token not in str(refused.body)
 
 
+def test_no_token_is_logged(owner: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    stranger = Api(token="aforo_admin_of-nobody")
+    owner.get("/features/none")
+    owner.post("/features", "{")
+    stranger.get("/features")
+
+    assert "Unauthorized" in caplog.text  # Something was logged.
+    assert owner.token not in caplog.text
+    assert stranger.token not in caplog.text
+
+
 def test_who_shows_many_unknown_tokens_waits(owner: Api) -> None:
     stranger = Api(token="aforo_admin_nobody")
     statuses = [stranger.get("/features").status for _ in range(21)]
