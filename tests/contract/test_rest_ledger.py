@@ -12,6 +12,7 @@ from django.test import override_settings
 
 from aforo_admin.control.models import AuditEntry
 from aforo_admin.control.roles import Role
+from aforo_admin.control_work import entry_text
 from aforo_admin.places import Places
 from aforo_authz.read_model import counter_key, margin_key
 from aforo_meter.completeness import Decided
@@ -139,6 +140,7 @@ def test_a_session_is_killed_by_who_may_and_recorded(owner: Api) -> None:
     assert (ended["session"], ended["ended_by"]) == ("s/1", "killed")
     entry = AuditEntry.objects.latest("seq")
     assert (entry.kind, entry.name, entry.reason) == ("session", "s/1", "it loops")
+    assert "changed session s/1 (it loops)\n    killed_at: null → " in entry_text(entry)
 
 
 def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
