@@ -157,6 +157,21 @@ def test_functions_fit_on_a_screen_and_modules_in_a_head(path: Path) -> None:
         assert len((ROOT / path).read_text().splitlines()) <= MODULE_LINES_MAX
 
 
+def templates() -> list[Path]:
+    return sorted(
+        path.relative_to(ROOT) for path in ROOT.glob("aforo_admin/**/templates/**/*.html")
+    )
+
+
+@pytest.mark.parametrize("page", templates(), ids=str)
+def test_pages_hold_no_script_and_no_style(page: Path) -> None:
+    """The content security policy refuses them."""
+    text = (ROOT / page).read_text()
+
+    assert not re.findall(r"<style|<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|\|safe\b", text)
+    assert not re.findall(r"(?:src|href)=[\"'](?:https?:)?//", text)
+
+
 @pytest.mark.parametrize("reason", [r for r in Reason if r in DENIALS], ids=str)
 def test_every_refusal_is_documented(reason: Reason) -> None:
     page = (ROOT / "docs" / "deny-reasons.md").read_text()

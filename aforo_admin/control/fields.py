@@ -1,11 +1,13 @@
 """Columns that forms show and read as the catalog's YAML writes them: one grammar for both."""
 
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.forms.fields import InvalidJSONInput
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.domain.problems import percent
@@ -76,6 +78,19 @@ class BasisPointsColumn(NamedByQuantity, models.IntegerField):
 
     def formfield(self, **options: Any) -> Any:
         return _written(self, percent_bp, percent, options)
+
+
+class ReadableJSONField(forms.JSONField):
+    """Lines of a rate card, to be read and edited by people."""
+
+    default_error_messages: ClassVar = {
+        "invalid": 'is no JSON: write a list, like [{"id": "calls", "meter": "api.calls", …}]'
+    }
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, InvalidJSONInput):
+            return value
+        return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 class TextsField(forms.CharField):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.db.models import JSONField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
@@ -16,6 +17,7 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from aforo_admin import store
 from aforo_admin.control import permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
+from aforo_admin.control.fields import ReadableJSONField
 from aforo_admin.control.forms import (
     REASON,
     PartFormSet,
@@ -92,6 +94,8 @@ class RecordedAdmin(ModelAdmin):
                 return show()
         except REFUSALS as error:
             request.refusal = error
+            # "Added successfully", it may have said before the change came to its end.
+            messages.get_messages(request)._queued_messages.clear()
             return show()
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
@@ -105,6 +109,11 @@ class RecordedAdmin(ModelAdmin):
         except REFUSALS as error:
             tell(request, error)
             return HttpResponseRedirect(request.get_full_path())
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Return what goes along; whether it may, is judged as the change ends."""
+        found, counts, _, protected = super().get_deleted_objects(objs, request)
+        return found, counts, set(), protected
 
     def get_form(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         form = super().get_form(request, obj, **options)
@@ -170,6 +179,11 @@ class PartMixin:
         own = {"told": told(request, obj, self.parent_model, tables)}  # type: ignore[attr-defined]
         return type(formset.__name__, (formset,), own)
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        if type(db_field) is JSONField:
+            options["form_class"] = ReadableJSONField
+        return super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+
     def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
         field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]
         field.iterator = read_once()
@@ -207,7 +221,9 @@ def told(request: HttpRequest, obj: Any, model: Any, tables: Collection[str]) ->
         place = place_in(row, path_of(fault.place)) if fault.place else None
         if place is None or place.table not in {"", *tables}:
             place = Place()
-        where = "" if place.column or not fault.place else f"{fault.place}: "
+        where = f"{place.within}: " if place.within else ""
+        if fault.place and not place.column:
+            where = f"{fault.place}: "
         found.append((place, f"{where}{fault.message}"))
     return found
 

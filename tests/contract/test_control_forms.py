@@ -121,6 +121,7 @@ def test_prices_of_overlapping_hours_are_refused_too(finance: Client) -> None:
 
     assert first.status_code == 302
     assert "overlaps costs[" in faults(second)["effective_from"]
+    assert "was added successfully" not in second.content.decode()
 
 
 def test_a_plan_without_a_period_is_refused_at_the_period(product: Client) -> None:
@@ -324,6 +325,21 @@ def test_a_tenant_and_a_deal_are_made(product: Client) -> None:
     assert Deal.objects.filter(tenant_id="hooli").count() == 1
 
 
+def test_a_rate_card_is_read_and_refused_line_by_line(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    path = f"planversion/{PlanVersion.objects.get(plan_id='metered', state='draft').pk}/change/"
+    lines = filled(product, path)["rate_cards-0-components"]
+    same = sent(product, path)
+    no_json = sent(product, path, **{"rate_cards-0-components": "[{"})
+    wrong = sent(product, path, **{"rate_cards-0-components": lines.replace('"per"', '"pro"', 1)})
+
+    assert lines.startswith('[\n  {\n    "id": ')
+    assert same.status_code == 302
+    assert "is no JSON" in faults(no_json)["rate_cards-0-components"]
+    assert "components[0].graduated[1].pro: no field" in faults(wrong)["rate_cards-0-components"]
+
+
 def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Client) -> None:
     with store.change(actor="tests", source=Source.SHELL):
         for month in range(1, 13):
@@ -381,6 +397,19 @@ def test_a_removal_is_asked_for_recorded_and_refused_where_it_breaks_a_rule(
     assert last_change().reason == "unused"
 
 
+def test_a_tenant_is_removed_with_all_that_is_its_and_a_floor_only_by_finance(
+    product: Client, finance: Client
+) -> None:
+    deal = Deal.objects.get(tenant_id="acme")
+    path = f"/admin/control/deal/{deal.pk}/delete/"
+    refused = product.post(path, {"post": "yes"}, follow=True)
+    assert "margin floors are for finance and owners" in refused.content.decode()
+    assert finance.post(path, {"post": "yes"}).status_code == 302
+
+    assert product.post("/admin/control/tenant/acme/delete/", {"post": "yes"}).status_code == 302
+    assert sorted(store.load_catalog().catalog.tenants) == ["globex", "initech", "umbrella"]
+
+
 def test_a_viewer_sees_everything_and_saves_nothing() -> None:
     viewer = as_role(Role.VIEWER)
     for path in ("tenant/acme/change/", "planversion/1/change/", "general/1/change/"):
@@ -410,6 +439,10 @@ def test_an_owner_makes_users_and_that_is_recorded() -> None:
     entry = last_change()
     assert (entry.kind, entry.name, entry.actor) == ("user", "dana", "owner")
     assert entry.after["roles"] == ["finance"]
+    other = {"usable_password": "true", "password1": PASSWORD * 2, "password2": PASSWORD * 2}
+    assert owner.post(f"/admin/auth/user/{dana.pk}/password/", other).status_code == 302
+    assert User.objects.get(username="dana").check_password(PASSWORD * 2)
+    assert last_change().after == {"password": "another"}
     owner.post(f"/admin/auth/user/{dana.pk}/change/", {"username": "dana", "role": "viewer"})
     dana = User.objects.get(username="dana")
     assert not dana.is_active
