@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages fuzz api-fuzz restarts kills money-kills names fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages screenshots fuzz api-fuzz restarts kills money-kills names fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -61,6 +61,10 @@ bench: $(STAMP) ## measure through a real Envoy (needs h2load); figures in build
 
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
 	$(BIN)/python -m bench.authz $(BENCH_ARGS)
+
+screenshots: $(STAMP) ## pictures of the admin's pages, light and dark, in build/screens (needs Chromium)
+	mkdir -p build/screens
+	AFORO_SCREENSHOTS=build/screens $(BIN)/python -m pytest -q tests/contract/test_screens_browser.py -k elsewhere
 
 fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 	$(BIN)/python -m tests.fuzz search --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ_ARGS)

@@ -16,6 +16,7 @@ from aforo_admin import store
 from aforo_admin.control.models import AuditEntry, Tenant
 from aforo_admin.control.recording import Source
 from aforo_admin.places import Places
+from aforo_admin.screens import record
 from aforo_admin.screens.page import FRAGMENT
 from tests.contract.screens_lab import EXAMPLE, KEY, World, client_of, empty_world, fill, period_of
 
@@ -284,6 +285,15 @@ def test_the_audit_shows_before_and_after_and_follows_the_chain(world: World) ->
 
 
 @sqlite_only
+def test_the_audit_follows_no_chain_without_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "FOLLOWED_MAX", 2)
+
+    assert "stand too far apart" in world.part("audit/", tenant="acme")
+
+
+@sqlite_only
 def test_the_audit_says_where_the_chain_is_broken(world: World) -> None:
     last = AuditEntry.objects.order_by("-seq").first()
     assert last is not None
@@ -365,7 +375,7 @@ def test_a_part_is_renewed_without_its_frame(world: World) -> None:
 
     assert "Tenants by level" in part
     assert "<html" not in part
-    assert 'data-refresh-s="5"' in world.get("overview/")
+    assert 'data-every-s="5"' in world.get("overview/")
 
 
 @sqlite_only
