@@ -237,9 +237,8 @@ def kill(request: HttpRequest) -> HttpResponse:
         killed = stores.run(stores.from_ledger(end))
         if killed is None:
             raise NotFoundError("such session")
-        _note(
-            made, "session", session_id, tenant, {"killed": lists.as_instant(killed.killed_micros)}
-        )
+        at = lists.as_instant(killed.killed_micros)
+        _note(made, "session", session_id, tenant, {"killed_at": at})
         return Answer(body=body)
 
     return write(request, caller, work, checked=True)
