@@ -3,6 +3,7 @@
 import uvicorn
 
 from aforo_admin import django_setup, process, settings
+from aforo_admin.body_bounds import bounded
 from aforo_admin.places import Places
 
 
@@ -18,7 +19,7 @@ def serve(chosen: settings.ServeSettings) -> int:
 
     host, port = settings.host_and_port(chosen.listen)
     config = uvicorn.Config(
-        get_asgi_application(),
+        bounded(get_asgi_application()),
         host=host,
         port=port,
         lifespan="off",

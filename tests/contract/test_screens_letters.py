@@ -35,14 +35,14 @@ def world(
     kafka_server: KafkaServer | KafkaAt,
 ) -> Iterator[World]:
     topic = f"letters-{uuid4().hex}"
-    asyncio.run(_put(kafka_server.bootstrap, topic))
+    asyncio.run(put(kafka_server.bootstrap, topic))
     with empty_world(database, request, tmp_path, redis_url) as made:
         told = replace(made.places, kafka_bootstrap=kafka_server.bootstrap, dead_letter_topic=topic)
         with override_settings(AFORO_PLACES=told):
             yield made
 
 
-async def _put(bootstrap: str, topic: str) -> None:
+async def put(bootstrap: str, topic: str) -> None:
     """Write three letters, the second of which was sent again."""
     now_micros = time.time_ns() // 1000
     letters = [
