@@ -36,7 +36,7 @@ def test_with_nothing_changed_the_record_is_reproduced(ledgers: Ledgers, redis_u
     @FEW
     @given(MONTHS)
     def simulate_nothing(hours: Sequence[Hour]) -> None:
-        file, catalog = ledgers.new(), catalog_of()
+        file, catalog = ledgers.new(), catalog_of(fee="1")
         asyncio.run(play(catalog, hours, file, redis_url))
         rows = file.rows("SELECT cogs_nanos, revenue_nanos, level FROM margin_state")
         refused = dict(file.rows("SELECT outcome, SUM(count) FROM intervention GROUP BY outcome"))
@@ -65,9 +65,9 @@ def test_a_provider_s_rise_is_what_consume_writes_under_that_price(
     def simulate_rise(hours: Sequence[Hour], raised: tuple[str, str, int]) -> None:
         openai, small, percent_bp = raised
         file, other = ledgers.new(), ledgers.new()
-        catalog = catalog_of()
+        catalog = catalog_of(fee="1")
         asyncio.run(play(catalog, hours, file, redis_url))
-        asyncio.run(play(catalog_of(openai=openai, small=small), hours, other, redis_url))
+        asyncio.run(play(catalog_of(fee="1", openai=openai, small=small), hours, other, redis_url))
         rows = other.rows("SELECT cogs_nanos, revenue_nanos, level FROM margin_state")
         if not rows:
             return

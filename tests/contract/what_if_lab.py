@@ -146,7 +146,7 @@ MONTHS = st.lists(
         blocked=st.integers(0, 3),
     ),
     min_size=1,
-    max_size=6,
+    max_size=9,
     unique_by=lambda hour: hour.number,
 ).map(lambda hours: sorted(hours, key=lambda hour: hour.number))
 
@@ -199,7 +199,7 @@ def levels_told(file: AuditedLedger) -> list[tuple[int, int]]:
     ):
         message = json.loads(payload)
         if message["type"] == "margin.level_changed" and message["data"]["guard"] is None:
-            found.append((at, names[message["data"]["level"]]))
+            found.append((at, names[message["data"]["to"]]))
     return found
 
 
