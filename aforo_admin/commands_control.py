@@ -29,7 +29,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         help="make or upgrade the tables of the database",
         epilog=f"example:\n  {URL}=sqlite:////var/lib/aforo/control.db aforo-admin migrate",
     )
-    command.set_defaults(run=_in_database("migrate"))
+    command.set_defaults(run=in_database("migrate"))
 
     command = commands.add_parser(
         "export",
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         epilog="example:\n  aforo-admin export catalog.yaml",
     )
     command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: stdout")
-    command.set_defaults(run=_in_database("export"))
+    command.set_defaults(run=in_database("export"))
 
     command = commands.add_parser(
         "apply", help="make the database equal to a catalog's file", epilog=APPLY
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         "--at", type=int, metavar="CHANGE", help="refuse unless this is the database's last change"
     )
     command.add_argument("--reason", default="", help="why, for the record")
-    command.set_defaults(run=_in_database("apply"))
+    command.set_defaults(run=in_database("apply"))
 
     _add_audit(commands)
 
@@ -65,7 +65,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         epilog="example:\n  aforo-admin manage createsuperuser",
     )
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
-    command.set_defaults(run=_in_database("manage"))
+    command.set_defaults(run=in_database("manage"))
 
 
 def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
@@ -74,11 +74,11 @@ def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
     listing = of_audit.add_parser("list", help="print the last entries, oldest first", epilog=AUDIT)
     listing.add_argument("--tenant", metavar="ID", help="of this tenant only")
     listing.add_argument("--limit", type=int, default=ENTRIES_SHOWN, help="how many (default: 50)")
-    listing.set_defaults(run=_in_database("audit_list"))
+    listing.set_defaults(run=in_database("audit_list"))
     verifying = of_audit.add_parser(
         "verify", help="follow the chain; 1 if it is broken", epilog=AUDIT
     )
-    verifying.set_defaults(run=_in_database("audit_verify"))
+    verifying.set_defaults(run=in_database("audit_verify"))
 
 
 def set_up(database_url: str) -> None:
@@ -91,10 +91,12 @@ def set_up(database_url: str) -> None:
 
 def diff(options: argparse.Namespace) -> int:
     """Print what applying a file would change in the database."""
-    return _in_database("diff")(options)
+    return in_database("diff")(options)
 
 
-def _in_database(name: str) -> Callable[[argparse.Namespace], int]:
+def in_database(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return how a command runs whose work has this name in `control_work`."""
+
     def run(options: argparse.Namespace) -> int:
         chosen = settings.load(settings.DatabaseSettings, os.environ)
         set_up(chosen.database_url)

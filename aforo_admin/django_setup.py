@@ -9,6 +9,9 @@ import django
 from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
+from aforo_admin.places import Places
+
+NOWHERE: Final = Places()
 LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
 
 # SQLite: readers see the last commit while one writes, and a commit waits for the disk.
@@ -56,13 +59,20 @@ MIDDLEWARE: Final = (
 )
 
 
-def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...] = ()) -> None:
+def configure(
+    database_url: str,
+    *,
+    secret_key: str = "",
+    hosts: tuple[str, ...] = (),
+    places: Places = NOWHERE,
+) -> None:
     """Set Django up, once in a process.
 
     Args:
         database_url: As AFORO_ADMIN_DATABASE_URL has it.
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
+        places: Where the pages find what is not in the database.
     """
     django_settings.configure(
         DATABASES={"default": database_of(database_url)},
@@ -78,6 +88,7 @@ def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...]
             for name in ("MinimumLengthValidator", "CommonPasswordValidator")
         ],
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        AFORO_PLACES=places,
         USE_TZ=True,
         TIME_ZONE="UTC",
         LOGIN_REDIRECT_URL="/admin/",

@@ -73,6 +73,10 @@ def _optional_database_url(text: str) -> str:
     return _database_url(text) if text else text
 
 
+def _optional_redis_url(text: str) -> str:
+    return _redis_url(text) if text else text
+
+
 def _catalog(given: Path | None, info: ValidationInfo) -> Path | None:
     if given is None and info.data.get("database_url") == "":
         raise PydanticCustomError("missing", "not set")
@@ -148,6 +152,18 @@ class ServeSettings(DatabaseSettings):
         "127.0.0.1",
     )
     """Names by which browsers reach it, separated by commas."""
+
+    ledger_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
+    """The ledger that aforo-meter writes, as for the database. Empty: the pages show no margins."""
+
+    redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
+    """The read model. Empty: the pages show no prices in force, and decide no calls."""
+
+    kafka_bootstrap: str = ""
+    """Brokers, host:port separated by commas, whose dead letters are shown. Empty: none are."""
+
+    dead_letter_topic: str = "aforo.usage.dlq.v1"
+    """Where dead letters are."""
 
     log_level: LogLevel = "info"
     """The least severe lines to log."""

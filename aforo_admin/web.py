@@ -3,6 +3,7 @@
 import uvicorn
 
 from aforo_admin import django_setup, process, settings
+from aforo_admin.places import Places
 
 
 def serve(chosen: settings.ServeSettings) -> int:
@@ -16,6 +17,7 @@ def serve(chosen: settings.ServeSettings) -> int:
         chosen.database_url,
         secret_key=chosen.secret_key.get_secret_value(),
         hosts=chosen.hosts,
+        places=_places(chosen),
     )
     from django.core.asgi import get_asgi_application  # noqa: PLC0415 - it needs the settings.
 
@@ -31,3 +33,12 @@ def serve(chosen: settings.ServeSettings) -> int:
     )
     uvicorn.Server(config).run()
     return 0
+
+
+def _places(chosen: settings.ServeSettings) -> Places:
+    return Places(
+        ledger_url=chosen.ledger_url,
+        redis_url=chosen.redis_url,
+        kafka_bootstrap=chosen.kafka_bootstrap,
+        dead_letter_topic=chosen.dead_letter_topic,
+    )

@@ -1,8 +1,8 @@
 """What Redis holds of tenants, for people who ask: terms, override, margin, and how old each is."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from aforo_meter.command_arguments import CommandError
-from aforo_meter.contract_messages import UnreadableError, terms_of
+from aforo_meter.contract_messages import UnreadableError, book_of, terms_of
 from aforo_meter.contracts import PRICE_BOOK_KEY, SYNC_KEY
 from aforo_meter.domain.margin import Level
+from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.terms import Terms
 from aforo_meter.publish import consumed_key, margin_key
 from aforo_meter.redis_faults import address_of, redis_away
@@ -39,6 +40,8 @@ class Published:
     level: Level
     as_of_micros: int
     confirmed_micros: int  # Until when all usage of its partition is in the ledger; 0: unknown.
+    # By quota: when its window began, and units used in it, by the ledger's account.
+    used_units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,22 @@ class TenantReader:
             currency=prices.currency,
         )
 
+    async def book(self) -> PriceBook:
+        """Return the cost prices that hold for everyone.
+
+        Raises:
+            CommandError: There are none, Redis does not answer, or they can't be understood.
+        """
+        (value,) = await self._get([PRICE_BOOK_KEY])
+        if value is None:
+            raise CommandError(
+                "this Redis holds no price book; is it the right one? run: aforo-admin sync"
+            )
+        try:
+            return book_of(value)
+        except UnreadableError as error:
+            raise CommandError(str(error)) from error
+
     async def known(self, tenant_ids: Sequence[str]) -> dict[str, Known]:
         """Return what Redis holds of tenants; of unknown ones, nothing in every field.
 
@@ -101,7 +120,9 @@ class TenantReader:
             some = tenant_ids[start : start + READ_TENANTS_MAX]
             keys = [key for tenant_id in some for key in _keys_of(tenant_id)]
             values = await self._get(keys)
-            heartbeats = await self._heartbeats(values[2::3])
+            heartbeats = await self.confirmed(
+                margin_pb2.Margin.FromString(value).partition for value in values[2::3] if value
+            )
             for index, tenant_id in enumerate(some):
                 contract, policy, margin = values[3 * index : 3 * index + 3]
                 try:
@@ -110,10 +131,13 @@ class TenantReader:
                     raise CommandError(f"what Redis holds of {tenant_id}: {error}") from error
         return found
 
-    async def _heartbeats(self, margins: Sequence[bytes | None]) -> dict[int, int]:
-        numbers = sorted(
-            {margin_pb2.Margin.FromString(value).partition for value in margins if value}
-        )
+    async def confirmed(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return until when all usage of partitions is in the ledger; of unknown ones, nothing.
+
+        Raises:
+            CommandError: Redis does not answer.
+        """
+        numbers = sorted(set(partitions))
         values = await self._get([consumed_key(number) for number in numbers])
         return {
             number: margin_pb2.ConsumeState.FromString(value).as_of_micros
@@ -162,6 +186,9 @@ def _known(
             level=Level(told.level),
             as_of_micros=told.as_of_micros,
             confirmed_micros=heartbeats.get(told.partition, 0),
+            used_units={
+                one.quota_id: (one.window_start_micros, one.used_units) for one in told.quota_usages
+            },
         )
     return Known(
         terms=None if contract is None else terms_of(tenant_id, contract, policy),

@@ -12,11 +12,29 @@ from aforo_authz.domain.access import Reason
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCTS = ("aforo_authz", "aforo_meter", "aforo_admin")
+# What the admin's pages show is read, and sessions are killed and alerts sent again, by the very
+# code of the commands that do so: one reading of the ledger, of Redis, and of a decision, not two.
+READ_BY_PAGES = {
+    *(
+        f"aforo_meter.{name}"
+        for name in (
+            *("alerts", "answers", "command_arguments", "completeness", "completeness_sql"),
+            *("database", "dlq", "explanation", "forecast_text", "inquiries", "inquiries_sql"),
+            *("kafka_reading", "ledger", "ledger_sql", "ledger_sums", "outbox_reading"),
+            *("sessions", "sessions_sql", "shown_events", "tenant_reading"),
+        )
+    ),
+    *(f"aforo_authz.{name}" for name in ("check", "denials", "explain", "explain_text")),
+    "aforo_authz.redis_url",
+}
 # What each package may import of the others; "…domain" means that part of it only.
 MAY_IMPORT = {
     "aforo_authz": {"aforo_proto"},
     "aforo_meter": {"aforo_proto"},
-    "aforo_admin": {"aforo_proto", "aforo_meter.domain", "aforo_authz.domain"},
+    "aforo_admin": {
+        *("aforo_proto", "aforo_meter.domain", "aforo_authz.domain"),
+        *READ_BY_PAGES,
+    },
 }
 PURE_MODULES = {
     *("bisect", "calendar", "collections", "dataclasses", "datetime", "decimal", "enum"),

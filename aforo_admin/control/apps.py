@@ -14,8 +14,12 @@ class ControlConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        # Models can be loaded only now.
+        from aforo_admin.control import role_groups  # noqa: PLC0415
+
         # After every migration: SQLite rebuilds a table that changes, and loses its triggers.
         post_migrate.connect(immutability.install, sender=self)
+        post_migrate.connect(role_groups.install, sender=self)
 
 
 class SiteConfig(AdminConfig):

@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db import models
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.domain.problems import percent
 from aforo_admin.written_values import amount
@@ -82,12 +83,15 @@ class TextsColumn(models.JSONField):
 
     def formfield(self, **options: Any) -> Any:
         nothing: list[str] | None = None if self.null else []
+        options = {**options, "widget": UnfoldAdminTextInputWidget()}
         return TextsField(nothing=nothing, required=False, **_common(self, options))
 
 
 def _written(
     column: models.Field, read: Callable[[str], int], write: Callable[[int], str], options: Any
 ) -> WrittenField:
+    # Not the one of numbers, into which a browser lets nobody type 20%.
+    options = {**options, "widget": UnfoldAdminTextInputWidget()}
     required = not column.blank
     return WrittenField(read=read, write=write, required=required, **_common(column, options))
 

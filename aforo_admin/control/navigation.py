@@ -13,6 +13,7 @@ from django.urls import path, reverse
 from django.utils.module_loading import import_string
 
 VIEW: Final = "aforo_admin.control"
+SCREENS: Final = "aforo_admin.screens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,43 @@ GROUPS: Final = (
                 name="overview",
                 title="Overview",
                 icon="monitoring",
-                view=f"{VIEW}.overview.OverviewView",
+                view=f"{SCREENS}.overview.OverviewView",
+            ),
+            Page(
+                name="margins",
+                title="Margins",
+                icon="percent",
+                view=f"{SCREENS}.margins.MarginsView",
+            ),
+            Page(
+                name="margin",
+                title="Tenant",
+                route="margins/<str:tenant_id>/",
+                view=f"{SCREENS}.tenant.TenantView",
+            ),
+            Page(
+                name="interventions",
+                title="Interventions",
+                icon="block",
+                view=f"{SCREENS}.interventions.InterventionsView",
+            ),
+            Page(
+                name="prices",
+                title="Prices in force",
+                icon="receipt_long",
+                view=f"{SCREENS}.prices.PricesView",
+            ),
+            Page(
+                name="price",
+                title="Price",
+                route="prices/one/",
+                view=f"{SCREENS}.prices.PriceView",
+            ),
+            Page(
+                name="tester",
+                title="Decision tester",
+                icon="fact_check",
+                view=f"{SCREENS}.tester.TesterView",
             ),
         ),
     ),
@@ -112,7 +149,43 @@ GROUPS: Final = (
     Group(
         "Look after",
         (
-            Table(model="auditentry", title="Audit", icon="history"),
+            Page(
+                name="sessions",
+                title="Sessions",
+                icon="smart_toy",
+                view=f"{SCREENS}.sessions.SessionsView",
+            ),
+            Page(
+                name="deliveries",
+                title="Alerts",
+                icon="notifications",
+                view=f"{SCREENS}.deliveries.DeliveriesView",
+            ),
+            Page(
+                name="delivery",
+                title="Alert",
+                route="deliveries/<str:message_id>/",
+                view=f"{SCREENS}.deliveries.DeliveryView",
+            ),
+            Page(
+                name="letters",
+                title="Dead letters",
+                icon="mark_email_unread",
+                view=f"{SCREENS}.letters.LettersView",
+            ),
+            Page(
+                name="letter",
+                title="Dead letter",
+                route="letters/<str:place>/",
+                view=f"{SCREENS}.letters.LetterView",
+            ),
+            Page(
+                name="audit",
+                title="Audit",
+                icon="history",
+                view=f"{SCREENS}.record.AuditView",
+                permission="control.view_auditentry",
+            ),
             Table(app="auth", model="user", title="Users", icon="person"),
         ),
     ),

@@ -1,0 +1,67 @@
+"""Ledger, Redis and Kafka, as the pages ask them: by the meter's own code, one at a time.
+
+What does not answer costs a page that part only: it says what is missing, and shows the rest.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from aforo_admin.places import NotSetError, places
+from aforo_authz.explain import UnexplainableError
+from aforo_meter.command_arguments import CommandError
+from aforo_meter.ledger import LedgerError, LedgerUnavailableError
+from aforo_meter.ledger_sql import SqlLedger
+
+T = TypeVar("T")
+
+AWAY: Final = (NotSetError, LedgerError, LedgerUnavailableError, CommandError, UnexplainableError)
+
+
+def now_micros() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class Missing:
+    """What could not be read, in words for the page."""
+
+    said: list[str] = field(default_factory=list)
+
+    async def of(self, asked: Awaitable[T]) -> T | None:
+        """Return what a store answers; None, and the reason is kept, if it does not."""
+        try:
+            return await asked
+        except AWAY as error:
+            if str(error) not in self.said:
+                self.said.append(str(error))
+            return None
+
+
+@asynccontextmanager
+async def opened_ledger() -> AsyncIterator[SqlLedger]:
+    """Open the ledger for one page.
+
+    Raises:
+        NotSetError, LedgerError, LedgerUnavailableError: It can't be asked.
+    """
+    async with SqlLedger(places().ledger()) as ledger:
+        yield ledger
+
+
+async def from_ledger(work: Callable[[SqlLedger], Awaitable[T]]) -> T:
+    """Return what some work finds in the ledger.
+
+    Raises:
+        NotSetError, LedgerError, LedgerUnavailableError: It can't be asked.
+    """
+    async with opened_ledger() as ledger:
+        return await work(ledger)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a page's questions. Views run on threads of their own, without an event loop."""
+    return asyncio.run(work)
