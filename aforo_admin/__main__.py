@@ -15,6 +15,7 @@ from aforo_admin import (
     commands_prices,
     commands_sync,
     commands_users,
+    commands_what_if,
     differences,
     mint,
     process,
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands_prices.add(commands)
     commands_control.add(commands)
+    commands_what_if.add(commands)
     commands_users.add(commands)
 
     command = commands.add_parser(

@@ -5,12 +5,12 @@ The functions take catalogs, so a database is not needed; `drafts.py` finds vers
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from aforo_admin import messages
-from aforo_admin.domain.catalog import Catalog, CostPrice, Thresholds
+from aforo_admin.domain.catalog import Catalog, Thresholds
 from aforo_admin.domain.checking import find_problems
 from aforo_admin.domain.entitling import Contract, GuardInForce, entitle
 from aforo_admin.domain.levels_over_time import Agreement
@@ -33,6 +33,7 @@ from aforo_admin.domain.simulate import (
 )
 from aforo_admin.ledger_periods import read_periods, with_rows
 from aforo_admin.ledger_reading import Ask, reading
+from aforo_admin.places import places
 from aforo_admin.price_books import lists_of
 from aforo_admin.prices_file import imported_prices
 from aforo_admin.published import up_to_date
@@ -41,10 +42,11 @@ from aforo_meter.domain import margin
 from aforo_meter.domain import terms as meter
 from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.periods import datetime_of, micros_of
-from aforo_meter.domain.prices import NEGOTIATED_SOURCE, PriceBook, PriceList, Prices
+from aforo_meter.domain.prices import NEGOTIATED_SOURCE, PriceBook, Prices
 from aforo_meter.domain.revenue import MissingRateError
 
 Progress = Callable[[int, int], None]  # How many periods are done, of how many.
+RepricingOf = Callable[[str], Reprice]  # By tenant.
 PLACE: Final = Path("catalog")  # From where a catalog of the database names a file of prices.
 NO_CONTRACT: Final = "no contract of the catalog holds in this period"
 NO_RATE: Final = "no exchange rate from its contract's currency as the period begins"
@@ -62,6 +64,15 @@ class Ground:
     ledger_url: str
     now: datetime  # Aware UTC.
     place: Path = PLACE  # Where the catalog was read from.
+
+
+def ground_of(catalog: Catalog) -> Ground:
+    """Return what a serving process plays scenarios on, as of now.
+
+    Raises:
+        NotSetError: It is not told where the ledger is.
+    """
+    return Ground(catalog=catalog, ledger_url=places().ledger(), now=datetime.now(UTC))
 
 
 def simulate(
@@ -83,7 +94,42 @@ def simulate(
         CatalogError: The scenario, or the catalog that it leads to, is wrong: with every fault.
         LedgerUnreadableError, TooMuchUsageError: The ledger can't be read, or has too much.
     """
-    return _Playing(scenario, ground, changed_by(scenario, ground, drafts), progress).run()
+    changed = changed_by(scenario, ground, drafts)
+    repricing_of = _repricing(scenario, ground) if scenario.touches_usage else None
+    return play(scenario, ground, changed, repricing_of, progress=progress)
+
+
+def play(
+    scenario: Scenario,
+    ground: Ground,
+    changed: Catalog,
+    repricing_of: RepricingOf | None,
+    *,
+    progress: Progress = untold,
+) -> Comparison:
+    """Play a scenario's period under a changed catalog, and under what becomes of rows.
+
+    Args:
+        scenario: Which period, and for whom.
+        ground: The catalog and the ledger.
+        changed: The catalog as it would be.
+        repricing_of: By tenant, what its rows would be; None: as they are.
+        progress: Told how far it is.
+    """
+    return _Playing(scenario, ground, changed, repricing_of, progress).run()
+
+
+def _repricing(scenario: Scenario, ground: Ground) -> RepricingOf:
+    book = PriceBook(version="", currency="")
+    if scenario.swaps:
+        book = book_of(ground)
+        refuse(list(unknown_models(scenario, book)))
+    prices_of = PricesOf(ground.catalog, book)
+
+    def of_tenant(tenant_id: str) -> Reprice:
+        return repricing(scenario, tenant_id, prices_of(tenant_id))
+
+    return of_tenant
 
 
 def changed_by(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) -> Catalog:
@@ -113,16 +159,20 @@ class _Playing:
     """One scenario on its way."""
 
     def __init__(
-        self, scenario: Scenario, ground: Ground, changed: Catalog, progress: Progress
+        self,
+        scenario: Scenario,
+        ground: Ground,
+        changed: Catalog,
+        repricing_of: RepricingOf | None,
+        progress: Progress,
     ) -> None:
         self._scenario = scenario
         self._ground = ground
-        self._changed = changed
+        self._repricing_of = repricing_of
         self._progress = progress
         self._left_out: list[tuple[str, str]] = []
         self._known_terms = TermsOf(ground.catalog)
         self._changed_terms = self._known_terms if changed is ground.catalog else TermsOf(changed)
-        self._book: PriceBook | None = None
 
     def run(self) -> Comparison:
         scenario, now = self._scenario, self._ground.now
@@ -143,7 +193,7 @@ class _Playing:
 
     def _outcomes(self, ask: Ask, recorded: Sequence[Recorded]) -> Iterable[Outcome]:
         terms = {id(one): self._terms(one) for one in recorded}
-        touched = self._scenario.touches_usage
+        touched = self._repricing_of is not None
         with_hours = [one for one in recorded if touched or needs_rows(one, terms[id(one)])]
         wanted = {id(one) for one in with_hours}
         rows = with_rows(ask, with_hours)
@@ -154,7 +204,9 @@ class _Playing:
         self._progress(len(recorded), len(recorded))
 
     def _outcome(self, recorded: Recorded, terms: Terms | None) -> Outcome:
-        reprice = self._reprice(recorded.tenant_id) if self._scenario.touches_usage else None
+        reprice = None
+        if self._repricing_of is not None:
+            reprice = self._repricing_of(recorded.tenant_id)
         if terms is None:
             self._left_out.append((recorded.tenant_id, NO_CONTRACT))
         try:
@@ -169,18 +221,6 @@ class _Playing:
         if known is None or changed is None:
             return None
         return Terms(known=known, changed=changed, currency=self._ground.catalog.currency)
-
-    def _reprice(self, tenant_id: str) -> Reprice:
-        prices = Prices(PriceBook(version="", currency=""))
-        if self._scenario.swaps:
-            prices = prices_of(self._ground.catalog, tenant_id, self._price_book())
-        return repricing(self._scenario, tenant_id, prices)
-
-    def _price_book(self) -> PriceBook:
-        if self._book is None:
-            self._book = book_of(self._ground)
-            refuse(list(unknown_models(self._scenario, self._book)))
-        return self._book
 
 
 def unknown_models(scenario: Scenario, book: PriceBook) -> Iterable[Problem]:
@@ -215,17 +255,21 @@ def book_of(ground: Ground) -> PriceBook:
     )
 
 
-def prices_of(catalog: Catalog, tenant_id: str, book: PriceBook) -> Prices:
-    """Return a tenant's prices: its own before those for everyone."""
-    tenant = catalog.tenants.get(tenant_id)
-    if tenant is None or not tenant.negotiated_costs:
-        return Prices(book)
-    return Prices(book, negotiated_of(tenant_id, tenant.negotiated_costs))
+class PricesOf:
+    """The prices of each tenant: its own before those for everyone."""
 
+    def __init__(self, catalog: Catalog, book: PriceBook) -> None:
+        self._catalog = catalog
+        self._book = book
+        self._general = Prices(book)  # It remembers its answers: most tenants share it.
 
-def negotiated_of(tenant_id: str, costs: Iterable[CostPrice]) -> tuple[PriceList, ...]:
-    owner = f"negotiated:{tenant_id}"
-    return lists_of(messages.price_lists(costs, source=NEGOTIATED_SOURCE, owner=owner))
+    def __call__(self, tenant_id: str) -> Prices:
+        tenant = self._catalog.tenants.get(tenant_id)
+        if tenant is None or not tenant.negotiated_costs:
+            return self._general
+        owner = f"negotiated:{tenant_id}"
+        said = messages.price_lists(tenant.negotiated_costs, source=NEGOTIATED_SOURCE, owner=owner)
+        return Prices(self._book, lists_of(said))
 
 
 class TermsOf:

@@ -13,7 +13,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
 from aforo_admin.catalog_differences import differences
-from aforo_admin.control import roles
+from aforo_admin.control import plan_preview, roles
 from aforo_admin.control.forms import REASON, RecordedForm, reason_input
 from aforo_admin.control.models import Plan, PlanGuard, PlanQuota, PlanRateCard, PlanVersion
 from aforo_admin.control.models_plans import State
@@ -174,6 +174,7 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
             "verb": TITLES[step],
             "differences": _differences(version) if step == "publish" else [],
             "reason": reason_input(),
+            **(plan_preview.of_draft(version) if step == "publish" else {}),
         }
         return TemplateResponse(request, "control/plan_step.html", context)
 

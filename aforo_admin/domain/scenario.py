@@ -3,7 +3,7 @@
 Shares are basis points, amounts nanos, prices nanos for a number of units: nothing is a float.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Final
 
@@ -125,3 +125,14 @@ class Scenario:
     def touches_usage(self) -> bool:
         """Does it change what usage costs, or how much there is?"""
         return bool(self.costs or self.swaps or self.growths)
+
+    def with_more(self, more: "Scenario") -> "Scenario":
+        """Return all changes of both; a month or tenants that the other says hold."""
+        lists = {
+            each.name: getattr(self, each.name) + getattr(more, each.name)
+            for each in fields(self)
+            if each.name not in {"month", "tenants"}
+        }
+        return Scenario(
+            month=more.month or self.month, tenants=more.tenants or self.tenants, **lists
+        )

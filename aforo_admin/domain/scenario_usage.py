@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from aforo_admin.domain.scenario import UNCHANGED, CostChange, Scenario, factor_of, times
 from aforo_meter.domain.account import UsageKey, Used
+from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.prices import PriceEntry, Prices
 from aforo_meter.domain.rate_card import Dimension, PerUnit, has_value
 from aforo_meter.domain.rating import amount_nanos, depends_on_size
@@ -155,3 +156,38 @@ def growth_of(scenario: Scenario, tenant_id: str, key: UsageKey) -> Fraction:
         ):
             factor *= factor_of(growth.percent_bp)
     return factor
+
+
+def repriced_by(old: Prices, new: Prices, *, latest_micros: int) -> Reprice:
+    """Return what turns rows into those of another price book, once all of it is in force.
+
+    As with `prices diff`: what both books price alike keeps the amount that the ledger has, and
+    usage is taken as if it had come by whole days later, so that parts of the day stay the same.
+
+    Args:
+        old: The tenant's prices.
+        new: The same with other entries.
+        latest_micros: From when the last of these holds.
+    """
+
+    def changed(row: Row) -> Row:
+        days = max(0, -((row.hour_start_micros - latest_micros) // DAY_MICROS))
+        at_micros = row.hour_start_micros + days * DAY_MICROS
+        before, after = (
+            prices.price_of(
+                row.key.meter,
+                provider=row.key.provider,
+                model=row.key.model,
+                at_micros=at_micros,
+                input_tokens=row.input_tokens,
+            )
+            for prices in (old, new)
+        )
+        if before == after:
+            return row
+        price = None
+        if after is not None:
+            price = PerUnit(price_nanos=after.price_nanos, per_units=after.per_units)
+        return _with(row, Effect(row.key, price, UNCHANGED))
+
+    return changed

@@ -50,7 +50,7 @@ def read_margins(
     return [_margin(*row) for row in rows]
 
 
-def _margin(tenant_id: str, *row: Any) -> TenantMargin:  # noqa: ANN401 - columns of ROWS.
+def _margin(tenant_id: str, *row: Any) -> TenantMargin:
     start_micros, end_micros, level, since_micros, revenue_nanos, cogs_nanos, *rest = row
     allowance_nanos, unpriced_rows, currency = rest
     return TenantMargin(

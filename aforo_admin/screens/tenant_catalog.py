@@ -88,7 +88,7 @@ def _rules(tenant: Tenant, plan_id: str, deals: Sequence[Deal], now: datetime) -
     return [Rule(name=name, value=getattr(floors, name), source=sources[name]) for name in FLOORS]
 
 
-def _changes(row: Any) -> ThresholdChanges:  # noqa: ANN401 - of one of the models with floors.
+def _changes(row: Any) -> ThresholdChanges:
     if row is None:
         return NO_CHANGES
     found = floors_of(ThresholdChanges, vars(row))
