@@ -135,16 +135,16 @@ def with_rows(ask: Ask, recorded: Sequence[Recorded]) -> Iterator[Recorded]:
         group = recorded[start : start + PERIODS_AT_ONCE]
         rows = _rows(ask, group)
         for one in group:
-            yield replace(one, rows=rows.get(_period_key(one), ()))
+            yield replace(one, rows=rows.get(period_key(one), ()))
 
 
-def _period_key(one: Recorded) -> tuple[str, str, int]:
+def period_key(one: Recorded) -> tuple[str, str, int]:
     return (one.tenant_id, one.subscription_id, one.period.start_micros)
 
 
 def _rows(ask: Ask, group: Sequence[Recorded]) -> Mapping[tuple[Any, ...], Sequence[Row]]:
     values = ", ".join(["(?, ?, ?)"] * len(group))
-    given = [part for one in group for part in _period_key(one)]
+    given = [part for one in group for part in period_key(one)]
     adjusted: dict[ChargeKey, Sums] = {}
     prices: dict[ChargeKey, Sequence[Any]] = {}
     for found in ask(ADJUSTED.format(values=values), given):

@@ -3,7 +3,7 @@
 The functions take catalogs, so a database is not needed; `drafts.py` finds versions of plans there.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,9 +28,10 @@ from aforo_admin.domain.simulate import (
     Outcome,
     Recorded,
     Terms,
-    needs_rows,
+    needs_hours,
     simulate_period,
 )
+from aforo_admin.ledger_period_sums import is_exact, with_sums
 from aforo_admin.ledger_periods import read_periods, with_rows
 from aforo_admin.ledger_reading import Ask, reading
 from aforo_admin.places import places
@@ -193,15 +194,41 @@ class _Playing:
 
     def _outcomes(self, ask: Ask, recorded: Sequence[Recorded]) -> Iterable[Outcome]:
         terms = {id(one): self._terms(one) for one in recorded}
-        touched = self._repricing_of is not None
-        with_hours = [one for one in recorded if touched or needs_rows(one, terms[id(one)])]
-        wanted = {id(one) for one in with_hours}
-        rows = with_rows(ask, with_hours)
+        done = self._without_hours(ask, recorded, terms)
+        rows = with_rows(ask, [one for one in recorded if id(one) not in done])
         for number, one in enumerate(recorded):
             self._progress(number, len(recorded))
-            whole = next(rows) if id(one) in wanted else one
-            yield self._outcome(whole, terms[id(one)])
+            yield done.get(id(one)) or self._outcome(next(rows), terms[id(one)])
         self._progress(len(recorded), len(recorded))
+
+    def _without_hours(
+        self, ask: Ask, recorded: Sequence[Recorded], terms: Mapping[int, Terms | None]
+    ) -> Mapping[int, Outcome]:
+        """Return the outcomes for which no hours must be read: by far the most, mostly."""
+        resting = [
+            one
+            for one in recorded
+            if not needs_hours(one, terms[id(one)], cogs_nanos=one.cogs_nanos)
+        ]
+        if self._repricing_of is None:
+            return {id(one): self._outcome(one, terms[id(one)]) for one in resting}
+        if self._scenario.heeds_hours or not self._scenario.costs:
+            return {}
+        found = {}
+        for number, (one, summed) in enumerate(zip(resting, with_sums(ask, resting), strict=True)):
+            self._progress(number, len(recorded))
+            reprice = self._repricing_of(one.tenant_id)
+            if summed is None:
+                continue
+            changed = [reprice(row) for row in summed.rows]
+            pairs = list(zip(summed.rows, changed, strict=True))
+            rise_nanos = sum(after.cogs_nanos - before.cogs_nanos for before, after in pairs)
+            cogs_nanos = one.cogs_nanos + rise_nanos
+            if all(is_exact(*pair) for pair in pairs) and not needs_hours(
+                one, terms[id(one)], cogs_nanos=cogs_nanos
+            ):
+                found[id(one)] = self._outcome(summed, terms[id(one)])
+        return found
 
     def _outcome(self, recorded: Recorded, terms: Terms | None) -> Outcome:
         reprice = None

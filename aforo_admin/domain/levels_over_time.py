@@ -12,6 +12,7 @@ from aforo_meter.domain.account import Account, UsageKey, Used
 from aforo_meter.domain.guards import Guard, assess_guard, calls_in
 from aforo_meter.domain.margin import Level, assess
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.rate_card import Volume
 from aforo_meter.domain.revenue import fixed_nanos, recognised, revenue
 from aforo_meter.domain.terms import RevenueBasis, Terms
 
@@ -138,6 +139,7 @@ class _Course:
         self._span = span
         self._fixed = fixed_nanos(terms, span.period, book_currency=span.currency)
         self._allowance_nanos = round(terms.allowance_nanos * terms.covered(span.period))
+        self._only_grows = _only_grows(terms, span.period)
         self._account: dict[UsageKey, Used] = {}
         self.levels = Levels(span.level_before, (Level.NONE,) * len(terms.guards))
         self.has_begun = False
@@ -157,23 +159,18 @@ class _Course:
             self._account[key] = more if before is None else before.plus(more)
             self.cogs_nanos += more.cogs_nanos
         self.has_begun = True
+        # Most hours of most tenants: revenue is no less than it was, and was enough already.
+        if self._only_grows and self.revenue_nanos and self._own() is Level.NONE:
+            self._go_to(Level.NONE, until_micros)
+            return
         self._assess(until_micros)
 
     def _assess(self, at_micros: int) -> None:
-        terms, span = self._terms, self._span
+        terms = self._terms
         self.revenue_nanos = self._revenue(at_micros)
-        thresholds = terms.thresholds
-        own = assess(
-            revenue_nanos=self.revenue_nanos,
-            cogs_nanos=self.cogs_nanos,
-            allowance_nanos=self._allowance_nanos,
-            thresholds=thresholds,
-            previous=self.levels.own,
-            calls=calls_in(self._account, self._account) if thresholds.act_from_calls else None,
-        ).level
         guards = self.levels.guards
         if guards:
-            part = recognised(terms, span.period, now_micros=at_micros)
+            part = recognised(terms, self._span.period, now_micros=at_micros)
             guards = tuple(
                 assess_guard(
                     guard,
@@ -184,6 +181,20 @@ class _Course:
                 ).level
                 for guard, before in zip(terms.guards, guards, strict=True)
             )
+        self._go_to(self._own(), at_micros, guards)
+
+    def _own(self) -> Level:
+        thresholds = self._terms.thresholds
+        return assess(
+            revenue_nanos=self.revenue_nanos,
+            cogs_nanos=self.cogs_nanos,
+            allowance_nanos=self._allowance_nanos,
+            thresholds=thresholds,
+            previous=self.levels.own,
+            calls=calls_in(self._account, self._account) if thresholds.act_from_calls else None,
+        ).level
+
+    def _go_to(self, own: Level, at_micros: int, guards: tuple[Level, ...] = ()) -> None:
         if own is not self.levels.own:
             self.steps.append(Step(at_micros, own))
         self.levels = Levels(own, guards)
@@ -198,3 +209,11 @@ class _Course:
             now_micros=at_micros,
             book_currency=self._span.currency,
         ).book_nanos
+
+
+def _only_grows(terms: Terms, period: PeriodMicros) -> bool:
+    """Say whether more usage never brings less: it may where all units get a lower tier's price."""
+    if terms.guards or terms.basis is not RevenueBasis.PERIOD:
+        return False
+    card = terms.card_of(period)
+    return card is None or not any(isinstance(one.pricing, Volume) for one in card.components)

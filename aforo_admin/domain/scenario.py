@@ -126,6 +126,11 @@ class Scenario:
         """Does it change what usage costs, or how much there is?"""
         return bool(self.costs or self.swaps or self.growths)
 
+    @property
+    def heeds_hours(self) -> bool:
+        """Does what it makes of a usage depend on its hour, or on how its rows are rounded?"""
+        return bool(self.swaps or self.growths)
+
     def with_more(self, more: "Scenario") -> "Scenario":
         """Return all changes of both; a month or tenants that the other says hold."""
         lists = {

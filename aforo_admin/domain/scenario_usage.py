@@ -70,8 +70,8 @@ def repricing(scenario: Scenario, tenant_id: str, prices: Prices) -> Reprice:
 
 
 def _with(row: Row, effect: Effect) -> Row:
-    if effect == (row.key, row.price, UNCHANGED):
-        return row
+    if (effect.price, effect.growth) == (row.price, UNCHANGED):
+        return row if effect.key == row.key else row._replace(key=effect.key)
     quantity_micros = row.quantity_micros
     if effect.growth != UNCHANGED:
         quantity_micros = round(quantity_micros * effect.growth)
@@ -97,10 +97,10 @@ def _swapped(scenario: Scenario, row: Row, prices: Prices) -> tuple[UsageKey, Pe
             continue
         key = row.key._replace(provider=swap.to_provider or row.key.provider, model=swap.to_model)
         before, after = (_entry(row, each, prices) for each in (row.key, key))
-        if before == after or (after is None and not depends_on_size(key.meter)):
-            return key, row.price
         if after is None:
-            return key, None
+            return key, None if depends_on_size(key.meter) else row.price
+        if before == after:
+            return key, row.price
         return key, PerUnit(price_nanos=after.price_nanos, per_units=after.per_units)
     return row.key, row.price
 

@@ -140,7 +140,7 @@ def simulate_period(recorded: Recorded, terms: Terms | None, reprice: Reprice | 
 
     Args:
         recorded: What the ledger has of it; its rows may be left out where nothing asks for them,
-            see `needs_rows`.
+            see `needs_hours`.
         terms: The tenant's; None where the catalog has none that hold in this period.
         reprice: What its rows would be; None: as they are.
 
@@ -175,28 +175,27 @@ def simulate_period(recorded: Recorded, terms: Terms | None, reprice: Reprice | 
     if terms is None:
         return outcome
     span = span_of(recorded, terms.currency)
-    resting = not recorded.refusals and recorded.level is Level.NONE
-    if resting and all(
-        rests_on_none(each, span, cogs_nanos)
-        for each, cogs_nanos in (
-            (terms.known, recorded.cogs_nanos),
-            (terms.changed, replayed.cogs_nanos),
-        )
-    ):
+    if not needs_hours(recorded, terms, cogs_nanos=replayed.cogs_nanos):
         return _at_rest(outcome, terms, span)
     return _Played(recorded, terms, span, changed_rows).beside(outcome)
 
 
-def needs_rows(recorded: Recorded, terms: Terms | None) -> bool:
-    """Say whether hours must be looked at, where no usage and no cost changes."""
+def needs_hours(recorded: Recorded, terms: Terms | None, *, cogs_nanos: int) -> bool:
+    """Say whether hours must be looked at: not where no level begins, as it is and as it would be.
+
+    Args:
+        recorded: A period, with or without its rows.
+        terms: The tenant's.
+        cogs_nanos: What its usage would cost.
+    """
     if terms is None:
         return False
+    if recorded.refusals or recorded.level is not Level.NONE:
+        return True
     span = span_of(recorded, terms.currency)
     return not (
-        not recorded.refusals
-        and recorded.level is Level.NONE
-        and rests_on_none(terms.known, span, recorded.cogs_nanos)
-        and rests_on_none(terms.changed, span, recorded.cogs_nanos)
+        rests_on_none(terms.known, span, recorded.cogs_nanos)
+        and rests_on_none(terms.changed, span, cogs_nanos)
     )
 
 
@@ -234,7 +233,10 @@ class _Played:
         self._hours = quiet | by_hour(recorded.rows)
         self._changed_hours = quiet | by_hour(changed_rows)
         self._known = walk(terms.known, self._hours, span)
-        self._changed = walk(terms.changed, self._changed_hours, span)
+        self._changed = self._known
+        is_same = terms.changed == terms.known and self._changed_hours == self._hours
+        if not is_same:
+            self._changed = walk(terms.changed, self._changed_hours, span)
         self._acting = Acting(
             known=terms.known,
             changed=terms.changed,
@@ -243,7 +245,11 @@ class _Played:
             usage=self._changed_hours.values(),
             growth=self._growth(),
         )
-        self._acted = walk(terms.changed, self._changed_hours, span, self._acting)
+        # Where the levels are the same in each hour, nothing is acted on otherwise.
+        self._acted = self._changed
+        if not is_same:
+            self._acted = walk(terms.changed, self._changed_hours, span, self._acting)
+        self._is_same = is_same
 
     def beside(self, outcome: Outcome) -> Outcome:
         known, changed, acted = self._known, self._changed, self._acted
@@ -268,7 +274,7 @@ class _Played:
                 revenue_nanos=replayed.revenue_nanos + acted.revenue_nanos - changed.revenue_nanos,
                 cogs_nanos=replayed.cogs_nanos + acted.cogs_nanos - changed.cogs_nanos,
                 level=self._level(acted.end),
-                calls=self._acting.calls,
+                calls=recorded.calls if self._is_same else self._acting.calls,
                 steps=acted.steps,
             ),
             avoided_nanos=self._acting.avoided_nanos,

@@ -192,10 +192,7 @@ def _last_hour(globex: Terms, initech: Terms) -> list[Rated]:
             _used(globex, f"t{number}", 0, at_micros, outcome=Outcome.THROTTLE)
             for number in range(4)
         ),
-        *(
-            _used(initech, f"b{number}", 0, at_micros, outcome=Outcome.BLOCK)
-            for number in range(7)
-        ),
+        *(_used(initech, f"b{number}", 0, at_micros, outcome=Outcome.BLOCK) for number in range(7)),
     ]
 
 

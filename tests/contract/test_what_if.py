@@ -103,6 +103,34 @@ def test_percentages_are_exact(ledgers: Ledgers, redis_url: str) -> None:
     simulate_percent()
 
 
+def test_sums_of_the_database_are_what_the_rows_come_to(ledgers: Ledgers, redis_url: str) -> None:
+    """With a fee that no usage exhausts no hours are read; a growth by nothing has them read."""
+
+    @FEW
+    @given(MONTHS, st.integers(-10_000, 50_000), st.booleans())
+    def simulate_both(hours: Sequence[Hour], percent_bp: int, in_whole_units: bool) -> None:  # noqa: FBT001
+        def tokens(millis: int) -> int:
+            return millis - millis % 1000 + 1000 if in_whole_units else millis
+
+        hours = [
+            Hour(
+                number=hour.number,
+                tokens={kind: tokens(millis) for kind, millis in hour.tokens.items()},
+            )
+            for hour in hours
+        ]
+        file, catalog = ledgers.new(), catalog_of(plan="flat", fee="9000")
+        asyncio.run(play(catalog, hours, file, redis_url))
+        rise = CostChange(provider="openai", percent_bp=percent_bp)
+
+        summed = asked(catalog, file, costs=(rise,))
+        by_row = asked(catalog, file, costs=(rise,), growths=(Growth(percent_bp=0),))
+
+        assert summed == by_row
+
+    simulate_both()
+
+
 CHAT = ("chat", "openai", "large")
 # 100 tokens an hour at 0.011 each: $1.10 and a cent for the call. The fee of $20 and no rate card.
 STEADY = [Hour(number=number, tokens={CHAT: 100_000}) for number in range(10)]
