@@ -141,8 +141,9 @@ def changed_by(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) -
     """
     refuse(find_scenario_problems(ground.catalog, scenario, drafts))
     changed = changed_catalog(ground.catalog, scenario, drafts)
-    if changed != ground.catalog:
-        refuse(find_problems(changed))
+    if changed == ground.catalog:
+        return ground.catalog
+    refuse(find_problems(changed))
     return changed
 
 
@@ -244,7 +245,9 @@ class _Playing:
 
     def _terms(self, recorded: Recorded) -> Terms | None:
         known = self._known_terms.of(recorded)
-        changed = self._changed_terms.of(recorded)
+        changed = known
+        if self._changed_terms is not self._known_terms:
+            changed = self._changed_terms.of(recorded)
         if known is None or changed is None:
             return None
         return Terms(known=known, changed=changed, currency=self._ground.catalog.currency)
