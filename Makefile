@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter bench-consume fuzz restarts kills money-kills names fix clean
+.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter bench-consume fuzz api-fuzz restarts kills money-kills names fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -61,6 +61,10 @@ bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and wi
 
 fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 	$(BIN)/python -m tests.fuzz search --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ_ARGS)
+
+EXAMPLES ?= 50
+api-fuzz: $(STAMP) ## try each operation of the REST API EXAMPLES times with each role's token
+	AFORO_TEST_API_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q --timeout=0 --show-capture=no tests/contract/test_rest_fuzz.py
 
 RESTARTS ?= 20
 restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail

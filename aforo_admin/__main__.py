@@ -14,6 +14,7 @@ from aforo_admin import (
     commands_control,
     commands_prices,
     commands_sync,
+    commands_tokens,
     commands_users,
     commands_what_if,
     differences,
@@ -58,6 +59,7 @@ EXAMPLES: Final = """examples:
   aforo-admin apply catalog.yaml --dry-run     what would change in the database?
   aforo-admin audit verify                     has anybody tampered with the record of changes?
   aforo-admin user add dana --role finance     may sign in at /admin/
+  aforo-admin token add shop --role viewer     for /api/v1
   aforo-admin mint --tenant acme --id production --expires 2027-12-31
   aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP
   printf %s "$KEY" | aforo-admin hash
@@ -166,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     commands_control.add(commands)
     commands_what_if.add(commands)
     commands_users.add(commands)
+    commands_tokens.add(commands)
 
     command = commands.add_parser(
         "check-config",

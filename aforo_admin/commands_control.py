@@ -61,11 +61,12 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
 
     command = commands.add_parser(
         "manage",
-        help="run a command of Django's, like createsuperuser or changepassword",
-        epilog="example:\n  aforo-admin manage createsuperuser",
+        help="run a command of Django's, like changepassword",
+        epilog="examples:\n  aforo-admin manage changepassword dana\n"
+        "  aforo-admin manage check --deploy        is what serve is told safe?",
     )
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
-    command.set_defaults(run=in_database("manage"))
+    command.set_defaults(run=_manage)
 
 
 def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
@@ -121,6 +122,17 @@ def with_database(work: Callable[[], int]) -> int:
 
     with control_work.told(chosen.database_url):
         return work()
+
+
+def _manage(options: argparse.Namespace) -> int:
+    """Run a command of Django's, set up as `serve` is where its settings are there."""
+    if SECRET_KEY not in os.environ:
+        return in_database("manage")(options)
+    from aforo_admin import django_setup, web  # noqa: PLC0415 - as above.
+
+    web.configure(settings.load(settings.ServeSettings, os.environ))
+    django_setup.manage(options.arguments)
+    return 0
 
 
 def _serve(_options: argparse.Namespace) -> int:

@@ -22,6 +22,8 @@ from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import day
 from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, StoreError
+from aforo_admin.rest import tokens
+from aforo_admin.rest.scopes import Scope
 from aforo_admin.yaml_writing import yaml_text
 
 OK = 0
@@ -150,6 +152,39 @@ def user_list(_options: argparse.Namespace) -> int:
         has = ["superuser"] if user.is_superuser else sorted(role_groups.roles_of(user))
         state = "" if user.is_active else " (may not sign in)"
         _print(f"{user.get_username()}: {', '.join(has) or 'no role'}{state}")
+    return OK
+
+
+def token_add(options: argparse.Namespace) -> int:
+    token = tokens.add(
+        options.name,
+        Role(options.role),
+        scopes=[Scope(scope) for scope in options.scope],
+        tenant_id=options.tenant,
+        expires_at=options.expires,
+        actor=getpass.getuser(),
+    )
+    _print(token)
+    return OK
+
+
+def token_list(_options: argparse.Namespace) -> int:
+    for token in tokens.listed():
+        said = [
+            str(token.role),
+            *(list(token.scopes) or ["all scopes"]),
+            *([f"tenant {token.tenant_id}"] if token.tenant_id else []),
+            *([f"until {day(token.expires_at)}"] if token.expires_at is not None else []),
+            f"used {day(token.last_used_at)}" if token.last_used_at is not None else "never used",
+            *(["revoked"] if token.revoked else []),
+        ]
+        _print(f"{token.token_id} {token.prefix}…: {', '.join(said)}")
+    return OK
+
+
+def token_revoke(options: argparse.Namespace) -> int:
+    tokens.revoke(options.name, actor=getpass.getuser())
+    _print(f"{options.name} is refused from now on")
     return OK
 
 

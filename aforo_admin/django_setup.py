@@ -9,6 +9,7 @@ import django
 from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
+from aforo_admin.django_security import SingleSignOn, security
 from aforo_admin.places import Places
 
 NOWHERE: Final = Places()
@@ -26,6 +27,11 @@ APPS: Final = (
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
 )
 TEMPLATES: Final = {
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -56,6 +62,9 @@ MIDDLEWARE: Final = (
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "aforo_admin.control.headers.content_policy",
+    "allauth.account.middleware.AccountMiddleware",
+    "axes.middleware.AxesMiddleware",  # Last: it answers instead of a login that is locked.
 )
 
 
@@ -64,6 +73,8 @@ def configure(
     *,
     secret_key: str = "",
     hosts: tuple[str, ...] = (),
+    https: bool = False,
+    sign_on: SingleSignOn | None = None,
     places: Places = NOWHERE,
 ) -> None:
     """Set Django up, once in a process.
@@ -72,6 +83,8 @@ def configure(
         database_url: As AFORO_ADMIN_DATABASE_URL has it.
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
+        https: Whether they come over TLS.
+        sign_on: Where users are known; None: here alone.
         places: Where the pages find what is not in the database.
     """
     django_settings.configure(
@@ -97,9 +110,7 @@ def configure(
         WHITENOISE_USE_FINDERS=True,
         WHITENOISE_AUTOREFRESH=False,
         LOGGING_CONFIG=None,  # process.configure_logging does that.
-        SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Strict",
-        CSRF_COOKIE_SAMESITE="Strict",
+        **security(https=https, sign_on=sign_on),
     )
     django.setup()
 

@@ -104,6 +104,13 @@ def rows_of(catalog: Catalog) -> Rows:
     return rows
 
 
+def rows_of_plan(plan: Plan) -> Rows:
+    """Return the rows of one plan alone."""
+    rows: Rows = {table: {} for table in OF_PLANS}
+    _put_plan(rows, plan)
+    return rows
+
+
 def _put_plan(rows: Rows, plan: Plan) -> None:
     key = (plan.plan_id,)
     rows["PlanVersion"][key] = row_of(plan)

@@ -118,6 +118,12 @@ def load_with_draft(draft: tables.PlanVersion, tenants: Collection[str] | None =
     return catalog_of(_read(tenants, draft).rows)
 
 
+def load_plans(draft: tables.PlanVersion | None = None) -> Catalog:
+    """Return the plans of the catalog and nothing else, as they are, or with a draft in force."""
+    rows: Rows = {table: {} for table in COLUMNS}
+    return catalog_of(rows | _read((), draft, ("General", *OF_PLANS)).rows)
+
+
 def check_draft(draft: tables.PlanVersion) -> None:
     """Check a draft as if it were published, but not what that does to its tenants.
 
@@ -164,8 +170,29 @@ def apply_catalog(
         seq = audit.last_seq()
         if expected_seq is not None and seq != expected_seq:
             raise ChangedMeanwhileError(seq=seq, expected=expected_seq)
-        _make_equal(rows_of(catalog), _read(None), made)
+        make_equal(catalog, made)
     return made
+
+
+def make_equal(
+    catalog: Catalog,
+    made: Change,
+    *,
+    before: Catalog | None = None,
+    tenants: Collection[str] | None = None,
+) -> None:
+    """Make the database equal to a catalog, within a change; both read with these tenants.
+
+    With what it held `before`, tables that say the same are left as they are.
+    """
+    wanted, held = rows_of(catalog), _read(tenants)
+    old = held.rows if before is None else rows_of(before)
+    for table in COLUMNS:
+        if old[table] == wanted[table]:
+            wanted[table] = held.rows[table]
+        elif table in OF_PLANS:  # Gaps that forms leave in positions are no new version.
+            held.rows[table] = old[table]
+    _make_equal(wanted, held, made)
 
 
 def publish(version: tables.PlanVersion, made: Change) -> None:
@@ -222,12 +249,16 @@ def _snapshot() -> Iterator[None]:
             cursor.execute("COMMIT")
 
 
-def _read(tenants: Collection[str] | None, draft: tables.PlanVersion | None = None) -> _Read:
+def _read(
+    tenants: Collection[str] | None,
+    draft: tables.PlanVersion | None = None,
+    wanted_tables: Collection[str] = tuple(COLUMNS),
+) -> _Read:
     found = _Read(rows={}, pks={})
     if tenants is not None and len(tenants) > TENANTS_APART_MAX:
         tenants = None
-    for table, columns in COLUMNS.items():
-        lookups = _key_lookups(table)
+    for table in wanted_tables:
+        columns, lookups = COLUMNS[table], _key_lookups(table)
         query = _in_force(table, draft)
         if tenants is not None and table in OF_TENANTS:
             query = query.filter(**{f"{lookups[0]}__in": list(tenants)})
@@ -287,15 +318,16 @@ def _new_version(plan_id: str, wanted: Rows, made: Change) -> None:
     plan, _ = tables.Plan.objects.get_or_create(pk=plan_id)
     number = plan.versions.aggregate(last=models.Max("number"))["last"] or 0
     version = tables.PlanVersion.objects.create(**row, number=number + 1)
-    for table in OF_PLANS[1:]:
-        _model(table).objects.bulk_create(
-            [
-                _model(table)(**part, version=version)
-                for key, part in wanted[table].items()
-                if key[0] == plan_id
-            ]
-        )
+    add_parts(version, wanted)
     publish(version, made)
+
+
+def add_parts(version: tables.PlanVersion, rows: Rows) -> None:
+    """Add what belongs to a version that has just been made, or emptied."""
+    for table in OF_PLANS[1:]:
+        model = _model(table)
+        of_plan = [row for key, row in rows[table].items() if key[0] == version.plan_id]
+        model.objects.bulk_create([model(**row, version=version) for row in of_plan])
 
 
 def _remove(table: str, wanted: dict[Key, Any], held: _Read) -> None:

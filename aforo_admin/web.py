@@ -13,12 +13,7 @@ def serve(chosen: settings.ServeSettings) -> int:
         ListenError: The address is in use or can't be listened on.
     """
     process.configure_logging(chosen.log_level)
-    django_setup.configure(
-        chosen.database_url,
-        secret_key=chosen.secret_key.get_secret_value(),
-        hosts=chosen.hosts,
-        places=_places(chosen),
-    )
+    configure(chosen)
     from django.core.asgi import get_asgi_application  # noqa: PLC0415 - it needs the settings.
 
     host, port = settings.host_and_port(chosen.listen)
@@ -30,9 +25,22 @@ def serve(chosen: settings.ServeSettings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=",".join(chosen.proxies),
     )
     uvicorn.Server(config).run()
     return 0
+
+
+def configure(chosen: settings.ServeSettings) -> None:
+    """Set Django up as it serves."""
+    django_setup.configure(
+        chosen.database_url,
+        secret_key=chosen.secret_key.get_secret_value(),
+        hosts=chosen.hosts,
+        https=chosen.https,
+        sign_on=chosen.sign_on,
+        places=_places(chosen),
+    )
 
 
 def _places(chosen: settings.ServeSettings) -> Places:

@@ -184,8 +184,8 @@ DONE = {"publish": "in force from now on", "retire": "no longer in force", "copy
 
 
 def _differences(draft: PlanVersion) -> list[Any]:
-    """Return how the catalog would differ with the draft in force."""
-    return list(differences(store.load_catalog(()).catalog, store.load_with_draft(draft, ())))
+    """Return how the plan would differ with the draft in force."""
+    return list(differences(store.load_plans(), store.load_plans(draft)))
 
 
 @admin.register(Plan)

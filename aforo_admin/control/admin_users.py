@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -37,8 +37,7 @@ class EditUserForm(UserChangeForm):
             self.fields["role"].initial = min(held, default=Role.VIEWER).value
 
 
-# Django's own forms, of both. Roles are code: see `roles`.
-admin.site.unregister([User, Group])
+admin.site.unregister(User)  # Django's own form.
 
 
 @admin.register(User)
@@ -87,3 +86,13 @@ class ControlUserAdmin(UserAdmin, ModelAdmin):
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
         return False  # Their changes stay on the record: they no longer sign in, that is all.
+
+
+def unregister_others() -> None:
+    """Take away the forms that apps bring along: roles are code, and nobody edits the rest."""
+    others = [
+        model
+        for model in admin.site._registry
+        if model is not User and model._meta.app_label != "control"
+    ]
+    admin.site.unregister(others)

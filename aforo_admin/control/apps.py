@@ -25,3 +25,9 @@ class ControlConfig(AppConfig):
 class SiteConfig(AdminConfig):
     default = False
     default_site = "aforo_admin.control.site.ControlSite"
+
+    def ready(self) -> None:
+        super().ready()
+        from aforo_admin.control import admin_users  # noqa: PLC0415 - as above.
+
+        admin_users.unregister_others()

@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from aforo_admin.control.fields import TextsColumn
+from aforo_admin.control.models_api import ApiToken, IdempotentAnswer
 from aforo_admin.control.models_base import (
     COST_KEY,
     ID_CHARS_MAX,
@@ -35,6 +36,7 @@ from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
 __all__ = [
+    "ApiToken",
     "AuditEntry",
     "CostPrice",
     "Credential",
@@ -47,6 +49,7 @@ __all__ = [
     "FormerSubscription",
     "General",
     "Head",
+    "IdempotentAnswer",
     "IngestKey",
     "Lease",
     "MarginOverride",

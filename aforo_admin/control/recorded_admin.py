@@ -112,7 +112,7 @@ class RecordedAdmin(ModelAdmin):
     def log_addition(self, *_arguments: Any) -> None:
         """Our record has it."""
 
-    log_change = log_deletion = log_addition
+    log_change = log_deletions = log_addition
 
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return list(self.hidden)

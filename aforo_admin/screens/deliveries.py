@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
 from aforo_admin.control.models import WebhookEndpoint
+from aforo_admin.control.roles import RESEND_ALERT
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
 from aforo_meter.alerts import KINDS
@@ -17,7 +18,7 @@ from aforo_meter.outbox_reading import STATES, AttemptRow, DeliveryLog, Delivery
 
 log = structlog.get_logger()
 
-MAY_RESEND: Final = "control.change_webhookendpoint"
+MAY_RESEND: Final = f"control.{RESEND_ALERT}"
 
 
 class DeliveriesView(ScreenView):

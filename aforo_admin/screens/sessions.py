@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from aforo_admin.control.roles import KILL_SESSION
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
 from aforo_meter.domain.sessions import Session
@@ -16,7 +17,7 @@ from aforo_meter.sessions_sql import SqlSessions
 
 log = structlog.get_logger()
 
-MAY_KILL: Final = "control.change_credential"  # Who may revoke a key may end what it began.
+MAY_KILL: Final = f"control.{KILL_SESSION}"
 STATES: Final = ("open", "all")
 
 

@@ -1,6 +1,8 @@
 """A whole installation's figures for the admin's pages: catalog, ledger, Redis, and who looks."""
 
 import asyncio
+import html
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,9 +17,14 @@ from redis.asyncio import Redis
 
 from aforo_admin import store, sync
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.control.models import Credential
+from aforo_admin.control.recording import Source
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.places import Places
 from aforo_admin.read_model import ReadModel, build
 from aforo_admin.screens import stores
+from aforo_admin.screens.page import FRAGMENT
+from aforo_authz.check import sha256_hex
 from aforo_meter.contract_messages import terms_of
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of
@@ -36,7 +43,19 @@ from tests.contract.ledger_lab import DOLLAR, UNIT, batch, price, used, watched
 from tests.contract.ledgers import AuditedLedger, InFiles, OnServer
 
 NOW = 1_795_176_000_000_000  # 2026-11-20 12:00
-EXAMPLE = read_file(ROOT / "catalog.example.yaml")
+KEY = "afk_only-for-tests-0123456789"
+
+
+def _with_key(catalog: Catalog) -> Catalog:
+    """Give initech a key that the tests know."""
+    initech = catalog.tenants["initech"]
+    (credential,) = initech.credentials
+    known = replace(credential, identity=sha256_hex(KEY))
+    tenants = {**catalog.tenants, "initech": replace(initech, credentials=(known,))}
+    return replace(catalog, tenants=tenants)
+
+
+EXAMPLE = _with_key(read_file(ROOT / "catalog.example.yaml"))
 PRICES = (
     replace(price("in", nanos=5 * DOLLAR, meter=LLM_INPUT), per_units=1_000_000),
     replace(price("out", nanos=15 * DOLLAR, meter=LLM_OUTPUT), per_units=1_000_000),
@@ -60,9 +79,11 @@ class World:
         assert response.status_code == 200, (address, response.status_code)
         return str(response.content.decode())
 
-    def as_viewer(self) -> Client:
-        """Return the browser of somebody who may look, and change nothing."""
-        return client_of("viewer", permissions=("view_tenant", "view_auditentry"))
+    def part(self, address: str, **fields: str) -> str:
+        """Return what a page's part says that renews itself: without markup, in one line."""
+        response = self.client.get(f"/admin/{address}", fields, headers={FRAGMENT: "1"})
+        assert response.status_code == 200, (address, response.status_code)
+        return text_of(str(response.content.decode()))
 
 
 @contextmanager
@@ -89,6 +110,11 @@ def empty_world(
         place.close()
 
 
+def text_of(markup: str) -> str:
+    """Return what a piece of a page says, in one line."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", markup)).split())
+
+
 def client_of(name: str, *, permissions: tuple[str, ...] | None = None) -> Client:
     """Return the browser of a user who has signed in; None: one who may do everything."""
     user = User.objects.create_user(name, is_staff=True, is_superuser=permissions is None)
@@ -101,6 +127,10 @@ def client_of(name: str, *, permissions: tuple[str, ...] | None = None) -> Clien
 def fill(world: World) -> None:
     """Apply the example, sync it, and let its tenants use something until now."""
     store.apply_catalog(EXAMPLE, actor="dana", reason="as we begin")
+    with store.change(actor="dana", source=Source.UI):
+        key = Credential.objects.get(tenant_id="initech")
+        key.prefix = KEY[:8]
+        key.save()
     model = build(EXAMPLE, datetime_of(NOW))
     asyncio.run(_sync(world.places.redis_url, model))
     asyncio.run(_use(world.ledger.url, model))

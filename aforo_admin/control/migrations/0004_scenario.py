@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("control", "0002_head"),
+        ("control", "0003_api"),
     ]
 
     operations = [
