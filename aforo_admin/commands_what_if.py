@@ -119,7 +119,7 @@ def _with_database(options: argparse.Namespace) -> int:
     ground = Ground(catalog=catalog, ledger_url=_ledger_url(options), now=_now())
     scenario = _scenario(options, ground)
     if options.saved:
-        scenario = scenario_store.load(options.saved, catalog).with_more(scenario)
+        scenario = scenario_store.load(options.saved).with_more(scenario)
     found = _simulate(ground, scenario, scenario_drafts.drafts_of(scenario))
     if options.save:
         scenario_store.save(options.save, scenario, found, author=getpass.getuser())

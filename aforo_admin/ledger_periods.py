@@ -20,6 +20,7 @@ from aforo_meter.domain.rate_card import PerUnit
 from aforo_meter.domain.rating import ChargeKey, amount_nanos
 
 PERIODS_AT_ONCE: Final = 100  # Whose rows are in memory together.
+NAMED_MAX: Final = 500  # Tenants in one statement.
 ROWS_MAX: Final = 5_000_000  # Of one of these groups: beyond that a scenario is to name tenants.
 
 PERIODS: Final = (
@@ -30,7 +31,7 @@ PERIODS: Final = (
     " AND earlier.period_start_micros < margin_state.period_start_micros"
     " AND earlier.assessed_at_micros IS NOT NULL"
     " ORDER BY earlier.period_start_micros DESC LIMIT 1)"
-    " FROM margin_state WHERE period_start_micros <= ? AND period_end_micros > ?"
+    " FROM margin_state WHERE period_start_micros <= ? AND period_end_micros > ?{tenants}"
     " ORDER BY tenant_id, in_force DESC, period_start_micros DESC, subscription_id"
 )
 KEY: Final = ", ".join(f"entry.{name}" for name in ChargeKey._fields)
@@ -54,7 +55,7 @@ ADJUSTED: Final = (
 REFUSED: Final = (
     "SELECT tenant_id, hour_start_micros, outcome, count FROM intervention"
     " WHERE hour_start_micros > ? AND hour_start_micros < ?"
-    " AND ((outcome = ? AND reason = ?) OR (outcome = ? AND reason = ?))"
+    " AND ((outcome = ? AND reason = ?) OR (outcome = ? AND reason = ?)){tenants}"
 )
 BY_MARGIN: Final = (
     *(Outcome.BLOCK.value, Reason.MARGIN_LIMIT_EXCEEDED.value),
@@ -74,14 +75,24 @@ class Periods:
     currency: str  # "" where nothing was ever assessed.
 
 
-def read_periods(ask: Ask, *, at_micros: int, now_micros: int) -> Periods:
-    """Return the billing periods that an instant is in, each as it was last assessed."""
+def read_periods(
+    ask: Ask, *, at_micros: int, now_micros: int, tenants: Sequence[str] = ()
+) -> Periods:
+    """Return the billing periods that an instant is in, each as it was last assessed.
+
+    Args:
+        ask: The ledger.
+        at_micros: The instant.
+        now_micros: Until when usage is known.
+        tenants: Of these only, as far as they are few enough to be named; empty: of all.
+    """
+    where, named = _of_tenants(tenants)
     found: list[Recorded] = []
     currency = ""
-    for row in ask(PERIODS, (at_micros, at_micros)):
+    for row in ask(PERIODS.format(tenants=where), (at_micros, at_micros, *named)):
         tenant_id, subscription_id, start, end, cogs, revenue, level, assessed_at, *rest = row
-        _in_force, named, level_before = rest
-        currency = currency or named or ""
+        _in_force, known, level_before = rest
+        currency = currency or known or ""
         found.append(
             Recorded(
                 tenant_id=tenant_id,
@@ -94,17 +105,25 @@ def read_periods(ask: Ask, *, at_micros: int, now_micros: int) -> Periods:
                 level_before=Level(level_before or 0),
             )
         )
-    return Periods(recorded=_with_refusals(ask, found), currency=currency)
+    return Periods(recorded=_with_refusals(ask, found, tenants), currency=currency)
 
 
-def _with_refusals(ask: Ask, found: list[Recorded]) -> Sequence[Recorded]:
+def _of_tenants(tenants: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if not 0 < len(tenants) <= NAMED_MAX:
+        return "", ()
+    return f" AND tenant_id IN ({', '.join('?' * len(tenants))})", tenants
+
+
+def _with_refusals(ask: Ask, found: list[Recorded], tenants: Sequence[str]) -> Sequence[Recorded]:
     """Give each tenant's refusals to its first period: the one in force, else the latest."""
     if not found:
         return found
     first = min(one.period.start_micros for one in found)
     last = max(one.period.end_micros for one in found)
     refusals: dict[str, dict[int, Refusals]] = defaultdict(dict)
-    for tenant_id, hour, outcome, count in ask(REFUSED, (first - HOUR_MICROS, last, *BY_MARGIN)):
+    where, named = _of_tenants(tenants)
+    values = (first - HOUR_MICROS, last, *BY_MARGIN, *named)
+    for tenant_id, hour, outcome, count in ask(REFUSED.format(tenants=where), values):
         before = refusals[tenant_id].get(hour, Refusals())
         is_block = outcome == Outcome.BLOCK.value
         refusals[tenant_id][hour] = Refusals(

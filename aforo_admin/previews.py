@@ -12,16 +12,16 @@ from aforo_admin.domain.catalog import Catalog, CostPrice, Tenant
 from aforo_admin.domain.checking import find_problems
 from aforo_admin.domain.entitling import entitle
 from aforo_admin.domain.scenario import DraftChoice, Scenario
-from aforo_admin.domain.scenario_catalog import Drafts
+from aforo_admin.domain.scenario_catalog import Drafts, changed_catalog
 from aforo_admin.domain.scenario_usage import Reprice, repriced_by
 from aforo_admin.domain.simulate import Comparison, Outcome
 from aforo_admin.scenario_yaml import refuse
-from aforo_admin.simulating import Ground, PricesOf, book_of, play, simulate
+from aforo_admin.simulating import Ground, PricesOf, book_of, play
 from aforo_authz.domain.quotas import Quota
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import micros_of
 
-TENANTS_MAX: Final = 200  # Of one preview: those that are looked at, by id.
+TENANTS_MAX: Final = 50  # Of one preview: those that are looked at, by id.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,29 +70,34 @@ class Crossing:
     at_micros: int | None  # None: it would be better from the period's begin on.
 
 
-def preview_version(choice: DraftChoice, drafts: Drafts, ground: Ground) -> Preview:
+def preview_version(
+    choice: DraftChoice, drafts: Drafts, ground: Ground, *, having: Sequence[str] | None = None
+) -> Preview:
     """Return whose price, quota or level a version of a plan would change, had it been in force.
 
     Args:
         choice: Which version.
-        drafts: What it says.
+        drafts: What it says; it was checked when it was saved.
         ground: The catalog, and the ledger with the usage.
+        having: Who has the plan; the catalog need hold no more than the first of them. None: as the
+            catalog says.
 
     Raises:
-        CatalogError: The version breaks a rule of the catalog.
         LedgerUnreadableError: The ledger can't be read.
     """
-    having = sorted(
-        tenant_id
-        for tenant_id, tenant in ground.catalog.tenants.items()
-        if tenant.subscription.plan_at(ground.now) == choice.plan_id
-    )
+    if having is None:
+        having = sorted(
+            tenant_id
+            for tenant_id, tenant in ground.catalog.tenants.items()
+            if tenant.subscription.plan_at(ground.now) == choice.plan_id
+        )
     looked_at = having[:TENANTS_MAX]
-    quotas = _quota_moves(ground, replace_plan(ground.catalog, choice, drafts), looked_at)
+    scenario = Scenario(tenants=tuple(looked_at), drafts=(choice,))
+    changed = changed_catalog(ground.catalog, scenario, drafts)
+    quotas = _quota_moves(ground, changed, looked_at)
     comparison = Comparison(currency=ground.catalog.currency, outcomes=())
     if looked_at:
-        scenario = Scenario(tenants=tuple(looked_at), drafts=(choice,))
-        comparison = simulate(scenario, ground, drafts=drafts)
+        comparison = play(scenario, ground, changed, None)
     moved = tuple(
         Moved(outcome=one, quotas=quotas.get(one.tenant_id, ()))
         for one in comparison.outcomes
@@ -106,10 +111,6 @@ def preview_version(choice: DraftChoice, drafts: Drafts, ground: Ground) -> Prev
         tenants=len(having),
         looked_at=len(looked_at),
     )
-
-
-def replace_plan(catalog: Catalog, choice: DraftChoice, drafts: Drafts) -> Catalog:
-    return replace(catalog, plans={**catalog.plans, choice.plan_id: drafts[choice]})
 
 
 def _quota_moves(

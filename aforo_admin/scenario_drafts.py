@@ -35,7 +35,7 @@ def drafts_of(scenario: Scenario) -> Drafts:
             plan_id=choice.plan_id, number=choice.number
         ).first()
         if version is not None:
-            found[choice] = store.load_with_draft(version, ()).plans[choice.plan_id]
+            found[choice] = store.load_plans(version).plans[choice.plan_id]
     return found
 
 

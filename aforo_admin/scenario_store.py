@@ -4,10 +4,9 @@ import json
 from datetime import UTC, datetime
 from typing import Final
 
-from aforo_admin import scenario_written
+from aforo_admin import scenario_written, store
 from aforo_admin.control.models import Scenario as Saved
 from aforo_admin.control.models_scenarios import NAME_CHARS_MAX
-from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import Problem
 from aforo_admin.domain.scenario import Scenario
 from aforo_admin.domain.simulate import Comparison
@@ -19,11 +18,11 @@ from aforo_admin.yaml_writing import node_of
 SAVED_MAX: Final = 1000
 
 
-def load(name: str, catalog: Catalog) -> Scenario:
+def load(name: str) -> Scenario:
     """Read a scenario by its name.
 
     Raises:
-        CatalogError: There is none, or the catalog has no more what it names.
+        CatalogError: There is none, or it can't be read any more.
     """
     saved = Saved.objects.filter(name=name).first()
     if saved is None:
@@ -31,6 +30,9 @@ def load(name: str, catalog: Catalog) -> Scenario:
         message = f'no scenario "{name}"{advice(name, kind="scenario", choices=names)}'
         refuse([Problem(path=("saved",), message=message)])
         raise AssertionError("refuse raises")
+    # Amounts of deals are in the currencies of their tenants.
+    tenants = {str(deal.get("tenant", "")) for deal in saved.changes.get("deals", ())}
+    catalog = store.load_catalog(tenants).catalog
     return scenario_of(node_of(saved.changes), catalog, name=f"scenario {name}")
 
 
@@ -62,3 +64,8 @@ def save(name: str, scenario: Scenario, found: Comparison, *, author: str) -> Sa
         },
     )
     return saved
+
+
+def remove(name: str) -> bool:
+    """Forget a scenario; say whether there was one."""
+    return bool(Saved.objects.filter(name=name).delete()[0])

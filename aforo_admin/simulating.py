@@ -180,7 +180,12 @@ class _Playing:
         scenario, now = self._scenario, self._ground.now
         at = instant_of(scenario, now)
         with reading(self._ground.ledger_url) as ask:
-            found = read_periods(ask, at_micros=micros_of(at), now_micros=micros_of(now))
+            found = read_periods(
+                ask,
+                at_micros=micros_of(at),
+                now_micros=micros_of(now),
+                tenants=scenario.tenants,
+            )
             chosen = [
                 one
                 for one in found.recorded

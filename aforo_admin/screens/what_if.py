@@ -31,6 +31,7 @@ from aforo_admin.simulating import Progress, ground_of, simulate
 from aforo_admin.yaml_scalars import instant
 from aforo_admin.yaml_writing import yaml_text
 
+NOT_YOURS: Final = "Your role may not do this; docs/roles.md says whose may."
 SECONDS_MAX: Final = 20  # A page waits no longer; the command has no limit.
 TENANTS_SHOWN: Final = 200
 SAVED_SHOWN: Final = 100
@@ -49,6 +50,7 @@ class _Asked:
     scenario: Scenario | None = None
     found: Comparison | None = None
     missing: str = ""
+    loaded: str = ""  # The name that it is kept by.
 
 
 class WhatIfView(ScreenView):
@@ -63,12 +65,14 @@ class WhatIfView(ScreenView):
         return self.render_to_response(self.get_context_data())
 
     def post(self, request: HttpRequest, *_arguments: Any, **_named: Any) -> HttpResponse:
+        if request.POST.get("step") == "remove":
+            return _remove(request)
         self._question = asked = _play(WhatIfForm(request.POST))
         step = request.POST.get("step", "play")
         if asked.found is not None and asked.scenario is not None and step in STEPS:
             needed, take = STEPS[step]
             if not request.user.has_perm(needed):
-                messages.error(request, "Your role may not do this; docs/roles.md says whose may.")
+                messages.error(request, NOT_YOURS)
             elif (response := take(request, asked.scenario, asked.found)) is not None:
                 return response
         return self.render_to_response(self.get_context_data())
@@ -79,6 +83,7 @@ class WhatIfView(ScreenView):
             "form": asked.form,
             "missing": [asked.missing] if asked.missing else [],
             "saved": Saved.objects.all()[:SAVED_SHOWN],
+            "loaded": asked.loaded,
         }
         if asked.found is None or asked.scenario is None:
             return shown
@@ -100,11 +105,11 @@ def _loaded(name: str) -> _Asked:
     if not name:
         return _Asked()
     try:
-        scenario = scenario_store.load(name, store.load_catalog().catalog)
+        scenario = scenario_store.load(name)
     except (CatalogError, *AWAY) as error:
         return _Asked(missing=str(error))
     text = yaml_text(scenario_written.scenario(scenario))
-    return _Asked(form=WhatIfForm(initial={SAVED_AS: text}))
+    return _Asked(form=WhatIfForm(initial={SAVED_AS: text}), loaded=name)
 
 
 def _play(form: WhatIfForm) -> _Asked:
@@ -150,6 +155,15 @@ def _save(request: HttpRequest, scenario: Scenario, found: Comparison) -> HttpRe
     query = QueryDict(mutable=True)
     query["saved"] = saved.name
     return HttpResponseRedirect(f"{reverse('admin:what-if')}?{query.urlencode()}")
+
+
+def _remove(request: HttpRequest) -> HttpResponse:
+    name = request.POST.get("saved", "")
+    if not request.user.has_perm("control.delete_scenario"):
+        messages.error(request, NOT_YOURS)
+    elif scenario_store.remove(name):
+        messages.success(request, f"Removed {name}.")
+    return HttpResponseRedirect(reverse("admin:what-if"))
 
 
 def _turn(request: HttpRequest, scenario: Scenario, _found: Comparison) -> HttpResponse | None:

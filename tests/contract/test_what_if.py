@@ -213,9 +213,9 @@ def test_a_swapped_model_costs_what_the_other_one_does(ledgers: Ledgers, redis_u
 
     assert found.replayed.cogs_nanos == 1_003_000_000 + 100_000_000
     with pytest.raises(
-        CatalogError, match=r'models\[0\].to: no price is for the model "smal"; did'
+        CatalogError, match=r'models\[0\].to: no price is for the model "smaller"; did'
     ):
-        asked(catalog, file, swaps=(replace(swap, to_model="smal"),))
+        asked(catalog, file, swaps=(replace(swap, to_model="smaller"),))
 
 
 def test_growth_multiplies_usage_revenue_and_refusals(ledgers: Ledgers, redis_url: str) -> None:

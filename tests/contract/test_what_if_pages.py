@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from aforo_admin import scenario_drafts, scenario_store, simulating, store
 from aforo_admin.control.models import AuditEntry, CostPrice, PlanVersion, Scenario
@@ -171,9 +173,11 @@ def test_a_scenario_is_kept_and_loaded(world: World) -> None:
     assert saved.summary["totals"]["replayed"]["revenue_nanos"] == 22 * 10**9
     loaded = world.client.get("/admin/what-if/", {"saved": "more fee"}).content.decode()
     assert "plan: flat, percent: +10%" in loaded
-    assert scenario_store.load("more fee", world.catalog) == Asked(
+    assert scenario_store.load("more fee") == Asked(
         fees=(FeeChange(plan_id="flat", percent_bp=1000),)
     )
+    world.client.post("/admin/what-if/", {"step": "remove", "saved": "more fee"})
+    assert not Scenario.objects.exists()
 
 
 def test_a_viewer_may_ask_and_keeps_nothing(world: World) -> None:
@@ -218,6 +222,35 @@ def test_a_scenario_becomes_a_draft_and_coming_prices(world: World) -> None:
     reasons = set(AuditEntry.objects.filter(actor="dana").values_list("reason", flat=True))
     assert reasons == {"OpenAI raises its prices"}
     assert store.load_catalog().catalog.plans == world.catalog.plans
+
+
+def test_product_makes_drafts_of_prices_and_none_of_costs(world: World) -> None:
+    client = world.as_role(Role.PRODUCT)
+    fields = {"step": "turn", "begins": f"{COMING:%Y-%m-%d}", "fee": "flat=25"}
+
+    refused = client.post("/admin/what-if/", {**fields, "provider_cost": "openai=+20%"})
+    assert "your role may not change this" in refused.content.decode()
+    assert not PlanVersion.objects.filter(state="draft").exists()
+    client.post("/admin/what-if/", fields)
+    assert PlanVersion.objects.filter(state="draft").exists()
+
+
+def test_pages_ask_few_questions(world: World) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        draft = store.new_draft("flat")
+    scenario_store.save("kept", Asked(), simulating.simulate(Asked(), world.ground), author="tests")
+    addresses = (
+        "/admin/what-if/",
+        "/admin/what-if/?saved=kept",
+        "/admin/what-if/prices/",
+        f"/admin/control/planversion/{draft.pk}/publish/",
+    )
+
+    for address in addresses:
+        with CaptureQueriesContext(connection) as queries:
+            assert world.client.get(address).status_code == 200
+        told = [query["sql"][:80] for query in queries]
+        assert len(queries) < 30, told
 
 
 def test_what_can_not_be_a_draft_is_told(world: World) -> None:

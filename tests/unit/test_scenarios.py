@@ -347,7 +347,7 @@ def test_lines_say_what_files_say() -> None:
     ("name", "line", "remedy"),
     [
         ("provider_cost", "openai", "write it like openai=+20%"),
-        ("threshold", "blok=5%", "there are warn, throttle, block, hysteresis"),
+        ("threshold", "floor=5%", "there are warn, throttle, block, hysteresis"),
         ("growth", "acme=+5%", "whose? write +30%"),
         ("draft", "pro", "write it like pro=3"),
     ],
