@@ -147,7 +147,7 @@ def _tell(options: argparse.Namespace, found: Comparison) -> None:
     if options.json:
         print(simulation_text.comparison_json(found))  # noqa: T201 - what a command is for.
     else:
-        print(simulation_text.comparison_text(found, shown=options.show))  # noqa: T201
+        print(simulation_text.comparison_text(found, shown=max(0, options.show)))  # noqa: T201
 
 
 def _progress(done: int, of_all: int) -> None:

@@ -117,9 +117,10 @@ def _remarks(found: Comparison) -> list[str]:
         lines.append(f"{tenant_id}: no level is reckoned: {why}")
     drifted = [one for one in found.outcomes if one.drift_nanos]
     if drifted:
+        others = f" and {len(drifted) - 1:,} more" if len(drifted) > 1 else ""
         lines.append(
-            f"{many(len(drifted), 'period')} of {drifted[0].tenant_id} …: the catalog reckons"
-            " another revenue than was recorded; only what the changes add to it is told"
+            f"{drifted[0].tenant_id}{others}: the catalog reckons another revenue than was"
+            " recorded; only what the changes add to it is told"
         )
     unpriced = sum(one.unpriced_rows for one in found.outcomes)
     if unpriced:

@@ -133,7 +133,7 @@ def _fill(path: Path, options: argparse.Namespace) -> None:
 def _revenue(number: int, options: argparse.Namespace) -> int:
     if _plan(number, options) == "flat":
         return 1000 * 10**9
-    tokens = options.hours * TOKENS
+    tokens: int = options.hours * TOKENS
     return 10 * 10**9 + min(tokens, 10**6) * 4000 + max(0, tokens - 10**6) * 3000
 
 

@@ -19,6 +19,13 @@ FIELD_OF: Final = {key: name for name, (key, _) in what_if_flags.LISTS.items()} 
     "month": "month",
     "tenants": "tenants",
 }
+# By the fields of the catalog that changes lead to.
+OF_CATALOG: Final = {
+    "thresholds": "floors",
+    "allowance_thresholds": "floors",
+    "committed_fee": "fees",
+    "rate_card": "prices",
+}
 
 
 class Lines(forms.CharField):
@@ -111,7 +118,7 @@ class WhatIfForm(forms.Form):
             said: What the fields say, by its name in the written form.
         """
         for fault in error.faults:
-            key = fault.place.partition("[")[0].partition(".")[0]
+            key = _key_of(fault.place)
             name = FIELD_OF[key] if key in FIELD_OF and key in said else self._otherwise(key)
             self.add_error(name, _told(fault))
 
@@ -120,6 +127,14 @@ class WhatIfForm(forms.Form):
             return SAVED_AS
         field = FIELD_OF.get(key)
         return field if field is not None and self.cleaned_data.get(field) else None
+
+
+def _key_of(place: str) -> str:
+    """Return which part of a scenario a fault of it, or of its catalog, is about."""
+    for part, key in OF_CATALOG.items():
+        if part in place.split("[", maxsplit=1)[0].split("."):
+            return key
+    return place.partition("[")[0].partition(".")[0]
 
 
 def _told(fault: Fault) -> str:

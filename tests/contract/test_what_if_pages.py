@@ -156,6 +156,9 @@ def test_a_page_tells_a_fault_at_its_field_and_keeps_what_was_typed(world: World
 
     assert "openai: write it like openai=+20%" in text
     assert ">flatt=5</textarea>" in text.replace("\n", "")
+    refused = world.page(threshold="plan:flat/block=120%").replace("\n", "")
+    field = refused[refused.index('for="id_threshold"') : refused.index('for="id_model"')]
+    assert 'role="alert">plans.flat.thresholds.block_below' in field
     text = world.page(fee="flatt=5")
     assert "fees[0].plan: no plan &quot;flatt&quot;; did you mean &quot;flat&quot;?" in text
 
@@ -271,7 +274,7 @@ def test_what_can_not_be_a_draft_is_told(world: World) -> None:
 def test_publishing_shows_whose_price_quota_or_level_changes(world: World) -> None:
     """A fee of $12 instead of $20: a margin of 7.5 %, below 15 %."""
     with store.change(actor="tests", source=Source.SHELL):
-        draft = store.new_draft("flat")
+        draft: Any = store.new_draft("flat")
         draft.committed_fee_nanos = 12 * 10**9
         draft.save()
     choice = DraftChoice(plan_id="flat", number=draft.number)

@@ -50,6 +50,7 @@ plans:
           - id: tokens
             meter: llm.input_tokens
             graduated: [{{up_to: 200, price: 0.02}}, {{price: 0.01}}]
+  paid: {{committed_fee: {fee}, revenue_basis: accrued, features: [chat, search]}}
   flat:
     committed_fee: {fee} USD
     features: [chat, search]
