@@ -6,6 +6,7 @@ for a while (Redis, Kafka, the database) is waited for; the position does not mo
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -36,7 +37,8 @@ from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.settings import variable
 from aforo_meter.settings_consume import ConsumeSettings
 from aforo_meter.settings_types import MIB
-from aforo_meter.settling import AWAY, Settling, all_of
+from aforo_meter.settling import AWAY, Settling
+from aforo_meter.underway import Underway
 from aforo_meter.upkeep import Upkeep
 from aforo_meter.waits import Waits, entered
 
@@ -251,11 +253,16 @@ class Consumption:
         consumer.subscribe([topic], listener=self._partitions)
 
     async def _take_batches(self, stop: asyncio.Event) -> None:
+        async with Underway() as underway:
+            await self._take_batches_into(underway, stop)
+
+    async def _take_batches_into(self, underway: Underway, stop: asyncio.Event) -> None:
         pause_s, began_s = self._settings.batch_ms_max / 1000, 0.0
         while not stop.is_set():
             # Records come together meanwhile. Who is behind does not wait.
             await process.wait_for(stop, timeout_s=began_s + pause_s - time.monotonic())
             began_s = time.monotonic()
+            underway.look()
             if self._partitions.failure is not None:
                 raise self._partitions.failure
             await self._seek_displaced()
@@ -267,13 +274,12 @@ class Consumption:
                 await self._lose(error.args[0])
                 continue
             await self._lose(self._beyond_the_end())
-            # While one is written, the next is read.
-            settling = []
             for topic_partition, records in batches.items():
                 owned = self._owned(topic_partition)
-                if owned is not None and not owned.is_displaced:
-                    settling.append(self._settling.settle(owned, records, stop))
-            await all_of(settling)
+                if owned is not None:
+                    await underway.begin(
+                        owned, functools.partial(self._settling.settle, owned, records, stop)
+                    )
 
     async def _fetch(self, stop: asyncio.Event) -> Mapping[TopicPartition, Sequence[Any]]:
         """Return records, or none after a while. In a rebalance it waits for the assignment."""

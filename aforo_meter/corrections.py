@@ -84,7 +84,7 @@ class Corrections(Protocol):
     async def level_basis(self, state: PeriodState) -> LevelBasis:
         """Return the usage of a period in force, and the levels of the tenant's guards."""
 
-    async def was_seen(self, tenant_id: str, event_id: str) -> bool:
+    async def was_seen(self, event_key: bytes) -> bool:
         """Return whether an event was counted, as far as the ledger remembers."""
 
     async def parts(self, tenant_id: str, decision_id: str) -> Sequence[Take]:

@@ -10,7 +10,6 @@ from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, amount_nanos
-from aforo_meter.domain.seen import event_key
 from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import drop_parts, forget_counted, parts_of
@@ -105,8 +104,8 @@ class SqlCorrections:
             )
         )
 
-    async def was_seen(self, tenant_id: str, event_id: str) -> bool:
-        values = (event_key(tenant_id, event_id),)
+    async def was_seen(self, event_key: bytes) -> bool:
+        values = (event_key,)
         return await self._ledger.read(lambda sql: sql.execute(SEEN, values).fetchone()) is not None
 
     async def parts(self, tenant_id: str, decision_id: str) -> Sequence[Take]:

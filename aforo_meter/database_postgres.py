@@ -129,6 +129,8 @@ class PostgresConnection:
 
 
 class PostgresStatements:
+    or_rollback = ""
+
     def __init__(self, raw: psycopg.Connection[tuple[Any, ...]]) -> None:
         self._raw = raw
 

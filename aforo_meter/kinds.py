@@ -5,7 +5,7 @@ depend on more than their kind. Which kinds that holds for is decided here; all 
 read, and rated, one by one.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,24 +24,25 @@ from aforo_meter.domain.rating import (
     depends_on_size,
     intervention_of,
 )
-from aforo_meter.domain.seen import tenant_digest
+from aforo_meter.domain.seen import tenant_digest, time_of
 from aforo_meter.domain.usage import Outcome
-from aforo_meter.usage_shapes import Measures, Shape, parse, shape_of
+from aforo_meter.usage_shapes import Glance, Measures, Shape, glance
 from aforo_meter.wire import COMPLETENESS, GATEWAY, REPORTED_LENGTH
-from aforo_proto import usage_pb2, usage_shape_pb2
+from aforo_proto import usage_pb2
 
 KINDS_MAX: Final = 50_000  # Some 100 MB. One of a tenant, model and hour is the usual.
 SHAPES_MAX: Final = 100_000  # Some 100 MB. Paths and statuses make several of a kind.
 
 Name = tuple[Any, ...]
+Looked = tuple[Any, Glance]  # A record, and what is seen of it.
 
 
 class Kind:
     """What events of a kind have in common, and what of them is added up at the moment."""
 
     __slots__ = (
-        *("_prices", "_refused", "cells", "digest", "event_keys", "keys", "oldest_micros"),
-        *("period", "priced", "subscription_id", "tokens_below", "usage"),
+        *("_digest", "_prices", "_refused", "_timed", "cells", "event_keys", "keys"),
+        *("oldest_micros", "period", "priced", "subscription_id", "tokens_below", "usage"),
     )
 
     def __init__(
@@ -63,7 +64,8 @@ class Kind:
         # From so many input tokens on another price may hold; 0: never.
         self.tokens_below = 0
         self.cells: dict[str, int] = {}  # By meter: the sum in 10^-6 units.
-        self.digest = tenant_digest(usage.tenant_id)
+        self._digest = tenant_digest(usage.tenant_id, timed=usage.from_gateway)
+        self._timed = usage.from_gateway
         self.event_keys: list[bytes] = []
         self.oldest_micros = usage.occurred_at_micros
 
@@ -122,6 +124,12 @@ class Kind:
             return learnt and self.add(measures)
         return True
 
+    def event_key(self, event_id: bytes, at_micros: int) -> bytes:
+        """Return what `seen.event_key` does, of an event of this kind."""
+        digest = self._digest.copy()
+        digest.update(event_id)
+        return time_of(at_micros) + digest.digest() if self._timed else digest.digest()
+
     def take(self) -> Rated:
         """Return what was added up, and begin anew."""
         charges = []
@@ -147,8 +155,8 @@ class Tally:
     """What came of some records so far."""
 
     rated: list[Rated] = field(default_factory=list)
-    # Records of no known kind, with their shapes; None: of a kind, but by themselves.
-    rest: list[tuple[Any, Shape | None]] = field(default_factory=list)
+    unknown: list[Looked] = field(default_factory=list)  # Of no known kind.
+    single: list[Any] = field(default_factory=list)  # Records of a kind, but by themselves.
     unreadable: list[Any] = field(default_factory=list)  # Records that are no events.
     counted: set[bytes] = field(default_factory=set)  # Events that are not to count again.
     repeated: int = 0
@@ -187,45 +195,37 @@ class Kinds:
             self._shapes.clear()
         self._shapes[shape] = kind
 
-    def add_up(self, records: Iterable[Any], tally: Tally, *, latest_micros: int) -> None:
-        """Add up records of known kinds, and put all others on `tally.rest`.
+    def add_up(self, looked: Iterable[Looked], tally: Tally, *, latest_micros: int) -> None:
+        """Add up records of known kinds, and put all others on `tally`.
 
         There those of one shape stay in their order.
 
         Args:
-            records: Of one partition.
+            looked: Records of one partition: see `look`.
             tally: What comes of them.
             latest_micros: Until when an event may have occurred.
         """
-        shapes, rest, counted = self._shapes, tally.rest, tally.counted
+        shapes, counted, single = self._shapes, tally.counted, tally.single
+        measures_of = self._measures.of
         touched: list[Kind] = []
-        for record in records:
-            value = record.value or b""
-            try:
-                event = parse(value)
-            except DecodeError:
-                tally.unreadable.append(record)
-                continue
-            shape = shape_of(event)
+        for one in looked:
+            record, (shape, event_id, at_micros, encoded, is_plain) = one
             kind = shapes.get(shape)
             if kind is None:
-                rest.append((record, shape))
+                tally.unknown.append(one)
                 continue
-            measures = self._measures.of(event)
-            if measures is None or not _is_plain(event, value, latest_micros):
-                rest.append((record, None))
+            measures = measures_of(encoded)
+            if measures is None or not is_plain or at_micros > latest_micros:
+                single.append(record)
                 continue
-            digest = kind.digest.copy()
-            digest.update(event.event_id)
-            key = digest.digest()
+            key = kind.event_key(event_id, at_micros)
             if key in counted:
                 tally.repeated += 1
                 continue
             if not kind.add(measures):
-                rest.append((record, None))
+                single.append(record)
                 continue
             counted.add(key)
-            at_micros = event.occurred_at_micros
             if not kind.event_keys:
                 touched.append(kind)
                 kind.oldest_micros = at_micros
@@ -235,24 +235,22 @@ class Kinds:
         _take(touched, tally)
 
 
+def look(records: Iterable[Any], tally: Tally) -> Iterator[Looked]:
+    """Return records with what is seen of them at a glance; what are no events, put on `tally`."""
+    for record in records:
+        try:
+            seen = glance(record.value or b"")
+        except DecodeError:
+            tally.unreadable.append(record)
+            continue
+        yield record, seen
+
+
 def _take(touched: Iterable[Kind], tally: Tally) -> None:
     for kind in touched:
         tally.note_time(kind.usage.tenant_id, kind.oldest_micros)
         tally.late += kind.usage.late * len(kind.event_keys)
         tally.rated.append(kind.take())
-
-
-def _is_plain(event: usage_shape_pb2.UsageEvent, value: bytes, latest_micros: int) -> bool:
-    """Is what an event says beyond its shape certain to be readable?
-
-    Texts have to be UTF-8, and without a NUL. Of a known shape only these may not be.
-    """
-    return (
-        event.event_id != b""
-        and (event.event_id + event.decision_id + event.metadata_json).isascii()
-        and b"\0" not in value
-        and event.occurred_at_micros <= latest_micros
-    )
 
 
 def name_of(event: usage_pb2.UsageEvent) -> Name | None:

@@ -7,8 +7,8 @@ from aforo_meter.domain.rating import Rated
 from aforo_meter.ledger import RepeatedError
 
 NOTE = (
-    "INSERT INTO seen_event (event_key, keep_until_hour) SELECT event_key, ? FROM {given}"
-    " WHERE true ON CONFLICT (event_key) DO NOTHING"
+    "INSERT{or_rollback} INTO seen_event (event_key, keep_until_hour)"
+    " SELECT event_key, ? FROM {given} WHERE true ON CONFLICT (event_key) DO NOTHING"
 )
 FIND = (
     "SELECT s.event_key FROM {given} CROSS JOIN seen_event AS s WHERE s.event_key = given.event_key"
@@ -30,7 +30,8 @@ def note(sql: Sql, keys: Sequence[bytes], *, keep_until_hour: int) -> None:
     # In the order of the table its pages are each looked for once.
     given, values = sql.given_keys(sorted(keys))
     # Which ones went in is not asked, only how many: hardly ever is one known already.
-    if sql.execute(NOTE.format(given=given), (keep_until_hour, *values)).rowcount != len(keys):
+    statement = NOTE.format(given=given, or_rollback=sql.or_rollback)
+    if sql.execute(statement, (keep_until_hour, *values)).rowcount != len(keys):
         raise LookFirstError
 
 

@@ -25,12 +25,14 @@ FIND = (
     f" FROM {{given}} CROSS JOIN margin_state AS s WHERE {SAME_KEY}"
 )
 INSERT = (
-    f"INSERT INTO margin_state ({KEY}, period_end_micros, {', '.join(TOTALS)}, revision)"  # noqa: S608
+    "INSERT{or_rollback} INTO margin_state"  # noqa: S608
+    f" ({KEY}, period_end_micros, {', '.join(TOTALS)}, revision)"
     f" SELECT {KEY}, period_end_micros, {', '.join(TOTALS)}, 1 FROM {{given}} WHERE true"
 )
 # An assessed period says when; what others may have written since is not written over.
 UPDATE = (
-    f"UPDATE margin_state AS s SET {', '.join(f'{name} = given.{name}' for name in TOTALS)},"  # noqa: S608
+    "UPDATE{or_rollback} margin_state AS s SET"
+    f" {', '.join(f'{name} = given.{name}' for name in TOTALS)},"
     " revision = given.revision + 1, assessed_at_micros ="
     " CASE given.assessed WHEN 1 THEN ? ELSE s.assessed_at_micros END"
     f" FROM {{given}} WHERE {SAME_KEY} AND s.revision = given.revision"
@@ -123,7 +125,9 @@ class PeriodStates:
     ) -> None:
         columns = dict(zip(names, zip(*rows, strict=True), strict=True))
         given, values = self._sql.given(**columns)
-        written = self._sql.execute(statement.format(given=given), (*before, *values)).rowcount
+        written = self._sql.execute(
+            statement.format(given=given, or_rollback=self._sql.or_rollback), (*before, *values)
+        ).rowcount
         if written != len(rows):
             raise StaleError
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.corrections import Kind
@@ -15,11 +15,8 @@ from aforo_meter.domain.rating import (
     InterventionKey,
     LoggedKey,
     Rated,
-    amount_nanos,
-    estimates,
-    extras,
-    sums,
 )
+from aforo_meter.domain.usage import API_CALLS
 from aforo_meter.ledger import (
     PriceConflictError,
     Retention,
@@ -34,7 +31,8 @@ from aforo_meter.ledger_calls import CallsWriting, move_parts
 from aforo_meter.ledger_currency import require_currency
 from aforo_meter.ledger_levels import Levels, level_that_holds, watched_period
 from aforo_meter.ledger_memory import (
-    ChargeRow,
+    INT64_MAX,
+    Change,
     Figures,
     Memory,
     PeriodKey,
@@ -42,7 +40,7 @@ from aforo_meter.ledger_memory import (
 )
 from aforo_meter.ledger_names import bounded
 from aforo_meter.ledger_prepaid import Balances
-from aforo_meter.ledger_rows import INT64_MAX, ChargeRows
+from aforo_meter.ledger_rows import ChargeRows
 from aforo_meter.ledger_seen import new_among, note
 from aforo_meter.ledger_sessions import write_sightings
 from aforo_meter.ledger_states import PeriodStates, Totals, estimated_part
@@ -53,12 +51,12 @@ def columns(key: type[NamedTuple]) -> str:
 
 
 LOG = (
-    f"INSERT INTO logged ({columns(LoggedKey)}, calls)"  # noqa: S608
+    f"INSERT{{or_rollback}} INTO logged ({columns(LoggedKey)}, calls)"  # noqa: S608
     f" SELECT {columns(LoggedKey)}, amount FROM {{given}} WHERE true"
     f" ON CONFLICT ({columns(LoggedKey)}) DO UPDATE SET calls = logged.calls + excluded.calls"
 )
 INTERVENE = (
-    f"INSERT INTO intervention ({columns(InterventionKey)}, count)"  # noqa: S608
+    f"INSERT{{or_rollback}} INTO intervention ({columns(InterventionKey)}, count)"  # noqa: S608
     f" SELECT {columns(InterventionKey)}, amount FROM {{given}} WHERE true"
     f" ON CONFLICT ({columns(InterventionKey)})"
     " DO UPDATE SET count = intervention.count + excluded.count"
@@ -69,6 +67,8 @@ NEW_PRICE = (
     "INSERT INTO price (price_id, meter, price_nanos, per_units, currency, effective_from_micros,"
     " tier_input_tokens_from, source, first_used_at_micros) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+NOTHING: Final = (0, 0, 0)
 
 
 class Writing:
@@ -82,11 +82,10 @@ class Writing:
         self._memory = memory
         self._currency = currency
         self._now_micros = now_micros
-        self._rows = ChargeRows(sql, memory.rows)
+        memory.begin()
+        self._rows = ChargeRows(sql, memory.rows, self._figures)
         self._states = PeriodStates(sql, memory.states)
-        self._cogs: Counter[PeriodKey] = Counter()
-        self._estimated_cogs: Counter[PeriodKey] = Counter()
-        self._unpriced: Counter[PeriodKey] = Counter()
+        self._changes: dict[PeriodKey, Change] = {}  # Of periods' totals.
         self._ends: dict[PeriodKey, int] = {}
         self._watches: Mapping[str, Watch] = {}
         self._assessed: dict[str, Assessment] = {}
@@ -102,7 +101,6 @@ class Writing:
         self._corrections: Counter[str] = Counter()
         self._new_prices: dict[str, Figures] = {}
         self._reporting: set[str] = set()
-        self._written_rows: Mapping[ChargeKey, ChargeRow | None] = {}
         self._written_states: dict[PeriodKey, PeriodState] = {}
 
     def post(self, rated: Sequence[Rated], retention: Retention, *, look_first: bool) -> None:
@@ -132,33 +130,39 @@ class Writing:
         for one in new:
             period = (one.tenant_id, one.subscription_id, one.period.start_micros)
             self._ends[period] = one.period.end_micros
-        self._rows.know(dict.fromkeys(key for one in new for key, _ in one.charges))
+        self._memory.is_sure = False  # Its rows change from here on.
+        self._rows.know(key for one in new for key, _ in one.charges)
         calls = CallsWriting(self._sql, keep_until_micros=max(last_hours.values()) * HOUR_MICROS)
-        self._add_up(bounded(self._sql, new, self._rows.has), calls)
+        self._add_up(self._bounded(new), calls)
         write_sightings(self._sql, new)
         self._note_reporting(one.tenant_id for one in new if one.usage.is_reported)
 
+    def _bounded(self, new: Sequence[Rated]) -> Sequence[Rated]:
+        kept = bounded(self._sql, new, self._rows.has)
+        renamed = [one for one, before in zip(kept, new, strict=True) if one is not before]
+        self._rows.know(key for one in renamed for key, _ in one.charges)
+        return kept
+
     def _add_up(self, new: Sequence[Rated], calls: CallsWriting) -> None:
-        plain = [one for one in new if one.usage.call is None]
-        quantities, more, estimated = sums(plain), extras(plain), estimates(plain)
+        told: dict[ChargeKey, Change] = {}
         interventions: Counter[InterventionKey] = Counter()
         logged: Counter[LoggedKey] = Counter()
         for one in new:
             events = len(one.event_keys)
             is_end = is_logged = True
-            if one.usage.call is not None:
+            if one.usage.call is None:
+                self._add_all(one)
+            else:
                 changes, is_end, is_logged = calls.tell(one)
                 for key, change in changes.items():
-                    quantities[key] += change.quantity_micros
-                    more[key] += change.extra_micros
-                    estimated[key] += change.estimated_micros
+                    told[key] = _sum(told.get(key, NOTHING), change)
             if one.intervention is not None and is_end:
                 interventions[one.intervention] += events
             if one.usage.logged is not None and is_logged:
                 logged[one.usage.logged] += one.usage.logged_calls * events
-        self._rows.know(quantities)
-        for key, quantity_micros in quantities.items():
-            self._add(key, quantity_micros, more.get(key, 0), estimated.get(key, 0))
+        self._rows.know(told)
+        for key, figures in told.items():
+            self._add(key, *figures)
         calls.write()
         self._corrections.update(calls.corrections)
         self._count(INTERVENE, interventions)
@@ -166,20 +170,21 @@ class Writing:
 
     def reprice(self, moves: Iterable[tuple[ChargeKey, PriceEntry]]) -> None:
         """Move unpriced rows to their price. A row that is gone by now is left alone."""
+        self._memory.is_sure = False
         for key, price in moves:
             assert key.price_id == UNPRICED
             self._learn([price])
             if self._is_closed(_period_of(key)) or self._adjusting.is_adjusted(key):
                 self._moved.append((key, price.price_id))
                 continue
-            row = self._rows.take(key)
-            if row is None:
+            figures = self._rows.take(key)
+            if figures is None:
                 continue
             self._repriced += 1
-            self._unpriced[_period_of(key)] -= 1
+            self._count_in(_period_of(key), (0, 0, -1))
             priced = key._replace(price_id=price.price_id, input_tokens=0)
             self._rows.know([priced])
-            self._add(priced, *row[1:])
+            self._add(priced, *figures)
             move_parts(self._sql, key, price_id=price.price_id)
 
     def assess(self, watches: Mapping[str, Watch]) -> None:
@@ -194,9 +199,9 @@ class Writing:
             StaleError: What was remembered of the ledger is not what it holds.
         """
         watched = {watched_period(watch): watch for watch in self._watches.values()}
-        self._states.know({**self._cogs, **watched})
+        self._states.know({**self._changes, **watched})
         changed = {}
-        for key in self._cogs.keys() | watched.keys():
+        for key in self._changes.keys() | watched.keys():
             watch = watched.get(key)
             totals = self._totals_of(key)
             held = None
@@ -206,9 +211,9 @@ class Writing:
                 self._assessed[key[0]] = held
             elif watch is not None:
                 changed[key] = watch
-            if key in self._cogs or held is not None:
+            if key in self._changes or held is not None:
                 self._states.set(key, totals, assessed=watch is not None)
-        self._written_rows = self._rows.write()
+        self._rows.write()
         self._written_states.update(self._states.write(self._ends, now_micros=self._now_micros))
         adjusted = self._adjust()
         changed |= {key: watched[key] for key in adjusted if key in watched}
@@ -235,7 +240,7 @@ class Writing:
         memory = self._memory
         memory.prices.update(self._new_prices)
         memory.reporting.update(self._reporting)
-        memory.keep_rows(self._written_rows)
+        memory.keep_rows()
         memory.keep_states(self._written_states)
         memory.keep_charged(self._balances.read)
 
@@ -253,15 +258,13 @@ class Writing:
 
     def _totals_of(self, key: PeriodKey) -> Totals:
         state = self._states.get(key)
-        change = Totals(self._cogs[key], self._estimated_cogs[key], self._unpriced[key])
-        if state is None:
-            totals = change
-        else:
-            totals = Totals(
-                state.cogs_nanos + change.cogs_nanos,
-                state.estimated_cogs_nanos + change.estimated_cogs_nanos,
-                state.unpriced_rows + change.unpriced_rows,
-            )
+        change = self._changes.get(key, NOTHING)
+        before = (
+            NOTHING
+            if state is None
+            else (state.cogs_nanos, state.estimated_cogs_nanos, state.unpriced_rows)
+        )
+        totals = Totals._make(_sum(before, change))
         if totals.cogs_nanos > INT64_MAX:
             raise TooLargeError(key[0])
         return totals
@@ -305,7 +308,8 @@ class Writing:
             names = next(iter(counts))._fields
             columns = dict(zip(names, zip(*counts, strict=True), strict=True))
             given, values = self._sql.given(**columns, amount=list(counts.values()))
-            self._sql.execute(statement.format(given=given), values)
+            filled = statement.format(given=given, or_rollback=self._sql.or_rollback)
+            self._sql.execute(filled, values)
 
     def _note_reporting(self, tenant_ids: Iterable[str]) -> None:
         self._reporting = set(tenant_ids) - self._memory.reporting
@@ -348,37 +352,52 @@ class Writing:
                 known = self._new_prices[price_id] = Figures._make(row)
         return known
 
+    def _add_all(self, one: Rated) -> None:
+        """Add what usage measured, of a call of which nothing else tells."""
+        usage, period = one.usage, (one.tenant_id, one.subscription_id, one.period.start_micros)
+        if self._is_closed(period):
+            for key, quantity_micros in one.charges:
+                self._add(key, quantity_micros, _extra(one, key, quantity_micros), 0)
+            return
+        cogs_nanos = estimated_nanos = unpriced = 0
+        more, change = usage.weight_units > 1, self._rows.change
+        for key, quantity_micros in one.charges:
+            extra_micros = _extra(one, key, quantity_micros) if more else 0
+            estimated_micros = quantity_micros if usage.estimated else 0
+            changed = change(key).add(quantity_micros, extra_micros, estimated_micros)
+            assert changed is not None, "what is measured is not below zero"
+            cogs_nanos += changed[0]
+            estimated_nanos += changed[1]
+            unpriced += changed[2]
+        if one.charges:
+            self._count_in(period, (cogs_nanos, estimated_nanos, unpriced))
+
     def _add(
         self, key: ChargeKey, quantity_micros: int, extra_micros: int, estimated_micros: int
     ) -> None:
         """Add to a row, or take off what was counted too much, and change the period's totals."""
         period = _period_of(key)
-        step = None
+        changed = None
         if not self._is_closed(period):
-            step = self._rows.add(key, quantity_micros, extra_micros, estimated_micros)
-        if step is None:
+            changed = self._rows.change(key).add(quantity_micros, extra_micros, estimated_micros)
+        if changed is None:
             # What a call had in the row may have moved to another price since, beside the charge.
             self._late.append((key, quantity_micros, extra_micros))
-            self._cogs[period] += 0
-            return
-        before, after, estimated_before, estimated_after = step
-        if key.price_id == UNPRICED:
-            self._unpriced[period] += (after > 0) - (before > 0)
-            self._cogs[period] += 0  # The period is to exist all the same.
-            return
-        price = self._figures(key.price_id)
-        assert price is not None, "a price is kept before its first row"
-        # The total is the sum of the rows' amounts: this row's old one goes, its new one comes.
-        self._cogs[period] += _amount(after, price) - (before and _amount(before, price))
-        if estimated_before or estimated_after:
-            self._estimated_cogs[period] += _amount(estimated_after, price) - (
-                estimated_before and _amount(estimated_before, price)
-            )
+        # The period is to exist in any case.
+        self._count_in(period, changed or NOTHING)
+
+    def _count_in(self, period: PeriodKey, change: Change) -> None:
+        self._changes[period] = _sum(self._changes.get(period, NOTHING), change)
+
+
+def _extra(one: Rated, key: ChargeKey, quantity_micros: int) -> int:
+    """Return what a call's weight adds on quotas of api.calls: nothing for most calls."""
+    return quantity_micros * (one.usage.weight_units - 1) if key.meter == API_CALLS else 0
+
+
+def _sum(one: Change, other: Change) -> Change:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def _period_of(key: ChargeKey) -> PeriodKey:
     return key[:3]
-
-
-def _amount(quantity_micros: int, price: Figures) -> int:
-    return amount_nanos(quantity_micros, price_nanos=price.price_nanos, per_units=price.per_units)

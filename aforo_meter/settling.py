@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -143,10 +143,3 @@ class Settling:
                 hours=hours.get(tenant_id, ()),
                 standing=written.standings.get(tenant_id),
             )
-
-
-async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all, also if one of them fails; then raise what the first of those failed with."""
-    for done in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(done, BaseException):
-            raise done

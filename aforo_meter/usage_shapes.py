@@ -1,10 +1,11 @@
 """What is read of an event that may be of a known kind: bytes, which are compared, not decoded.
 
-Two events of one shape say the same but for their ids, their quantities and the minute.
+Two events of one shape say the same but for their ids, their quantities, their metadata and the
+minute.
 """
 
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -16,28 +17,53 @@ from aforo_proto import usage_pb2, usage_shape_pb2
 
 MEASURES_MAX: Final = 50_000  # Some 12 MB.
 
-Shape = tuple[Any, ...]
-
-parse = usage_shape_pb2.UsageEvent.FromString
+# What it says beside all that differs, as it was encoded; the hour; whether it has a decision; of
+# other sources than gateways, how the id begins, which says which of them it is.
+Shape = tuple[bytes, int, bool, bytes]
 
 _GATEWAY: Final = GATEWAY.encode()
-_said: Final = attrgetter(
-    *("tenant_id", "subscription_id", "source", "outcome", "reason", "shadow_reason"),
-    *("decided_hour_s", "weight_units", "late", "estimated", "interim", "continued"),
-    "session_boundary",
-)
+_parse: Final = usage_shape_pb2.UsageEvent.FromString
+_differs: Final = attrgetter("event_id", "decision_id", "metadata_json", "occurred_at_micros")
 
 
-def shape_of(event: usage_shape_pb2.UsageEvent) -> Shape:
-    """Return all that an event says but for its ids, quantities and metadata, by the hour."""
-    return (
-        _said(event),
-        event.occurred_at_micros // HOUR_MICROS,
-        tuple(event.features[:]),
-        tuple(event.dimensions[:]),
-        event.decision_id != b"",
-        # Of other sources, how the id begins says which one it is.
-        event.source.startswith(_GATEWAY) or event.event_id[:REPORTED_LENGTH],
+class Glance(NamedTuple):
+    """What is seen of an event without decoding what was met before."""
+
+    shape: Shape
+    event_id: bytes
+    at_micros: int
+    measures: list[bytes]
+    # Is what it says beyond its shape certain to be readable? Texts have to be UTF-8, without a
+    # NUL, and there once: of two the last counts, and the first may be anything.
+    is_plain: bool
+
+
+def glance(value: bytes) -> Glance:
+    """Look at an encoded event.
+
+    Raises:
+        DecodeError: It is none.
+    """
+    event = _parse(value)
+    is_plain = event.ByteSize() == len(value)
+    event_id, decision_id, metadata, at_micros = _differs(event)
+    from_gateway = event.source.startswith(_GATEWAY)
+    encoded = event.measures
+    measures = encoded[:]
+    # What is left is encoded as it came.
+    event.event_id = event.decision_id = event.metadata_json = b""
+    event.occurred_at_micros = event.received_at_micros = 0
+    del encoded[:]
+    prefix = b"" if from_gateway else event_id[:REPORTED_LENGTH]
+    return Glance(
+        (event.SerializeToString(), at_micros // HOUR_MICROS, decision_id != b"", prefix),
+        event_id,
+        at_micros,
+        measures,
+        is_plain
+        and event_id != b""
+        and (event_id + decision_id + metadata).isascii()
+        and b"\0" not in value,
     )
 
 
@@ -47,23 +73,23 @@ class Measures:
     def __init__(self) -> None:
         self._known: dict[bytes, Measured] = {}
 
-    def of(self, event: usage_shape_pb2.UsageEvent) -> list[Measured] | None:
+    def of(self, encoded: list[bytes]) -> list[Measured] | None:
         """Return what was measured; None: some of it is not as it has to be."""
         known = self._known
         try:
-            return [known[encoded] for encoded in event.measures[:]]
+            return [known[one] for one in encoded]
         except KeyError:
-            return self._read(event.measures[:])
+            return self._read(encoded)
 
-    def _read(self, measures: list[bytes]) -> list[Measured] | None:
+    def _read(self, encoded: list[bytes]) -> list[Measured] | None:
         if len(self._known) >= MEASURES_MAX:
             self._known.clear()
-        for encoded in measures:
-            measured = _measured(encoded)
+        for one in encoded:
+            measured = _measured(one)
             if measured is None:
                 return None
-            self._known[encoded] = measured
-        return [self._known[encoded] for encoded in measures]
+            self._known[one] = measured
+        return [self._known[one] for one in encoded]
 
 
 def _measured(encoded: bytes) -> Measured | None:

@@ -19,7 +19,7 @@ from aforo_meter.domain.corrections import (
 )
 from aforo_meter.domain.event_search import Search
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
-from aforo_meter.domain.rating import ChargeKey, Usage
+from aforo_meter.domain.rating import ChargeKey, Usage, key_of
 from aforo_meter.ledger import TooLargeError
 from aforo_meter.ledger_adjusting import Order
 from aforo_meter.progress import Progress
@@ -87,7 +87,7 @@ class Voiding:
         voided = CALL + decision_id if decision_id else usage.event_id
         if await self._corrections.is_voided(tenant_id, voided):
             return Voided(was_done_before=True)
-        if not await self._corrections.was_seen(tenant_id, usage.event_id):
+        if not await self._corrections.was_seen(key_of(usage)):
             raise CommandError(
                 f"the ledger does not know event {usage.event_id!r} of {tenant_id!r}: it was not"
                 " counted (yet), or so long ago that its id is forgotten; to take back whole hours,"

@@ -14,6 +14,7 @@ from aforo_proto import contract_pb2, policy_pb2, usage_pb2
 TOPIC: Final = "aforo.usage.v1"
 PARTITIONS: Final = 8
 TENANTS: Final = 10_000
+RATE_PER_S: Final = 20_000  # As which the calls came.
 PROBES: Final = 1_000  # Further tenants, of which nothing else is written.
 MODELS: Final = (("openai", "gpt-4o"), ("anthropic", "claude-sonnet-4-5"), ("openai", "gpt-4.1"))
 METERS: Final = (
@@ -30,14 +31,16 @@ def tenant_name(number: int) -> str:
 def events(count: int, *, seed: int) -> Iterator[tuple[bytes, bytes]]:
     """Return keys and values of calls, each with a tenant drawn from all with equal chances.
 
-    Equal chances are the worst case: no tenant has many events in one batch.
+    Equal chances are the worst case: no tenant has many events in one batch. They come one after
+    the other, up to now, all in this hour.
     """
     chance = random.Random(seed)  # noqa: S311 - no secret.
     now_micros = time.time_ns() // 1000
     hour_s = now_micros // 3_600_000_000 * 3600
-    for _ in range(count):
-        number = chance.randrange(TENANTS)
-        yield event(number, chance, at_micros=now_micros, hour_s=hour_s)
+    since_micros = max(hour_s * 1_000_000, now_micros - count * 1_000_000 // RATE_PER_S)
+    for number in range(count):
+        at_micros = since_micros + (now_micros - since_micros) * number // count
+        yield event(chance.randrange(TENANTS), chance, at_micros=at_micros, hour_s=hour_s)
 
 
 def event(

@@ -1,7 +1,6 @@
 """Usage × price. Pure: which row of the ledger a usage adds to, and what a row's sum costs."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -10,7 +9,6 @@ from aforo_meter.domain.prices import PriceEntry, Prices
 from aforo_meter.domain.seen import event_key
 from aforo_meter.domain.sessions import Sighting
 from aforo_meter.domain.usage import (
-    API_CALLS,
     LLM_CACHE_CREATION,
     LLM_CACHED_INPUT,
     LLM_INPUT,
@@ -189,7 +187,7 @@ def rate(
         charges.append((key, quantity_micros))
     return Rated(
         tenant_id=usage.tenant_id,
-        event_keys=(event_key(usage.tenant_id, usage.event_id),),
+        event_keys=(key_of(usage),),
         subscription_id=subscription_id,
         period=period,
         charges=tuple(charges),
@@ -197,6 +195,12 @@ def rate(
         intervention=intervention_of(usage),
         usage=usage,
     )
+
+
+def key_of(usage: Usage) -> bytes:
+    """Return by what the ledger knows a usage's event again."""
+    at_micros = usage.occurred_at_micros if usage.from_gateway else None
+    return event_key(usage.tenant_id, usage.event_id, at_micros=at_micros)
 
 
 def rerate(key: ChargeKey, prices: Prices) -> PriceEntry | None:
@@ -239,32 +243,6 @@ def intervention_of(usage: Usage) -> InterventionKey | None:
     elif usage.outcome not in {Outcome.BLOCK, Outcome.THROTTLE}:
         return None
     return InterventionKey(usage.tenant_id, usage.hour_start_micros, outcome, reason)
-
-
-def sums(rated: Iterable[Rated]) -> Counter[ChargeKey]:
-    """Add up quantities by row: the only thing the ledger keeps of them."""
-    totals: Counter[ChargeKey] = Counter()
-    for one in rated:
-        for key, quantity_micros in one.charges:
-            totals[key] += quantity_micros
-    return totals
-
-
-def extras(rated: Iterable[Rated]) -> Counter[ChargeKey]:
-    """Add up what weights add on quotas of api.calls: nothing for most calls."""
-    totals: Counter[ChargeKey] = Counter()
-    for one in rated:
-        weight_units = one.usage.weight_units
-        if weight_units > 1:
-            for key, quantity_micros in one.charges:
-                if key.meter == API_CALLS:
-                    totals[key] += quantity_micros * (weight_units - 1)
-    return totals
-
-
-def estimates(rated: Iterable[Rated]) -> Counter[ChargeKey]:
-    """Add up what is estimated: nothing for most calls."""
-    return sums(one for one in rated if one.usage.estimated)
 
 
 def amount_nanos(quantity_micros: int, *, price_nanos: int, per_units: int) -> int:

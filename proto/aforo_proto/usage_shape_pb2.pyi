@@ -20,58 +20,27 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class UsageEvent(message.Message):
-    """Wire-compatible with aforo.v1.UsageEvent, as far as consume reads it to add up: texts and small
-    messages are `bytes`, since they are only compared with those of earlier events. Decoding them
-    for each event would take longer than all the rest.
+    """Wire-compatible with aforo.v1.UsageEvent, as far as consume reads it to add up: what differs from
+    event to event, and the source. All else is unknown to this message, and kept as it came: bytes
+    that are compared with those of earlier events. Decoding them for each event would take longer
+    than all the rest.
     """
 
     DESCRIPTOR: descriptor.Descriptor
 
     EVENT_ID_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
-    TENANT_ID_FIELD_NUMBER: builtins.int
-    SUBSCRIPTION_ID_FIELD_NUMBER: builtins.int
-    FEATURES_FIELD_NUMBER: builtins.int
     OCCURRED_AT_MICROS_FIELD_NUMBER: builtins.int
     DECISION_ID_FIELD_NUMBER: builtins.int
-    OUTCOME_FIELD_NUMBER: builtins.int
-    REASON_FIELD_NUMBER: builtins.int
-    DIMENSIONS_FIELD_NUMBER: builtins.int
     MEASURES_FIELD_NUMBER: builtins.int
-    ESTIMATED_FIELD_NUMBER: builtins.int
-    SHADOW_REASON_FIELD_NUMBER: builtins.int
-    INTERIM_FIELD_NUMBER: builtins.int
-    CONTINUED_FIELD_NUMBER: builtins.int
-    DECIDED_HOUR_S_FIELD_NUMBER: builtins.int
-    WEIGHT_UNITS_FIELD_NUMBER: builtins.int
-    LATE_FIELD_NUMBER: builtins.int
-    SESSION_BOUNDARY_FIELD_NUMBER: builtins.int
     METADATA_JSON_FIELD_NUMBER: builtins.int
+    RECEIVED_AT_MICROS_FIELD_NUMBER: builtins.int
     event_id: builtins.bytes
     source: builtins.bytes
-    tenant_id: builtins.bytes
-    subscription_id: builtins.bytes
     occurred_at_micros: builtins.int
     decision_id: builtins.bytes
-    outcome: builtins.int
-    """aforo.v1.Outcome"""
-    reason: builtins.bytes
-    estimated: builtins.bool
-    shadow_reason: builtins.bytes
-    interim: builtins.bool
-    continued: builtins.bool
-    decided_hour_s: builtins.int
-    weight_units: builtins.int
-    late: builtins.bool
-    session_boundary: builtins.int
-    """aforo.v1.SessionBoundary"""
     metadata_json: builtins.bytes
-    @builtins.property
-    def features(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
-    @builtins.property
-    def dimensions(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """aforo.v1.Dimensions; of several, later ones add to the first"""
-
+    received_at_micros: builtins.int
     @builtins.property
     def measures(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """aforo.v1.Measure"""
@@ -81,27 +50,14 @@ class UsageEvent(message.Message):
         *,
         event_id: builtins.bytes = ...,
         source: builtins.bytes = ...,
-        tenant_id: builtins.bytes = ...,
-        subscription_id: builtins.bytes = ...,
-        features: abc.Iterable[builtins.bytes] | None = ...,
         occurred_at_micros: builtins.int = ...,
         decision_id: builtins.bytes = ...,
-        outcome: builtins.int = ...,
-        reason: builtins.bytes = ...,
-        dimensions: abc.Iterable[builtins.bytes] | None = ...,
         measures: abc.Iterable[builtins.bytes] | None = ...,
-        estimated: builtins.bool = ...,
-        shadow_reason: builtins.bytes = ...,
-        interim: builtins.bool = ...,
-        continued: builtins.bool = ...,
-        decided_hour_s: builtins.int = ...,
-        weight_units: builtins.int = ...,
-        late: builtins.bool = ...,
-        session_boundary: builtins.int = ...,
         metadata_json: builtins.bytes = ...,
+        received_at_micros: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["continued", b"continued", "decided_hour_s", b"decided_hour_s", "decision_id", b"decision_id", "dimensions", b"dimensions", "estimated", b"estimated", "event_id", b"event_id", "features", b"features", "interim", b"interim", "late", b"late", "measures", b"measures", "metadata_json", b"metadata_json", "occurred_at_micros", b"occurred_at_micros", "outcome", b"outcome", "reason", b"reason", "session_boundary", b"session_boundary", "shadow_reason", b"shadow_reason", "source", b"source", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "weight_units", b"weight_units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["decision_id", b"decision_id", "event_id", b"event_id", "measures", b"measures", "metadata_json", b"metadata_json", "occurred_at_micros", b"occurred_at_micros", "received_at_micros", b"received_at_micros", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

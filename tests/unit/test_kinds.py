@@ -13,9 +13,9 @@ from aforo_meter.batches import Counted, Rater, read
 from aforo_meter.domain.margin import Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS
 from aforo_meter.domain.prices import PriceBook, PriceEntry, PriceList, Prices
-from aforo_meter.domain.rating import estimates, extras, sums
 from aforo_meter.domain.terms import Terms
 from aforo_proto import usage_pb2
+from tests.unit.rated_sums import estimates, extras, sums
 
 HOUR = 1_793_491_200_000_000  # 2026-11-01, an hour's beginning.
 ANCHOR = HOUR + 20 * 60_000_000  # A period begins within the hour.
@@ -25,6 +25,7 @@ ANCHOR = HOUR + 20 * 60_000_000  # A period begins within the hour.
 class Record:
     value: bytes | None
     offset: int = 0
+    key: bytes | None = None
 
 
 class KnownContracts:

@@ -21,7 +21,6 @@ from aforo_meter.domain.rating import (
     rate,
     rerate,
     size_kept,
-    sums,
 )
 from aforo_meter.domain.usage import (
     API_CALLS,
@@ -31,6 +30,7 @@ from aforo_meter.domain.usage import (
     LLM_OUTPUT,
     Outcome,
 )
+from tests.unit.rated_sums import sums
 
 NOON = datetime(2026, 3, 1, 12, 34, 56, tzinfo=UTC)
 UNIT = 1_000_000
