@@ -164,10 +164,14 @@ class Acting:
         if as_before:
             still = sum(n for key, n in as_before.items() if after_of(key) is level)
             return round(Fraction(count * still, sum(as_before.values())))
-        # The level rose within the hour. What was marked is refused where the block came earlier.
-        passing = sum(n for key, n in self._kinds.items() if after_of(key) is not Level.BLOCK)
+        # The level rose within the hour. What was marked is refused where the block comes earlier.
         if level is Level.BLOCK:
             return count
+        passing = sum(
+            n
+            for key, n in self._kinds.items()
+            if before_of(key) is Level.BLOCK or after_of(key) is not Level.BLOCK
+        )
         return round(Fraction(count * passing, sum(self._kinds.values())))
 
     def _with_average(self, usage: Account, calls: int) -> dict[UsageKey, Used]:

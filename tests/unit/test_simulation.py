@@ -277,3 +277,12 @@ def test_sums_are_told_with_the_worst_level() -> None:
     assert (nothing.level, nothing.margin_ratio) == (Level.NONE, None)
     assert total.margin_ratio == Decimal("0.9999")
     assert both[0].estimated_ratio == 0
+
+
+def test_what_was_marked_in_an_hour_of_a_block_stays_where_the_block_does() -> None:
+    """A process of the decision had not heard of the block yet."""
+    before = recorded(row(0, 12), row(1, 1), level=Level.BLOCK, h1=Refusals(throttled=2, blocked=1))
+
+    found = outcome(before, PLAIN, Agreement(terms=contract(fee=9)))
+
+    assert found.acted.calls == Calls(throttled=2, blocked=1)
