@@ -159,12 +159,18 @@ class Rater:
         )
 
     async def _learn_kinds(self, unknown: Iterable[Looked]) -> bool:
-        """Find the kind of each new shape by its first event; return whether one was found."""
-        first: dict[Shape, Any] = {}
-        for record, seen in unknown:
-            first.setdefault(seen.shape, record)
+        """Find the kind of each shape that comes again; return whether one was found.
+
+        Who names another tool in each call makes as many shapes, of which none does: they are
+        rated one by one, and what is known of others is not forgotten for them.
+        """
+        of_shape: dict[Shape, list[Any]] = {}
+        for record, (shape, *_) in unknown:
+            of_shape.setdefault(shape, []).append(record)
         named = []
-        for shape, record in first.items():
+        for shape, (record, *more) in of_shape.items():
+            if not self._kinds.was_met(shape) and not more:
+                continue
             with contextlib.suppress(DecodeError, UnreadableEventError):
                 event = usage_pb2.UsageEvent.FromString(record.value or b"")
                 name = name_of(event)

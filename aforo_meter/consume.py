@@ -65,6 +65,7 @@ async def run(settings: ConsumeSettings) -> int:
         ListenError: The address for metrics is in use.
     """
     process.look_for_garbage_rarely()
+    process.take_turns()
     stop = process.stop_on_signals()
     redis = Redis.from_url(
         settings.redis_url,

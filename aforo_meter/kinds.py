@@ -31,6 +31,7 @@ from aforo_meter.wire import COMPLETENESS, GATEWAY, REPORTED_LENGTH
 from aforo_proto import usage_pb2
 
 KINDS_MAX: Final = 50_000  # Some 100 MB. One of a tenant, model and hour is the usual.
+MET_MAX: Final = 100_000
 SHAPES_MAX: Final = 100_000  # Some 100 MB. Paths and statuses make several of a kind.
 
 Name = tuple[Any, ...]
@@ -41,8 +42,9 @@ class Kind:
     """What events of a kind have in common, and what of them is added up at the moment."""
 
     __slots__ = (
-        *("_digest", "_prices", "_refused", "_timed", "cells", "event_keys", "keys"),
-        *("oldest_micros", "period", "priced", "subscription_id", "tokens_below", "usage"),
+        *("_digest", "_entries", "_intervention", "_prices", "_refused", "_timed", "cells"),
+        *("event_keys", "keys", "oldest_micros", "period", "subscription_id", "tokens_below"),
+        "usage",
     )
 
     def __init__(
@@ -60,7 +62,8 @@ class Kind:
         self._prices = prices
         self._refused = refused_price_ids
         self.keys: dict[str, ChargeKey] = {}
-        self.priced: dict[str, PriceEntry] = {}
+        self._entries: tuple[PriceEntry, ...] = ()
+        self._intervention = intervention_of(usage)
         # From so many input tokens on another price may hold; 0: never.
         self.tokens_below = 0
         self.cells: dict[str, int] = {}  # By meter: the sum in 10^-6 units.
@@ -90,7 +93,7 @@ class Kind:
         if tokens_below:
             self.tokens_below = min(tokens_below, self.tokens_below or tokens_below)
         if entry is not None:
-            self.priced[meter] = entry
+            self._entries += (entry,)
         self.keys[meter] = ChargeKey(
             tenant_id=usage.tenant_id,
             subscription_id=self.subscription_id,
@@ -144,8 +147,8 @@ class Kind:
             subscription_id=self.subscription_id,
             period=self.period,
             charges=tuple(charges),
-            prices=tuple(self.priced.values()),
-            intervention=intervention_of(self.usage),
+            prices=self._entries,
+            intervention=self._intervention,
             usage=self.usage,
         )
 
@@ -176,6 +179,7 @@ class Kinds:
         self._kinds: dict[Name, Kind] = {}
         self._shapes: dict[Shape, Kind] = {}
         self._measures = Measures()
+        self._met: set[int] = set()  # Hashes of shapes.
 
     def clear(self) -> None:
         self._kinds.clear()
@@ -188,6 +192,14 @@ class Kinds:
         if len(self._kinds) >= KINDS_MAX:
             self.clear()
         self._kinds[name] = kind
+
+    def was_met(self, shape: Shape) -> bool:
+        """Return whether a shape has come before, as far as is remembered."""
+        if len(self._met) >= MET_MAX:
+            self._met.clear()
+        count = len(self._met)
+        self._met.add(hash(shape))
+        return len(self._met) == count
 
     def recognise(self, shape: Shape, kind: Kind) -> None:
         """Take all events of a shape to be of a kind, from now on."""

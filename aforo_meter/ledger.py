@@ -171,6 +171,14 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """What became of a batch's events within a transaction."""
+
+    duplicates: int = 0  # They were in the ledger already.
+    corrections: Mapping[str, int] = field(default_factory=dict)  # By what became of them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """What a transaction did."""
 

@@ -77,7 +77,7 @@ class CallsWriting:
         self._sql = sql
         self._keep_until_micros = keep_until_micros
         self._calls: dict[tuple[str, str], tuple[Call, bool]] = {}
-        self.corrections: Counter[Correction] = Counter()
+        self.corrections: Counter[str] = Counter()  # By what became of them.
 
     def tell(self, one: Rated) -> Repeated:
         usage = one.usage

@@ -1,20 +1,21 @@
 """Levels of tenants within one transaction of the ledger, with an alert for each that changes."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from aforo_meter.alerts import alert_of
 from aforo_meter.database import Sql
 from aforo_meter.domain.guards import calls_in
-from aforo_meter.domain.margin import Assessment, Level, assess
+from aforo_meter.domain.margin import Assessment, Level, assess, assessment
 from aforo_meter.ledger import Transition, Watch
 from aforo_meter.ledger_accounts import account_of, kept, revenue_of
 from aforo_meter.ledger_guards import assess_guards
-from aforo_meter.ledger_memory import Measure, PeriodKey, PeriodState
+from aforo_meter.ledger_memory import Calm, Measure, PeriodKey, PeriodState
 from aforo_meter.ledger_prepaid import Balances
 from aforo_meter.ledger_states import MEASURE, estimated_part
 from aforo_meter.outbox_writing import leave
 
+CALM_PART: Final = 64  # How far ahead of its cost a level is looked at.
 IN_FORCE = (
     "SELECT subscription_id, period_start_micros, level, guard_count FROM margin_state"
     " WHERE tenant_id = ? AND in_force = 1"
@@ -41,11 +42,48 @@ SET_STATE = (
 )
 
 
-def level_that_holds(watch: Watch, state: PeriodState | None, cogs_nanos: int) -> Assessment | None:
+def level_that_holds(
+    watch: Watch, state: PeriodState | None, cogs_nanos: int, calm: dict[PeriodKey, Calm]
+) -> Assessment | None:
     """Return how a tenant stands if nothing of its state changes but sums and the time; else None.
 
     Where revenue, guards or a least number of calls depend on usage, that is not known here.
+
+    Args:
+        watch: What it is measured by.
+        state: As the ledger knows it.
+        cogs_nanos: What it costs by now.
+        calm: Within which bounds levels stay: found here, and found again here.
     """
+    key = watched_period(watch)
+    known = calm.get(key)
+    if (
+        known is not None
+        and state is not None
+        # Whatever else of the state has changed was read anew, and its measure with it.
+        and (known.watch is watch and known.measure is state.measure)
+        and known.from_nanos <= cogs_nanos < known.until_nanos
+    ):
+        return assessment(
+            state.level,
+            revenue_nanos=kept(watch.revenue_nanos),
+            cogs_nanos=cogs_nanos,
+            allowance_nanos=watch.allowance_nanos,
+        )
+    found = _level_that_holds(watch, state, cogs_nanos)
+    if found is not None and state is not None:
+        # The more it costs, the worse the level: if it is the same at a cost to come, it is so
+        # until then.
+        further = cogs_nanos + max(cogs_nanos, found.revenue_nanos) // CALM_PART + 1
+        still = _level_that_holds(watch, state, further)
+        until_nanos = cogs_nanos + 1 if still is None else further
+        calm[key] = Calm(watch, state.measure, cogs_nanos, until_nanos)
+    return found
+
+
+def _level_that_holds(
+    watch: Watch, state: PeriodState | None, cogs_nanos: int
+) -> Assessment | None:
     if (
         state is None
         or not state.in_force

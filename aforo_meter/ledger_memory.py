@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.rating import ChargeKey, amount_nanos
 from aforo_meter.domain.terms import Terms
-from aforo_meter.ledger import TooLargeError
+from aforo_meter.ledger import TooLargeError, Watch
 
 ROWS_MAX: Final = 200_000  # Some 70 MB.
 STATES_MAX: Final = 100_000
@@ -127,6 +127,15 @@ class Charged(NamedTuple):
     nanos: int
 
 
+class Calm(NamedTuple):
+    """Between which COGS a period's level stays what it is."""
+
+    watch: Watch
+    measure: Measure  # Of the state.
+    from_nanos: int
+    until_nanos: int
+
+
 @dataclass(slots=True)
 class Memory:
     """What was committed, but for rows: these change as they are written.
@@ -137,6 +146,7 @@ class Memory:
     prices: dict[str, Figures] = field(default_factory=dict)  # By price id.
     rows: dict[ChargeKey, ChargeRow] = field(default_factory=dict)
     states: dict[PeriodKey, PeriodState] = field(default_factory=dict)
+    calm: dict[PeriodKey, Calm] = field(default_factory=dict)
     reporting: set[str] = field(default_factory=set)  # Tenants with usage from elsewhere.
     charged: dict[PeriodKey, Charged] = field(default_factory=dict)  # Past, of prepaid balances.
 
@@ -152,6 +162,7 @@ class Memory:
         self.prices.clear()
         self.rows.clear()
         self.states.clear()
+        self.calm.clear()
         self.reporting.clear()
         self.charged.clear()
 
@@ -169,6 +180,7 @@ class Memory:
         if len(self.states) > STATES_MAX:
             # Rows are as good as the revision of their period that is remembered with them.
             self.states.clear()
+            self.calm.clear()
             self.rows.clear()
 
     def keep_charged(self, charged: Mapping[PeriodKey, Charged]) -> None:

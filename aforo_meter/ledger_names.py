@@ -46,6 +46,8 @@ def bounded(sql: Sql, new: Sequence[Rated], has_row: HasRow) -> Sequence[Rated]:
         new: What is to be counted.
         has_row: Is there a row of this key already? Then its names are known.
     """
+    if all(has_row(one.charges[0][0]) for one in new if one.charges):
+        return new  # Most usage adds to rows that are there.
     return _with_bounded_models(sql, _with_bounded_tools(sql, new, has_row), has_row)
 
 

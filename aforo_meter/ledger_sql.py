@@ -1,6 +1,8 @@
 """The ledger in SQL, on SQLite and on PostgreSQL (database.py): the statements are the same."""
 
+import contextlib
 import functools
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
@@ -30,6 +32,7 @@ from aforo_meter.ledger import (
     Written,
 )
 from aforo_meter.ledger_currency import held_currency
+from aforo_meter.ledger_grouping import Waiting, take_group
 from aforo_meter.ledger_memory import Memory, StaleError
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_seen import LookFirstError
@@ -116,6 +119,7 @@ class SqlLedger:
             LedgerError: The URL can't be read.
         """
         self._memory = Memory()
+        self._waiting: deque[Waiting] = deque()
         self._pruned_to = b""  # Ids of events up to this key were looked at.
         self._database = database_of(ledger_url, busy_timeout_ms=busy_timeout_ms)
         # After a while away all may be otherwise: it may be another server, with an older state.
@@ -159,17 +163,15 @@ class SqlLedger:
         await self.write(lambda sql: sql.execute(SET_POSITION, (*partition, next_offset)))
 
     async def apply(self, batch: Batch) -> Written:
-        def work(sql: Sql, *, look_first: bool = False) -> Writing:
-            _move_position(sql, batch)
-            writing = Writing(sql, self._memory, batch.currency, now_micros=batch.now_micros)
-            writing.post(batch.rated, batch.retention, look_first=look_first)
-            writing.assess(batch.watches)
-            return writing
-
+        mine = Waiting(batch)
+        self._waiting.append(mine)
         try:
-            return await self._written(work)
-        except LookFirstError:
-            return await self._written(functools.partial(work, look_first=True))
+            await self._writer.run(functools.partial(self._apply, mine))
+        except BaseException:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(mine)  # Nobody waits for it any more.
+            raise
+        return mine.result()
 
     async def reassess(
         self, place: Place, watches: Mapping[str, Watch], *, now_micros: int
@@ -257,25 +259,71 @@ class SqlLedger:
 
         return await self.write(work)
 
+    def _apply(self, mine: Waiting, transact: Transact) -> None:
+        """Apply a batch, and with it the others that wait. On the thread that writes.
+
+        A transaction costs some milliseconds, whatever is in it.
+        """
+        if mine.is_done or not self._waiting:
+            return
+        group = take_group(self._waiting)
+        try:
+            self._apply_together(group, transact)
+        except LedgerUnavailableError as error:
+            for one in group:
+                one.fail(error)
+        except Exception as error:  # noqa: BLE001 - each is given its own.
+            if len(group) == 1:
+                mine.fail(error)
+                return
+            for one in group:
+                try:
+                    self._apply_together([one], transact)
+                except Exception as own:  # noqa: BLE001 - it raises where it is waited for.
+                    one.fail(own)
+
+    def _apply_together(self, group: Sequence[Waiting], transact: Transact) -> None:
+        """Apply batches in one transaction, or none of them."""
+        first = group[0].batch
+
+        def work(sql: Sql, *, look_first: bool = False) -> Writing:
+            writing = Writing(sql, self._memory, first.currency, now_micros=first.now_micros)
+            for one in group:
+                _move_position(sql, one.batch)
+                one.posted = writing.post(one.batch.rated, first.retention, look_first=look_first)
+            writing.assess(
+                {name: watch for one in group for name, watch in one.batch.watches.items()}
+            )
+            return writing
+
+        try:
+            writing = self._write(work, transact)
+        except LookFirstError:
+            writing = self._write(functools.partial(work, look_first=True), transact)
+        written = writing.written()
+        for one in group:
+            one.succeed(written)
+
     async def _written(self, work: Callable[[Sql], Writing]) -> Written:
+        return await self._writer.run(lambda transact: self._write(work, transact).written())
+
+    def _write(self, work: Callable[[Sql], Writing], transact: Transact) -> Writing:
+        """Do some work in a transaction, with what is remembered. On the thread that writes."""
+
         def finished(sql: Sql) -> Writing:
             writing = work(sql)
             writing.finish()
             return writing
 
-        def job(transact: Transact) -> Written:
-            # On the thread that writes: the next transaction needs what this one has changed.
-            for _ in range(STALE_MAX):
-                try:
-                    writing: Writing = transact(finished, True)  # noqa: FBT003
-                except StaleError:
-                    self._memory.forget()
-                else:
-                    writing.remember()
-                    return writing.written()
-            raise LedgerUnavailableError("others write what this process remembers, each time")
-
-        return await self._writer.run(job)
+        for _ in range(STALE_MAX):
+            try:
+                writing: Writing = transact(finished, True)  # noqa: FBT003
+            except StaleError:
+                self._memory.forget()
+            else:
+                writing.remember()  # The next transaction needs what this one has changed.
+                return writing
+        raise LedgerUnavailableError("others write what this process remembers, each time")
 
     async def write(self, work: Callable[[Sql], T]) -> T:
         """Do some work in a transaction that may write: for the ports beside this one."""

@@ -18,6 +18,7 @@ from aforo_meter.domain.rating import (
 )
 from aforo_meter.domain.usage import API_CALLS
 from aforo_meter.ledger import (
+    Posted,
     PriceConflictError,
     Retention,
     Standing,
@@ -91,19 +92,17 @@ class Writing:
         self._assessed: dict[str, Assessment] = {}
         self._balances = Balances(sql, memory.charged)
         self._levels = Levels(sql, self._balances, now_micros=now_micros)
-        self._duplicates = 0
         self._repriced = 0
         self._adjusting = Adjusting(sql)
         self._closed: dict[PeriodKey, bool] = {}
         # What is kept beside the charges, once these are written.
         self._late: list[tuple[ChargeKey, int, int]] = []
         self._moved: list[tuple[ChargeKey, str]] = []
-        self._corrections: Counter[str] = Counter()
         self._new_prices: dict[str, Figures] = {}
         self._reporting: set[str] = set()
         self._written_states: dict[PeriodKey, PeriodState] = {}
 
-    def post(self, rated: Sequence[Rated], retention: Retention, *, look_first: bool) -> None:
+    def post(self, rated: Sequence[Rated], retention: Retention, *, look_first: bool) -> Posted:
         """Add what the ledger has not seen yet.
 
         Args:
@@ -115,7 +114,6 @@ class Writing:
             LookFirstError: Some are.
         """
         new = new_among(self._sql, rated) if look_first and rated else rated
-        self._duplicates += len(rated) - len(new)
         hour = self._now_micros // HOUR_MICROS
         last_hours = {
             True: hour + 24 * retention.gateway_days,
@@ -136,6 +134,7 @@ class Writing:
         self._add_up(self._bounded(new), calls)
         write_sightings(self._sql, new)
         self._note_reporting(one.tenant_id for one in new if one.usage.is_reported)
+        return Posted(duplicates=len(rated) - len(new), corrections=calls.corrections)
 
     def _bounded(self, new: Sequence[Rated]) -> Sequence[Rated]:
         kept = bounded(self._sql, new, self._rows.has)
@@ -164,7 +163,6 @@ class Writing:
         for key, figures in told.items():
             self._add(key, *figures)
         calls.write()
-        self._corrections.update(calls.corrections)
         self._count(INTERVENE, interventions)
         self._count(LOG, logged)
 
@@ -200,13 +198,10 @@ class Writing:
         """
         watched = {watched_period(watch): watch for watch in self._watches.values()}
         self._states.know({**self._changes, **watched})
-        changed = {}
+        changed, calm = {}, self._memory.calm
         for key in self._changes.keys() | watched.keys():
-            watch = watched.get(key)
-            totals = self._totals_of(key)
-            held = None
-            if watch is not None:
-                held = level_that_holds(watch, self._states.get(key), totals.cogs_nanos)
+            watch, state, totals = watched.get(key), self._states.get(key), self._totals_of(key)
+            held = level_that_holds(watch, state, totals.cogs_nanos, calm) if watch else None
             if held is not None:
                 self._assessed[key[0]] = held
             elif watch is not None:
@@ -247,9 +242,7 @@ class Writing:
     def written(self) -> Written:
         return Written(
             transitions=self._levels.transitions,
-            duplicates=self._duplicates,
             rows_repriced=self._repriced,
-            corrections=self._corrections,
             standings={
                 tenant_id: self._standing_of(self._watches[tenant_id], assessment)
                 for tenant_id, assessment in self._assessed.items()
@@ -312,7 +305,7 @@ class Writing:
             self._sql.execute(filled, values)
 
     def _note_reporting(self, tenant_ids: Iterable[str]) -> None:
-        self._reporting = set(tenant_ids) - self._memory.reporting
+        self._reporting |= set(tenant_ids) - self._memory.reporting
         self._sql.executemany(REPORTS, [(tenant_id,) for tenant_id in sorted(self._reporting)])
 
     def _learn(self, prices: Iterable[PriceEntry]) -> None:

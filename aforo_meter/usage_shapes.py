@@ -5,7 +5,7 @@ minute.
 """
 
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -26,20 +26,13 @@ _parse: Final = usage_shape_pb2.UsageEvent.FromString
 _differs: Final = attrgetter("event_id", "decision_id", "metadata_json", "occurred_at_micros")
 
 
-class Glance(NamedTuple):
-    """What is seen of an event without decoding what was met before."""
-
-    shape: Shape
-    event_id: bytes
-    at_micros: int
-    measures: list[bytes]
-    # Is what it says beyond its shape certain to be readable? Texts have to be UTF-8, without a
-    # NUL, and there once: of two the last counts, and the first may be anything.
-    is_plain: bool
+# Of an event: its shape, id, time and encoded measures; is what it says beyond its shape certain to
+# be readable? A plain tuple: there is one for each event, and a named one takes far longer.
+Glance = tuple[Shape, bytes, int, list[bytes], bool]
 
 
 def glance(value: bytes) -> Glance:
-    """Look at an encoded event.
+    """Look at an encoded event, without decoding what may have been met before.
 
     Raises:
         DecodeError: It is none.
@@ -55,11 +48,13 @@ def glance(value: bytes) -> Glance:
     event.occurred_at_micros = event.received_at_micros = 0
     del encoded[:]
     prefix = b"" if from_gateway else event_id[:REPORTED_LENGTH]
-    return Glance(
+    return (
         (event.SerializeToString(), at_micros // HOUR_MICROS, decision_id != b"", prefix),
         event_id,
         at_micros,
         measures,
+        # Texts have to be UTF-8, without a NUL, and there once: of two the last counts, and the
+        # first may be anything.
         is_plain
         and event_id != b""
         and (event_id + decision_id + metadata).isascii()

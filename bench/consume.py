@@ -239,20 +239,25 @@ class Probes:
     def run(self, count: int, every_s: float) -> list[float]:
         """Return milliseconds from the broker's word to the margin in Redis."""
         chance = random.Random(1)  # noqa: S311 - no secret.
-        sent: dict[str, float] = {}
+        producer = consume_load.producer(self._made.kafka.bootstrap, linger_ms=0)
+        arrived: dict[str, float] = {}  # And not yet seen in Redis.
         took_ms: list[float] = []
+
+        def confirmed(error: Any, message: Any) -> None:  # noqa: ANN401 - confluent_kafka's.
+            assert error is None, error
+            arrived[message.key().decode()] = time.perf_counter()
+
         next_s, number = time.perf_counter(), 0
-        while number < count or sent:
+        while len(took_ms) < count:
             if number < count and time.perf_counter() >= next_s:
-                at_micros = time.time_ns() // 1000
-                at = consume_load.TENANTS + number
-                one = consume_load.event(at, chance, at_micros=at_micros, hour_s=0)
-                consume_load.produce(self._made.kafka.bootstrap, iter([one]))
-                sent[consume_load.tenant_name(at)] = time.perf_counter()
+                at_micros, at = time.time_ns() // 1000, consume_load.TENANTS + number
+                key, value = consume_load.event(at, chance, at_micros=at_micros, hour_s=0)
+                producer.produce(consume_load.TOPIC, value, key, on_delivery=confirmed)
                 number, next_s = number + 1, next_s + every_s
+            producer.poll(0)
             took_ms += [
-                1000 * (time.perf_counter() - sent.pop(tenant_id))
-                for tenant_id in self._published(list(sent))
+                1000 * (time.perf_counter() - arrived.pop(tenant_id))
+                for tenant_id in self._published(list(arrived))
             ]
             time.sleep(0.005)
         return took_ms
@@ -291,10 +296,13 @@ def freshness(rate_eps: float, seconds: float) -> dict[str, Any]:
 
 def first_contact(made: Rig) -> float:
     """Let the consumer meet all tenants; return the seconds that it took."""
-    count = 10 * consume_load.TENANTS
+    some, count = 100, 10 * consume_load.TENANTS
+    load = list(consume_load.events(count, seed=4))
+    consume_load.produce(made.kafka.bootstrap, consume_load.events(some, seed=5))
+    wait_for(lambda: made.settled() >= some)  # It has its partitions.
     started_s = time.perf_counter()
-    consume_load.produce(made.kafka.bootstrap, consume_load.events(count, seed=4))
-    wait_for(lambda: made.settled() >= count)
+    consume_load.produce(made.kafka.bootstrap, iter(load))
+    wait_for(lambda: made.settled() >= some + count)
     return time.perf_counter() - started_s
 
 

@@ -87,20 +87,25 @@ def _units(chance: random.Random) -> tuple[int, ...]:
     )
 
 
-def produce(bootstrap: str, some: Iterator[tuple[bytes, bytes]]) -> None:
-    """Write events as Kafka's own clients place them, and wait until the broker has them."""
-    producer = Producer(
+def producer(bootstrap: str, *, linger_ms: int) -> Producer:
+    """Return one that places events as Kafka's own clients do."""
+    return Producer(
         {
             "bootstrap.servers": bootstrap,
             "partitioner": "murmur2_random",
-            "linger.ms": 20,
+            "linger.ms": linger_ms,
             "queue.buffering.max.messages": 1_000_000,
         }
     )
+
+
+def produce(bootstrap: str, some: Iterator[tuple[bytes, bytes]]) -> None:
+    """Write events, and wait until the broker has them."""
+    own = producer(bootstrap, linger_ms=20)
     for key, value in some:
-        producer.produce(TOPIC, value, key)
-        producer.poll(0)
-    left = producer.flush(120)
+        own.produce(TOPIC, value, key)
+        own.poll(0)
+    left = own.flush(120)
     assert left == 0, f"{left} events are not with the broker"
 
 

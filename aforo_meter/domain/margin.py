@@ -117,6 +117,18 @@ def assess(
     level = _level(bases, cogs_nanos, thresholds.hysteresis_bp, previous)
     if _is_too_little(revenue_nanos, allowance_nanos, calls, thresholds):
         level = min(level, Level.WARN)
+    return assessment(
+        level,
+        revenue_nanos=revenue_nanos,
+        cogs_nanos=cogs_nanos,
+        allowance_nanos=allowance_nanos,
+    )
+
+
+def assessment(
+    level: Level, *, revenue_nanos: int, cogs_nanos: int, allowance_nanos: int
+) -> Assessment:
+    """Return what is said of a tenant whose level is known."""
     return Assessment(
         level=level,
         state=MarginState.DEFINED if revenue_nanos else MarginState.UNDEFINED,
