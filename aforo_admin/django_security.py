@@ -81,6 +81,7 @@ _SIGN_ON: Final[dict[str, Any]] = {
     "ACCOUNT_EMAIL_VERIFICATION": "none",
     "SOCIALACCOUNT_ADAPTER": "aforo_admin.control.sign_on.Adapter",
     "SOCIALACCOUNT_STORE_TOKENS": False,
+    "SOCIALACCOUNT_OPENID_CONNECT_URL_PREFIX": "",  # Ours begins with sso/.
     # A GET may begin a sign-in: what comes back is bound to this browser by its state.
     "SOCIALACCOUNT_LOGIN_ON_GET": True,
     "AFORO_SIGN_ON": None,

@@ -49,7 +49,11 @@ UNFOLD: Final = {
     "SITE_HEADER": "Aforo",
     "SITE_SYMBOL": "scale",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "/static/control/icon.svg"},
+    ],
     "STYLES": ["/static/control/aforo.css"],
+    "SCRIPTS": ["/static/control/htmx_settings.js"],
     "SHOW_HISTORY": False,  # Django's, which knows nothing of our record.
     "SIDEBAR": {"navigation": "aforo_admin.control.navigation.sidebar"},
 }
@@ -73,9 +77,9 @@ def configure(
     *,
     secret_key: str = "",
     hosts: tuple[str, ...] = (),
+    places: Places = NOWHERE,
     https: bool = False,
     sign_on: SingleSignOn | None = None,
-    places: Places = NOWHERE,
 ) -> None:
     """Set Django up, once in a process.
 
@@ -83,9 +87,9 @@ def configure(
         database_url: As AFORO_ADMIN_DATABASE_URL has it.
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
+        places: Where the pages find what is not in the database.
         https: Whether they come over TLS.
         sign_on: Where users are known; None: here alone.
-        places: Where the pages find what is not in the database.
     """
     django_settings.configure(
         DATABASES={"default": database_of(database_url)},
@@ -104,6 +108,7 @@ def configure(
         AFORO_PLACES=places,
         USE_TZ=True,
         TIME_ZONE="UTC",
+        FORMAT_MODULE_PATH="aforo_admin.control.formats",
         LOGIN_REDIRECT_URL="/admin/",
         STATIC_URL="/static/",
         # Straight from the packages: no step that collects them before a start.

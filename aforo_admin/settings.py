@@ -173,6 +173,18 @@ class ServeSettings(DatabaseSettings):
     )
     """Names by which browsers reach it, separated by commas."""
 
+    ledger_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
+    """The ledger that aforo-meter writes, as for the database. Empty: the pages show no margins."""
+
+    redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
+    """The read model. Empty: the pages show no prices in force, and decide no calls."""
+
+    kafka_bootstrap: str = ""
+    """Brokers, host:port separated by commas, whose dead letters are shown. Empty: none are."""
+
+    dead_letter_topic: str = "aforo.usage.dlq.v1"
+    """Where dead letters are."""
+
     https: bool = False
     """Browsers reach it over TLS: cookies are sent over nothing else, and for a year no browser
     asks without."""
@@ -221,18 +233,6 @@ class ServeSettings(DatabaseSettings):
             claim=self.oidc_claim,
             roles=dict(each.split("=", 1) for each in self.oidc_roles),
         )
-
-    ledger_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
-    """The ledger that aforo-meter writes, as for the database. Empty: the pages show no margins."""
-
-    redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
-    """The read model. Empty: the pages show no prices in force, and decide no calls."""
-
-    kafka_bootstrap: str = ""
-    """Brokers, host:port separated by commas, whose dead letters are shown. Empty: none are."""
-
-    dead_letter_topic: str = "aforo.usage.dlq.v1"
-    """Where dead letters are."""
 
     log_level: LogLevel = "info"
     """The least severe lines to log."""

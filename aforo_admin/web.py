@@ -3,6 +3,7 @@
 import uvicorn
 
 from aforo_admin import django_setup, process, settings
+from aforo_admin.body_bounds import bounded
 from aforo_admin.places import Places
 
 
@@ -18,7 +19,7 @@ def serve(chosen: settings.ServeSettings) -> int:
 
     host, port = settings.host_and_port(chosen.listen)
     config = uvicorn.Config(
-        get_asgi_application(),
+        bounded(get_asgi_application()),
         host=host,
         port=port,
         lifespan="off",
@@ -39,14 +40,10 @@ def configure(chosen: settings.ServeSettings) -> None:
         hosts=chosen.hosts,
         https=chosen.https,
         sign_on=chosen.sign_on,
-        places=_places(chosen),
-    )
-
-
-def _places(chosen: settings.ServeSettings) -> Places:
-    return Places(
-        ledger_url=chosen.ledger_url,
-        redis_url=chosen.redis_url,
-        kafka_bootstrap=chosen.kafka_bootstrap,
-        dead_letter_topic=chosen.dead_letter_topic,
+        places=Places(
+            ledger_url=chosen.ledger_url,
+            redis_url=chosen.redis_url,
+            kafka_bootstrap=chosen.kafka_bootstrap,
+            dead_letter_topic=chosen.dead_letter_topic,
+        ),
     )

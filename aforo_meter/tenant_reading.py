@@ -10,10 +10,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from aforo_meter.command_arguments import CommandError
-from aforo_meter.contract_messages import UnreadableError, book_of, terms_of
+from aforo_meter.contract_messages import UnreadableError, terms_of
 from aforo_meter.contracts import PRICE_BOOK_KEY, SYNC_KEY
 from aforo_meter.domain.margin import Level
-from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.terms import Terms
 from aforo_meter.publish import consumed_key, margin_key
 from aforo_meter.redis_faults import address_of, redis_away
@@ -93,21 +92,18 @@ class TenantReader:
             currency=prices.currency,
         )
 
-    async def book(self) -> PriceBook:
-        """Return the cost prices that hold for everyone.
+    async def price_book(self) -> bytes:
+        """Return the cost prices that hold for everyone, as they were written.
 
         Raises:
-            CommandError: There are none, Redis does not answer, or they can't be understood.
+            CommandError: There are none, or Redis does not answer.
         """
         (value,) = await self._get([PRICE_BOOK_KEY])
         if value is None:
             raise CommandError(
                 "this Redis holds no price book; is it the right one? run: aforo-admin sync"
             )
-        try:
-            return book_of(value)
-        except UnreadableError as error:
-            raise CommandError(str(error)) from error
+        return bytes(value)
 
     async def known(self, tenant_ids: Sequence[str]) -> dict[str, Known]:
         """Return what Redis holds of tenants; of unknown ones, nothing in every field.

@@ -13,7 +13,9 @@ from aforo_admin.control import (  # noqa: F401 - they register theirs.
     admin_users,
     models,
 )
+from aforo_admin.control.fields import amount_field
 from aforo_admin.control.recorded_admin import RecordedAdmin
+from aforo_admin.written_values import amount
 
 
 @admin.register(models.General)
@@ -75,8 +77,25 @@ class CostPriceAdmin(AddOnlyAdmin):
 
 @admin.register(models.ExchangeRate)
 class ExchangeRateAdmin(AddOnlyAdmin):
-    list_display = ("currency", "rate_nanos", "effective_from")
+    list_display = ("currency", "rate", "effective_from")
     list_filter = ("currency",)
+
+    @admin.display(description="worth, in the catalog's currency")
+    def rate(self, row: models.ExchangeRate) -> str:
+        return amount(row.rate_nanos)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        names = list(super().get_fields(request, obj))
+        return names if obj is None else [n if n != "rate_nanos" else "rate" for n in names]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        fixed = super().get_readonly_fields(request, obj)
+        return fixed if obj is None else [*fixed, "rate"]
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        if db_field.name == "rate_nanos":
+            return amount_field(db_field, {})
+        return super().formfield_for_dbfield(db_field, request, **options)
 
 
 @admin.register(models.WebhookEndpoint)

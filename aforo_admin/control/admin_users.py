@@ -1,5 +1,6 @@
 """Users and their role. Only owners come here."""
 
+from http import HTTPStatus
 from typing import Any
 
 from django import forms
@@ -67,6 +68,16 @@ class ControlUserAdmin(UserAdmin, ModelAdmin):
             return view(request, *arguments, **options)
         with recorded(request):
             return rendered(view(request, *arguments, **options))
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name.
+        view = super().user_change_password
+        if request.method != "POST":
+            return view(request, id, form_url)
+        with recorded(request) as made:
+            answer = rendered(view(request, id, form_url))
+            if answer.status_code == HTTPStatus.FOUND:
+                users.note_password(made, User.objects.get(pk=id))
+            return answer
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         held = User.objects.filter(pk=obj.pk).first()

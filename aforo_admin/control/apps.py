@@ -28,6 +28,7 @@ class SiteConfig(AdminConfig):
 
     def ready(self) -> None:
         super().ready()
-        from aforo_admin.control import admin_users  # noqa: PLC0415 - as above.
+        from aforo_admin.control import admin_users, shown  # noqa: PLC0415 - as above.
 
         admin_users.unregister_others()
+        shown.install()

@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, Final
 
 from aforo_admin.control import models
-from aforo_admin.domain.problems import Path
+from aforo_admin.domain.problems import Path, place_of
 
 # What belongs to a row, by the name it has in the written form.
 PARTS: Final[dict[str, dict[str, str]]] = {
@@ -45,6 +45,7 @@ COLUMNS: Final = {
     "thresholds": "warn_below_bp",  # Of several that don't go together: the first.
     "allowance_thresholds": "allowance_warn_at_bp",
 }
+WRITTEN: Final = frozenset({"components", "discounts", "changes"})
 _WITHIN: Final = frozenset({"thresholds", "allowance_thresholds"})
 _SUFFIXES: Final = ("", "_nanos", "_bp", "_units", "_s")
 
@@ -57,11 +58,13 @@ class Place:
         table: Of the row; empty: the form's own.
         index: Which of the rows that belong to the form's, in their order.
         column: Empty: the row as such.
+        within: Where in a column that is written as in the YAML.
     """
 
     table: str = ""
     index: int = 0
     column: str = ""
+    within: str = ""
 
 
 def root_of(row: Any) -> Path:
@@ -99,7 +102,8 @@ def _place(model: Any, rest: Path, place: Place) -> Place:
         index = int(further.pop(0)) if further and isinstance(further[0], int) else 0
         return _place(getattr(models, part), tuple(further), Place(table=part, index=index))
     column = _column(model, rest)
-    return Place(table=place.table, index=place.index, column=column)
+    within = place_of((column, *rest[1:])) if column in WRITTEN and len(rest) > 1 else ""
+    return Place(table=place.table, index=place.index, column=column, within=within)
 
 
 def _column(model: Any, rest: Path) -> str:

@@ -1,8 +1,10 @@
 """Forms of the catalog's rows: a reason for each change, and faults told at their fields."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from django import forms
+from django.forms.models import ModelChoiceIterator
 from unfold.forms import PaginationInlineFormSet
 from unfold.widgets import UnfoldAdminTextInputWidget
 
@@ -56,6 +58,8 @@ class RecordedForm(forms.ModelForm):
         for place, message in self.told:
             if not place.table:
                 put(self, place.column, message)
+        if self.told and not self.errors:
+            self.add_error(None, "nothing was saved: what belongs to it, below, breaks a rule")
 
     def _defaults(self) -> set[str]:
         """Return what a new row says without anybody having said it."""
@@ -93,6 +97,19 @@ class PartFormSet(PaginationInlineFormSet):
         first = self.model._meta.ordering[0] if self.model._meta.ordering else "pk"
         value = getattr(form.instance, first, None)
         return (value is None, value if value is not None else 0)
+
+
+def read_once() -> type[ModelChoiceIterator]:
+    """Return an iterator of choices that asks the database once for all rows of a form."""
+    kept: list[Any] = []
+
+    class Once(ModelChoiceIterator):
+        def __iter__(self) -> Iterator[Any]:
+            if not kept:
+                kept.extend(super().__iter__())
+            return iter(kept)
+
+    return Once
 
 
 def put(form: Any, column: str, message: str) -> None:

@@ -4,10 +4,12 @@ A change is tried. If it breaks a rule of the catalog, nothing has changed, and 
 read once more, this time with the faults at their fields: so nobody types anything twice.
 """
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.db.models import JSONField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
@@ -15,10 +17,19 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from aforo_admin import store
 from aforo_admin.control import permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
-from aforo_admin.control.forms import REASON, PartFormSet, RecordedForm, Told, reason_input
+from aforo_admin.control.fields import ReadableJSONField
+from aforo_admin.control.forms import (
+    REASON,
+    PartFormSet,
+    RecordedForm,
+    Told,
+    read_once,
+    reason_input,
+)
 from aforo_admin.control.models_base import NeverEditedError, Ordered
 from aforo_admin.control.permitting import FLOORS, NotPermittedError
 from aforo_admin.control.recording import Change, Source, current
+from aforo_admin.control.shown import as_written
 from aforo_admin.domain.problems import path_of
 from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
@@ -83,6 +94,8 @@ class RecordedAdmin(ModelAdmin):
                 return show()
         except REFUSALS as error:
             request.refusal = error
+            # "Added successfully", it may have said before the change came to its end.
+            messages.get_messages(request)._queued_messages.clear()
             return show()
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
@@ -97,10 +110,15 @@ class RecordedAdmin(ModelAdmin):
             tell(request, error)
             return HttpResponseRedirect(request.get_full_path())
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Return what goes along; whether it may, is judged as the change ends."""
+        found, counts, _, protected = super().get_deleted_objects(objs, request)
+        return found, counts, set(), protected
+
     def get_form(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         form = super().get_form(request, obj, **options)
         own = {
-            "told": told(request, obj, self.model),
+            "told": told(request, obj, self.model, {each.model.__name__ for each in self.inlines}),
             "reason_required": self.reason_required,
         }
         return type(form.__name__, (form,), own)
@@ -117,10 +135,13 @@ class RecordedAdmin(ModelAdmin):
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return list(self.hidden)
 
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [as_written(self.model, name) for name in super().get_list_display(request)]
+
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the row's own columns, its floors, and why it changes."""
         ((_, options),) = super().get_fieldsets(request, obj)
-        names = [name for name in options["fields"] if name != REASON]
+        names = [name for name in dict.fromkeys(options["fields"]) if name != REASON]
         floors = [name for name in names if name in FLOORS]
         sets: list[Any] = [(None, {"fields": [name for name in names if name not in FLOORS]})]
         if floors and (obj is not None or request.user.has_perm(SET_FLOORS)):
@@ -154,8 +175,19 @@ class PartMixin:
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         formset = super().get_formset(request, obj, **options)  # type: ignore[misc]
-        own = {"told": told(request, obj, self.parent_model)}  # type: ignore[attr-defined]
+        tables = {self.model.__name__}  # type: ignore[attr-defined]
+        own = {"told": told(request, obj, self.parent_model, tables)}  # type: ignore[attr-defined]
         return type(formset.__name__, (formset,), own)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        if type(db_field) is JSONField:
+            options["form_class"] = ReadableJSONField
+        return super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+
+    def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
+        field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]
+        field.iterator = read_once()
+        return field
 
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return ["position"] if issubclass(self.model, Ordered) else []  # type: ignore[attr-defined]
@@ -169,8 +201,15 @@ class PartTable(PartMixin, TabularInline):
     """Shown as a table."""
 
 
-def told(request: HttpRequest, obj: Any, model: Any) -> Told:
-    """Return what the last attempt to save the same input was refused for, with places."""
+def told(request: HttpRequest, obj: Any, model: Any, tables: Collection[str]) -> Told:
+    """Return what the last attempt to save the same input was refused for, and where.
+
+    Args:
+        request: It knows of the attempt.
+        obj: The form's row; None: it is to be added.
+        model: Of the row.
+        tables: Whose rows the form shows beside its own. Of others, the form itself tells.
+    """
     error = getattr(request, "refusal", None)
     if error is None:
         return []
@@ -180,8 +219,12 @@ def told(request: HttpRequest, obj: Any, model: Any) -> Told:
     found: Told = []
     for fault in faults_of(error):
         place = place_in(row, path_of(fault.place)) if fault.place else None
-        where = f"{fault.place}: " if fault.place and (place is None or not place.column) else ""
-        found.append((place or Place(), f"{where}{fault.message}"))
+        if place is None or place.table not in {"", *tables}:
+            place = Place()
+        where = f"{place.within}: " if place.within else ""
+        if fault.place and not place.column:
+            where = f"{fault.place}: "
+        found.append((place, f"{where}{fault.message}"))
     return found
 
 

@@ -6,6 +6,7 @@ import structlog
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
@@ -83,6 +84,7 @@ def role_of(claims: dict[str, Any], sign_on: SingleSignOn) -> Role | None:
     return found[-1] if found else None
 
 
-def back_to_login(_request: HttpRequest) -> HttpResponse:
+def back_to_login(request: HttpRequest) -> HttpResponse:
     """Answer at allauth's addresses that we have no pages for."""
+    messages.error(request, "The provider's sign-in came to nothing: try again, or ask an owner.")
     return HttpResponseRedirect(reverse("admin:login"))

@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from aforo_admin.control.sign_on import back_to_login
-from aforo_admin.rest.api import api, missing
+from aforo_admin.rest.api import missing, urls
 
 SIGN_ON: list[Any] = [
     path("sso/", include("allauth.socialaccount.providers.openid_connect.urls")),
@@ -19,6 +19,6 @@ SIGN_ON: list[Any] = [
 urlpatterns = [
     path("admin/", admin.site.urls),
     *(SIGN_ON if settings.AFORO_SIGN_ON is not None else []),
-    path("api/v1/", api.urls),
+    path("api/v1/", urls()),
     re_path("^api/", missing),
 ]

@@ -50,3 +50,13 @@ def note(
         change.notes.append(
             Note(kind="user", name=user.get_username(), tenant_id="", before=before, after=after)
         )
+
+
+def note_password(change: Change, user: User) -> None:
+    """Record that somebody was given another password; not which."""
+    said = {"password": "another"}
+    change.notes.append(
+        Note(
+            kind="user", name=user.get_username(), tenant_id="", before={"password": ""}, after=said
+        )
+    )

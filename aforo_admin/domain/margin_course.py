@@ -39,12 +39,13 @@ def course_of(at: Standpoint, outlook: Outlook, *, points_max: int) -> Course | 
         outlook: What follows at one of its rates.
         points_max: Of the way so far; at least 2.
     """
-    is_revenue = at.assessment.state is MarginState.DEFINED
+    passed = _assessments(at, points_max)
+    is_revenue = passed[-1][1].state is MarginState.DEFINED
     if not is_revenue and not at.allowance_nanos:
         return None
     so_far = [
         Point(moment, left)
-        for moment, assessment in _assessments(at, points_max)
+        for moment, assessment in passed
         if (left := _left_bp(assessment, is_revenue=is_revenue)) is not None
     ]
     end_bp = _left_bp(outlook.at_end, is_revenue=is_revenue)

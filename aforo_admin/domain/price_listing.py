@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
+from aforo_meter.domain.margin import BP
 from aforo_meter.domain.prices import Precedence, PriceBook, PriceEntry, PriceList
 
 
@@ -61,6 +63,14 @@ def coming_changes(lines: Iterable[Line], now_micros: int) -> list[tuple[Line, P
     """Return what will change, the next change first."""
     found = [(line, entry) for line in lines for entry in line.coming(now_micros)]
     return sorted(found, key=lambda pair: (pair[1].effective_from_micros, pair[0].of))
+
+
+def change_bp(before: PriceEntry | None, entry: PriceEntry) -> int | None:
+    """Return how much a price rises, in basis points; None: there was none, or it was nothing."""
+    if before is None or before.price_nanos == 0:
+        return None
+    was = Fraction(before.price_nanos, before.per_units)
+    return round(BP * (Fraction(entry.price_nanos, entry.per_units) - was) / was)
 
 
 def _of(precedence: Precedence, prices: PriceList, entry: PriceEntry) -> PriceOf:

@@ -1,5 +1,6 @@
 """All operations in one API, and how what goes wrong is answered."""
 
+import functools
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -24,6 +25,7 @@ from aforo_admin.rest import (
     tenant_views,
 )
 from aforo_admin.rest.authentication import Bearer, forbidden, unauthenticated
+from aforo_admin.rest.described_names import with_components
 from aforo_admin.rest.key_views import KeyViews
 from aforo_admin.rest.operations import register
 from aforo_admin.rest.part_views import PartViews
@@ -84,7 +86,7 @@ def _describe_problems(api: NinjaAPI) -> None:
     def with_problems(**options: Any) -> Any:
         schema = get_schema(**options)
         schema["components"]["schemas"]["Problem"] = PROBLEM
-        return schema
+        return with_components(schema)
 
     api.get_openapi_schema = with_problems  # type: ignore[method-assign]
 
@@ -158,6 +160,33 @@ HANDLERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     OperationalError: _of_outage,
     **dict.fromkeys(AWAY, entitlement_views.away),
 }
+
+
+def urls() -> Any:
+    """Return the addresses of the API, for Django."""
+    patterns, *names = api.urls
+    for pattern in patterns:
+        pattern.callback = _telling(pattern.callback)
+    return (patterns, *names)
+
+
+def _telling(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Return a view that says in the API's way that it has no such method."""
+
+    @functools.wraps(view)  # Its marks too, which Django goes by.
+    def told(request: HttpRequest, *arguments: Any, **given: Any) -> HttpResponse:
+        answer = view(request, *arguments, **given)
+        if answer.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+            return answer
+        allowed = answer.headers["Allow"]
+        return ApiError(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            "no-such-method",
+            f"this address has no {request.method}; it has {allowed}",
+            headers={"Allow": allowed},
+        ).response()
+
+    return told
 
 
 def missing(_request: HttpRequest, _rest: str = "") -> HttpResponse:

@@ -29,11 +29,20 @@ KINDS: Final[tuple[tuple[str, Schema], ...]] = (
         "2026-01-31",
         {
             "type": "string",
-            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?Z)?$",
+            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+            r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?$",
             "examples": ["2026-01-31", "2026-01-31T09:30Z"],
         },
     ),
-    ("09:30", {"type": "string", "pattern": "^[0-2][0-9]:[0-5][0-9]$", "examples": ["09:30"]}),
+    (
+        "09:30",
+        {
+            "type": "string",
+            "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?|24:00)$",
+            "examples": ["09:30"],
+        },
+    ),
+    ("prices.jsonl", {"type": "string", "pattern": r"\.jsonl$"}),
 )
 # Exact: a floating-point number is none of them.
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
@@ -42,6 +51,8 @@ DECIMAL: Final[Schema] = {
     "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?$",
     "examples": ["2000.50", 2000],
 }
+# How it is read depends on another field: a quota's limit is money where its meter is.
+AMOUNTS_TOO: Final = frozenset({"limit"})
 
 
 @functools.cache
@@ -66,8 +77,8 @@ def part_schema(*path: str) -> Schema:
 class Described(Fields):
     """Fields that note what is asked of them; every answer is blank."""
 
-    def __init__(self) -> None:
-        super().__init__(None, path=(), problems=[])
+    def __init__(self, *path: str) -> None:
+        super().__init__(None, path=path, problems=[])
         self._properties: dict[str, Schema] = {}
         self._parts: dict[str, tuple[str, Described]] = {}
         self._required: list[str] = []
@@ -78,6 +89,8 @@ class Described(Fields):
         for key, (kind, inner) in self._parts.items():
             properties[key] = _held(kind, inner.schema)
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        if self.path:
+            schema["title"] = "_".join(map(str, self.path))
         return {**schema, "required": self._required} if self._required else schema
 
     def __contains__(self, key: str) -> bool:
@@ -88,7 +101,8 @@ class Described(Fields):
         return self.may(key, read, blank)
 
     def may(self, key: str, read: Callable[[str], T], default: D) -> T | D:
-        self._properties[key] = scalar_schema(read)
+        schema = scalar_schema(read)
+        self._properties[key] = {"anyOf": [schema, DECIMAL]} if key in AMOUNTS_TOO else schema
         return default
 
     def texts(self, key: str, *, required: bool = False) -> tuple[str, ...] | None:
@@ -117,7 +131,7 @@ class Described(Fields):
         """Nothing stands here that nobody asks for."""
 
     def _part(self, key: str, kind: str) -> "Described":
-        inner = Described()
+        inner = Described(*map(str, self.path), key)
         self._parts[key] = (kind, inner)
         return inner
 

@@ -27,7 +27,13 @@ class KeyViews(PartViews):
 
     def operations(self) -> Iterator[Operation]:
         yield from super().operations()
-        yield self._operation("POST", self.revoke, "/{entry}/revoke", gives=self.part.schema)
+        yield self._operation(
+            "POST",
+            self.revoke,
+            "/{entry}/revoke",
+            summary="End a key, at once",
+            gives=self.part.schema,
+        )
 
     def _of_members(self) -> Iterator[Operation]:
         for operation in super()._of_members():

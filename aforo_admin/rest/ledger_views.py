@@ -277,7 +277,8 @@ def _operator(request: HttpRequest, tenant: str, act: str) -> Caller:
 
 
 def _note(made: Change, kind: str, name: str, tenant: str, after: dict[str, Any]) -> None:
-    made.notes.append(Note(kind=kind, name=name, tenant_id=tenant, before={}, after=after))
+    before = dict.fromkeys(after)
+    made.notes.append(Note(kind=kind, name=name, tenant_id=tenant, before=before, after=after))
 
 
 def _texts(request: HttpRequest, *names: str) -> dict[str, str]:

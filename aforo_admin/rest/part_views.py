@@ -75,11 +75,12 @@ class PartViews:
         verbs = {"GET": "Read", "POST": "Add to", "PUT": "Replace", "DELETE": "Remove"}
         where = "/tenants/{tenant}" if part.of_tenant else ""
         of = " of a tenant" if part.of_tenant else ""
+        summary = f"{verbs[method]} {part.name}{' entry' if entry else ''}{of}"
         return Operation(
             method=method,
             path=f"{where}/{part.name}{entry}",
             view=view,
-            summary=f"{verbs[method]} {part.name}{' entry' if entry else ''}{of}",
+            summary=said.pop("summary", summary),
             tag="tenants" if part.of_tenant else "catalog",
             **said,
         )

@@ -1,6 +1,6 @@
 """Drawings of the pages, ready for their templates: places, labels, and words for who can't see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -159,7 +159,7 @@ class Bars:
     last_micros: int
 
 
-def hour_bars(by_hour: Sequence[tuple[int, dict[str, int]]]) -> Bars:
+def hour_bars(by_hour: Sequence[tuple[int, Mapping[str, int]]]) -> Bars:
     """Draw calls by hour."""
     most = max((sum(calls.values()) for _, calls in by_hour), default=0)
     across = Axis(first=0, last=max(1, len(by_hour)), at_first=0, at_last=WIDTH)

@@ -1,7 +1,7 @@
 """Calls that were throttled or blocked: by hour, and by tenant and reason, summed in SQL."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,17 +9,13 @@ from aforo_meter.database import Sql
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 
 BY_HOUR: Final = (
-    "SELECT hour_start_micros, outcome, SUM(count) FROM intervention WHERE {where}"
-    " GROUP BY hour_start_micros, outcome"
+    "SELECT hour_start_micros, outcome, reason, SUM(count) FROM intervention WHERE {where}"
+    " GROUP BY hour_start_micros, outcome, reason"
 )
 BY_TENANT: Final = (
     "SELECT tenant_id, outcome, reason, SUM(count), MAX(hour_start_micros) FROM intervention"
     " WHERE {where} GROUP BY tenant_id, outcome, reason"
     " ORDER BY 4 DESC, tenant_id, outcome, reason LIMIT ? OFFSET ?"
-)
-BY_REASON: Final = (
-    "SELECT outcome, reason, SUM(count) FROM intervention WHERE {where}"
-    " GROUP BY outcome, reason ORDER BY 3 DESC, outcome, reason"
 )
 
 
@@ -62,7 +58,7 @@ class OfReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interventions:
-    by_hour: Sequence[tuple[int, dict[str, int]]]  # Every hour asked for, calls by outcome.
+    by_hour: Sequence[tuple[int, Mapping[str, int]]]  # Every hour asked for, calls by outcome.
     by_tenant: Sequence[OfTenant]  # Most calls first; as many as a page has, and one more.
     by_reason: Sequence[OfReason]
 
@@ -76,9 +72,11 @@ def read_interventions(
 ) -> Interventions:
     """Read them, as of one instant."""
     where, values = query.where()
-    hours: defaultdict[int, dict[str, int]] = defaultdict(dict)
-    for hour_micros, outcome, calls in sql.execute(BY_HOUR.format(where=where), values):
-        hours[hour_micros][outcome] = int(calls)
+    hours: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    reasons: Counter[tuple[str, str]] = Counter()
+    for hour_micros, outcome, reason, calls in sql.execute(BY_HOUR.format(where=where), values):
+        hours[hour_micros][outcome] += int(calls)
+        reasons[outcome, reason] += int(calls)
     by_tenant = [
         OfTenant(
             tenant_id=row[0],
@@ -89,13 +87,14 @@ def read_interventions(
         )
         for row in sql.execute(BY_TENANT.format(where=where), [*values, count_max + 1, skipped])
     ]
-    by_reason = [
-        OfReason(outcome=row[0], reason=row[1], calls=int(row[2]))
-        for row in sql.execute(BY_REASON.format(where=where), values)
-    ]
     span = range(query.hours.start_micros, query.hours.end_micros, HOUR_MICROS)
     return Interventions(
         by_hour=[(hour, hours.get(hour, {})) for hour in span],
         by_tenant=by_tenant,
-        by_reason=by_reason,
+        by_reason=[
+            OfReason(outcome=outcome, reason=reason, calls=calls)
+            for (outcome, reason), calls in sorted(
+                reasons.items(), key=lambda item: (-item[1], item[0])
+            )
+        ],
     )

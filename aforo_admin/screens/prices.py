@@ -2,11 +2,10 @@
 
 from typing import Any, Final
 
-from aforo_admin.domain.price_listing import Line, coming_changes, lines_of
+from aforo_admin.domain.price_listing import Line, change_bp, coming_changes
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView
 from aforo_admin.screens.prices_reading import read_book
-from aforo_meter.domain.margin import BP
 from aforo_meter.domain.prices import Precedence, PriceEntry
 
 COMING_SHOWN: Final = 12
@@ -21,7 +20,7 @@ class PricesView(ScreenView):
         words, whose = self.asked("q"), self.asked("whose", choices=WHOSE)
         missing = stores.Missing()
         book = stores.run(read_book(missing))
-        every = lines_of(book) if book is not None else []
+        every = book.lines if book is not None else ()
         wanted = words.lower().split()[:WORDS_MAX]
         found = [
             line
@@ -57,7 +56,7 @@ class PriceView(ScreenView):
         missing = stores.Missing()
         book = stores.run(read_book(missing))
         lines = [
-            line for line in (lines_of(book) if book is not None else []) if _named(line) == wanted
+            line for line in (book.lines if book is not None else ()) if _named(line) == wanted
         ]
         return {
             "missing": missing.said,
@@ -120,12 +119,3 @@ def _history(line: Line, now_micros: int) -> list[dict[str, Any]]:
         }
         for entry, before in pairs
     ][::-1]
-
-
-def change_bp(before: PriceEntry | None, entry: PriceEntry) -> int | None:
-    """Return how much a price rises, rounded to hundredths of a percent; None: from nothing."""
-    if before is None or before.price_nanos == 0:
-        return None
-    was = before.price_nanos * entry.per_units
-    rise = entry.price_nanos * before.per_units - was
-    return (2 * BP * rise + was) // (2 * was)

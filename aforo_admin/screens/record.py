@@ -12,6 +12,7 @@ from aforo_admin.control.recording import Source
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView
 from aforo_meter.domain.periods import EPOCH
 
+FOLLOWED_MAX: Final = 1000  # Entries, those between the shown ones included.
 SOURCES: Final = tuple(source.value for source in Source)
 
 
@@ -45,7 +46,7 @@ class AuditView(ScreenView):
             "kinds": AuditEntry.objects.order_by("kind").values_list("kind", flat=True).distinct(),
             "rows": [(entry, _action(entry), differences(entry)) for entry in shown],
             "head": Head.objects.first(),
-            "chain": audit.verify_between(shown[-1].seq, shown[0].seq) if shown else None,
+            "chain": _chain(shown),
             "next": self.address(before=str(shown[-1].seq)) if len(entries) > ROWS_PER_PAGE else "",
         }
 
@@ -74,6 +75,13 @@ def _day(name: str, text: str, faults: list[str]) -> datetime | None:
     except ValueError:
         faults.append(f"{name}: {text!r} is no date; write it like 2026-11-30")
         return None
+
+
+def _chain(shown: Sequence[AuditEntry]) -> audit.Verified | None:
+    """Follow the chain over a page; None if its entries stand too far apart for that."""
+    if not shown or shown[0].seq - shown[-1].seq >= FOLLOWED_MAX:
+        return None
+    return audit.verify_between(shown[-1].seq, shown[0].seq)
 
 
 def _action(entry: AuditEntry) -> str:

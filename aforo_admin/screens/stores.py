@@ -63,5 +63,14 @@ async def from_ledger(work: Callable[[SqlLedger], Awaitable[T]]) -> T:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a page's questions. Views run on threads of their own, without an event loop."""
-    return asyncio.run(work)
+    """Wait for a page's questions. Views run on threads of their own, without an event loop.
+
+    Not by asyncio.run: in a main thread it looks at a signal's handler, and for that spells out
+    all that the work has found.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()

@@ -3,17 +3,21 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+import redis
 from django.test import Client
 
 from aforo_admin import store
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
+from aforo_admin.read_model import SYNC_KEY, build
 from aforo_admin.rest import authentication, tokens
 from aforo_admin.rest.attempts import FailedAttempts
 from aforo_admin.rest.scopes import Scope
+from aforo_proto.policy_pb2 import SyncState
 from lab.servers import ROOT
 
 EXAMPLE = read_file(ROOT / "catalog.example.yaml")
@@ -46,6 +50,7 @@ class Api:
     """Asks as somebody with a token."""
 
     token: str
+    tenant: str = ""  # That alone it sees.
     client: Client = field(default_factory=lambda: Client(raise_request_exception=True))
 
     def __call__(
@@ -90,11 +95,19 @@ def _dashed(headers: Mapping[str, str]) -> dict[str, str]:
 def api_of(role: Role, *, tenant: str = "", scopes: tuple[Scope, ...] = ()) -> Api:
     """Return the API as a new token of this role sees it."""
     name = f"{role}-{len(list(tokens.listed()))}"
-    return Api(token=tokens.add(name, role, tenant_id=tenant, scopes=scopes, actor="tests"))
+    token = tokens.add(name, role, tenant_id=tenant, scopes=scopes, actor="tests")
+    return Api(token=token, tenant=tenant)
 
 
 def applied(catalog: Catalog = EXAMPLE) -> None:
     store.apply_catalog(catalog, actor="tests")
+
+
+def fill_redis(client: redis.Redis) -> None:
+    """Write the example as sync leaves it."""
+    model = build(EXAMPLE, datetime.now(UTC))
+    client.mset({**model.basis, **model.credentials})
+    client.set(SYNC_KEY, SyncState(completed_at_micros=1).SerializeToString())
 
 
 def forget_failures() -> None:

@@ -26,7 +26,6 @@ from aforo_admin.screens import stores
 from aforo_admin.screens.page import FRAGMENT
 from aforo_authz.check import sha256_hex
 from aforo_meter.contract_messages import terms_of
-from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.rating import Measured, Rated
 from aforo_meter.domain.sessions import Boundary, Sighting
@@ -227,27 +226,23 @@ def _last_hour(globex: Terms, initech: Terms) -> list[Rated]:
 
 
 def _used(held: Terms, event_id: str, units: int, at_micros: int, **more: Any) -> Rated:  # noqa: ANN401
-    return used(
-        event_id,
-        units,
-        **{
-            "prices": PRICES,
-            "tenant": held.tenant_id,
-            "subscription": held.subscription_id,
-            "period": held.period_at(at_micros),
-            "at_micros": at_micros,
-            "features": ("chat",),
-            "provider": "openai",
-        }
-        | more,
-    )
+    usual: dict[str, Any] = {
+        "prices": PRICES,
+        "tenant": held.tenant_id,
+        "subscription": held.subscription_id,
+        "period": held.period_at(at_micros),
+        "at_micros": at_micros,
+        "features": ("chat",),
+        "provider": "openai",
+    }
+    return used(event_id, units, **usual | more)
 
 
 def _publish(world: World) -> None:
     """Write what consume publishes of globex."""
     margin = margin_pb2.Margin(
         tenant_id="globex",
-        level=int(Level.THROTTLE),
+        level=margin_pb2.LEVEL_THROTTLE,
         as_of_micros=NOW - 60_000_000,
         partition=3,
         quota_usages=[

@@ -1,6 +1,7 @@
 """The forms as a browser meets them, on a real store: what is refused, where, and what is kept."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,11 +14,14 @@ from aforo_admin.control.models import (
     CostPrice,
     Credential,
     Deal,
+    DealQuota,
     Feature,
     MarginOverride,
+    PlanChange,
     PlanVersion,
     Tenant,
 )
+from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from lab.servers import ROOT
 from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent
@@ -78,7 +82,7 @@ def test_a_floor_needs_a_reason(finance: Client) -> None:
     answer = sent(finance, "tenant/acme/change/", block_below_bp="-5%")
 
     assert faults(answer) == {
-        "change_reason": "say why Block below bp changes: floors change for a reason"
+        "change_reason": "say why Block below changes: floors change for a reason"
     }
 
 
@@ -117,6 +121,7 @@ def test_prices_of_overlapping_hours_are_refused_too(finance: Client) -> None:
 
     assert first.status_code == 302
     assert "overlaps costs[" in faults(second)["effective_from"]
+    assert "was added successfully" not in second.content.decode()
 
 
 def test_a_plan_without_a_period_is_refused_at_the_period(product: Client) -> None:
@@ -320,6 +325,63 @@ def test_a_tenant_and_a_deal_are_made(product: Client) -> None:
     assert Deal.objects.filter(tenant_id="hooli").count() == 1
 
 
+def test_a_rate_card_is_read_and_refused_line_by_line(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    path = f"planversion/{PlanVersion.objects.get(plan_id='metered', state='draft').pk}/change/"
+    lines = filled(product, path)["rate_cards-0-components"]
+    same = sent(product, path)
+    no_json = sent(product, path, **{"rate_cards-0-components": "[{"})
+    wrong = sent(product, path, **{"rate_cards-0-components": lines.replace('"per"', '"pro"', 1)})
+
+    assert lines.startswith('[\n  {\n    "id": ')
+    assert same.status_code == 302
+    assert "is no JSON" in faults(no_json)["rate_cards-0-components"]
+    assert "components[0].graduated[1].pro: no field" in faults(wrong)["rate_cards-0-components"]
+
+
+def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Client) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        for month in range(1, 13):
+            for day in (1, 11, 21):
+                PlanChange.objects.create(
+                    tenant_id="globex",
+                    plan_id="pro",
+                    effective_from=datetime(2028, month, day, tzinfo=UTC),
+                )
+
+    assert page(product, "tenant/globex/change/").status_code == 200
+
+
+def test_a_fault_of_what_has_a_form_of_its_own_is_told_with_its_place(product: Client) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        deal = Deal.objects.create(
+            tenant_id="globex", deal_id="more", effective_from=datetime(2026, 5, 1, tzinfo=UTC)
+        )
+        quota_id = EXAMPLE.plans["pro"].quotas[0].quota_id
+        DealQuota.objects.create(deal=deal, quota_id=quota_id, unlimited=True)
+    answer = sent(product, "tenant/globex/change/", **{"subscription-0-plan": "pilot"})
+
+    told = faults(answer)["__all__"]
+    assert "tenants.globex.deals[0].quotas[0].id: " in told
+    assert Tenant.objects.get(pk="globex").subscription.plan_id == "pro"
+
+
+def test_a_fault_of_a_part_alone_is_refused_with_the_form(finance: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="pro", state="published")
+    finance.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="pro", state="draft")
+    answer = sent(
+        finance,
+        f"planversion/{draft.pk}/change/",
+        **{"guards-0-warn_below_bp": "200%", "change_reason": "x"},
+    )
+
+    told = faults(answer)
+    assert "not 200%" in told["guards-0-warn_below_bp"]
+    assert "nothing was saved" in told["__all__"]
+
+
 def test_a_removal_is_asked_for_recorded_and_refused_where_it_breaks_a_rule(
     product: Client,
 ) -> None:
@@ -333,6 +395,19 @@ def test_a_removal_is_asked_for_recorded_and_refused_where_it_breaks_a_rule(
     assert Feature.objects.filter(pk="chat").exists()
     assert not Feature.objects.filter(pk="spare").exists()
     assert last_change().reason == "unused"
+
+
+def test_a_tenant_is_removed_with_all_that_is_its_and_a_floor_only_by_finance(
+    product: Client, finance: Client
+) -> None:
+    deal = Deal.objects.get(tenant_id="acme")
+    path = f"/admin/control/deal/{deal.pk}/delete/"
+    refused = product.post(path, {"post": "yes"}, follow=True)
+    assert "margin floors are for finance and owners" in refused.content.decode()
+    assert finance.post(path, {"post": "yes"}).status_code == 302
+
+    assert product.post("/admin/control/tenant/acme/delete/", {"post": "yes"}).status_code == 302
+    assert sorted(store.load_catalog().catalog.tenants) == ["globex", "initech", "umbrella"]
 
 
 def test_a_viewer_sees_everything_and_saves_nothing() -> None:
@@ -364,6 +439,10 @@ def test_an_owner_makes_users_and_that_is_recorded() -> None:
     entry = last_change()
     assert (entry.kind, entry.name, entry.actor) == ("user", "dana", "owner")
     assert entry.after["roles"] == ["finance"]
+    other = {"usable_password": "true", "password1": PASSWORD * 2, "password2": PASSWORD * 2}
+    assert owner.post(f"/admin/auth/user/{dana.pk}/password/", other).status_code == 302
+    assert User.objects.get(username="dana").check_password(PASSWORD * 2)
+    assert last_change().after == {"password": "another"}
     owner.post(f"/admin/auth/user/{dana.pk}/change/", {"username": "dana", "role": "viewer"})
     dana = User.objects.get(username="dana")
     assert not dana.is_active

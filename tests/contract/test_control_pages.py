@@ -126,7 +126,9 @@ def test_pages_load_nothing_from_elsewhere_and_hold_no_script_or_style(address: 
         pages = [client.get("login/"), log_in(client)]
         pages += [client.get(path) for path in ("control/tenant/", "control/tenant/acme/change/")]
         loaded = {
-            link for page in pages for link in re.findall(r'(?:src|href)="([^"?]+\.\w+)"', page.text)
+            link
+            for page in pages
+            for link in re.findall(r'(?:src|href)="([^"?]+\.\w+)"', page.text)
         }
         static = {link: client.get(at(address, link)) for link in loaded}
 
@@ -199,6 +201,7 @@ def sign_on(client: httpx2.Client, subject: str) -> httpx2.Response:
     """Follow the link of the login page, and choose somebody at the provider."""
     (link,) = re.findall(r'href="(/sso/[^"]+)"', client.get("login/").text)
     asked = client.get(at(str(client.base_url), link))
+    assert asked.url.params["redirect_uri"].endswith("/sso/oidc/login/callback/")
     return client.post(str(asked.url), data={"sub": subject})
 
 

@@ -1,11 +1,13 @@
 """The catalog over REST: read and written in its own words, checked, recorded, and by whom."""
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connections
+from django.test import Client
 
 from aforo_admin import audit, store
 from aforo_admin.control.models import AuditEntry, Credential, IdempotentAnswer
@@ -15,6 +17,7 @@ from aforo_admin.mint import sha256_of_key
 from aforo_admin.rest import tokens
 from aforo_admin.rest.scopes import Scope
 from aforo_admin.rest.writes import KEPT_FOR
+from lab.servers import ROOT
 from tests.contract.rest_lab import ANY, EXAMPLE, Api, api_of, applied, forget_failures
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
@@ -364,6 +367,18 @@ def test_a_token_that_has_ended_is_unknown(owner: Api, end: Callable[[], None]) 
     assert owner.token not in str(refused.body)
 
 
+def test_no_token_is_logged(owner: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    stranger = Api(token="aforo_admin_of-nobody")
+    owner.get("/features/none")
+    owner.post("/features", "{")
+    stranger.get("/features")
+
+    assert "Unauthorized" in caplog.text  # Something was logged.
+    assert owner.token not in caplog.text
+    assert stranger.token not in caplog.text
+
+
 def test_who_shows_many_unknown_tokens_waits(owner: Api) -> None:
     stranger = Api(token="aforo_admin_nobody")
     statuses = [stranger.get("/features").status for _ in range(21)]
@@ -421,3 +436,35 @@ def test_every_write_needs_the_state_that_it_edits() -> None:
         assert owner.put(path, body.get("items", body), {}).status == 428
         assert owner.put(path, body.get("items", body), {"If-Match": '"x"'}).status == 412
         assert owner.put(path, body.get("items", body), ANY).status == 200
+
+
+def test_the_document_has_every_address_and_problem(owner: Api) -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    rows = re.findall(r"^\| `(/[^`]*)` \| ([A-Z ]+) \|", page, re.MULTILINE)
+    paths = owner.get("/openapi.json").body["paths"]
+    sources = (ROOT / "aforo_admin" / "rest").glob("*.py")
+    codes = re.findall(
+        r'HTTPStatus\.[A-Z_]+,\s*"([a-z-]+)"', "".join(path.read_text() for path in sources)
+    )
+
+    assert {(f"/api/v1{path}", methods) for path, methods in rows} == {
+        (path, " ".join(method.upper() for method in said)) for path, said in paths.items()
+    }
+    assert len(set(codes)) > 10
+    assert [code for code in sorted(set(codes)) if f"`{code}`" not in page] == []
+    assert [scope for scope in Scope if f"`{scope}`" not in page] == []
+
+
+def test_pages_of_others_cannot_write_through_a_browser() -> None:
+    """A browser sends no token by itself; so no form of another site can write."""
+    strict = Client(enforce_csrf_checks=True)
+    answer = strict.post("/api/v1/features", data="{}", content_type="application/json")
+
+    assert answer.status_code == 401
+
+
+def test_a_method_that_is_not_there_is_a_problem_too(owner: Api) -> None:
+    said = owner.delete("/catalog")
+
+    assert (said.status, said.headers["Allow"]) == (405, "GET")
+    assert said.headers["Content-Type"] == "application/problem+json"

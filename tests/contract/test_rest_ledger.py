@@ -12,9 +12,9 @@ from django.test import override_settings
 
 from aforo_admin.control.models import AuditEntry
 from aforo_admin.control.roles import Role
+from aforo_admin.control_work import entry_text
 from aforo_admin.places import Places
-from aforo_admin.read_model import build
-from aforo_authz.read_model import SYNC_KEY, counter_key, margin_key
+from aforo_authz.read_model import counter_key, margin_key
 from aforo_meter.completeness import Decided
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.database import Sql
@@ -23,14 +23,13 @@ from aforo_meter.domain.sessions import Session
 from aforo_meter.ledger_sessions import write_session
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_proto.margin_pb2 import LEVEL_BLOCK, Margin
-from aforo_proto.policy_pb2 import SyncState
 from lab.servers import KafkaServer
 from tests.conftest import KafkaAt
 from tests.contract.answers_lab import fill
 from tests.contract.ledger_lab import START
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import OutboxLab
-from tests.contract.rest_lab import EXAMPLE, Api, api_of, applied, forget_failures
+from tests.contract.rest_lab import Api, api_of, applied, fill_redis, forget_failures
 from tests.contract.test_screens_letters import put as put_letters
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
@@ -141,6 +140,7 @@ def test_a_session_is_killed_by_who_may_and_recorded(owner: Api) -> None:
     assert (ended["session"], ended["ended_by"]) == ("s/1", "killed")
     entry = AuditEntry.objects.latest("seq")
     assert (entry.kind, entry.name, entry.reason) == ("session", "s/1", "it loops")
+    assert "changed session s/1 (it loops)\n    killed_at: null → " in entry_text(entry)
 
 
 def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
@@ -197,13 +197,11 @@ def test_a_token_of_one_tenant_sees_its_rows_alone(owner: Api) -> None:
 @pytest.fixture
 def synced(redis_url: str) -> Iterator[redis.Redis]:
     """Redis as sync leaves it; there is no ledger."""
-    model = build(EXAMPLE, datetime.now(UTC))
     with (
         redis.Redis.from_url(redis_url) as client,
         override_settings(AFORO_PLACES=Places(redis_url=redis_url)),
     ):
-        client.mset({**model.basis, **model.credentials})
-        client.set(SYNC_KEY, SyncState(completed_at_micros=1).SerializeToString())
+        fill_redis(client)
         yield client
 
 
@@ -283,5 +281,5 @@ def test_dead_letters_are_listed_the_newest_first(kafka_server: KafkaServer | Ka
     assert one == found[:1]
     assert [each["stage"] for each in ship] == ["ship"]
     assert ship[0]["retried_at"] is not None
-    assert found[0]["payload"] == "ff001b5b 324a"
+    assert found[0]["payload"] == "ff00 1b5b324a"
     assert foreign.status == 404

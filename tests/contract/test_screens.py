@@ -16,6 +16,7 @@ from aforo_admin import store
 from aforo_admin.control.models import AuditEntry, Tenant
 from aforo_admin.control.recording import Source
 from aforo_admin.places import Places
+from aforo_admin.screens import record
 from aforo_admin.screens.page import FRAGMENT
 from tests.contract.screens_lab import EXAMPLE, KEY, World, client_of, empty_world, fill, period_of
 
@@ -198,12 +199,12 @@ def test_the_tester_tells_an_unknown_key_a_subject_and_nobody_apart(world: World
 
 
 def test_the_tester_counts_no_quota(world: World) -> None:
-    before = {key: world.redis.dump(key) for key in world.redis.keys()}
+    before = {key: world.redis.dump(key) for key in world.redis.scan_iter()}
 
     for _ in range(3):
         asked(world.client, tenant="globex")
 
-    assert {key: world.redis.dump(key) for key in world.redis.keys()} == before
+    assert {key: world.redis.dump(key) for key in world.redis.scan_iter()} == before
 
 
 @pytest.mark.parametrize(
@@ -281,6 +282,15 @@ def test_the_audit_shows_before_and_after_and_follows_the_chain(world: World) ->
     assert "1 entries from the first to the last on this page follow" in said
     assert "No change is like that." in world.part("audit/", source="rest")
     assert "'1.1.' is no date" in world.get("audit/", since="1.1.").replace("&#x27;", "'")
+
+
+@sqlite_only
+def test_the_audit_follows_no_chain_without_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "FOLLOWED_MAX", 2)
+
+    assert "stand too far apart" in world.part("audit/", tenant="acme")
 
 
 @sqlite_only
@@ -365,7 +375,7 @@ def test_a_part_is_renewed_without_its_frame(world: World) -> None:
 
     assert "Tenants by level" in part
     assert "<html" not in part
-    assert 'data-refresh-s="5"' in world.get("overview/")
+    assert 'data-every-s="5"' in world.get("overview/")
 
 
 @sqlite_only

@@ -4,7 +4,7 @@
 
 (() => {
     const live = document.getElementById("live");
-    const every = Number(live?.dataset.refreshS) * 1000;
+    const every = Number(live?.dataset.everyS) * 1000;
     if (!every) {
         return;
     }
