@@ -109,7 +109,8 @@ def _postgres(ledger_url: str) -> Iterator[Ask]:
     import psycopg  # noqa: PLC0415 - for those whose ledger is there.
 
     def ask(statement: str, values: Values) -> Sequence[Any]:
-        return sql.execute(statement.replace("?", "%s").encode(), values).fetchall()
+        asked = statement.replace("%", "%%").replace("?", "%s")  # `%` marks values here.
+        return sql.execute(asked.encode(), values).fetchall()
 
     try:
         with psycopg.connect(ledger_url, connect_timeout=CONNECT_S) as sql:
