@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages screenshots fuzz api-fuzz restarts kills money-kills names fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if screenshots fuzz api-fuzz restarts kills money-kills names fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -98,6 +98,9 @@ bench-pages: $(STAMP) ## measure the admin's pages with 10,000 tenants
 
 bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and PostgreSQL, to margins in Redis
 	$(BIN)/python -m bench.consume $(BENCH_ARGS)
+
+bench-what-if: $(STAMP) ## measure what-ifs over many tenants' recorded hours
+	$(BIN)/python -m bench.what_if $(BENCH_ARGS)
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -16,6 +16,7 @@ from aforo_admin import (
     commands_sync,
     commands_tokens,
     commands_users,
+    commands_what_if,
     differences,
     mint,
     process,
@@ -165,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands_prices.add(commands)
     commands_control.add(commands)
+    commands_what_if.add(commands)
     commands_users.add(commands)
     commands_tokens.add(commands)
 

@@ -99,15 +99,29 @@ def in_database(name: str) -> Callable[[argparse.Namespace], int]:
     """Return how a command runs whose work has this name in `control_work`."""
 
     def run(options: argparse.Namespace) -> int:
-        chosen = settings.load(settings.DatabaseSettings, os.environ)
-        set_up(chosen.database_url)
-        # Models can be loaded only now.
-        from aforo_admin import control_work  # noqa: PLC0415
+        def work() -> int:
+            # Models can be loaded only now.
+            from aforo_admin import control_work  # noqa: PLC0415
 
-        with control_work.told(chosen.database_url):
             return int(getattr(control_work, name)(options))
 
+        return with_database(work)
+
     return run
+
+
+def with_database(work: Callable[[], int]) -> int:
+    """Do what needs the database; say in one line what goes wrong with it.
+
+    Raises:
+        StoreError: It can't be used, or refuses.
+    """
+    chosen = settings.load(settings.DatabaseSettings, os.environ)
+    set_up(chosen.database_url)
+    from aforo_admin import control_work  # noqa: PLC0415 - as above.
+
+    with control_work.told(chosen.database_url):
+        return work()
 
 
 def _manage(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from aforo_admin.domain.checking import find_problems
 from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError, fault_of
 from aforo_admin.rows import (
     COLUMNS,
+    OF_CONTRACTS,
     OF_PLANS,
     OF_TENANTS,
     UNORDERED,
@@ -118,10 +119,11 @@ def load_with_draft(draft: tables.PlanVersion, tenants: Collection[str] | None =
     return catalog_of(_read(tenants, draft).rows)
 
 
-def load_plans(draft: tables.PlanVersion | None = None) -> Catalog:
-    """Return the plans of the catalog and nothing else, as they are, or with a draft in force."""
+def load_plans(draft: tables.PlanVersion | None = None, tenants: Collection[str] = ()) -> Catalog:
+    """Return the plans, as they are or with a draft in force, and what contracts depend on."""
     rows: Rows = {table: {} for table in COLUMNS}
-    return catalog_of(rows | _read((), draft, ("General", *OF_PLANS)).rows)
+    wanted = OF_CONTRACTS if tenants else ("General", *OF_PLANS)
+    return catalog_of(rows | _read(tenants, draft, wanted).rows)
 
 
 def check_draft(draft: tables.PlanVersion) -> None:

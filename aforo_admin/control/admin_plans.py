@@ -12,8 +12,7 @@ from django.urls import path
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
-from aforo_admin.catalog_differences import differences
-from aforo_admin.control import roles
+from aforo_admin.control import plan_preview, roles
 from aforo_admin.control.forms import REASON, RecordedForm, reason_input
 from aforo_admin.control.models import Plan, PlanGuard, PlanQuota, PlanRateCard, PlanVersion
 from aforo_admin.control.models_plans import State
@@ -172,19 +171,14 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
             "version": version,
             "step": step,
             "verb": TITLES[step],
-            "differences": _differences(version) if step == "publish" else [],
             "reason": reason_input(),
+            **(plan_preview.of_draft(version) if step == "publish" else {}),
         }
         return TemplateResponse(request, "control/plan_step.html", context)
 
 
 TITLES = {"publish": "Publish", "retire": "Retire", "copy": "Make a new version of"}
 DONE = {"publish": "in force from now on", "retire": "no longer in force", "copy": "copied"}
-
-
-def _differences(draft: PlanVersion) -> list[Any]:
-    """Return how the plan would differ with the draft in force."""
-    return list(differences(store.load_plans(), store.load_plans(draft)))
 
 
 @admin.register(Plan)

@@ -18,6 +18,7 @@ from aforo_admin.control.models_base import (
 )
 from aforo_admin.control.models_plans import Plan, PlanGuard, PlanQuota, PlanRateCard, PlanVersion
 from aforo_admin.control.models_records import AuditEntry, Head, Lease
+from aforo_admin.control.models_scenarios import Scenario
 from aforo_admin.control.models_tenants import (
     Credential,
     Deal,
@@ -62,6 +63,7 @@ __all__ = [
     "PlanRateCard",
     "PlanVersion",
     "Route",
+    "Scenario",
     "Subscription",
     "Tenant",
     "WebhookEndpoint",

@@ -105,6 +105,20 @@ GROUPS: Final = (
                 view=f"{SCREENS}.prices.PriceView",
             ),
             Page(
+                name="what-if",
+                title="What if",
+                icon="query_stats",
+                view=f"{SCREENS}.what_if.WhatIfView",
+                permission="control.view_scenario",
+            ),
+            Page(
+                name="what-if-prices",
+                title="What new prices do",
+                route="what-if/prices/",
+                view=f"{SCREENS}.what_if_prices.PricePreviewView",
+                permission="control.view_scenario",
+            ),
+            Page(
                 name="tester",
                 title="Decision tester",
                 icon="fact_check",

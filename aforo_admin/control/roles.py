@@ -92,6 +92,11 @@ AREAS: Final = (
         roles=_RUNNING,
         tables=("credential", "ingestkey", "webhookendpoint"),
     ),
+    Area(
+        what="scenarios of the what-if: keeping and removing them",
+        roles=_SELLING | _RUNNING,
+        tables=("scenario",),
+    ),
     Area(what="ending a session", roles=_RUNNING, acts=(KILL_SESSION,)),
     Area(what="sending an alert again", roles=_RUNNING | _MONEY, acts=(RESEND_ALERT,)),
     Area(what="a whole catalog, applied from a file", roles=frozenset(), acts=(APPLY_CATALOG,)),
