@@ -5,19 +5,20 @@ read once more, this time with the faults at their fields: so nobody types anyth
 """
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.db.models import JSONField
+from django.db.models import JSONField, TextField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
 from aforo_admin.control import permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
-from aforo_admin.control.fields import ReadableJSONField
+from aforo_admin.control.fields import ReadableJSONField, in_plain_words
 from aforo_admin.control.forms import (
     REASON,
     PartFormSet,
@@ -35,6 +36,8 @@ from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
 FAULTS_SHOWN_MAX: Final = 20
 SET_FLOORS: Final = f"control.{roles.SET_FLOORS}"
+# Paths, names and places: a database's text, and a line to people.
+ON_ONE_LINE: Final = {TextField: {"widget": UnfoldAdminTextInputWidget}}
 REFUSALS: Final = (
     CatalogError,
     NeverEditedError,
@@ -80,6 +83,7 @@ class RecordedAdmin(ModelAdmin):
     delete_confirmation_template = "control/delete.html"
     reason_required = False
     hidden: tuple[str, ...] = ()  # Columns that no form shows.
+    formfield_overrides: ClassVar = ON_ONE_LINE
 
     def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
         view = super().changeform_view
@@ -132,6 +136,10 @@ class RecordedAdmin(ModelAdmin):
 
     log_change = log_deletions = log_addition
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **options)
+        return in_plain_words(db_field, field)
+
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return list(self.hidden)
 
@@ -171,6 +179,7 @@ class PartMixin:
 
     extra = 0
     formset = PartFormSet
+    formfield_overrides: ClassVar = ON_ONE_LINE
     hide_title = True
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
@@ -182,7 +191,8 @@ class PartMixin:
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         if type(db_field) is JSONField:
             options["form_class"] = ReadableJSONField
-        return super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+        field = super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+        return in_plain_words(db_field, field)
 
     def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
         field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]

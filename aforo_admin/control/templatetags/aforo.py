@@ -8,6 +8,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from aforo_authz.domain.quotas import Quota
 from aforo_meter.domain.margin import Assessment, Level
 from aforo_meter.domain.periods import datetime_of
 
@@ -36,6 +37,12 @@ def money(nanos: int | None) -> str:
         amount = Context(prec=3, rounding=ROUND_HALF_EVEN).plus(amount)
         return f"{amount.normalize():f}"
     return f"{amount.quantize(CENT, rounding=ROUND_HALF_EVEN):,}"
+
+
+@register.filter
+def limit(quota: Quota) -> str:
+    """Return a quota's limit: an amount of money, or whole units."""
+    return money(quota.limit_units) if quota.is_of_money else count(quota.limit_units)
 
 
 @register.filter
