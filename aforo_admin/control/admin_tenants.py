@@ -99,6 +99,7 @@ class DealAdmin(OfTenantAdmin):
         *("tenant", "deal_id", "effective_from", "effective_until"),
         *("committed_fee_nanos", "block_below_bp"),
     )
+    list_display_links = ("deal_id",)
     search_fields = ("tenant__tenant_id", "deal_id")
     inlines = (DealQuotaTable, DealGuardPart, DealRateCardPart)
 

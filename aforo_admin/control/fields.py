@@ -14,7 +14,6 @@ from aforo_admin.domain.problems import percent
 from aforo_admin.written_values import amount
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp
 
-
 # Of what a tenant or a deal may leave to its plan.
 PERHAPS: Final = (("unknown", "as the plan says"), ("true", "yes"), ("false", "no"))
 

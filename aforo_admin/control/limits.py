@@ -18,7 +18,7 @@ def written(meter: str | None, limit_units: int) -> str:
 
 
 class QuotaForm(forms.ModelForm):
-    """A quota in the form of its plan or deal. What a limit means depends on the meter beside it."""
+    """A quota in the form of its plan or deal. Its meter says what its limit is of."""
 
     limit_units = forms.CharField(
         label="Limit",

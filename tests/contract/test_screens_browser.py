@@ -150,7 +150,9 @@ def test_pages_load_nothing_from_elsewhere_and_break_no_policy(
         dark = set()
         for name, address in PAGES.items():
             page.goto(f"{served.url}/admin/{address}", wait_until="load")
-            page.wait_for_selector("#live, #changelist, form", state="attached", timeout=PATIENCE_MS)
+            page.wait_for_selector(
+                "#live, #changelist, form", state="attached", timeout=PATIENCE_MS
+            )
             page.evaluate("document.fonts.ready")
             dark.add(bool(page.evaluate("document.documentElement.matches('.dark')")))
             if kept:

@@ -8,9 +8,9 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from aforo_authz.domain.quotas import Quota
 from aforo_meter.domain.margin import Assessment, Level
 from aforo_meter.domain.periods import datetime_of
+from aforo_meter.domain.quotas import COGS
 
 register = template.Library()
 
@@ -40,9 +40,9 @@ def money(nanos: int | None) -> str:
 
 
 @register.filter
-def limit(quota: Quota) -> str:
-    """Return a quota's limit: an amount of money, or whole units."""
-    return money(quota.limit_units) if quota.is_of_money else count(quota.limit_units)
+def limit(quota: Any) -> str:
+    """Return the limit of a quota, of the catalog or the ledger: an amount, or whole units."""
+    return money(quota.limit_units) if quota.meter == COGS else count(quota.limit_units)
 
 
 @register.filter
