@@ -68,7 +68,7 @@ PAGES = {
     "users": "auth/user/",
     "user-form": "auth/user/add/",
 }
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 HEIGHT_MAX = 2400  # Of a picture: lists go on as they began.
 
 
@@ -147,6 +147,7 @@ def test_pages_load_nothing_from_elsewhere_and_break_no_policy(
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}"))
+        page.set_default_timeout(PATIENCE_MS)
         dark = set()
         for name, address in PAGES.items():
             page.goto(f"{served.url}/admin/{address}", wait_until="load")
