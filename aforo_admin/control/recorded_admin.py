@@ -72,7 +72,24 @@ def tell(request: HttpRequest, error: Exception) -> None:
         messages.error(request, f"Nothing was changed: {place}{fault.message}")
 
 
-class RecordedAdmin(ModelAdmin):
+class PlainMixin:
+    """Fields as people read them."""
+
+    formfield_overrides: ClassVar = ON_ONE_LINE
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+        return in_plain_words(db_field, field)
+
+    def formfield_for_choice_field(self, column: Any, request: HttpRequest, **options: Any) -> Any:
+        """Let people choose where nothing is the default: unfold would take the first for them."""
+        unsaid = column.blank or not column.has_default()
+        choices = column.get_choices(include_blank=unsaid, blank_choice=[("", "Select value")])
+        options = {"choices": choices, **options}
+        return super().formfield_for_choice_field(column, request, **options)  # type: ignore[misc]
+
+
+class RecordedAdmin(PlainMixin, ModelAdmin):
     """The form of a row, and of what belongs to it."""
 
     form = RecordedForm
@@ -83,7 +100,6 @@ class RecordedAdmin(ModelAdmin):
     delete_confirmation_template = "control/delete.html"
     reason_required = False
     hidden: tuple[str, ...] = ()  # Columns that no form shows.
-    formfield_overrides: ClassVar = ON_ONE_LINE
 
     def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
         view = super().changeform_view
@@ -136,10 +152,6 @@ class RecordedAdmin(ModelAdmin):
 
     log_change = log_deletions = log_addition
 
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
-        field = super().formfield_for_dbfield(db_field, request, **options)
-        return in_plain_words(db_field, field)
-
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
         return list(self.hidden)
 
@@ -174,12 +186,11 @@ class RecordedAdmin(ModelAdmin):
         return bool(self.has_change_permission(request, obj))
 
 
-class PartMixin:
+class PartMixin(PlainMixin):
     """What belongs to a row, in its form."""
 
     extra = 0
     formset = PartFormSet
-    formfield_overrides: ClassVar = ON_ONE_LINE
     hide_title = True
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
@@ -191,8 +202,7 @@ class PartMixin:
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         if type(db_field) is JSONField:
             options["form_class"] = ReadableJSONField
-        field = super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
-        return in_plain_words(db_field, field)
+        return super().formfield_for_dbfield(db_field, request, **options)
 
     def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
         field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]

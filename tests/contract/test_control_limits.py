@@ -88,3 +88,10 @@ def test_a_deal_s_limit_may_be_left_to_the_plan_or_be_an_amount(product: Client)
     again = page(product, f"deal/{rows[0].deal_id}/change/").content.decode()
     assert "as the plan says" in again
     assert 'value="0.000000001"' in again
+
+
+def test_a_choice_without_a_default_is_not_made_for_people(product: Client) -> None:
+    text = page(product, "planversion/add/").content.decode()
+    start = text.index('name="quotas-__prefix__-window"')
+
+    assert text.index('<option value="" selected>', start) < text.index("minute", start)
