@@ -27,6 +27,7 @@ from tests.contract.screens_lab import World, empty_world, fill
 pytestmark = [
     pytest.mark.contract,
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # Two browsers' worth of pages, on cores that others use too.
     pytest.mark.parametrize("database", ["sqlite"], indirect=True),
 ]
 

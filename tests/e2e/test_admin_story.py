@@ -15,7 +15,8 @@ from lab.http_client import Answer, HttpClient
 from lab.servers import ServerStartError
 from tests.e2e.admin_lab import Installation, Person, installed, missing_browser
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+# Ten people sign in one after another, on cores that others use too.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TENANT = "wonka"
 CHANGE_S_MAX = 2.0  # From the answer to a save until the gateway decides by it.
