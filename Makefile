@@ -62,9 +62,9 @@ bench: $(STAMP) ## measure through a real Envoy (needs h2load); figures in build
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
 	$(BIN)/python -m bench.authz $(BENCH_ARGS)
 
-screenshots: $(STAMP) ## pictures of the admin's pages, light and dark, in build/screens (needs Chromium)
-	mkdir -p build/screens
-	AFORO_SCREENSHOTS=build/screens $(BIN)/python -m pytest -q tests/contract/test_screens_browser.py -k elsewhere
+screenshots: $(STAMP) ## pictures of the admin's pages, light and dark, in docs/screens (needs Chromium)
+	mkdir -p docs/screens
+	AFORO_SCREENSHOTS=docs/screens $(BIN)/python -m pytest -q tests/contract/test_screens_browser.py -k elsewhere
 
 fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 	$(BIN)/python -m tests.fuzz search --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ_ARGS)

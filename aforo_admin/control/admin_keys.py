@@ -150,6 +150,7 @@ class CredentialAdmin(KeyAdmin, OfTenantAdmin):
     form = CredentialForm
     hashed = "identity"
     list_display = ("tenant", "credential_id", "kind", "prefix", "state", "expires_at")
+    list_display_links = ("credential_id",)
     list_filter = ("kind", "revoked")
     search_fields = ("tenant__tenant_id", "credential_id", "prefix")
 
