@@ -174,7 +174,7 @@ def _put_cards(rows: Rows, table: str, parent: Key, cards: Iterable[RateCard]) -
 def leave_alone(wanted: Rows, held: Rows, *, before: Rows) -> None:
     """Take rows of one parent that say the same as before as they are held, in place.
 
-    Forms leave gaps in positions: that is the same order all the same, and no new version of a plan.
+    Forms leave gaps in positions: the order is the same, and that is no new version of a plan.
 
     Args:
         wanted: What should be there.

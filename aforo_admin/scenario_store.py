@@ -48,7 +48,7 @@ def save(name: str, scenario: Scenario, found: Comparison, *, author: str) -> Sa
         refuse([Problem(path=("name",), message=message)])
     held = Saved.objects.filter(name=name).first()
     if held is not None and held.author != author:
-        message = f"it is {held.author}’s: keep yours under another name"
+        message = f"it is {held.author}'s: keep yours under another name"
         refuse([Problem(path=("name",), message=message)])
     if held is None and Saved.objects.count() >= SAVED_MAX:
         message = f"there are {SAVED_MAX} scenarios already: remove some"

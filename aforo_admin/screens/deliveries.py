@@ -8,8 +8,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from aforo_admin.control.models import WebhookEndpoint
 from aforo_admin.control.forms import REASON
+from aforo_admin.control.models import WebhookEndpoint
 from aforo_admin.control.recorded_admin import recorded
 from aforo_admin.control.roles import RESEND_ALERT
 from aforo_admin.screens import stores

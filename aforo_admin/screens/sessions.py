@@ -12,6 +12,7 @@ from aforo_admin.control.recorded_admin import recorded
 from aforo_admin.control.roles import KILL_SESSION
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
+from aforo_admin.written_values import instant_of_micros
 from aforo_meter.domain.sessions import Session
 from aforo_meter.sessions import SessionQuery
 from aforo_meter.sessions_sql import SqlSessions

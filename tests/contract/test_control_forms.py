@@ -31,6 +31,7 @@ from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, se
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
+OTHER = "another horse battery"
 EXAMPLE = read_file(ROOT / "catalog.example.yaml")
 
 
@@ -467,3 +468,17 @@ def test_an_owner_makes_users_before_there_is_a_catalog(empty_control_file: Path
 
     assert answer.status_code == 302
     assert last_change().name == "dana"
+
+
+def test_who_changes_their_own_password_is_on_the_record(developer: Client) -> None:
+    seq = audit.last_seq()
+    wrong = {"old_password": "x", "new_password1": OTHER, "new_password2": OTHER}
+    assert developer.post("/admin/password_change/", wrong).status_code == 200
+    assert audit.last_seq() == seq
+
+    answer = developer.post("/admin/password_change/", {**wrong, "old_password": PASSWORD})
+
+    assert answer.status_code == 302
+    entry = last_change()
+    assert (entry.kind, entry.name, entry.actor) == ("user", "developer", "developer")
+    assert entry.after == {"password": "another"}

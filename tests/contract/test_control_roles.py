@@ -199,8 +199,10 @@ def test_a_deal_with_floors_is_not_prolonged_by_who_may_not_set_them() -> None:
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "make",
-    [lower_floor_of_tenant, shadow_tenant, publish_other_floor, publish_without_guard]
-    + [guard_a_draft, new_plan_in_shadow],
+    [
+        *(lower_floor_of_tenant, shadow_tenant, publish_other_floor, publish_without_guard),
+        *(guard_a_draft, new_plan_in_shadow),
+    ],
 )
 def test_floors_change_for_a_reason(make: Callable[[Change], object]) -> None:
     before = store.load_catalog()

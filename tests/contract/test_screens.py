@@ -169,6 +169,7 @@ def test_prices_show_what_holds_and_what_will(world: World) -> None:
         **{"from": "0", "to": "0"},
     )
     assert "There is no such price" in world.part("prices/one/", precedence="own", model="none")
+    assert 'href="/admin/what-if/prices/"' in world.get("prices/")
 
 
 def test_the_tester_decides_as_live_and_tells_every_check(world: World) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,43 +29,32 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MANY = 10_000
 
 
-class CutOff:
-    """A real Redis, until so many writes have reached it."""
+class CutOff(Redis):
+    """A client that is cut off after so many writes."""
 
-    def __init__(self, redis: Any, writes_left: int) -> None:
-        self._redis = redis
-        self.writes_left = writes_left
+    writes_left = MANY
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._redis, name)
-
-    async def mset(self, values: Mapping[bytes, bytes]) -> None:
-        self._write()
-        await self._redis.mset(values)
-
-    async def unlink(self, *keys: bytes) -> None:
-        self._write()
-        await self._redis.unlink(*keys)
-
-    def _write(self) -> None:
-        if self.writes_left == 0:
-            raise CutOffError("cut off")
-        self.writes_left -= 1
+    async def execute_command(self, *words: object, **options: object) -> object:
+        if words[0] in {"MSET", "UNLINK"}:
+            if self.writes_left == 0:
+                raise CutOffError("cut off")
+            self.writes_left -= 1
+        return await super().execute_command(*words, **options)
 
 
-async def full_pass(redis: Any, model: ReadModel) -> None:
+async def full_pass(redis: Redis, model: ReadModel) -> None:
     await sync.apply(redis, model, await sync.compare(redis, model))
     await sync.mark_complete(redis, model, NOW)
 
 
-async def publish(redis: Any, before: Catalog, after: Catalog) -> None:
+async def publish(redis: Redis, before: Catalog, after: Catalog) -> None:
     """Write the tenants alone, as after a change that concerns no others."""
     touched = before.tenants.keys() | after.tenants.keys()
     model = build_tenants(after, touched, NOW)
     await sync.publish_tenants(redis, touched, before=before, model=model)
 
 
-async def dump(redis: Any) -> dict[bytes, bytes]:
+async def dump(redis: Redis) -> dict[bytes, bytes]:
     return {key: await redis.get(key) async for key in redis.scan_iter()}
 
 
@@ -80,13 +68,13 @@ def refuse_half_known(held: Mapping[bytes, bytes]) -> None:
 
 
 async def cut(url: str, before: Catalog, after: Catalog, writes: int, *, alone: bool) -> None:
-    redis = Redis.from_url(url)
+    redis, cut_off = Redis.from_url(url), CutOff.from_url(url)
     try:
         await redis.flushdb()
         old, new = build(before, NOW, []), build(after, NOW, [])
         await full_pass(redis, old)
         begun = await dump(redis)
-        cut_off = CutOff(redis, writes)
+        cut_off.writes_left = writes
         ended = True
         try:
             await (publish(cut_off, before, after) if alone else full_pass(cut_off, new))
@@ -96,15 +84,16 @@ async def cut(url: str, before: Catalog, after: Catalog, writes: int, *, alone: 
 
         refuse_half_known(held)
         known = build_tenants(after, before.tenants.keys() | after.tenants.keys(), NOW)
-        made = [{**known.basis, **known.credentials}] if alone else [{**new.basis, **new.credentials}]
+        written = known if alone else new
+        values = {**written.basis, **written.credentials}
         for key, value in held.items():
-            whole = [begun.get(key), *(each.get(key) for each in made)]
-            assert value in whole or (key == SYNC_KEY and ended)
+            assert value in {begun.get(key), values.get(key)} or (key == SYNC_KEY and ended)
         await full_pass(redis, new)
         assert (await dump(redis)).keys() == new.keys | {SYNC_KEY}
         assert len(await sync.compare(redis, new)) == 0
     finally:
         await redis.aclose()
+        await cut_off.aclose()
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["a whole pass", "the tenants concerned"])

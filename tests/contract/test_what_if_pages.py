@@ -190,7 +190,7 @@ def test_a_scenario_is_replaced_by_its_author_alone(world: World) -> None:
     changes = Scenario.objects.get(name="more fee").changes
     world.client.post("/admin/what-if/", {**first, "fee": "flat=+30%"})
 
-    assert "it is dana’s: keep yours under another name" in others.content.decode()
+    assert "it is dana&#x27;s: keep yours under another name" in others.content.decode()
     assert changes == {"fees": [{"plan": "flat", "percent": "+10%"}]}
     assert Scenario.objects.get(name="more fee").changes["fees"][0]["percent"] == "+30%"
 
