@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as CutOffError
 
 from aforo_admin import sync
@@ -55,7 +55,12 @@ async def publish(redis: Redis, before: Catalog, after: Catalog) -> None:
 
 
 async def dump(redis: Redis) -> dict[bytes, bytes]:
-    return {key: await redis.get(key) async for key in redis.scan_iter()}
+    held: dict[bytes, bytes] = {}
+    async for key in redis.scan_iter():
+        value = await redis.get(key)
+        assert isinstance(value, bytes)
+        held[key] = value
+    return held
 
 
 def refuse_half_known(held: Mapping[bytes, bytes]) -> None:
@@ -68,7 +73,7 @@ def refuse_half_known(held: Mapping[bytes, bytes]) -> None:
 
 
 async def cut(url: str, before: Catalog, after: Catalog, writes: int, *, alone: bool) -> None:
-    redis, cut_off = Redis.from_url(url), CutOff.from_url(url)
+    redis, cut_off = Redis.from_url(url), CutOff(connection_pool=ConnectionPool.from_url(url))
     try:
         await redis.flushdb()
         old, new = build(before, NOW, []), build(after, NOW, [])
@@ -93,7 +98,7 @@ async def cut(url: str, before: Catalog, after: Catalog, writes: int, *, alone: 
         assert len(await sync.compare(redis, new)) == 0
     finally:
         await redis.aclose()
-        await cut_off.aclose()
+        await cut_off.connection_pool.aclose()
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["a whole pass", "the tenants concerned"])
