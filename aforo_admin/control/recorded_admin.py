@@ -28,7 +28,7 @@ from aforo_admin.control.forms import (
     reason_input,
 )
 from aforo_admin.control.models_base import NeverEditedError, Ordered
-from aforo_admin.control.permitting import FLOORS, NotPermittedError
+from aforo_admin.control.permitting import FLOORS, NotPermittedError, ReasonMissingError
 from aforo_admin.control.recording import Change, Source, current
 from aforo_admin.control.shown import as_written
 from aforo_admin.domain.problems import path_of
@@ -43,18 +43,29 @@ REFUSALS: Final = (
     NeverEditedError,
     NoCatalogError,
     NotPermittedError,
+    ReasonMissingError,
     ValidationError,
 )
 
 
-def recorded(request: HttpRequest, reason: str = "") -> Any:
-    """Return a change that the user who asks makes, as far as their role goes."""
+def recorded(request: HttpRequest, reason: str = "", *, checked: bool = False) -> Any:
+    """Return a change that the user who asks makes, as far as their role goes.
+
+    Args:
+        request: Who asks.
+        reason: Why, in their words.
+        checked: It changes nothing that the catalog's rules speak of.
+    """
 
     def permit(made: Change) -> None:
         permitting.check(made, request.user.has_perm)
 
     return store.change(
-        actor=request.user.get_username(), source=Source.UI, reason=reason, permit=permit
+        actor=request.user.get_username(),
+        source=Source.UI,
+        reason=reason,
+        checked=checked,
+        permit=permit,
     )
 
 
@@ -235,6 +246,8 @@ def told(request: HttpRequest, obj: Any, model: Any, tables: Collection[str]) ->
         return []
     if isinstance(error, NotPermittedError):
         return [(Place(column=error.column), str(error))]
+    if isinstance(error, ReasonMissingError):
+        return [(Place(column=REASON), str(error))]
     row = obj if obj is not None else _row_of(request, model)
     found: Told = []
     for fault in faults_of(error):

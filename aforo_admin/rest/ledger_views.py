@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 
-from aforo_admin.control.recording import Change, Note
+from aforo_admin.control.recording import Change
 from aforo_admin.control.roles import KILL_SESSION, RESEND_ALERT
 from aforo_admin.rest import ledger_lists as lists
 from aforo_admin.rest import places
@@ -268,7 +268,7 @@ def kill(request: HttpRequest) -> HttpResponse:
         if killed is None:
             raise NotFoundError("such session")
         at = lists.as_instant(killed.killed_micros)
-        _note(made, "session", session_id, tenant, {"killed_at": at})
+        made.note_act("session", session_id, tenant_id=tenant, after={"killed_at": at})
         return Answer(body=body)
 
     return write(request, caller, work, checked=True)
@@ -293,7 +293,12 @@ def resend(request: HttpRequest) -> HttpResponse:
 
     def work(made: Change) -> Answer:
         stores.run(stores.from_ledger(send))
-        _note(made, "alert", body["message"], rows[0].tenant_id, {"resent_to": body["endpoint"]})
+        made.note_act(
+            "alert",
+            body["message"],
+            tenant_id=rows[0].tenant_id,
+            after={"resent_to": body["endpoint"]},
+        )
         return Answer(body=body)
 
     return write(request, caller, work, checked=True)
@@ -303,11 +308,6 @@ def _operator(request: HttpRequest, tenant: str, act: str) -> Caller:
     caller = caller_for(request, Scope.OPERATIONS_WRITE, tenant=tenant)
     require(caller, f"control.{act}")
     return caller
-
-
-def _note(made: Change, kind: str, name: str, tenant: str, after: dict[str, Any]) -> None:
-    before = dict.fromkeys(after)
-    made.notes.append(Note(kind=kind, name=name, tenant_id=tenant, before=before, after=after))
 
 
 def _texts(request: HttpRequest, *names: str) -> dict[str, str]:
