@@ -51,9 +51,7 @@ async def bigger_contract_frees(world: World) -> str:
 
 async def raised_floor_blocks(world: World) -> str:
     await changed(world, Role.FINANCE, "PUT", "/tenants/acme/thresholds", FLOORS, "new floors")
-    took_s = await felt_by_acme(
-        world, lambda seen: seen.status == HTTPStatus.TOO_MANY_REQUESTS, "429"
-    )
+    took_s = await felt_by_acme(world, is_refused, "429")
     floor = FLOORS["block_below"]
     return f"Acme's floor raised to {floor} by finance; blocked after {took_s:.2f} s"
 
@@ -111,6 +109,10 @@ async def felt(
     )
     check(took_s < within_s, f"{expected} within {within_s:.0f} s", f"it after {took_s:.2f} s")
     return took_s
+
+
+def is_refused(answer: Answer) -> bool:
+    return answer.status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 def is_allowed(answer: Answer) -> bool:
