@@ -15,6 +15,13 @@ from lab.stack import run_aforo
 
 URL = "AFORO_ADMIN_DATABASE_URL"
 ACTOR = "demo"
+WHAT_THEY_DO = {
+    Role.VIEWER: "sees everything, changes nothing",
+    Role.PRODUCT: "sells: plans, tenants, deals",
+    Role.DEVELOPER: "connects: routes, meters, keys",
+    Role.FINANCE: "prices, and sets floors",
+    Role.OWNER: "does all of it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
