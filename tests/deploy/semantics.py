@@ -15,7 +15,7 @@ UNITS: Final = {"m": 0.001, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30
 PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 # Settings that say how long a process goes on after SIGTERM, in seconds.
 DRAINS: Final = re.compile(r"AFORO_[A-Z_]*DRAIN(_NOTICE)?_S")
-NATIVE_SINCE: Final = "restartPolicy"
+
 
 
 def pods(documents: Sequence[Document]) -> Iterator[tuple[str, Document]]:
@@ -27,7 +27,7 @@ def pods(documents: Sequence[Document]) -> Iterator[tuple[str, Document]]:
 def running(pod: Document) -> Iterator[Document]:
     """Yield the containers that serve: not those that only prepare, nor those of jobs."""
     for container in containers_of(pod):
-        if container not in pod["spec"].get("initContainers", ()) or NATIVE_SINCE in container:
+        if container not in pod["spec"].get("initContainers", ()) or "restartPolicy" in container:
             yield container
 
 
