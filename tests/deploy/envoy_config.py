@@ -27,7 +27,7 @@ def _cluster(name: str) -> tuple[str, str]:
 
 
 DNS: Final = "type: STRICT_DNS\n    "
-SHIP: Final = "ship-{}.ship.aforo.svc.cluster.local"
+SHIP: Final = "ship-{}.ship-pods.aforo.svc.cluster.local"
 
 REPLACEMENTS: Final = (
     (_socket("127.0.0.1", 10000), _socket("0.0.0.0", 10000)),  # noqa: S104 - in a pod.

@@ -69,7 +69,7 @@ SELECTING: Final = {"Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonit
 
 
 def foreign_selectors(documents: Sequence[Document]) -> Iterator[str]:
-    """What selects pods hits exactly the workload of its own name (jobs share one name)."""
+    """What selects pods hits exactly the workload whose name it bears as a label."""
     for document in documents:
         if document["kind"] not in SELECTING or not (wanted := _selected(document)):
             continue
@@ -78,7 +78,7 @@ def foreign_selectors(documents: Sequence[Document]) -> Iterator[str]:
             for each in documents
             if (pod := pod_of(each)) and wanted.items() <= pod["metadata"]["labels"].items()
         }
-        if hit != {document["metadata"]["name"]}:
+        if hit != {document["metadata"].get("labels", {}).get("app.kubernetes.io/name")}:
             yield f"{title(document)}: selects pods of {sorted(hit) or 'nobody'}"
 
 
@@ -105,9 +105,16 @@ def scaling(documents: Sequence[Document]) -> Iterator[str]:
         if target in seen:
             yield f"{title(document)}: {target} is scaled twice"
         seen.add(target)
+        inside = [
+            container["name"]
+            for container in (
+                containers_of(deployments[target]["spec"]["template"])
+                if target in deployments
+                else ()
+            )
+        ]
         for metric in document["spec"].get("metrics", ()):
             container = metric.get("containerResource", {}).get("container")
-            inside = [c["name"] for c in containers_of(deployments[target]["spec"]["template"])]
             if container and container not in inside:
                 yield f"{title(document)}: no container {container}"
 
