@@ -27,7 +27,7 @@ COPY proto proto
 COPY aforo_authz aforo_authz
 COPY aforo_meter aforo_meter
 COPY aforo_admin aforo_admin
-RUN /opt/build/bin/hatchling build --target wheel /dist \
+RUN /opt/build/bin/hatchling build --target wheel --directory /dist \
  && /opt/build/bin/pip --python /opt/aforo/bin/python3 install --no-deps --no-index /dist/*.whl \
  && /opt/aforo/bin/python3 -m compileall -q --invalidation-mode unchecked-hash /opt/aforo/lib
 

@@ -202,12 +202,22 @@ def references(documents: Sequence[Document]) -> Iterator[str]:
         for volume in pod["spec"].get("volumes", ()):
             if "configMap" in volume and f"ConfigMap {volume['configMap']['name']}" not in there:
                 yield f"{name}: no ConfigMap {volume['configMap']['name']}"
+        yield from _unmade_secrets(name, pod, there)
         for variable in _variables(pod):
             wanted = variable.get("valueFrom", {}).get("configMapKeyRef")
             if wanted:
                 data = there.get(f"ConfigMap {wanted['name']}", {}).get("data", {})
                 if wanted["key"] not in data:
                     yield f"{name}: no {wanted['key']} in ConfigMap {wanted['name']}"
+
+
+def _unmade_secrets(name: str, pod: Document, there: dict[str, Document]) -> Iterator[str]:
+    """Secrets in volumes are those that Strimzi makes, of users and of its authority."""
+    for volume in pod["spec"].get("volumes", ()):
+        if secret := volume.get("secret", {}).get("secretName"):
+            cluster = secret.removesuffix("-cluster-ca-cert")
+            if f"KafkaUser {secret}" not in there and f"Kafka {cluster}" not in there:
+                yield f"{name}: nobody makes Secret {secret}"
 
 
 def _variables(pod: Document) -> Iterator[Document]:
