@@ -1,6 +1,6 @@
 """What a control plane makes of our resources, as its documentation has it, on our Envoy.
 
-Only what these resources say is new; listeners, routes and clusters are those of `envoy/aforo.yaml`,
+Only what these resources say is new. Listeners, routes and clusters are `envoy/aforo.yaml`'s,
 without its hygiene, filters and settings, which a control plane does not know.
 """
 

@@ -1,4 +1,4 @@
-"""What schemas never see: one function a rule, each returns what is wrong with rendered documents."""
+"""What schemas never see: one function a rule; it returns what is wrong with documents."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,6 @@ UNITS: Final = {"m": 0.001, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30
 PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 # Settings that say how long a process goes on after SIGTERM, in seconds.
 DRAINS: Final = re.compile(r"AFORO_[A-Z_]*DRAIN(_NOTICE)?_S")
-
 
 
 def pods(documents: Sequence[Document]) -> Iterator[tuple[str, Document]]:
@@ -244,7 +243,9 @@ def no_secrets(documents: Sequence[Document]) -> Iterator[str]:
             yield f"{title(document)}: Secrets are the operator's to make"
     for name, pod in pods(documents):
         for variable in _variables(pod):
-            secret = re.search(r"REDIS_URL|LEDGER_URL|DATABASE_URL|SECRET|PASSWORD", variable["name"])
+            secret = re.search(
+                r"REDIS_URL|LEDGER_URL|DATABASE_URL|SECRET|PASSWORD", variable["name"]
+            )
             if secret and "secretKeyRef" not in variable.get("valueFrom", {}):
                 yield f"{name}: {variable['name']} is not from a Secret"
 

@@ -1,6 +1,7 @@
 """The Envoy configurations that overlays lead to, in a real Envoy.
 
-Of control planes: what their documentation says that they make of our resources (control_planes.py).
+Of control planes: what their documentation says that they make of our resources; see
+`control_planes.py`.
 """
 
 import subprocess
@@ -51,7 +52,9 @@ async def lab(plane: str) -> AsyncIterator[EnvoyLab]:
 
 @pytest.mark.parametrize("name", ["envoy-sidecar", "sidecar-plain"])
 async def test_envoy_accepts_the_configuration_of_a_config_map(name: str, tmp_path: Path) -> None:
-    texts = [d["data"]["envoy.yaml"] for d in of_kind(name, "ConfigMap") if "envoy.yaml" in d["data"]]
+    texts = [
+        d["data"]["envoy.yaml"] for d in of_kind(name, "ConfigMap") if "envoy.yaml" in d["data"]
+    ]
     assert len(texts) == 1
     path = tmp_path / "envoy.yaml"
     path.write_text(texts[0])
@@ -151,9 +154,7 @@ async def test_envoy_gateway_sends_its_log_to_a_service_that_is_there_and_may_be
     assert gateway["spec"]["infrastructure"]["parametersRef"]["name"] == proxy["metadata"]["name"]
 
 
-async def test_the_sidecar_of_envoy_gateway_is_the_component_and_listens_at_the_backends_socket() -> (
-    None
-):
+async def test_the_sidecar_of_envoy_gateway_is_the_component_at_the_backends_socket() -> None:
     (proxy,) = of_kind("envoy-gateway", "EnvoyProxy")
     (backend,) = of_kind("envoy-gateway", "Backend")
     patch = proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]["patch"]["value"]
@@ -191,11 +192,11 @@ async def test_kafka_of_strimzi_has_room_for_every_consumer_and_copies_enough() 
 
     assert scaled["spec"]["maxReplicaCount"] <= topics["aforo.usage.v1"]["partitions"]
     for topic in topics.values():
-        assert topic["config"]["min.insync.replicas"] < topic["replicas"] <= pool["spec"]["replicas"]
+        assert (
+            topic["config"]["min.insync.replicas"] < topic["replicas"] <= pool["spec"]["replicas"]
+        )
 
 
 def assert_serves(name: str, port: int) -> None:
     services = {d["metadata"]["name"]: d["spec"]["ports"] for d in of_kind("prod", "Service")}
     assert port in [each["port"] for each in services[name]], f"{name}:{port}"
-
-

@@ -1,4 +1,4 @@
-"""Every overlay renders; what it renders is valid, means what it should, and is refused if broken."""
+"""Every overlay renders; what it renders is valid and means what it should, or is refused."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy

@@ -30,6 +30,7 @@ SECRETS = {
     "webhook-secret": "whsec_" + base64.b64encode(bytes(range(32))).decode(),
     "secret-key": "k" * 50,
 }
+DESCRIBE = "print(s.describe(s.load(s.ServeSettings, os.environ)))"
 # The process that a command starts, and how it is asked for its settings.
 CHECKS = {
     ("aforo-authz", "serve"): ["aforo-authz", "check-config"],
@@ -37,8 +38,7 @@ CHECKS = {
     ("aforo-admin", "serve"): [
         "python",
         "-c",
-        "import os; from aforo_admin import settings as s;"
-        " print(s.describe(s.load(s.ServeSettings, os.environ)))",
+        f"import os; from aforo_admin import settings as s; {DESCRIBE}",
     ],
     ("aforo-admin", "sync"): ["aforo-admin", "check-config"],
     **{("aforo-meter", name): ["aforo-meter", "check-config", name] for name in METER_PROCESSES},
