@@ -93,7 +93,7 @@ NAMES ?= 10000000
 names: $(STAMP) ## one caller who names another tool in each of NAMES calls: all charged, rows and memory bounded
 	$(BIN)/python -m tests.e2e.flood_of_names --names $(NAMES)
 
-bench-pages: $(STAMP) ## measure the admin's pages with 10,000 tenants
+bench-pages: $(STAMP) ## measure the admin's pages and REST's lists with 10,000 tenants
 	$(BIN)/python -m bench.pages $(BENCH_ARGS)
 
 bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and PostgreSQL, to margins in Redis
