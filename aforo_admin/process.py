@@ -10,11 +10,16 @@ from collections.abc import AsyncIterator, Callable
 
 import prometheus_client
 import structlog
+import structlog.tracebacks
 
 from aforo_admin.settings import host_and_port, variable
 
 REQUEST_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
+# Without the values of variables: there may be a secret among them.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 class ListenError(Exception):
@@ -24,9 +29,9 @@ class ListenError(Exception):
 def configure_logging(level: str) -> None:
     """Log JSON lines to stderr; to a terminal, lines for people."""
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if sys.stderr.isatty()
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[

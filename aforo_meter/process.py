@@ -12,6 +12,7 @@ from typing import Any, TextIO, cast
 
 import prometheus_client
 import structlog
+import structlog.tracebacks
 import uvloop
 
 from aforo_meter.listen import TcpAddress, listen_error, parse_address
@@ -20,6 +21,10 @@ REQUEST_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
 TURN_S = 0.0005
 GARBAGE_OBJECTS = 20_000  # Made and not yet freed, before the youngest are searched.
+# Without the values of variables: there may be a secret among them.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def configure_logging(level: str) -> None:
@@ -30,9 +35,9 @@ def configure_logging(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*first, *last],

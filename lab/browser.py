@@ -8,15 +8,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from lab.servers import ServerStartError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ViewportSize
 
 T = TypeVar("T")
 Scheme = Literal["light", "dark"]
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
-VIEWPORT: Final = {"width": 1280, "height": 900}
+VIEWPORT: "Final[ViewportSize]" = {"width": 1280, "height": 900}
 # Root, as which containers run, has no sandbox; pages are our own.
 ARGUMENTS: Final = ("--no-sandbox",)
 

@@ -181,7 +181,9 @@ def test_every_refusal_is_documented(reason: Reason) -> None:
     assert DENIALS[reason].title in page
 
 
-@pytest.mark.parametrize("folder", [*PRODUCTS, "proto", "envoy", "lab", "demo", "bench", "tests"])
+@pytest.mark.parametrize(
+    "folder", [*PRODUCTS, "proto", "envoy", "k8s", "lab", "demo", "bench", "tests"]
+)
 def test_every_folder_says_what_it_owns(folder: str) -> None:
     assert len((ROOT / folder / "README.md").read_text().splitlines()) >= 3
 

@@ -39,7 +39,7 @@ class CutOff(Redis):
             if self.writes_left == 0:
                 raise CutOffError("cut off")
             self.writes_left -= 1
-        return await super().execute_command(*words, **options)
+        return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
 
 
 async def full_pass(redis: Redis, model: ReadModel) -> None:

@@ -42,7 +42,8 @@ def money(nanos: int | None) -> str:
 @register.filter
 def limit(quota: Any) -> str:
     """Return the limit of a quota, of the catalog or the ledger: an amount, or whole units."""
-    return money(quota.limit_units) if quota.meter == COGS else count(quota.limit_units)
+    said: str = money(quota.limit_units) if quota.meter == COGS else count(quota.limit_units)
+    return said
 
 
 @register.filter

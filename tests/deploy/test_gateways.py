@@ -1,0 +1,202 @@
+"""The Envoy configurations that overlays lead to, in a real Envoy.
+
+Of control planes: what their documentation says that they make of our resources; see
+`control_planes.py`.
+"""
+
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+from google.protobuf.json_format import MessageToDict
+
+from lab.servers import envoy_binary
+from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, token_usage
+from tests.deploy.control_planes import as_envoy_gateway, as_istio
+from tests.deploy.rendering import ROOT, rendered
+
+pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
+
+COMPLETION = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
+MESH = yaml.safe_load((ROOT / "k8s" / "overlays" / "istio" / "mesh-config.yaml").read_text())
+PROVIDERS = {each["name"]: each for each in MESH["meshConfig"]["extensionProviders"]}
+
+
+def of_kind(overlay: str, kind: str) -> list[dict[str, Any]]:
+    return [document for document in rendered(overlay) if document["kind"] == kind]
+
+
+@pytest.fixture(params=["istio", "envoy-gateway"])
+def plane(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab(plane: str) -> AsyncIterator[EnvoyLab]:
+    def edit(document: dict[str, Any]) -> None:
+        if plane == "istio":
+            (envoy_filter,) = of_kind("istio", "EnvoyFilter")
+            provider = PROVIDERS["aforo"]["envoyExtAuthzGrpc"]
+            as_istio(document, provider, envoy_filter["spec"]["configPatches"])
+        else:
+            as_envoy_gateway(document, rendered("envoy-gateway"))
+
+    async with envoy_lab(edit=edit) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", ["envoy-sidecar", "sidecar-plain"])
+async def test_envoy_accepts_the_configuration_of_a_config_map(name: str, tmp_path: Path) -> None:
+    texts = [
+        d["data"]["envoy.yaml"] for d in of_kind(name, "ConfigMap") if "envoy.yaml" in d["data"]
+    ]
+    assert len(texts) == 1
+    path = tmp_path / "envoy.yaml"
+    path.write_text(texts[0])
+    done = subprocess.run(  # noqa: ASYNC221 - nothing else runs in this loop.
+        [str(envoy_binary()), "--mode", "validate", "-c", str(path), "--log-level", "error"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+async def test_a_gateway_asks_and_the_log_has_the_decision_and_the_tokens(
+    lab: EnvoyLab, plane: str
+) -> None:
+    path = lab.unique("/v1/chat/completions")
+    answer = await lab.client.post(path, COMPLETION)
+
+    assert answer.status == 200
+    assert dict(answer.headers)["x-aforo-decision"] == "allow"
+    entry = await lab.log.entry(path)
+    # Under this name whatever the filter is called: ship looks there.
+    assert authz_metadata(entry)["tenant"] == "acme"
+    if plane == "istio":  # Its build of Envoy has no other filter for it.
+        used = MessageToDict(entry.common_properties.metadata.filter_metadata["aforo.usage"])
+        assert used["input_tokens"] > 0
+        assert used["output_tokens"] > 0
+    else:
+        assert token_usage(entry) is not None
+
+
+async def test_no_client_speaks_with_aforos_voice(lab: EnvoyLab) -> None:
+    headers = [("X-Aforo-Tenant", "other"), ("x-envoy-auth-failure-mode-allowed", "true")]
+    answer = await lab.client.send("GET", "/echo", headers=headers)
+
+    seen = dict(answer.json()["headers"])
+    assert seen["x-aforo-tenant"] == "acme"
+    (check,) = lab.authz.requests
+    asked = check.attributes.request.http.headers
+    assert not [name for name in asked if name.startswith(("x-aforo-", "x-envoy-auth-"))]
+    refused = await lab.client.get("/a%2Fb")
+    assert refused.status == 400
+
+
+async def test_a_gateway_passes_what_nobody_decides(lab: EnvoyLab) -> None:
+    answer = await lab.client.get("/echo", headers={"x-lab-outcome": "abort"})
+
+    assert answer.status == 200
+
+
+async def test_a_refusal_reaches_the_caller(lab: EnvoyLab) -> None:
+    answer = await lab.client.get("/echo", headers={"x-lab-outcome": "deny"})
+
+    assert answer.status == 429
+    assert "Margin Limit Exceeded" in answer.text
+
+
+async def test_istios_policies_name_providers_that_its_mesh_knows_and_services_that_are_there() -> (
+    None
+):
+    (policy,) = of_kind("istio", "AuthorizationPolicy")
+    (telemetry,) = of_kind("istio", "Telemetry")
+    named = {policy["spec"]["provider"]["name"]}
+    named |= {each["name"] for each in telemetry["spec"]["accessLogging"][0]["providers"]}
+    assert named == set(PROVIDERS)
+
+    for provider in PROVIDERS.values():
+        (told,) = (part for name, part in provider.items() if name != "name")
+        assert_serves(told["service"].split(".")[0], told["port"])
+        assert told["service"].endswith(".aforo.svc.cluster.local")
+    assert "timeout" in PROVIDERS["aforo"]["envoyExtAuthzGrpc"]  # Istio's own is ten minutes.
+
+
+async def test_istios_rules_for_destinations_are_about_services_of_providers() -> None:
+    hosts = {rule["spec"]["host"] for rule in of_kind("istio", "DestinationRule")}
+
+    assert hosts == {
+        part["service"]
+        for provider in PROVIDERS.values()
+        for name, part in provider.items()
+        if name != "name"
+    }
+
+
+async def test_envoy_gateway_sends_its_log_to_a_service_that_is_there_and_may_be_named() -> None:
+    (proxy,) = of_kind("envoy-gateway", "EnvoyProxy")
+    (grant,) = of_kind("envoy-gateway", "ReferenceGrant")
+    (gateway,) = of_kind("envoy-gateway", "Gateway")
+    sink = proxy["spec"]["telemetry"]["accessLog"]["settings"][0]["sinks"][0]["als"]
+    (backend,) = sink["backendRefs"]
+
+    assert_serves(backend["name"], backend["port"])
+    assert grant["metadata"]["namespace"] == backend["namespace"] == "aforo"
+    assert [each["name"] for each in grant["spec"]["to"]] == [backend["name"]]
+    assert grant["spec"]["from"][0]["namespace"] == proxy["metadata"]["namespace"]
+    assert gateway["spec"]["infrastructure"]["parametersRef"]["name"] == proxy["metadata"]["name"]
+
+
+async def test_the_sidecar_of_envoy_gateway_is_the_component_at_the_backends_socket() -> None:
+    (proxy,) = of_kind("envoy-gateway", "EnvoyProxy")
+    (backend,) = of_kind("envoy-gateway", "Backend")
+    patch = proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]["patch"]["value"]
+    pod = patch["spec"]["template"]["spec"]
+    (ours,) = pod["initContainers"]
+    (deployment,) = of_kind("envoy-sidecar", "Deployment")
+    (component,) = deployment["spec"]["template"]["spec"]["initContainers"]
+
+    assert ours == component
+    listened = {each["name"]: each.get("value") for each in ours["env"]}["AFORO_AUTHZ_LISTEN"]
+    assert listened == f"unix:{backend['spec']['endpoints'][0]['unix']['path']}"
+    assert pod["enableServiceLinks"] is False
+
+
+async def test_gateways_log_the_headers_that_our_own_configuration_logs() -> None:
+    source = yaml.safe_load((ROOT / "envoy" / "aforo.yaml").read_text())
+    hcm = source["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
+    own = hcm["typed_config"]["access_log"][0]["typed_config"]
+    istio = PROVIDERS["aforo-access-log"]["envoyHttpAls"]
+    (proxy,) = of_kind("envoy-gateway", "EnvoyProxy")
+    http = proxy["spec"]["telemetry"]["accessLog"]["settings"][0]["sinks"][0]["als"]["http"]
+
+    assert own["additional_request_headers_to_log"] == http["requestHeaders"]
+    assert own["additional_request_headers_to_log"] == istio["additionalRequestHeadersToLog"]
+    assert own["additional_response_headers_to_log"] == http["responseHeaders"]
+    assert own["additional_response_headers_to_log"] == istio["additionalResponseHeadersToLog"]
+    assert own["additional_response_trailers_to_log"] == http["responseTrailers"]
+    assert own["additional_response_trailers_to_log"] == istio["additionalResponseTrailersToLog"]
+
+
+async def test_kafka_of_strimzi_has_room_for_every_consumer_and_copies_enough() -> None:
+    topics = {each["metadata"]["name"]: each["spec"] for each in of_kind("strimzi", "KafkaTopic")}
+    (scaled,) = of_kind("strimzi", "ScaledObject")
+    (pool,) = of_kind("strimzi", "KafkaNodePool")
+
+    assert scaled["spec"]["maxReplicaCount"] <= topics["aforo.usage.v1"]["partitions"]
+    for topic in topics.values():
+        assert (
+            topic["config"]["min.insync.replicas"] < topic["replicas"] <= pool["spec"]["replicas"]
+        )
+
+
+def assert_serves(name: str, port: int) -> None:
+    services = {d["metadata"]["name"]: d["spec"]["ports"] for d in of_kind("prod", "Service")}
+    assert port in [each["port"] for each in services[name]], f"{name}:{port}"

@@ -1,0 +1,104 @@
+"""Every overlay renders; what it renders is valid and means what it should, or is refused."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy import schemas
+from tests.deploy.rendering import OVERLAYS, RENDERED, ROOT, Document, rendered, title
+from tests.deploy.semantics import RULES, Rule
+
+BAD = yaml.safe_load((Path(__file__).parent / "bad.yaml").read_text())
+COMPONENTS = {path.name for path in (ROOT / "k8s" / "components").iterdir()}
+
+
+@pytest.mark.parametrize("kubernetes", schemas.KUBERNETES)
+@pytest.mark.parametrize("name", RENDERED)
+def test_every_document_is_valid_by_a_schema(name: str, kubernetes: str) -> None:
+    documents = rendered(name)
+
+    assert documents
+    assert list(schema_faults(documents, kubernetes)) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("name", RENDERED)
+def test_manifests_mean_what_they_should(name: str, rule: Rule) -> None:
+    assert list(rule(rendered(name))) == []
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad['document']} {bad['at']}")
+def test_what_is_broken_is_refused(bad: dict[str, Any]) -> None:
+    documents = [deepcopy(document) for document in rendered(bad["overlay"])]
+    change(documents, bad)
+
+    complaints = [
+        *schema_faults(documents, schemas.KUBERNETES[-1]),
+        *(fault for rule in RULES for fault in rule(documents)),
+    ]
+
+    assert any(bad["complaint"] in complaint for complaint in complaints), complaints
+
+
+def test_every_component_is_rendered_by_some_overlay_or_case() -> None:
+    used = {
+        Path(part).name
+        for path in RENDERED.values()
+        for part in yaml.safe_load((path / "kustomization.yaml").read_text()).get("components", ())
+    }
+
+    assert used == COMPONENTS
+
+
+def test_the_readme_names_every_overlay_and_component() -> None:
+    text = (ROOT / "k8s" / "README.md").read_text()
+
+    assert [name for name in (*OVERLAYS, *sorted(COMPONENTS)) if f"`{name}`" not in text] == []
+
+
+def test_every_rule_of_the_custom_definitions_can_be_run() -> None:
+    rules = {
+        rule
+        for schema in schemas.custom_schemas().values()
+        for rule in cel_rules(schema)
+        if "oldSelf" not in rule
+    }
+
+    assert len(rules) > 100
+    assert [rule for rule in sorted(rules) if not schemas.compiles(rule)] == []
+
+
+def cel_rules(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from (rule["rule"] for rule in schema.get(schemas.RULES, ()))
+        for part in schema.values():
+            yield from cel_rules(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from cel_rules(part)
+
+
+def schema_faults(documents: Sequence[Document], kubernetes: str) -> Iterator[str]:
+    for document in documents:
+        for fault in schemas.faults(document, kubernetes=kubernetes):
+            yield f"{title(document)}: {fault}"
+
+
+def change(documents: Sequence[Document], bad: dict[str, Any]) -> None:
+    """Set a value in a document, or take it out where none is given."""
+    place: Any = next(each for each in documents if title(each) == bad["document"])
+    *path, last = (int(part) if part.isdigit() else part for part in keys(bad["at"]))
+    for part in path:
+        place = place[part]
+    if "value" in bad:
+        place[last] = bad["value"]
+    else:
+        del place[last]
+
+
+def keys(path: str) -> list[str]:
+    return path.split("/")
