@@ -1,7 +1,10 @@
 """What sync counts, for Prometheus."""
 
+from importlib.metadata import version
+
 from prometheus_client import Counter, Gauge, Histogram
 
+BUILD = Gauge("aforo_build_info", "1; its labels say what runs.", ["process", "version"])
 PASSES = Counter(
     "aforo_sync_passes_total",
     "Passes that made Redis equal to the catalog (ok), or could not (error).",
@@ -28,3 +31,4 @@ for result in ("ok", "error"):
     PASSES.labels(result)
 for action in ("written", "repaired", "deleted"):
     VALUES.labels(action)
+BUILD.labels("sync", version("aforo")).set(1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import email.utils
 import errno
 import logging
 import signal
@@ -106,5 +107,5 @@ def _response(head: bytes, complaint: Callable[[], str | None]) -> bytes:
         status = "200 OK"
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
+        f"date: {email.utils.formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n"
     ).encode() + body

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import email.utils
 import gc
 import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from importlib.metadata import version
 from typing import Any, TextIO, cast
 
 import prometheus_client
@@ -19,6 +21,9 @@ from aforo_meter.listen import TcpAddress, listen_error, parse_address
 REQUEST_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
 TURN_S = 0.0005
+BUILD = prometheus_client.Gauge(
+    "aforo_build_info", "1; its labels say what runs.", ["process", "version"]
+)
 GARBAGE_OBJECTS = 20_000  # Made and not yet freed, before the youngest are searched.
 
 
@@ -123,7 +128,7 @@ async def wait_for(stop: asyncio.Event, *, timeout_s: float) -> bool:
 
 @contextlib.asynccontextmanager
 async def health_server(
-    listen: str, *, setting: str, ready: Callable[[], bool]
+    listen: str, *, kind: str, setting: str, ready: Callable[[], bool]
 ) -> AsyncIterator[None]:
     """Serve /livez, /readyz and /metrics while the body runs; nothing if `listen` is empty.
 
@@ -135,6 +140,7 @@ async def health_server(
     if not listen:
         yield
         return
+    BUILD.labels(kind, version("aforo")).set(1)
     address = parse_address(listen)
     assert isinstance(address, TcpAddress), "settings refuse a UNIX socket for metrics"
 
@@ -172,5 +178,5 @@ def _response(head: bytes, *, ready: Callable[[], bool]) -> bytes:
         status, body = "200 OK", prometheus_client.generate_latest()
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
+        f"date: {email.utils.formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n"
     ).encode() + body
