@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from aforo_admin import commands_control, settings
+from aforo_admin import settings
 from aforo_admin.doctor.databases import SQLITE, Ask, UnreadableError, reading
 from aforo_admin.doctor.ledger import look_at_disk
 from aforo_admin.domain.diagnosis import Seen
@@ -20,7 +20,7 @@ FORBIDDEN: Final = (
 
 
 def look(database_url: str, *, timeout_s: float) -> Seen:
-    """Look at the database in which the catalog is kept."""
+    """Look at the database in which the catalog is kept. Django must be set up with it."""
     seen = Seen(PART)
     place = settings.without_password(database_url)
     in_file = database_url.startswith(SQLITE)
@@ -28,7 +28,7 @@ def look(database_url: str, *, timeout_s: float) -> Seen:
         with reading(database_url, seen, timeout_s=timeout_s) as ask:
             usable = in_file or _is_allowed(seen, ask)
         if usable:
-            _look_within(seen, database_url, place)
+            _look_within(seen, place)
     except UnreadableError as error:
         seen.fault(
             f"it can't be read at {place}: {error}",
@@ -51,17 +51,17 @@ def _is_allowed(seen: Seen, ask: Ask) -> bool:
     return not tables
 
 
-def _look_within(seen: Seen, database_url: str, place: str) -> None:
-    commands_control.set_up(database_url)
-    # They need Django set up.
+def _look_within(seen: Seen, place: str) -> None:
+    # Usable only where Django is set up.
     from django.db import Error, connection  # noqa: PLC0415
 
     try:
-        with connection:  # Closed at the end: this thread is nobody's else.
-            if _has_tables(seen, place):
-                _follow_head(seen)
+        if _has_tables(seen, place):
+            _follow_head(seen)
     except Error as error:
         raise UnreadableError(str(error).strip().partition("\n")[0]) from error
+    finally:
+        connection.close()
 
 
 def _has_tables(seen: Seen, place: str) -> bool:

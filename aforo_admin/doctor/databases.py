@@ -35,7 +35,7 @@ def reading(url: str, seen: Seen, *, timeout_s: float) -> Iterator[Ask]:
             if not url.startswith(SQLITE):
                 _judge_server(seen, ask)
             yield ask
-    except (sqlite3.Error, psycopg.Error) as error:
+    except (sqlite3.Error, psycopg.Error, OSError) as error:
         raise UnreadableError(str(error).strip().partition("\n")[0]) from error
 
 

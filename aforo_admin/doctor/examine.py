@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from aforo_admin import redis_access, settings
+from aforo_admin import commands_control, redis_access, settings
 from aforo_admin.doctor import control, envoy, kafka, ledger, processes, redis
 from aforo_admin.doctor.masking import masked, passwords_of
 from aforo_admin.domain.diagnosis import Seen, compare
@@ -36,6 +36,8 @@ class Places:
 
 def examine(places: Places) -> list[Seen]:
     """Look at everything, and compare the parts."""
+    if places.chosen.database_url:
+        commands_control.set_up(places.chosen.database_url)
     looks = _looks(places)
     answers: queue.Queue[Seen] = queue.Queue()
     for name, look in looks.items():

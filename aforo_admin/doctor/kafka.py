@@ -7,7 +7,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError
 
 from aforo_admin.domain.diagnosis import Seen
 from aforo_admin.domain.diagnosis_kafka import Topic, judge_topic
@@ -23,8 +23,9 @@ async def look(bootstrap: str, *, usage: str, dead_letters: str, timeout_s: floa
     )
     try:
         await admin.start()
-        await _look(seen, admin, bootstrap, (usage, dead_letters))
-        await _read_offsets(seen, bootstrap, usage, timeout_s)
+        topics = await _look(seen, admin, bootstrap, (usage, dead_letters))
+        if partitions := topics[usage].partitions:
+            await _read_offsets(seen, bootstrap, usage, partitions, timeout_s)
     except (KafkaError, OSError) as error:
         seen.fault(
             f"brokers at {bootstrap} do not answer: {str(error) or type(error).__name__}",
@@ -38,7 +39,7 @@ async def look(bootstrap: str, *, usage: str, dead_letters: str, timeout_s: floa
 
 async def _look(
     seen: Seen, admin: AIOKafkaAdminClient, bootstrap: str, names: Sequence[str]
-) -> None:
+) -> dict[str, Topic]:
     brokers = len((await admin.describe_cluster())["brokers"])
     seen.ok(f"{brokers} {'broker answers' if brokers == 1 else 'brokers answer'} at {bootstrap}")
     # To describe a topic that is not there may create it: so they are listed first.
@@ -46,6 +47,7 @@ async def _look(
     described = (
         {each["topic"]: each for each in await admin.describe_topics(there)} if there else {}
     )
+    topics = {}
     for name in names:
         topic = Topic(name=name)
         if name in described:
@@ -53,6 +55,8 @@ async def _look(
             if not topic.settings:
                 seen.skipped(f"{name}: this broker tells no settings; retention was not looked at")
         judge_topic(seen, topic, brokers=brokers, bootstrap=bootstrap)
+        topics[name] = topic
+    return topics
 
 
 def _topic(name: str, described: dict[str, Any], settings: dict[str, str]) -> Topic:
@@ -80,26 +84,18 @@ async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
     return found
 
 
-async def _read_offsets(seen: Seen, bootstrap: str, usage: str, timeout_s: float) -> None:
+async def _read_offsets(
+    seen: Seen, bootstrap: str, usage: str, partitions: int, timeout_s: float
+) -> None:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000)
     )
+    places = [TopicPartition(usage, number) for number in range(partitions)]
     try:
         await consumer.start()
-        if usage not in await consumer.topics():
-            return
-        numbers = await _partitions(consumer, usage)
-        places = [TopicPartition(usage, number) for number in numbers]
         first, end = await asyncio.gather(
             consumer.beginning_offsets(places), consumer.end_offsets(places)
         )
         seen.offsets = {place.partition: (first[place], end[place]) for place in places}
     finally:
         await consumer.stop()
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    found = consumer.partitions_for_topic(topic)
-    if not found:
-        raise for_code(3)(f"{topic} went away meanwhile")  # UNKNOWN_TOPIC_OR_PARTITION
-    return sorted(found)

@@ -73,9 +73,9 @@ def _has_schema(seen: Seen, ask: Ask, place: str) -> bool:
 
 def look_at_disk(seen: Seen, path: Path) -> None:
     """Judge a file's permissions and the room on its disk."""
-    if not path.is_file():
-        return
-    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+    if not os.access(path, os.F_OK, effective_ids=True):
+        return  # That is told already.
+    if not all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent)):
         seen.warning(
             f"this user may not write {path}, or its folder",
             "a process that runs as this user can't",
