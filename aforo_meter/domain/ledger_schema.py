@@ -2,4 +2,4 @@
 
 from typing import Final
 
-SCHEMA_VERSION: Final = "0009"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0010"  # The last of aforo_meter/migrations/versions.

@@ -62,9 +62,7 @@ async def test_a_broker_that_is_frozen_is_a_fault_within_its_time() -> None:
         server.freeze()
         begun_s = time.monotonic()
         # As a process: the client leaves a connection open that it gave up.
-        done = doctor(
-            "--timeout-s", "3", env={"AFORO_ADMIN_KAFKA_BOOTSTRAP": server.bootstrap}
-        )
+        done = doctor("--timeout-s", "3", env={"AFORO_ADMIN_KAFKA_BOOTSTRAP": server.bootstrap})
         took_s = time.monotonic() - begun_s
         server.thaw()
 
