@@ -1,6 +1,7 @@
 """`aforo-admin doctor`: its parser, and how it ends."""
 
 import argparse
+import logging
 import os
 import re
 from datetime import UTC, datetime
@@ -100,6 +101,8 @@ def _doctor(options: argparse.Namespace) -> int:
     from aforo_admin.doctor import examine, text  # noqa: PLC0415
     from aforo_admin.domain.diagnosis import Severity, worst  # noqa: PLC0415
 
+    # What libraries say of what is away, the findings say.
+    logging.basicConfig(level=logging.CRITICAL)
     names = [name for name, _ in options.process]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise settings.SettingsError(

@@ -40,7 +40,6 @@ from aforo_meter.ledger_seen import LookFirstError
 from aforo_meter.ledger_sums import is_above_zero, parts, whole
 from aforo_meter.ledger_writing import Writing, columns
 
-
 T = TypeVar("T")
 
 POSITION = "SELECT next_offset FROM position WHERE topic = ? AND partition = ?"

@@ -28,16 +28,17 @@ GARBAGE_OBJECTS = 20_000  # Made and not yet freed, before the youngest are sear
 
 
 def configure_logging(level: str) -> None:
-    """Log JSON lines to stderr; to a terminal, lines for people."""
+    """Log JSON lines to stderr, as docs/log.schema.json says; to a terminal, lines for people."""
     human = sys.stderr.isatty()
     first: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # An error's text and places, never the values that were there: some are secret.
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*first, *last],

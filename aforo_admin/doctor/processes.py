@@ -1,5 +1,6 @@
 """A process of Aforo, by its /livez, /readyz and /metrics."""
 
+import contextlib
 from collections import defaultdict
 from typing import Final
 
@@ -44,13 +45,10 @@ def look(name: str, address: str, *, timeout_s: float) -> Seen:
 
 def _read_metrics(seen: Seen, kind: str, text: str) -> None:
     samples: dict[str, dict[Labels, float]] = defaultdict(dict)
-    try:
+    with contextlib.suppress(ValueError):  # It is no page of metrics: so nothing of ours, either.
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 samples[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
-    except ValueError as error:
-        seen.warning(f"/metrics can't be read: {error}", "no figure was looked at", "what is it?")
-        return
     builds = [dict(labels) for labels in samples.get(BUILD, {})]
     if not any(build["process"] == kind for build in builds):
         there = ", ".join(sorted({build["process"] for build in builds})) or "no process of Aforo"

@@ -70,9 +70,7 @@ def test_a_database_without_a_ledger_is_a_fault(ledgers: Ledgers) -> None:
     assert "aforo-meter migrate" in finding.do
 
 
-def test_what_a_user_may_not_read_of_a_ledger_is_named(
-    file: AuditedLedger, request: pytest.FixtureRequest
-) -> None:
+def test_what_a_user_may_not_read_of_a_ledger_is_named(file: AuditedLedger) -> None:
     if file.url.startswith("sqlite"):
         pytest.skip("a file has no users")
     url = limited_user(file.url, "GRANT SELECT ON alembic_version, margin_state, position")

@@ -32,7 +32,7 @@ def server() -> Iterator[RedisServer]:
         yield started
 
 
-def leave_marks(client: "redis_py.Redis[bytes]", *, age_s: int) -> None:
+def leave_marks(client: redis_py.Redis, *, age_s: int) -> None:
     at_micros = (time.time_ns() // 1000) - age_s * 1_000_000
     state = SyncState(catalog_version="v", completed_at_micros=at_micros, tenants=1)
     client.set("aforo:v1:sync", state.SerializeToString())
