@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from aforo_admin.domain.diagnosis import SECOND_MICROS, Seen
 
-VERSION_MIN: Final = (6, 2)  # Tracking by prefix came with 6.0, SET … GET and EXAT with 6.2.
+VERSION_MIN: Final = (6, 2)  # Tracking by prefix came with 6.0; older ones are not tested.
 MEMORY_WARNING_PERCENT: Final = 90
 SYNC_INTERVALS_MAX: Final = 3
 CONSUME_AGE_MAX_MICROS: Final = 60 * SECOND_MICROS

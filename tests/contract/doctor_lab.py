@@ -32,7 +32,7 @@ def assert_told(finding: Finding, severity: Severity) -> None:
 
 
 def doctor(
-    *arguments: str, env: Mapping[str, str], timeout_s: float = 60
+    *arguments: str, env: Mapping[str, str], timeout_s: float = 150
 ) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if "AFORO_" not in name}
     return subprocess.run(
