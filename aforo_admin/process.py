@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 import prometheus_client
 import structlog
 
+from aforo_admin import metrics
 from aforo_admin.settings import host_and_port, variable
 
 REQUEST_BYTES_MAX = 8192
@@ -111,7 +112,7 @@ def _response(head: bytes, complaint: Callable[[], str | None]) -> bytes:
         status = "200 OK" if why is None else "503 Service Unavailable"
         body = f"{why or 'ready'}\n".encode()
     elif path == b"/metrics":
-        kind, body = prometheus_client.CONTENT_TYPE_LATEST, prometheus_client.generate_latest()
+        kind, body = prometheus_client.CONTENT_TYPE_LATEST, metrics.exposed()
         status = "200 OK"
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
