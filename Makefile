@@ -1,13 +1,13 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if screenshots fuzz api-fuzz restarts kills money-kills names fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if screenshots fuzz api-fuzz restarts kills money-kills names dashboards fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PROTOS := $(wildcard proto/aforo_proto/*.proto)
-CODE := aforo_authz aforo_meter aforo_admin lab demo bench tests
+CODE := aforo_authz aforo_meter aforo_admin lab demo bench ops tests
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and Po
 
 bench-what-if: $(STAMP) ## measure what-ifs over many tenants' recorded hours
 	$(BIN)/python -m bench.what_if $(BENCH_ARGS)
+
+dashboards: $(STAMP) ## write ops/observability/grafana anew, from its code
+	$(BIN)/python -m ops.observability.dashboards
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aforo_admin import (
     commands_control,
+    commands_doctor,
     commands_prices,
     commands_sync,
     commands_tokens,
@@ -64,6 +65,7 @@ EXAMPLES: Final = """examples:
   aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP
   printf %s "$KEY" | aforo-admin hash
   aforo-admin show acme
+  aforo-admin doctor                           what is wrong with what runs, and what to do?
   aforo-admin prices diff live catalog.yaml    what a new price book costs, and whom it blocks
 
 Every setting is a variable that begins with AFORO_ADMIN_; check-config prints them all.
@@ -166,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands_prices.add(commands)
     commands_control.add(commands)
+    commands_doctor.add(commands)
     commands_what_if.add(commands)
     commands_users.add(commands)
     commands_tokens.add(commands)

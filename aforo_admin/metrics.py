@@ -1,7 +1,24 @@
 """What sync counts, for Prometheus."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from importlib.metadata import version
 
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+
+# Apart from the others: the packages export it under one name, and tests load several of them.
+BUILD_REGISTRY = CollectorRegistry()
+BUILD = Gauge(
+    "aforo_build_info",
+    "1; its labels say what runs.",
+    ["process", "version"],
+    registry=BUILD_REGISTRY,
+)
 PASSES = Counter(
     "aforo_sync_passes_total",
     "Passes that made Redis equal to the catalog (ok), or could not (error).",
@@ -28,3 +45,9 @@ for result in ("ok", "error"):
     PASSES.labels(result)
 for action in ("written", "repaired", "deleted"):
     VALUES.labels(action)
+BUILD.labels("sync", version("aforo")).set(1)
+
+
+def exposed() -> bytes:
+    """Return all metrics as text, in Prometheus' format."""
+    return b"".join(generate_latest(part) for part in (BUILD_REGISTRY, REGISTRY))

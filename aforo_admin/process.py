@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import email.utils
 import errno
 import logging
 import signal
@@ -10,16 +11,12 @@ from collections.abc import AsyncIterator, Callable
 
 import prometheus_client
 import structlog
-import structlog.tracebacks
 
+from aforo_admin import metrics
 from aforo_admin.settings import host_and_port, variable
 
 REQUEST_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
-# Without the values of variables: there may be a secret among them.
-_TRACEBACKS = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
 
 
 class ListenError(Exception):
@@ -27,23 +24,31 @@ class ListenError(Exception):
 
 
 def configure_logging(level: str) -> None:
-    """Log JSON lines to stderr; to a terminal, lines for people."""
+    """Log JSON lines to stderr, as docs/log.schema.json says; to a terminal, lines for people."""
+    first: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # An error's text and places, never the values that were there: some are secret.
     last: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if sys.stderr.isatty()
-        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *last,
-        ],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     # What libraries warn about while a server is away, our own lines say, with what follows.
-    logging.basicConfig(level=logging.CRITICAL)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=first,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(level=logging.CRITICAL, handlers=[handler], force=True)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -107,9 +112,9 @@ def _response(head: bytes, complaint: Callable[[], str | None]) -> bytes:
         status = "200 OK" if why is None else "503 Service Unavailable"
         body = f"{why or 'ready'}\n".encode()
     elif path == b"/metrics":
-        kind, body = prometheus_client.CONTENT_TYPE_LATEST, prometheus_client.generate_latest()
+        kind, body = prometheus_client.CONTENT_TYPE_LATEST, metrics.exposed()
         status = "200 OK"
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
+        f"date: {email.utils.formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n"
     ).encode() + body

@@ -73,6 +73,13 @@ def _database_url(text: str) -> str:
     return text
 
 
+def _brokers(text: str) -> str:
+    for part in text.split(",") if text else ():
+        if not re.fullmatch(r"\s*[^\s:/][^\s/]*:\d{1,5}\s*", part):
+            raise ValueError(f"{part!r} is not host:port; several are separated by commas")
+    return text
+
+
 def _optional_database_url(text: str) -> str:
     return _database_url(text) if text else text
 
@@ -258,6 +265,35 @@ class SyncSettings(RedisSettings):
     """The least severe lines to log."""
 
 
+class DoctorSettings(BaseSettings):
+    """`aforo-admin doctor`: where the parts of an installation are. What is empty is left out."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
+    """The read model."""
+
+    database_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
+    """The catalog's database."""
+
+    ledger_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
+    """The ledger that aforo-meter writes; it is only read."""
+
+    kafka_bootstrap: Annotated[str, AfterValidator(_brokers)] = ""
+    """Brokers, host:port separated by commas."""
+
+    usage_topic: str = "aforo.usage.v1"
+    """Where usage is."""
+
+    dead_letter_topic: str = "aforo.usage.dlq.v1"
+    """Where dead letters are."""
+
+    sync_interval_s: float = Field(default=30.0, gt=0)
+    """How often sync compares everything, as sync's own setting says."""
+
+
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -280,7 +316,8 @@ def load(kind: type[S], environ: Mapping[str, str], **said: Any) -> S:  # noqa: 
 
 
 def reject_unknown_variables(environ: Mapping[str, str]) -> None:
-    fields = SyncSettings.model_fields | ServeSettings.model_fields
+    kinds = (SyncSettings, ServeSettings, DoctorSettings)
+    fields = {name for kind in kinds for name in kind.model_fields}
     known = sorted(variable(name) for name in fields)
     complaints = []
     for name in sorted(environ):

@@ -7,13 +7,15 @@ would cost a tenth of a decision. They become metrics when somebody looks.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol
+from importlib.metadata import version
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
@@ -24,6 +26,8 @@ from aforo_authz.server import Method, OwnFaultError, RpcError
 
 DECISION_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 REDIS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+VERSION: Final = version("aforo")
 
 # (name, what it says, where to read it)
 Reading = tuple[str, str, Callable[[], float]]
@@ -134,6 +138,8 @@ class Metrics(Collector):
         self._watched.append(part)
 
     def collect(self) -> Iterator[Metric]:
+        build = {"process": "authz", "version": VERSION}
+        yield InfoMetricFamily("aforo_build", "1; its labels say what runs.", build)
         yield from self._decisions()
         yield from self._redis()
         for part in self._watched:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import email.utils
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -72,5 +73,5 @@ async def _page(
         status, body = "503 Service Unavailable", b"not ready\n"
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
+        f"date: {email.utils.formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n"
     ).encode() + body

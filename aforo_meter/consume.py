@@ -83,6 +83,7 @@ async def run(settings: ConsumeSettings) -> int:
         await stack.enter_async_context(
             process.health_server(
                 settings.metrics_listen,
+                kind="consume",
                 setting=variable(ConsumeSettings, "metrics_listen"),
                 ready=lambda: consumption.ready,
             )

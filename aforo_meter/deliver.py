@@ -53,6 +53,7 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
             return 0 if await courier.deliver_due() else 1
         async with process.health_server(
             settings.metrics_listen,
+            kind="deliver",
             setting=variable(DeliverSettings, "metrics_listen"),
             ready=lambda: courier.outbox_answers,
         ):

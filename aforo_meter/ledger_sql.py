@@ -15,6 +15,7 @@ from aforo_meter.database import (
     migrate_advice,
     schema_version,
 )
+from aforo_meter.domain.ledger_schema import SCHEMA_VERSION
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rating import ChargeKey
 from aforo_meter.domain.seen import KEY_BYTES
@@ -38,8 +39,6 @@ from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_seen import LookFirstError
 from aforo_meter.ledger_sums import is_above_zero, parts, whole
 from aforo_meter.ledger_writing import Writing, columns
-
-SCHEMA_VERSION: Final = "0010"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 

@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
+import email.utils
 import gc
 import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from importlib.metadata import version
 from typing import Any, TextIO, cast
 
 import prometheus_client
 import structlog
-import structlog.tracebacks
 import uvloop
 
 from aforo_meter.listen import TcpAddress, listen_error, parse_address
@@ -20,24 +21,29 @@ from aforo_meter.listen import TcpAddress, listen_error, parse_address
 REQUEST_BYTES_MAX = 8192
 REQUEST_TIMEOUT_S = 5.0
 TURN_S = 0.0005
-GARBAGE_OBJECTS = 20_000  # Made and not yet freed, before the youngest are searched.
-# Without the values of variables: there may be a secret among them.
-_TRACEBACKS = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+# Apart from the others: the packages export it under one name, and tests load several of them.
+BUILD_REGISTRY = prometheus_client.CollectorRegistry()
+BUILD = prometheus_client.Gauge(
+    "aforo_build_info",
+    "1; its labels say what runs.",
+    ["process", "version"],
+    registry=BUILD_REGISTRY,
 )
+GARBAGE_OBJECTS = 20_000  # Made and not yet freed, before the youngest are searched.
 
 
 def configure_logging(level: str) -> None:
-    """Log JSON lines to stderr; to a terminal, lines for people."""
+    """Log JSON lines to stderr, as docs/log.schema.json says; to a terminal, lines for people."""
     human = sys.stderr.isatty()
     first: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # An error's text and places, never the values that were there: some are secret.
     last: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
-        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*first, *last],
@@ -128,7 +134,7 @@ async def wait_for(stop: asyncio.Event, *, timeout_s: float) -> bool:
 
 @contextlib.asynccontextmanager
 async def health_server(
-    listen: str, *, setting: str, ready: Callable[[], bool]
+    listen: str, *, kind: str, setting: str, ready: Callable[[], bool]
 ) -> AsyncIterator[None]:
     """Serve /livez, /readyz and /metrics while the body runs; nothing if `listen` is empty.
 
@@ -140,6 +146,7 @@ async def health_server(
     if not listen:
         yield
         return
+    BUILD.labels(kind, version("aforo")).set(1)
     address = parse_address(listen)
     assert isinstance(address, TcpAddress), "settings refuse a UNIX socket for metrics"
 
@@ -174,8 +181,13 @@ def _response(head: bytes, *, ready: Callable[[], bool]) -> bytes:
         status, body = "503 Service Unavailable", b"not ready\n"
     elif path == b"/metrics":
         kind = prometheus_client.CONTENT_TYPE_LATEST
-        status, body = "200 OK", prometheus_client.generate_latest()
+        status, body = "200 OK", _metrics()
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
+        f"date: {email.utils.formatdate(usegmt=True)}\r\nconnection: close\r\n\r\n"
     ).encode() + body
+
+
+def _metrics() -> bytes:
+    parts = (BUILD_REGISTRY, prometheus_client.REGISTRY)
+    return b"".join(prometheus_client.generate_latest(part) for part in parts)

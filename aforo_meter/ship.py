@@ -64,6 +64,7 @@ async def run(settings: ShipSettings) -> int:
     REGISTRY.register(OutflowMetrics("aforo_ship", outflow, writer))
     health = process.health_server(
         settings.metrics_listen,
+        kind="ship",
         setting=variable(ShipSettings, "metrics_listen"),
         ready=lambda: service.serving and outflow.has_room,
     )

@@ -66,7 +66,7 @@ def sources(*folders: str) -> list[Path]:
 
 PRODUCT_SOURCES = sources(*PRODUCTS)
 DOMAIN_SOURCES = [path for path in PRODUCT_SOURCES if "domain" in path.parts]
-ALL_SOURCES = sources(*PRODUCTS, "lab", "demo", "bench", "tests")
+ALL_SOURCES = sources(*PRODUCTS, "lab", "demo", "bench", "ops", "tests")
 
 
 def tree_of(path: Path) -> ast.Module:

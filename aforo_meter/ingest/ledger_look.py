@@ -21,7 +21,10 @@ PATIENCE_S: Final = 0.5
 Pair = tuple[str, str]
 Query = Callable[[Sql, Collection[Pair]], set[Pair]]
 
-REACHABLE = Gauge("aforo_ingest_ledger_reachable", "1 if the ledger answered when last asked.")
+REACHABLE = Gauge(
+    "aforo_ingest_ledger_reachable", "0 if the ledger did not answer when it was last asked."
+)
+REACHABLE.set(1)  # Until it is asked, nothing is known to be wrong.
 
 # One row for each that is asked for, found by the primary key of the table.
 SEEN: Final = (

@@ -78,6 +78,7 @@ async def run(settings: IngestSettings) -> int:
         await stack.enter_async_context(
             process.health_server(
                 settings.metrics_listen,
+                kind="ingest",
                 setting=variable(IngestSettings, "metrics_listen"),
                 ready=ready,
             )

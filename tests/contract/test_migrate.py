@@ -9,9 +9,10 @@ import pytest
 
 from aforo_meter.__main__ import main
 from aforo_meter.database import without_password
+from aforo_meter.domain.ledger_schema import SCHEMA_VERSION
 from aforo_meter.domain.seen import event_key
 from aforo_meter.ledger import LedgerError
-from aforo_meter.ledger_sql import SCHEMA_VERSION, SqlLedger
+from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.migrate import migrate
 from aforo_meter.migrations.versions import v0001_ledger
 from lab.ports import free_port

@@ -1,0 +1,1 @@
+"""`aforo-admin doctor`: looks at every part of a running installation."""

@@ -1,0 +1,101 @@
+"""Kafka: its topics, and where the usage topic begins and ends. It makes no topic."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+
+from aforo_admin.domain.diagnosis import Seen
+from aforo_admin.domain.diagnosis_kafka import Topic, judge_topic
+
+PART: Final = "kafka"
+
+
+async def look(bootstrap: str, *, usage: str, dead_letters: str, timeout_s: float) -> Seen:
+    """Look at the brokers and both topics."""
+    seen = Seen(PART)
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000)
+    )
+    try:
+        await admin.start()
+        topics = await _look(seen, admin, bootstrap, (usage, dead_letters))
+        if partitions := topics[usage].partitions:
+            await _read_offsets(seen, bootstrap, usage, partitions, timeout_s)
+    except (KafkaError, OSError) as error:
+        seen.fault(
+            f"brokers at {bootstrap} do not answer: {str(error) or type(error).__name__}",
+            "usage waits in the spools of ship and ingest, and nothing is charged",
+            "are they up, is the address right, are the topics' ACLs? then their log",
+        )
+    finally:
+        await admin.close()
+    return seen
+
+
+async def _look(
+    seen: Seen, admin: AIOKafkaAdminClient, bootstrap: str, names: Sequence[str]
+) -> dict[str, Topic]:
+    brokers = len((await admin.describe_cluster())["brokers"])
+    seen.ok(f"{brokers} {'broker answers' if brokers == 1 else 'brokers answer'} at {bootstrap}")
+    # To describe a topic that is not there may create it: so they are listed first.
+    there = [name for name in await admin.list_topics() if name in names]
+    described = (
+        {each["topic"]: each for each in await admin.describe_topics(there)} if there else {}
+    )
+    topics = {}
+    for name in names:
+        topic = Topic(name=name)
+        if name in described:
+            topic = _topic(name, described[name], await _settings(admin, name))
+            if not topic.settings:
+                seen.skipped(f"{name}: this broker tells no settings; retention was not looked at")
+        judge_topic(seen, topic, brokers=brokers, bootstrap=bootstrap)
+        topics[name] = topic
+    return topics
+
+
+def _topic(name: str, described: dict[str, Any], settings: dict[str, str]) -> Topic:
+    partitions = described["partitions"]
+    return Topic(
+        name=name,
+        partitions=len(partitions),
+        replicas=min(len(each["replicas"]) for each in partitions),
+        leaderless=tuple(each["partition"] for each in partitions if each["leader"] < 0),
+        thin=tuple(
+            each["partition"] for each in partitions if len(each["isr"]) < len(each["replicas"])
+        ),
+        settings=settings,
+    )
+
+
+async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
+    """Return a topic's settings in force; nothing if we may not see them."""
+    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    found: dict[str, str] = {}
+    for response in responses:
+        for code, _message, _type, _name, entries in response.resources:
+            if not code:
+                found |= {str(entry[0]): str(entry[1]) for entry in entries}
+    return found
+
+
+async def _read_offsets(
+    seen: Seen, bootstrap: str, usage: str, partitions: int, timeout_s: float
+) -> None:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000)
+    )
+    places = [TopicPartition(usage, number) for number in range(partitions)]
+    try:
+        await consumer.start()
+        first, end = await asyncio.gather(
+            consumer.beginning_offsets(places), consumer.end_offsets(places)
+        )
+        seen.offsets = {place.partition: (first[place], end[place]) for place in places}
+    finally:
+        await consumer.stop()
