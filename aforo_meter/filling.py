@@ -15,6 +15,7 @@ from aforo_meter.completeness import Completeness
 from aforo_meter.domain.completeness import STANDS_FOR, Basis, Estimate, Score, estimates
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rating import MICROS_PER_UNIT
+from aforo_meter.kafka_place import client_options
 from aforo_meter.wire import COMPLETENESS
 from aforo_proto import usage_pb2
 
@@ -73,7 +74,7 @@ async def send(events: Iterable[usage_pb2.UsageEvent], *, bootstrap: str, topic:
     Raises:
         FillError: Kafka did not take all of them.
     """
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    producer = AIOKafkaProducer(**client_options(bootstrap), acks="all")
     count = 0
     try:
         await producer.start()

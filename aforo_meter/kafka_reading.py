@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from aforo_meter.command_arguments import CommandError
+from aforo_meter.kafka_place import client_options
 
 FETCH_RECORDS_MAX: Final = 5000
 FETCH_WAIT_MS: Final = 500
@@ -129,7 +130,7 @@ async def open_topic(bootstrap: str, topic: str) -> AsyncIterator[TopicReader]:
         CommandError: The brokers can't be reached, or have no such topic.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         group_id=None,
         client_id="aforo-meter-tools",
         enable_auto_commit=False,

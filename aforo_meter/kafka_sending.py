@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from aforo_meter.kafka_place import client_options
 from aforo_meter.kafka_reading import CLOSE_S_MAX, START_S_MAX, away
 from aforo_meter.records import Record
 
@@ -42,7 +43,7 @@ async def open_sender(bootstrap: str) -> AsyncIterator[Sender]:
         CommandError: The brokers can't be reached.
     """
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         client_id="aforo-meter-tools",
         acks="all",
         max_request_size=REQUEST_BYTES_MAX,

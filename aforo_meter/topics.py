@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from aforo_meter.kafka_place import client_options
+
 
 class TopicsError(Exception):
     """A topic could not be created; the message says which, and why."""
@@ -21,7 +23,7 @@ async def create(
     Raises:
         TopicsError: The brokers can't be reached, or refuse.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**client_options(bootstrap))
     try:
         await admin.start()
         for name in names:
