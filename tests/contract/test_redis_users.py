@@ -1,0 +1,104 @@
+"""ops/redis/users.acl on a real server: who may do what is what the README beside it says."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from aforo_authz.lookup import LOOKUP
+from tests.redis_users import USERS_FILE, guarded_redis, password_of, refused, users
+
+pytestmark = pytest.mark.contract
+
+READS = (("GET",), ("MGET",), ("SMEMBERS",), ("HGETALL",), ("HSCAN", "0"), ("EXISTS",))
+WRITES = (
+    *(("SET", "x"), ("MSET", "x"), ("SADD", "x"), ("HSET", "x", "1"), ("INCR",), ("APPEND", "x")),
+    *(("EXPIREAT", "1"), ("RENAME", "other"), ("RESTORE", "0", "x"), ("LPUSH", "x")),
+)
+REMOVES = (("DEL",), ("UNLINK",), ("GETDEL",))
+NEVER = (
+    *("FLUSHALL", "FLUSHDB", "KEYS *", "CONFIG GET *", "CONFIG SET dir /", "ACL LIST", "SHUTDOWN"),
+    *("MONITOR", "DEBUG SLEEP 0", "CLIENT LIST", "CLIENT KILL TYPE normal", "SAVE", "SWAPDB 0 1"),
+    *("ACL SETUSER x", "REPLICAOF NO ONE", "SCRIPT FLUSH", "FUNCTION LIST", "SUBSCRIBE x"),
+    *("MODULE LIST", "MIGRATE h 1 k 0 1", "RANDOMKEY", "SLOWLOG GET", "CLUSTER RESET"),
+)
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with guarded_redis(tmp_path_factory.mktemp("users")) as (_, client):
+        yield client
+
+
+def table() -> dict[tuple[str, str], set[str]]:
+    """Return what the README says of each user and key."""
+    rows = [
+        [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        for line in (USERS_FILE.parent / "README.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    names = rows[0][1:]
+    return {
+        (user, row[0]): set(re.findall(r"\w+", cell))
+        for row in rows[1:]
+        for user, cell in zip(names, row[1:], strict=True)
+    }
+
+
+TABLE = table()
+
+
+def may(operator: Any, user: str, *command: str) -> bool:  # noqa: ANN401
+    said = operator.execute_command("ACL", "DRYRUN", user, *command)
+    return bool(said in {b"OK", "OK"})
+
+
+@pytest.mark.parametrize(("user", "key"), TABLE, ids=" ".join)
+def test_a_user_may_do_with_a_key_what_the_readme_says(
+    operator: Any,  # noqa: ANN401
+    user: str,
+    key: str,
+) -> None:
+    kinds = {"read": READS, "write": WRITES, "remove": REMOVES}
+    found = {
+        kind
+        for kind, commands in kinds.items()
+        if any(may(operator, user, name, key, *more) for name, *more in commands)
+    }
+
+    assert found == TABLE[user, key]
+
+
+def test_every_user_of_a_process_is_in_the_table() -> None:
+    assert set(users()) - {"aforo-replica", "aforo-sentinel"} == {user for user, _ in TABLE}
+
+
+@pytest.mark.parametrize("command", NEVER)
+def test_no_process_may_look_after_the_server(
+    operator: Any,  # noqa: ANN401
+    command: str,
+) -> None:
+    for user in {user for user, _ in TABLE}:
+        assert not may(operator, user, *command.split()), user
+
+
+def test_nobody_is_let_in_without_a_password(operator: Any) -> None:  # noqa: ANN401
+    port = operator.connection_pool.connection_kwargs["port"]
+    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.get("aforo:v1:sync")
+
+
+def test_scripts_of_authz_do_no_more_than_it_may_itself(operator: Any) -> None:  # noqa: ANN401
+    port = operator.connection_pool.connection_kwargs["port"]
+    login = {"username": "aforo-authz", "password": password_of("aforo-authz")}
+    operator.acl_log_reset()
+    with redis.Redis(port=port, **login) as authz:
+        assert authz.eval(LOOKUP, 0, "aforo:v1:cred:x") == [None, None]
+        assert refused(operator) == []
+        for key in ("aforo:v1:{acme}:policy", "aforo:v1:{acme}:margin", "aforo:v1:cred:x"):
+            with pytest.raises(redis.ResponseError, match="No permissions"):
+                authz.eval("redis.call('SET', ARGV[1], 'x')", 0, key)
+
+    assert not operator.keys("*")
