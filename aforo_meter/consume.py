@@ -24,7 +24,7 @@ from aforo_meter.batches import Rater, now_micros
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contracts import Contracts
 from aforo_meter.dead_letters import DeadLetters
-from aforo_meter.kafka_place import client_options
+from aforo_meter.kafka_place import client_options, start
 from aforo_meter.ledger import (
     Ledger,
     Partition,
@@ -232,7 +232,7 @@ class Consumption:
             metadata_max_age_ms=METADATA_AGE_MS,
         )
         try:
-            await consumer.start()
+            await start(consumer)
             await self._subscribe(consumer)
             self._consumer = consumer
             self._waits.worked()

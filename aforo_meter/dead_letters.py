@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter.batches import Refused, now_micros
-from aforo_meter.kafka_place import client_options
+from aforo_meter.kafka_place import client_options, start
 from aforo_proto import usage_pb2
 
 STAGE: Final = "consume"
@@ -80,7 +80,7 @@ class DeadLetters:
                 max_request_size=REQUEST_BYTES_MAX,
             )
             self._producer = producer
-            await producer.start()
+            await start(producer)
         return self._producer
 
 

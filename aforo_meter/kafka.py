@@ -27,7 +27,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import murmur2
 
-from aforo_meter.kafka_place import client_options
+from aforo_meter.kafka_place import client_options, start
 from aforo_meter.outflow import Outflow
 from aforo_meter.records import Record
 
@@ -328,7 +328,7 @@ class KafkaWriter:
             )
             self._producer = producer
             try:
-                await producer.start()
+                await start(producer)
             except BaseException as error:
                 await self._disconnect()
                 if self._connection.idempotence and not getattr(error, "retriable", True):

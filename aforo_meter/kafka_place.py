@@ -5,6 +5,7 @@ the text can be shown in logs, messages and lists of processes. The file is read
 connection: a new password needs no restart.
 """
 
+import logging
 import re
 import ssl
 from collections.abc import Mapping
@@ -21,6 +22,19 @@ MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 FILES: Final = ("password_file", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 OPTIONS: Final = (*FILES, "sasl_mechanism", "ssl_check_hostname")
 PORT_MAX: Final = 65535
+REMEDIES: Final = (  # By what aiokafka logs of a connection that failed.
+    ("SaslAuthenticationFailed", "check user@, and what stands in password_file"),
+    ("UnsupportedSaslMechanism", "set sasl_mechanism to one that the broker takes"),
+    ("WRONG_VERSION_NUMBER", "there is no TLS at this port: write kafka://"),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "name the file of the authority that signed the broker's certificate: ssl_ca_certs=/path",
+    ),
+    (
+        "closed",
+        "brokers that want TLS or a login end others: kafkas://user@host:port?password_file=/path",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +117,43 @@ def client_options(text: str) -> dict[str, Any]:
             "sasl_plain_password": _password(Path(place.options["password_file"])),
         }
     return said
+
+
+async def start(client: Any) -> None:  # noqa: ANN401 - aiokafka ships no types.
+    """Start one of aiokafka's clients. An error carries, as a note, why no broker could be reached.
+
+    aiokafka only logs that: a wrong password, and a certificate that nobody knows, would look as if
+    Kafka were away.
+    """
+    ears = _Ears(level=logging.ERROR)
+    theirs = logging.getLogger("aiokafka")
+    theirs.addHandler(ears)
+    try:
+        await client.start()
+    except Exception as error:
+        if ears.heard:
+            error.add_note(_explanation(ears.heard))
+        raise
+    finally:
+        theirs.removeHandler(ears)
+
+
+def told(error: BaseException) -> str:
+    """Return an error's words, with what `start` has noted."""
+    words = str(error) or type(error).__name__
+    return " ".join([words, *getattr(error, "__notes__", ())])
+
+
+class _Ears(logging.Handler):
+    heard = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard = record.getMessage()
+
+
+def _explanation(heard: str) -> str:
+    remedy = next((remedy for sign, remedy in REMEDIES if sign in heard), "")
+    return f"({heard}{'; ' if remedy else ''}{remedy})"
 
 
 def _check(place: KafkaPlace) -> None:

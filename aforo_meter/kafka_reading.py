@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from aforo_meter.command_arguments import CommandError
-from aforo_meter.kafka_place import client_options
+from aforo_meter.kafka_place import client_options, start, told
 
 FETCH_RECORDS_MAX: Final = 5000
 FETCH_WAIT_MS: Final = 500
@@ -139,7 +139,7 @@ async def open_topic(bootstrap: str, topic: str) -> AsyncIterator[TopicReader]:
     )
     try:
         with _translated(bootstrap):
-            await asyncio.wait_for(consumer.start(), START_S_MAX)
+            await asyncio.wait_for(start(consumer), START_S_MAX)
             topics = await consumer.topics()
         if topic not in topics:
             raise CommandError(
@@ -163,8 +163,7 @@ def _translated(bootstrap: str) -> Any:  # noqa: ANN401
 def away(bootstrap: str, error: BaseException) -> CommandError:
     """Return what to say of brokers that don't do what they are asked."""
     return CommandError(
-        f"kafka at {bootstrap}: {str(error) or type(error).__name__};"
-        " check --bootstrap, and that the brokers run"
+        f"kafka at {bootstrap}: {told(error)}; check --bootstrap, and that the brokers run"
     )
 
 

@@ -156,6 +156,37 @@ class JavaKafka(KafkaProgram):
             ready=lambda: accepts_tcp(port),
             log_dir=home,
         )
+        self._home = home
+        self._guard = guard
+        self._run = run
+
+    @property
+    def bootstrap(self) -> str:
+        return self.as_user(self._guard.operator) if self._guard else super().bootstrap
+
+    def as_user(self, user: str) -> str:
+        """Return where it is for one of its users, whose password is put into a file."""
+        assert self._guard is not None, "who may do everything is nobody"
+        file = self._home / f"{user}.password"
+        file.write_text(self._guard.passwords[user] + "\n")
+        return (
+            f"kafkas://{user}@{super().bootstrap}?password_file={file}"
+            f"&ssl_ca_certs={self._guard.certificate}"
+        )
+
+    def acls_command(self) -> str:
+        """Return how `kafka-acls.sh` is run here, as the operator."""
+        assert self._guard is not None, "there are no ACLs"
+        config = self._home / "operator.properties"
+        config.write_text(
+            "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\n"
+            "sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required"
+            f' username="{self._guard.operator}"'
+            f' password="{self._guard.passwords[self._guard.operator]}";\n'
+            f"ssl.truststore.type=PEM\nssl.truststore.location={self._guard.certificate}\n"
+        )
+        where = f"--bootstrap-server {super().bootstrap} --command-config {config}"
+        return f"{' '.join(self._run)} kafka.admin.AclCommand {where}"
 
 
 def jars() -> Path:

@@ -51,10 +51,16 @@ class Options:
     envoy_concurrency: int = 1
     authz_env: Mapping[str, str] = field(default_factory=dict)
     sync_env: Mapping[str, str] = field(default_factory=dict)
+    ship_env: Mapping[str, str] = field(default_factory=dict)
+    ingest_env: Mapping[str, str] = field(default_factory=dict)
     consume_env: Mapping[str, str] = field(default_factory=dict)
     deliver_env: Mapping[str, str] = field(default_factory=dict)
+    redis: RedisServer | None = (
+        None  # None: one where everybody may do everything. Not yet started.
+    )
     kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
     database: PostgresServer | None = None  # None: the ledger is a file. Not yet started.
+    prepare: Callable[[], None] = lambda: None  # Once ledger and topics are there.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
     gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
 
@@ -66,7 +72,7 @@ class Stack:
         self.options = options
         self.home = options.home
         self.catalog = options.catalog
-        self.redis = RedisServer(log_dir=self.home)
+        self.redis = options.redis or RedisServer(log_dir=self.home)
         self.kafka = options.kafka or KafkaServer(log_dir=self.home)
         self.spools = {which: self.home / f"spool-{which}" for which in SHIPS}
         self.ledger_path = self.home / "ledger.sqlite3"
@@ -134,6 +140,7 @@ class Stack:
             *("aforo_meter", "topics", "--bootstrap", self.kafka.bootstrap),
             *("--partitions", str(PARTITIONS)),
         )
+        self.options.prepare()
         rest = [program for program in self.programs if program not in servers]
         told("starting " + ", ".join(program.name for program in rest))
         for program in rest:
@@ -207,6 +214,7 @@ class Stack:
             "AFORO_METER_SHIP_REDIS_URL": self.redis.url,
             "AFORO_METER_SHIP_SPOOL_DIR": str(self.spools[which]),
             "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
+            **self.options.ship_env,
         }
 
     def _ingest_env(self) -> dict[str, str]:
@@ -217,6 +225,7 @@ class Stack:
             "AFORO_METER_INGEST_REDIS_URL": self.redis.url,
             "AFORO_METER_INGEST_LEDGER_URL": self.ledger_url,
             "AFORO_METER_INGEST_METRICS_LISTEN": METRICS,
+            **self.options.ingest_env,
         }
 
     def _consume_env(self) -> dict[str, str]:

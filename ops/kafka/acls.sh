@@ -4,7 +4,7 @@
 #   KAFKA_ACLS="kafka-acls.sh --bootstrap-server kafka:9093 --command-config operator.properties" ./acls.sh
 #
 # TOPIC, DEAD_LETTERS and GROUP are those of the settings, where they are not the defaults.
-set -eu
+set -euf
 
 TOPIC=${TOPIC:-aforo.usage.v1}
 DEAD_LETTERS=${DEAD_LETTERS:-aforo.usage.dlq.v1}
