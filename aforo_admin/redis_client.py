@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode, ClusterPipeline
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
@@ -73,13 +73,14 @@ def connect(url: str, *, timeout_s: float, retry: Retry | None = None) -> Redis:
         nodes = [ClusterNode(host, port) for host, port in place.nodes]
         # Once more after a node went: by then it is known who took over.
         return cast("Redis", _Cluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 1), **said))
-    if retry is not None:
-        said["retry"] = retry
-    said["db"] = place.db
+    again = {} if retry is None else {"retry": retry}
+    said |= {"db": place.db, **again}
     if place.kind == SENTINEL:
-        guides = {**timeouts, **place.guide_login, **place.tls}
+        guides = {**timeouts, **again, **place.guide_login, **place.tls}
         guard = Sentinel(place.nodes, sentinel_kwargs=guides)  # type: ignore[no-untyped-call]
-        return cast("Redis", guard.master_for(place.service, **said))
+        return cast(
+            "Redis", guard.master_for(place.service, connection_pool_class=_SentinelPool, **said)
+        )
     if place.kind == SOCKET:
         return Redis(unix_socket_path=place.path, **said)
     ((host, port),) = place.nodes
@@ -189,6 +190,15 @@ def _tls(options: dict[str, str]) -> dict[str, Any]:
     chosen["ssl_cert_reqs"] = "required" if verified else "none"
     chosen["ssl_check_hostname"] = named and verified
     return {"ssl": True, **chosen}
+
+
+class _SentinelPool(SentinelConnectionPool):
+    """Ends with its own connections those to the Sentinels, too."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
+        await super().disconnect(inuse_connections)
+        for guide in self.sentinel_manager.sentinels:
+            await guide.aclose()
 
 
 class _Cluster(RedisCluster):

@@ -31,6 +31,9 @@ POM = f"""\
   <dependencies><dependency>
     <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
     <version>{VERSION}</version>
+  </dependency><dependency>
+    <groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId>
+    <version>{VERSION}</version>
   </dependency></dependencies>
 </project>
 """
@@ -167,7 +170,7 @@ class JavaKafka(KafkaProgram):
     def as_user(self, user: str) -> str:
         """Return where it is for one of its users, whose password is put into a file."""
         assert self._guard is not None, "who may do everything is nobody"
-        file = self._home / f"{user}.password"
+        file = self._home / f"kafka-{user}.password"
         file.write_text(self._guard.passwords[user] + "\n")
         return (
             f"kafkas://{user}@{super().bootstrap}?password_file={file}"
@@ -186,7 +189,7 @@ class JavaKafka(KafkaProgram):
             f"ssl.truststore.type=PEM\nssl.truststore.location={self._guard.certificate}\n"
         )
         where = f"--bootstrap-server {super().bootstrap} --command-config {config}"
-        return f"{' '.join(self._run)} kafka.admin.AclCommand {where}"
+        return f"{' '.join(self._run)} org.apache.kafka.tools.AclCommand {where}"
 
 
 def jars() -> Path:
@@ -199,7 +202,7 @@ def jars() -> Path:
     if named:
         return Path(named)
     folder = ROOT / "build" / "kafka"
-    libs = folder / f"libs-{VERSION}"
+    libs = folder / f"libs-{VERSION}-with-tools"
     if libs.exists():
         return libs
     maven = shutil.which("mvn")

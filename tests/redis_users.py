@@ -46,10 +46,11 @@ def url_of(user: str, folder: Path, hosts: str, *, scheme: str = "redis", more: 
 @contextmanager
 def guarded_redis(folder: Path) -> Iterator[tuple[RedisServer, Any]]:
     """Run one; with a client that may do everything."""
-    with RedisServer(log_dir=folder, acl=users_file(folder)) as server:
-        password = password_of(OPERATOR)
-        with redis.Redis(port=server.port, username=OPERATOR, password=password) as operator:
-            yield server, operator
+    with (
+        RedisServer(log_dir=folder, acl=users_file(folder)) as server,
+        login(server, OPERATOR) as operator,
+    ):
+        yield server, operator
 
 
 def refused(operator: Any) -> list[str]:  # noqa: ANN401 - redis-py's commands are half typed.
@@ -62,3 +63,8 @@ def refused(operator: Any) -> list[str]:  # noqa: ANN401 - redis-py's commands a
 
 def _hash(user: str) -> str:
     return hashlib.sha256(password_of(user).encode()).hexdigest()
+
+
+def login(server: RedisServer, user: str) -> Any:  # noqa: ANN401
+    """Return a client that is logged in."""
+    return redis.Redis(port=server.port, username=user, password=password_of(user))

@@ -76,6 +76,8 @@ async def writes(where: str, topic: str) -> bool:
 async def reads(where: str, topic: str) -> bool:
     consumer = AIOKafkaConsumer(**client_options(where), auto_offset_reset="earliest")
     async with started(consumer):
+        if topic not in await consumer.topics():
+            return False  # It may not even know of it.
         consumer.assign([TopicPartition(topic, 0)])
         try:
             async with asyncio.timeout(HANG_S):

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from aforo_authz.lookup import LOOKUP
-from tests.redis_users import USERS_FILE, guarded_redis, password_of, refused, users
+from lab.servers import RedisServer
+from tests.redis_users import USERS_FILE, guarded_redis, login, refused, users
 
 pytestmark = pytest.mark.contract
 
@@ -27,9 +28,19 @@ NEVER = (
 
 
 @pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with guarded_redis(tmp_path_factory.mktemp("users")) as (_, client):
-        yield client
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, Any]]:
+    with guarded_redis(tmp_path_factory.mktemp("users")) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def server(guarded: tuple[RedisServer, Any]) -> RedisServer:
+    return guarded[0]
+
+
+@pytest.fixture(scope="module")
+def operator(guarded: tuple[RedisServer, Any]) -> Any:  # noqa: ANN401
+    return guarded[1]
 
 
 def table() -> dict[tuple[str, str], set[str]]:
@@ -84,17 +95,17 @@ def test_no_process_may_look_after_the_server(
         assert not may(operator, user, *command.split()), user
 
 
-def test_nobody_is_let_in_without_a_password(operator: Any) -> None:  # noqa: ANN401
-    port = operator.connection_pool.connection_kwargs["port"]
-    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+def test_nobody_is_let_in_without_a_password(server: RedisServer) -> None:
+    with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.get("aforo:v1:sync")
 
 
-def test_scripts_of_authz_do_no_more_than_it_may_itself(operator: Any) -> None:  # noqa: ANN401
-    port = operator.connection_pool.connection_kwargs["port"]
-    login = {"username": "aforo-authz", "password": password_of("aforo-authz")}
+def test_scripts_of_authz_do_no_more_than_it_may_itself(
+    server: RedisServer,
+    operator: Any,  # noqa: ANN401
+) -> None:
     operator.acl_log_reset()
-    with redis.Redis(port=port, **login) as authz:
+    with login(server, "aforo-authz") as authz:
         assert authz.eval(LOOKUP, 0, "aforo:v1:cred:x") == [None, None]
         assert refused(operator) == []
         for key in ("aforo:v1:{acme}:policy", "aforo:v1:{acme}:margin", "aforo:v1:cred:x"):
