@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from lab.redis_topologies import Login, Users
 from lab.servers import ROOT, RedisServer
 
 USERS_FILE = ROOT / "ops" / "redis" / "users.acl"
@@ -30,6 +31,15 @@ def users_file(folder: Path) -> Path:
     path = folder / "users.acl"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def topology_users(folder: Path) -> Users:
+    """Return the same for servers that are more than one."""
+    operator, replica, sentinel = (
+        Login(user=user, password=password_of(user))
+        for user in (OPERATOR, "aforo-replica", "aforo-sentinel")
+    )
+    return Users(file=users_file(folder), operator=operator, replica=replica, sentinel=sentinel)
 
 
 def users() -> list[str]:

@@ -2,14 +2,28 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from aforo_admin import redis_client as admin
 from aforo_authz.lookup import LOOKUP
-from lab.servers import RedisServer
-from tests.redis_users import USERS_FILE, guarded_redis, login, refused, users
+from aforo_meter import redis_client as meter
+from lab.redis_topologies import SERVICE, ClusterServers, Node, SentinelServers
+from lab.servers import RedisServer, eventually
+from tests.contract.test_redis_clients import connected
+from tests.contract.test_redis_nodes import ask, following
+from tests.redis_users import (
+    USERS_FILE,
+    guarded_redis,
+    login,
+    refused,
+    topology_users,
+    url_of,
+    users,
+)
 
 pytestmark = pytest.mark.contract
 
@@ -113,3 +127,66 @@ def test_scripts_of_authz_do_no_more_than_it_may_itself(
                 authz.eval("redis.call('SET', ARGV[1], 'x')", 0, key)
 
     assert not operator.keys("*")
+
+
+def of(url: str, user: str, folder: Path) -> str:
+    """Return the URL of servers for one of their users."""
+    scheme, _, rest = url.partition("://")
+    hosts, _, query = rest.partition("?")
+    return url_of(user, folder, hosts, scheme=scheme, more=f"&{query}" if query else "")
+
+
+async def work_as_all(url: str, folder: Path) -> None:
+    """Write as sync and consume do, and read as everybody does."""
+    policies = {f"aforo:v1:{{t{number}}}:policy": b"x" for number in range(20)}
+    async with connected(admin.connect, of(url, "aforo-sync", folder)) as sync:
+        await sync.mset({**policies, "aforo:v1:sync": b"x", "aforo:v1:metering": b"x"})
+        assert len([key async for key in sync.scan_iter(match="aforo:v1:*")]) == 22
+        await sync.unlink(*policies)
+        await sync.mset(policies)
+    async with connected(meter.connect, of(url, "aforo-consume", folder)) as consume:
+        assert await consume.mget(list(policies)) == [b"x"] * 20
+        await consume.mset({key.replace("policy", "margin"): b"y" for key in policies})
+    for user, key in (
+        ("aforo-ship", "aforo:v1:metering"),
+        ("aforo-ingest", "aforo:v1:sync"),
+        ("aforo-reader", "aforo:v1:{t7}:margin"),
+    ):
+        async with connected(meter.connect, of(url, user, folder)) as client:
+            assert await client.get(key)
+    async with following(of(url, "aforo-authz", folder)) as (nodes, _):
+        assert await ask(nodes, "GET", "aforo:v1:{t7}:margin") == b"y"
+        assert await ask(nodes, "SADD", "aforo:decisions:v1:0", "x") == 1
+
+
+@pytest.mark.slow
+async def test_the_users_can_do_their_work_on_a_cluster(tmp_path: Path) -> None:
+    with ClusterServers(users=topology_users(tmp_path)) as servers:
+        await work_as_all(servers.url, tmp_path)
+
+        for node in servers.primaries:
+            with node.client() as operator:
+                assert refused(operator) == []
+
+
+@pytest.mark.slow
+async def test_the_users_can_do_their_work_where_sentinels_named_another_primary(
+    tmp_path: Path,
+) -> None:
+    with SentinelServers(users=topology_users(tmp_path)) as servers:
+        await work_as_all(servers.url, tmp_path)
+        with servers.primary.client() as operator:
+            assert refused(operator) == []
+            operator.flushall()
+        servers.primary.kill()
+
+        with servers.replica.client() as operator:
+            await eventually(lambda: operator.role()[0] == b"master")
+            await eventually(lambda: sentinel_names(servers, servers.replica))
+            await work_as_all(servers.url, tmp_path)
+            assert refused(operator) == []
+
+
+def sentinel_names(servers: SentinelServers, node: Node) -> bool:
+    with redis.Redis(port=servers.sentinels[0].port) as sentinel:
+        return bool(sentinel.sentinel_get_master_addr_by_name(SERVICE)[1] == node.port)  # type: ignore[index]
