@@ -15,9 +15,11 @@ from psycopg import errors
 from aforo_meter.ledger import LedgerUnavailableError
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.migrate import migrate
+from lab.ports import free_port
 from lab.postgres import PostgresServer
-from lab.servers import ROOT, ServerStartError
+from lab.servers import ROOT, ServerStartError, ask_tcp, python_module
 from tests.certificates import certificate
+from tests.contract.test_sync_process import EXAMPLE, aforo_admin
 
 pytestmark = pytest.mark.contract
 
@@ -161,6 +163,41 @@ def test_who_has_one_database_has_nothing_of_the_other(
 ) -> None:
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         psycopg.connect(server.url(database, login=f"{role}:{PASSWORD}"))
+
+
+def test_the_roles_of_aforo_admin_can_do_their_work(
+    server: PostgresServer, redis_url: str, tmp_path: Path
+) -> None:
+    admin, sync = (
+        {
+            "AFORO_ADMIN_DATABASE_URL": server.url("control", login=f"{role}:{PASSWORD}"),
+            "AFORO_ADMIN_REDIS_URL": redis_url,
+        }
+        for role in ("aforo_admin", "aforo_sync")
+    )
+    person = ("manage", "createsuperuser", "--noinput", "--username", "a", "--email", "a@b.c")
+    for env, command in (
+        (admin, ("apply", str(EXAMPLE), "--reason", "first")),
+        (admin, ("audit", "verify")),
+        (admin, person),
+        (sync, ("export", str(tmp_path / "out.yaml"))),
+        (sync, ("sync", "--once")),
+    ):
+        done = aforo_admin(*command, env={**env, "DJANGO_SUPERUSER_PASSWORD": "a-long-one-2026"})
+        assert done.returncode == 0, (command, done.stderr)
+
+    port = free_port()
+    program = python_module(
+        "sync",
+        *("aforo_admin", "sync"),
+        env={**sync, "AFORO_ADMIN_METRICS_LISTEN": f"127.0.0.1:{port}"},
+        ready=lambda: b" 200 " in ask_tcp(port, b"GET /readyz HTTP/1.0\r\n\r\n", bytes_max=64),
+        log_dir=tmp_path,
+    )
+    with program:  # It is ready, so it leads: the lease is its own.
+        assert '"leading"' in program.log_text()
+    assert "permission denied" not in program.log_text()
+    assert PASSWORD not in program.log_text()
 
 
 async def test_a_ledger_is_opened_by_tls_with_a_known_certificate_and_no_other_way(
