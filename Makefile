@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check lint types proto proto-check spelling bench bench-authz bench-meter bench-consume fuzz restarts kills money-kills names fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if screenshots fuzz api-fuzz restarts kills money-kills names fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,7 +33,7 @@ test: $(STAMP) ## unit, contract and end-to-end tests, on real servers, in WORKE
 sweep: $(STAMP) ## every kind of call through a real Envoy: expected events beside received ones
 	$(BIN)/python -m pytest -q -s tests/contract/test_sweep.py
 
-check: lint types proto-check spelling test ## all that CI checks
+check: lint types proto-check spelling audit test ## all that CI checks
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -53,14 +53,25 @@ proto-check: $(STAMP) ## is the generated code what proto/ says?
 spelling: $(STAMP) ## codespell
 	$(BIN)/codespell
 
+audit: $(STAMP) ## known weaknesses of what constraints.txt pins; AUDIT=required: no answer is a failure
+	$(BIN)/python -m lab.audit
+
 bench: $(STAMP) ## measure through a real Envoy (needs h2load); figures in build/bench/
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
 	$(BIN)/python -m bench.authz $(BENCH_ARGS)
 
+screenshots: $(STAMP) ## pictures of the admin's pages, light and dark, in build/screens (needs Chromium)
+	mkdir -p build/screens
+	AFORO_SCREENSHOTS=build/screens $(BIN)/python -m pytest -q tests/contract/test_screens_browser.py -k elsewhere
+
 fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 	$(BIN)/python -m tests.fuzz search --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ_ARGS)
+
+EXAMPLES ?= 50
+api-fuzz: $(STAMP) ## try each operation of the REST API EXAMPLES times with each role's token
+	AFORO_TEST_API_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q --show-capture=no tests/contract/test_rest_fuzz.py
 
 RESTARTS ?= 20
 restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
@@ -82,8 +93,14 @@ NAMES ?= 10000000
 names: $(STAMP) ## one caller who names another tool in each of NAMES calls: all charged, rows and memory bounded
 	$(BIN)/python -m tests.e2e.flood_of_names --names $(NAMES)
 
+bench-pages: $(STAMP) ## measure the admin's pages with 10,000 tenants
+	$(BIN)/python -m bench.pages $(BENCH_ARGS)
+
 bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and PostgreSQL, to margins in Redis
 	$(BIN)/python -m bench.consume $(BENCH_ARGS)
+
+bench-what-if: $(STAMP) ## measure what-ifs over many tenants' recorded hours
+	$(BIN)/python -m bench.what_if $(BENCH_ARGS)
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

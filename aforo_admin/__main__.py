@@ -14,6 +14,9 @@ from aforo_admin import (
     commands_control,
     commands_prices,
     commands_sync,
+    commands_tokens,
+    commands_users,
+    commands_what_if,
     differences,
     mint,
     process,
@@ -55,6 +58,8 @@ EXAMPLES: Final = """examples:
   AFORO_ADMIN_DATABASE_URL=sqlite:////var/lib/aforo/control.db aforo-admin migrate
   aforo-admin apply catalog.yaml --dry-run     what would change in the database?
   aforo-admin audit verify                     has anybody tampered with the record of changes?
+  aforo-admin user add dana --role finance     may sign in at /admin/
+  aforo-admin token add shop --role viewer     for /api/v1
   aforo-admin mint --tenant acme --id production --expires 2027-12-31
   aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP
   printf %s "$KEY" | aforo-admin hash
@@ -161,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
 
     commands_prices.add(commands)
     commands_control.add(commands)
+    commands_what_if.add(commands)
+    commands_users.add(commands)
+    commands_tokens.add(commands)
 
     command = commands.add_parser(
         "check-config",

@@ -1,5 +1,6 @@
 """The written catalog → the domain's, or everything that is wrong with it: see docs/catalog.md."""
 
+from collections.abc import Iterable
 from pathlib import Path as FilePath
 
 from aforo_admin.catalog_yaml_metering import read_ingest_key, read_meter, read_rule
@@ -71,8 +72,22 @@ def read_text(data: bytes, *, name: str) -> Catalog:
     except UnreadableYamlError as error:
         faults = [Fault(line=line, place="", message=what) for line, what in error.faults]
         raise CatalogError(name, faults) from None
+    return read_node(root, name=name, structural=structural)
+
+
+def read_node(root: Node, *, name: str, structural: Iterable[tuple[int, str]] = ()) -> Catalog:
+    """Read and check a catalog that is in nodes already.
+
+    Args:
+        root: The whole of it.
+        name: What it is named in what is raised.
+        structural: What was wrong with its text: line and fault.
+
+    Raises:
+        CatalogError: It breaks a rule: with every fault that was found.
+    """
     problems: list[Problem] = []
-    catalog = _catalog(Fields(root, path=(), problems=problems))
+    catalog = read_fields(Fields(root, path=(), problems=problems))
     problems += _not_yet_told(find_problems(catalog), problems)
     faults = [Fault(line=line, place="", message=what) for line, what in structural]
     faults += [
@@ -84,7 +99,8 @@ def read_text(data: bytes, *, name: str) -> Catalog:
     return catalog
 
 
-def _catalog(fields: Fields) -> Catalog:
+def read_fields(fields: Fields) -> Catalog:
+    """Read a catalog field by field; what is wrong is noted with the fields."""
     fields.need("version", _version, VERSION)
     currency = fields.need("currency", text, "")
     built_in_costs, prices_file = fields.may("built_in_costs", _published, (True, ""))

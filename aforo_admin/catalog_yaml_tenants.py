@@ -55,7 +55,7 @@ def read_tenant(
         subscription=subscription,
         former=tuple(read_subscription(each) for each in fields.each("former_subscriptions")),
         credentials=tuple(_credential(each) for each in fields.each("credentials")),
-        deals=tuple(_deal(each, currency, of_plan) for each in fields.each("deals")),
+        deals=tuple(read_deal(each, currency, of_plan) for each in fields.each("deals")),
         thresholds=read_thresholds(fields, currency),
         shadow=fields.may("shadow", flag, None),
         margin_override=_margin_override(fields),
@@ -129,7 +129,7 @@ def _credential(fields: Fields) -> Credential:
     return credential
 
 
-def _deal(fields: Fields, currency: str, of_plan: str) -> Deal:
+def read_deal(fields: Fields, currency: str, of_plan: str) -> Deal:
     """Read a deal; `currency` is the catalog's, which costs are in."""
     own = fields.may("currency", text, "")
     amount = amount_nanos(own or of_plan)

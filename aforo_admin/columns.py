@@ -83,7 +83,7 @@ def _readers(kind: Any) -> list[tuple[str, Read]]:  # noqa: ANN401 - a class.
         if read is not None:
             found.append((each.name, _reader(each.name, read)))
         elif hints[each.name] in {ThresholdChanges, Thresholds}:
-            found.append((each.name, functools.partial(_floors, hints[each.name])))
+            found.append((each.name, functools.partial(floors_of, hints[each.name])))
     return found
 
 
@@ -110,7 +110,8 @@ def _same(value: Any) -> Any:  # noqa: ANN401 - any.
     return value
 
 
-def _floors(kind: type, row: Row) -> Any:  # noqa: ANN401 - one of two kinds.
+def floors_of(kind: type, row: Row) -> Any:  # noqa: ANN401 - one of two kinds.
+    """Return the thresholds in a row's columns, or what it changes of them."""
     levels = {name: row[column] for name, column in ALLOWANCE_COLUMNS.items()}
     allowance = None if None in levels.values() else AllowanceThresholds(**levels)
     said = {name: row[name] for name in FLOOR_COLUMNS if row[name] is not None}

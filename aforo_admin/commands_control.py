@@ -29,7 +29,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         help="make or upgrade the tables of the database",
         epilog=f"example:\n  {URL}=sqlite:////var/lib/aforo/control.db aforo-admin migrate",
     )
-    command.set_defaults(run=_in_database("migrate"))
+    command.set_defaults(run=in_database("migrate"))
 
     command = commands.add_parser(
         "export",
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         epilog="example:\n  aforo-admin export catalog.yaml",
     )
     command.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: stdout")
-    command.set_defaults(run=_in_database("export"))
+    command.set_defaults(run=in_database("export"))
 
     command = commands.add_parser(
         "apply", help="make the database equal to a catalog's file", epilog=APPLY
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         "--at", type=int, metavar="CHANGE", help="refuse unless this is the database's last change"
     )
     command.add_argument("--reason", default="", help="why, for the record")
-    command.set_defaults(run=_in_database("apply"))
+    command.set_defaults(run=in_database("apply"))
 
     _add_audit(commands)
 
@@ -61,11 +61,12 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
 
     command = commands.add_parser(
         "manage",
-        help="run a command of Django's, like createsuperuser or changepassword",
-        epilog="example:\n  aforo-admin manage createsuperuser",
+        help="run a command of Django's, like changepassword",
+        epilog="examples:\n  aforo-admin manage changepassword dana\n"
+        "  aforo-admin manage check --deploy        is what serve is told safe?",
     )
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
-    command.set_defaults(run=_in_database("manage"))
+    command.set_defaults(run=_manage)
 
 
 def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
@@ -74,11 +75,11 @@ def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
     listing = of_audit.add_parser("list", help="print the last entries, oldest first", epilog=AUDIT)
     listing.add_argument("--tenant", metavar="ID", help="of this tenant only")
     listing.add_argument("--limit", type=int, default=ENTRIES_SHOWN, help="how many (default: 50)")
-    listing.set_defaults(run=_in_database("audit_list"))
+    listing.set_defaults(run=in_database("audit_list"))
     verifying = of_audit.add_parser(
         "verify", help="follow the chain; 1 if it is broken", epilog=AUDIT
     )
-    verifying.set_defaults(run=_in_database("audit_verify"))
+    verifying.set_defaults(run=in_database("audit_verify"))
 
 
 def set_up(database_url: str) -> None:
@@ -91,20 +92,47 @@ def set_up(database_url: str) -> None:
 
 def diff(options: argparse.Namespace) -> int:
     """Print what applying a file would change in the database."""
-    return _in_database("diff")(options)
+    return in_database("diff")(options)
 
 
-def _in_database(name: str) -> Callable[[argparse.Namespace], int]:
+def in_database(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return how a command runs whose work has this name in `control_work`."""
+
     def run(options: argparse.Namespace) -> int:
-        chosen = settings.load(settings.DatabaseSettings, os.environ)
-        set_up(chosen.database_url)
-        # Models can be loaded only now.
-        from aforo_admin import control_work  # noqa: PLC0415
+        def work() -> int:
+            # Models can be loaded only now.
+            from aforo_admin import control_work  # noqa: PLC0415
 
-        with control_work.told(chosen.database_url):
             return int(getattr(control_work, name)(options))
 
+        return with_database(work)
+
     return run
+
+
+def with_database(work: Callable[[], int]) -> int:
+    """Do what needs the database; say in one line what goes wrong with it.
+
+    Raises:
+        StoreError: It can't be used, or refuses.
+    """
+    chosen = settings.load(settings.DatabaseSettings, os.environ)
+    set_up(chosen.database_url)
+    from aforo_admin import control_work  # noqa: PLC0415 - as above.
+
+    with control_work.told(chosen.database_url):
+        return work()
+
+
+def _manage(options: argparse.Namespace) -> int:
+    """Run a command of Django's, set up as `serve` is where its settings are there."""
+    if SECRET_KEY not in os.environ:
+        return in_database("manage")(options)
+    from aforo_admin import django_setup, web  # noqa: PLC0415 - as above.
+
+    web.configure(settings.load(settings.ServeSettings, os.environ))
+    django_setup.manage(options.arguments)
+    return 0
 
 
 def _serve(_options: argparse.Namespace) -> int:

@@ -7,16 +7,23 @@ import json
 import sys
 from collections.abc import Iterator
 
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import Error as DatabaseError
 
 from aforo_admin import audit, django_setup, settings, store, written
 from aforo_admin.catalog_differences import differences
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.commands_users import read_password
+from aforo_admin.control import role_groups, users
 from aforo_admin.control.models import AuditEntry
+from aforo_admin.control.recording import Source
+from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import day
 from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, StoreError
+from aforo_admin.rest import tokens
+from aforo_admin.rest.scopes import Scope
 from aforo_admin.yaml_writing import yaml_text
 
 OK = 0
@@ -125,6 +132,60 @@ def audit_verify(_options: argparse.Namespace) -> int:
         return OK
     _print(f"entry {found.broken_at} {found.why}; {found.entries} entries before it are whole")
     return FAILED
+
+
+def user_add(options: argparse.Namespace) -> int:
+    users.add(
+        options.name,
+        Role(options.role),
+        read_password(),
+        actor=getpass.getuser(),
+        source=Source.SHELL,
+        reason=options.reason,
+    )
+    _print(f"{options.name} may sign in, as {options.role}")
+    return OK
+
+
+def user_list(_options: argparse.Namespace) -> int:
+    for user in User.objects.prefetch_related("groups").order_by("username"):
+        has = ["superuser"] if user.is_superuser else sorted(role_groups.roles_of(user))
+        state = "" if user.is_active else " (may not sign in)"
+        _print(f"{user.get_username()}: {', '.join(has) or 'no role'}{state}")
+    return OK
+
+
+def token_add(options: argparse.Namespace) -> int:
+    token = tokens.add(
+        options.name,
+        Role(options.role),
+        scopes=[Scope(scope) for scope in options.scope],
+        tenant_id=options.tenant,
+        expires_at=options.expires,
+        actor=getpass.getuser(),
+    )
+    _print(token)
+    return OK
+
+
+def token_list(_options: argparse.Namespace) -> int:
+    for token in tokens.listed():
+        said = [
+            str(token.role),
+            *(list(token.scopes) or ["all scopes"]),
+            *([f"tenant {token.tenant_id}"] if token.tenant_id else []),
+            *([f"until {day(token.expires_at)}"] if token.expires_at is not None else []),
+            f"used {day(token.last_used_at)}" if token.last_used_at is not None else "never used",
+            *(["revoked"] if token.revoked else []),
+        ]
+        _print(f"{token.token_id} {token.prefix}…: {', '.join(said)}")
+    return OK
+
+
+def token_revoke(options: argparse.Namespace) -> int:
+    tokens.revoke(options.name, actor=getpass.getuser())
+    _print(f"{options.name} is refused from now on")
+    return OK
 
 
 def _print(text: str) -> None:

@@ -9,19 +9,29 @@ import django
 from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
+from aforo_admin.django_security import SingleSignOn, security
+from aforo_admin.places import Places
+
+NOWHERE: Final = Places()
 LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
 
 # SQLite: readers see the last commit while one writes, and a commit waits for the disk.
 SQLITE_PRAGMAS: Final = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
 
 APPS: Final = (
-    "django.contrib.admin",
+    "aforo_admin.control.apps.ControlConfig",  # Before unfold: some of its templates stand in ours.
+    "unfold.apps.BasicAppConfig",
+    "aforo_admin.control.apps.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "aforo_admin.control",
+    "axes",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
 )
 TEMPLATES: Final = {
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -34,6 +44,19 @@ TEMPLATES: Final = {
         ]
     },
 }
+UNFOLD: Final = {
+    "SITE_TITLE": "Aforo",
+    "SITE_HEADER": "Aforo",
+    "SITE_SYMBOL": "scale",
+    "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "/static/control/icon.svg"},
+    ],
+    "STYLES": ["/static/control/aforo.css"],
+    "SCRIPTS": ["/static/control/htmx_settings.js"],
+    "SHOW_HISTORY": False,  # Django's, which knows nothing of our record.
+    "SIDEBAR": {"navigation": "aforo_admin.control.navigation.sidebar"},
+}
 MIDDLEWARE: Final = (
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -43,16 +66,30 @@ MIDDLEWARE: Final = (
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "aforo_admin.control.headers.content_policy",
+    "allauth.account.middleware.AccountMiddleware",
+    "axes.middleware.AxesMiddleware",  # Last: it answers instead of a login that is locked.
 )
 
 
-def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...] = ()) -> None:
+def configure(
+    database_url: str,
+    *,
+    secret_key: str = "",
+    hosts: tuple[str, ...] = (),
+    places: Places = NOWHERE,
+    https: bool = False,
+    sign_on: SingleSignOn | None = None,
+) -> None:
     """Set Django up, once in a process.
 
     Args:
         database_url: As AFORO_ADMIN_DATABASE_URL has it.
         secret_key: Signs sessions; commands that serve nothing need none.
         hosts: Names by which browsers may ask.
+        places: Where the pages find what is not in the database.
+        https: Whether they come over TLS.
+        sign_on: Where users are known; None: here alone.
     """
     django_settings.configure(
         DATABASES={"default": database_of(database_url)},
@@ -62,22 +99,23 @@ def configure(database_url: str, *, secret_key: str = "", hosts: tuple[str, ...]
         MIDDLEWARE=list(MIDDLEWARE),
         ROOT_URLCONF="aforo_admin.control.urls",
         TEMPLATES=[TEMPLATES],
+        UNFOLD=UNFOLD,
         AUTH_PASSWORD_VALIDATORS=[
             {"NAME": f"django.contrib.auth.password_validation.{name}"}
             for name in ("MinimumLengthValidator", "CommonPasswordValidator")
         ],
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        AFORO_PLACES=places,
         USE_TZ=True,
         TIME_ZONE="UTC",
+        FORMAT_MODULE_PATH="aforo_admin.control.formats",
         LOGIN_REDIRECT_URL="/admin/",
         STATIC_URL="/static/",
         # Straight from the packages: no step that collects them before a start.
         WHITENOISE_USE_FINDERS=True,
         WHITENOISE_AUTOREFRESH=False,
         LOGGING_CONFIG=None,  # process.configure_logging does that.
-        SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Strict",
-        CSRF_COOKIE_SAMESITE="Strict",
+        **security(https=https, sign_on=sign_on),
     )
     django.setup()
 

@@ -54,8 +54,7 @@ def standings(ledger_url: str, *, now_micros: int) -> Iterator[Standing]:
     Raises:
         LedgerUnreadableError: There is none, or it is none of this version's.
     """
-    opened = _postgres if POSTGRES.match(ledger_url) else _sqlite
-    with opened(ledger_url) as ask:
+    with reading(ledger_url) as ask:
         for row in ask(IN_FORCE, (now_micros, now_micros)):
             yield _standing(ask, *row)
 
@@ -66,9 +65,20 @@ def currencies(ledger_url: str) -> list[str]:
     Raises:
         LedgerUnreadableError: There is no ledger, or it is none of this version's.
     """
+    with reading(ledger_url) as ask:
+        return [str(row[0]) for row in ask(CURRENCIES, ())]
+
+
+@contextmanager
+def reading(ledger_url: str) -> Iterator[Ask]:
+    """Open a ledger for questions that are all answered as of one instant.
+
+    Raises:
+        LedgerUnreadableError: There is none, or it is none of this version's.
+    """
     opened = _postgres if POSTGRES.match(ledger_url) else _sqlite
     with opened(ledger_url) as ask:
-        return [str(row[0]) for row in ask(CURRENCIES, ())]
+        yield ask
 
 
 @contextmanager
@@ -99,7 +109,8 @@ def _postgres(ledger_url: str) -> Iterator[Ask]:
     import psycopg  # noqa: PLC0415 - for those whose ledger is there.
 
     def ask(statement: str, values: Values) -> Sequence[Any]:
-        return sql.execute(statement.replace("?", "%s").encode(), values).fetchall()
+        asked = statement.replace("%", "%%").replace("?", "%s")  # `%` marks values here.
+        return sql.execute(asked.encode(), values).fetchall()
 
     try:
         with psycopg.connect(ledger_url, connect_timeout=CONNECT_S) as sql:

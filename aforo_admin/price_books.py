@@ -81,14 +81,14 @@ def _books(book: contract_pb2.PriceBook, contracts: Mapping[str, contract_pb2.Co
         book=PriceBook(
             version=book.version,
             currency=book.currency,
-            own=_lists(book.own),
-            built_in=_lists(book.built_in),
+            own=lists_of(book.own),
+            built_in=lists_of(book.built_in),
         ),
         contracts={
             tenant_id: Contract(
                 thresholds=_thresholds(contract.thresholds),
                 guards=tuple(_guard(guard) for guard in contract.guards),
-                negotiated=_lists(contract.negotiated),
+                negotiated=lists_of(contract.negotiated),
             )
             for tenant_id, contract in contracts.items()
         },
@@ -127,7 +127,7 @@ def _thresholds(said: contract_pb2.Thresholds) -> Thresholds:
     )
 
 
-def _lists(lists: Iterable[contract_pb2.PriceList]) -> tuple[PriceList, ...]:
+def lists_of(lists: Iterable[contract_pb2.PriceList]) -> tuple[PriceList, ...]:
     return tuple(
         PriceList(
             provider=each.provider.lower(),

@@ -78,6 +78,11 @@ UNORDERED: Final = frozenset(
 )
 OF_TENANTS: Final = tuple(list(COLUMNS)[list(COLUMNS).index("Tenant") :])
 OF_PLANS: Final = ("PlanVersion", "PlanQuota", "PlanGuard", "PlanRateCard")
+# What contracts depend on; of the general settings the currency, and the floors for all.
+OF_CONTRACTS: Final = (
+    *("General", "ExchangeRate", *OF_PLANS),
+    *(table for table in OF_TENANTS if table != "Credential"),
+)
 
 
 def rows_of(catalog: Catalog) -> Rows:
@@ -101,6 +106,13 @@ def rows_of(catalog: Catalog) -> Rows:
         _put_plan(rows, plan)
     for tenant in catalog.tenants.values():
         _put_tenant(rows, tenant)
+    return rows
+
+
+def rows_of_plan(plan: Plan) -> Rows:
+    """Return the rows of one plan alone."""
+    rows: Rows = {table: {} for table in OF_PLANS}
+    _put_plan(rows, plan)
     return rows
 
 

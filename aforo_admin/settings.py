@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,11 +17,14 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aforo_admin import redis_client
+from aforo_admin.control.roles import Role
+from aforo_admin.django_security import SingleSignOn
 
 PREFIX: Final = "AFORO_ADMIN_"
 PORT_MAX: Final = 65535
@@ -67,6 +70,10 @@ def _optional_database_url(text: str) -> str:
     return _database_url(text) if text else text
 
 
+def _optional_redis_url(text: str) -> str:
+    return _redis_url(text) if text else text
+
+
 def _catalog(given: Path | None, info: ValidationInfo) -> Path | None:
     if given is None and info.data.get("database_url") == "":
         raise PydanticCustomError("missing", "not set")
@@ -77,6 +84,22 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _issuer(text: str) -> str:
+    # Who answers in plain text could be anybody, unless it is this machine.
+    if text and not re.match(r"https://[^/?#@]+|http://(localhost|127\.0\.0\.1)(:\d+)?(/|$)", text):
+        raise ValueError(f"{text!r}: expected https://…, the provider's issuer")
+    return text
+
+
+def _roles(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    known = [role.value for role in Role]
+    for pair in pairs:
+        group, _, role = pair.rpartition("=")
+        if not group or role not in known:
+            raise ValueError(f"{pair!r}: expected GROUP=ROLE, with one of {', '.join(known)}")
+    return pairs
 
 
 def _listen(text: str) -> str:
@@ -131,8 +154,8 @@ class DatabaseSettings(BaseSettings):
 class ServeSettings(DatabaseSettings):
     """`aforo-admin serve`: the web process."""
 
-    secret_key: SecretStr = Field(min_length=32)
-    """What signs sessions: at least 32 characters, secret, the same in all processes. Required."""
+    secret_key: SecretStr = Field(min_length=50)
+    """What signs sessions: at least 50 characters, secret, the same in all processes. Required."""
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8088"
     """Where the pages are served: host:port."""
@@ -142,6 +165,67 @@ class ServeSettings(DatabaseSettings):
         "127.0.0.1",
     )
     """Names by which browsers reach it, separated by commas."""
+
+    ledger_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
+    """The ledger that aforo-meter writes, as for the database. Empty: the pages show no margins."""
+
+    redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
+    """The read model. Empty: the pages show no prices in force, and decide no calls."""
+
+    kafka_bootstrap: str = ""
+    """Brokers, host:port separated by commas, whose dead letters are shown. Empty: none are."""
+
+    dead_letter_topic: str = "aforo.usage.dlq.v1"
+    """Where dead letters are."""
+
+    https: bool = False
+    """Browsers reach it over TLS: cookies are sent over nothing else, and for a year no browser
+    asks without."""
+
+    proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("127.0.0.1",)
+    """Addresses of proxies whose X-Forwarded-For and -Proto are believed, separated by commas."""
+
+    oidc_issuer: Annotated[str, AfterValidator(_issuer)] = ""
+    """Single sign-on: the OpenID Connect provider's URL. Empty: passwords alone."""
+
+    oidc_client_id: str = ""
+    """Single sign-on: this installation's id with the provider."""
+
+    oidc_client_secret: SecretStr = SecretStr("")
+    """Single sign-on: its secret with the provider."""
+
+    oidc_claim: str = Field(default="groups", min_length=1)
+    """Single sign-on: the claim that names a user's groups."""
+
+    oidc_roles: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_roles)
+    ] = ()
+    """Single sign-on: which group is which role, like staff=viewer,aforo-finance=finance. Who is in
+    none of them doesn't come in."""
+
+    @model_validator(mode="after")
+    def _sign_on_is_whole(self) -> Self:
+        needed = (self.oidc_client_id, self.oidc_client_secret.get_secret_value(), self.oidc_roles)
+        if self.oidc_issuer and not all(needed):
+            names = ("oidc_client_id", "oidc_client_secret", "oidc_roles")
+            missing = [
+                variable(name) for name, value in zip(names, needed, strict=True) if not value
+            ]
+            raise ValueError(f"single sign-on also needs {', '.join(missing)}")
+        return self
+
+    @property
+    def sign_on(self) -> SingleSignOn | None:
+        """Single sign-on, where it is on."""
+        if not self.oidc_issuer:
+            return None
+        return SingleSignOn(
+            issuer=self.oidc_issuer,
+            client_id=self.oidc_client_id,
+            client_secret=self.oidc_client_secret.get_secret_value(),
+            claim=self.oidc_claim,
+            roles=dict(each.split("=", 1) for each in self.oidc_roles),
+        )
 
     log_level: LogLevel = "info"
     """The least severe lines to log."""

@@ -4,7 +4,7 @@ Whatever changes, the catalog that results obeys the rules of `domain/checking`,
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from aforo_admin.domain.checking import find_problems
 from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError, fault_of
 from aforo_admin.rows import (
     COLUMNS,
+    OF_CONTRACTS,
     OF_PLANS,
     OF_TENANTS,
     UNORDERED,
@@ -50,7 +51,12 @@ class _Read:
 
 @contextlib.contextmanager
 def change(
-    *, actor: str, source: Source, reason: str = "", checked: bool = False
+    *,
+    actor: str,
+    source: Source,
+    reason: str = "",
+    checked: bool = False,
+    permit: Callable[[Change], None] | None = None,
 ) -> Iterator[Change]:
     """Change rows of the catalog, all or none: within it, save and delete them.
 
@@ -59,12 +65,16 @@ def change(
         source: From where.
         reason: Why, in their words.
         checked: What results is known to obey the catalog's rules.
+        permit: Raises what it likes as the change ends, if the actor may not make it: like
+            `control.permitting.check`.
 
     Raises:
         CatalogError: As it ends: what results breaks a rule. Nothing has changed.
     """
 
     def finish(made: Change) -> None:
+        if permit is not None:
+            permit(made)
         if not checked:
             load_checked(made.tenants)
         audit.append(made)
@@ -104,6 +114,30 @@ def load_checked(tenants: Collection[str] | None = None) -> Held:
     return held
 
 
+def load_with_draft(draft: tables.PlanVersion, tenants: Collection[str] | None = None) -> Catalog:
+    """Return the catalog as it would be with a draft in force: whole, or with some tenants."""
+    return catalog_of(_read(tenants, draft).rows)
+
+
+def load_plans(draft: tables.PlanVersion | None = None, tenants: Collection[str] = ()) -> Catalog:
+    """Return the plans, as they are or with a draft in force, and what contracts depend on."""
+    rows: Rows = {table: {} for table in COLUMNS}
+    wanted = OF_CONTRACTS if tenants else ("General", *OF_PLANS)
+    return catalog_of(rows | _read(tenants, draft, wanted).rows)
+
+
+def check_draft(draft: tables.PlanVersion) -> None:
+    """Check a draft as if it were published, but not what that does to its tenants.
+
+    Raises:
+        CatalogError: It could not be published, with every reason.
+    """
+    problems = find_problems(load_with_draft(draft, ()))
+    own = [each for each in problems if each.path[:2] == ("plans", draft.plan_id)]
+    if own:
+        raise CatalogError(NAME, [fault_of(problem) for problem in own])
+
+
 def _refuse_problems(catalog: Catalog) -> None:
     problems = find_problems(catalog)
     if problems:
@@ -117,6 +151,7 @@ def apply_catalog(
     source: Source = Source.YAML,
     reason: str = "",
     expected_seq: int | None = None,
+    permit: Callable[[Change], None] | None = None,
 ) -> Change:
     """Make the database equal to a catalog; what is equal already is not touched.
 
@@ -126,18 +161,40 @@ def apply_catalog(
         source: From where.
         reason: Why, in their words.
         expected_seq: The change that the database must still be at; None: any.
+        permit: As in `change`.
 
     Raises:
         CatalogError: The catalog breaks a rule.
         ChangedMeanwhileError: The database is at another change.
     """
     _refuse_problems(catalog)
-    with change(actor=actor, source=source, reason=reason, checked=True) as made:
+    with change(actor=actor, source=source, reason=reason, checked=True, permit=permit) as made:
         seq = audit.last_seq()
         if expected_seq is not None and seq != expected_seq:
             raise ChangedMeanwhileError(seq=seq, expected=expected_seq)
-        _make_equal(rows_of(catalog), _read(None), made)
+        make_equal(catalog, made)
     return made
+
+
+def make_equal(
+    catalog: Catalog,
+    made: Change,
+    *,
+    before: Catalog | None = None,
+    tenants: Collection[str] | None = None,
+) -> None:
+    """Make the database equal to a catalog, within a change; both read with these tenants.
+
+    With what it held `before`, tables that say the same are left as they are.
+    """
+    wanted, held = rows_of(catalog), _read(tenants)
+    old = held.rows if before is None else rows_of(before)
+    for table in COLUMNS:
+        if old[table] == wanted[table]:
+            wanted[table] = held.rows[table]
+        elif table in OF_PLANS:  # Gaps that forms leave in positions are no new version.
+            held.rows[table] = old[table]
+    _make_equal(wanted, held, made)
 
 
 def publish(version: tables.PlanVersion, made: Change) -> None:
@@ -146,6 +203,27 @@ def publish(version: tables.PlanVersion, made: Change) -> None:
     version.state = State.PUBLISHED
     version.published_at = made.at
     version.save()
+
+
+def new_draft(plan_id: str) -> tables.PlanVersion:
+    """Make a draft of what a plan says in force, or said last, within a change."""
+    versions = list(tables.PlanVersion.objects.filter(plan_id=plan_id).order_by("number"))
+    held = next((each for each in versions if each.state == State.PUBLISHED), versions[-1])
+    draft: tables.PlanVersion = tables.PlanVersion.objects.create(
+        **_copied(held, "id", "number", *held.lifecycle), number=versions[-1].number + 1
+    )
+    for table in OF_PLANS[1:]:
+        model = _model(table)
+        parts = model.objects.filter(version=held).order_by("position", "pk")
+        model.objects.bulk_create(
+            [model(**_copied(part, "id", "version_id"), version=draft) for part in parts]
+        )
+    return draft
+
+
+def _copied(row: Any, *besides: str) -> dict[str, Any]:  # noqa: ANN401 - any row.
+    names = (each.attname for each in row._meta.concrete_fields)  # noqa: SLF001 - as everywhere.
+    return {name: getattr(row, name) for name in names if name not in besides}
 
 
 def retire(plan_id: str, made: Change) -> None:
@@ -173,13 +251,17 @@ def _snapshot() -> Iterator[None]:
             cursor.execute("COMMIT")
 
 
-def _read(tenants: Collection[str] | None) -> _Read:
+def _read(
+    tenants: Collection[str] | None,
+    draft: tables.PlanVersion | None = None,
+    wanted_tables: Collection[str] = tuple(COLUMNS),
+) -> _Read:
     found = _Read(rows={}, pks={})
     if tenants is not None and len(tenants) > TENANTS_APART_MAX:
         tenants = None
-    for table, columns in COLUMNS.items():
-        lookups = _key_lookups(table)
-        query = _in_force(table)
+    for table in wanted_tables:
+        columns, lookups = COLUMNS[table], _key_lookups(table)
+        query = _in_force(table, draft)
         if tenants is not None and table in OF_TENANTS:
             query = query.filter(**{f"{lookups[0]}__in": list(tenants)})
         names = list(dict.fromkeys(["pk", *lookups, *_stored(table, columns)]))
@@ -193,15 +275,20 @@ def _read(tenants: Collection[str] | None) -> _Read:
     return found
 
 
-def _in_force(table: str) -> models.QuerySet:
+def _in_force(table: str, draft: tables.PlanVersion | None) -> models.QuerySet:
     query = _model(table).objects.order_by(*([] if table in UNORDERED else ["position", "pk"]))
     if table == "PlanChange":
         query = query.order_by("effective_from")
     if table == "FormerSubscription":
         query = query.order_by("started_at")
-    if table == "PlanVersion":
-        return query.filter(state=State.PUBLISHED)
-    return query.filter(version__state=State.PUBLISHED) if table in OF_PLANS else query
+    if table not in OF_PLANS:
+        return query
+    version = "" if table == "PlanVersion" else "version__"
+    published = models.Q(**{f"{version}state": State.PUBLISHED})
+    if draft is not None:
+        others = ~models.Q(**{f"{version}plan_id": draft.plan_id})
+        published = (published & others) | models.Q(**{f"{version}pk": draft.pk})
+    return query.filter(published)
 
 
 def _make_equal(wanted: Rows, held: _Read, made: Change) -> None:
@@ -233,15 +320,16 @@ def _new_version(plan_id: str, wanted: Rows, made: Change) -> None:
     plan, _ = tables.Plan.objects.get_or_create(pk=plan_id)
     number = plan.versions.aggregate(last=models.Max("number"))["last"] or 0
     version = tables.PlanVersion.objects.create(**row, number=number + 1)
-    for table in OF_PLANS[1:]:
-        _model(table).objects.bulk_create(
-            [
-                _model(table)(**part, version=version)
-                for key, part in wanted[table].items()
-                if key[0] == plan_id
-            ]
-        )
+    add_parts(version, wanted)
     publish(version, made)
+
+
+def add_parts(version: tables.PlanVersion, rows: Rows) -> None:
+    """Add what belongs to a version that has just been made, or emptied."""
+    for table in OF_PLANS[1:]:
+        model = _model(table)
+        of_plan = [row for key, row in rows[table].items() if key[0] == version.plan_id]
+        model.objects.bulk_create([model(**row, version=version) for row in of_plan])
 
 
 def _remove(table: str, wanted: dict[Key, Any], held: _Read) -> None:

@@ -3,6 +3,8 @@
 import uvicorn
 
 from aforo_admin import django_setup, process, settings
+from aforo_admin.body_bounds import bounded
+from aforo_admin.places import Places
 
 
 def serve(chosen: settings.ServeSettings) -> int:
@@ -12,22 +14,36 @@ def serve(chosen: settings.ServeSettings) -> int:
         ListenError: The address is in use or can't be listened on.
     """
     process.configure_logging(chosen.log_level)
-    django_setup.configure(
-        chosen.database_url,
-        secret_key=chosen.secret_key.get_secret_value(),
-        hosts=chosen.hosts,
-    )
+    configure(chosen)
     from django.core.asgi import get_asgi_application  # noqa: PLC0415 - it needs the settings.
 
     host, port = settings.host_and_port(chosen.listen)
     config = uvicorn.Config(
-        get_asgi_application(),
+        bounded(get_asgi_application()),
         host=host,
         port=port,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=",".join(chosen.proxies),
     )
     uvicorn.Server(config).run()
     return 0
+
+
+def configure(chosen: settings.ServeSettings) -> None:
+    """Set Django up as it serves."""
+    django_setup.configure(
+        chosen.database_url,
+        secret_key=chosen.secret_key.get_secret_value(),
+        hosts=chosen.hosts,
+        https=chosen.https,
+        sign_on=chosen.sign_on,
+        places=Places(
+            ledger_url=chosen.ledger_url,
+            redis_url=chosen.redis_url,
+            kafka_bootstrap=chosen.kafka_bootstrap,
+            dead_letter_topic=chosen.dead_letter_topic,
+        ),
+    )

@@ -40,7 +40,7 @@ def as_text(told: Explanation, call: Call, now_micros: int) -> str:
     lines += ["", "inputs"]
     lines += [_line(each, now_micros) for each in told.inputs]
     lines += ["", "told to the caller"]
-    lines += [f"  {name}: {value}" for name, value in _headers(told).items()]
+    lines += [f"  {name}: {value}" for name, value in headers_of(told).items()]
     lines += ["", "A serving process may remember a value some milliseconds longer."]
     return "\n".join(lines)
 
@@ -75,7 +75,7 @@ def as_json(told: Explanation, call: Call, now_micros: int) -> str:
             }
             for each in told.inputs
         ],
-        "headers": _headers(told),
+        "headers": headers_of(told),
     }
     return json.dumps(document, indent=2)
 
@@ -100,7 +100,7 @@ def _status(told: Explanation) -> int | str:
     return response.denied_response.status.code if response.status.code else "passes"
 
 
-def _headers(told: Explanation) -> dict[str, str]:
+def headers_of(told: Explanation) -> dict[str, str]:
     response = CheckResponse.FromString(told.response)
     options = response.denied_response.headers if response.status.code else ()
     options = options or response.ok_response.response_headers_to_add

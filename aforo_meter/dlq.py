@@ -5,7 +5,7 @@ behind it, of the stage `retried`, which names its place.
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -86,6 +86,33 @@ async def letters(
     async for place, letter in _all(reader):
         if letter.stage != RETRIED and wanted.admits(place, letter):
             yield Letter(place=place, letter=letter, retried_at_micros=done.get(place, 0))
+
+
+async def newest(reader: TopicReader, wanted: Filter, *, records_max: int) -> list[Letter]:
+    """Return letters among the last records of each partition, the newest first.
+
+    That one was sent again is told as far as the record that says so is among them: it is younger.
+    """
+    spans = [
+        replace(span, begin=max(span.begin, span.end - records_max))
+        for span in await reader.spans()
+    ]
+    found: list[tuple[Place, usage_pb2.DeadLetter]] = []
+    done: dict[Place, int] = {}
+    async for partition, records in reader.records(spans):
+        for record in records:
+            letter = _decoded(record.value)
+            if letter.stage == RETRIED:
+                done[Place(letter.partition, letter.offset)] = letter.failed_at_micros
+            else:
+                found.append((Place(partition, record.offset), letter))
+    letters = [
+        Letter(place=place, letter=letter, retried_at_micros=done.get(place, 0))
+        for place, letter in found
+        if wanted.admits(place, letter)
+    ]
+    letters.sort(key=lambda one: (-one.letter.failed_at_micros, one.place))
+    return letters
 
 
 async def one(reader: TopicReader, place: Place) -> Letter:

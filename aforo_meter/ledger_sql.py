@@ -39,7 +39,7 @@ from aforo_meter.ledger_seen import LookFirstError
 from aforo_meter.ledger_sums import is_above_zero, parts, whole
 from aforo_meter.ledger_writing import Writing, columns
 
-SCHEMA_VERSION: Final = "0009"  # The last of aforo_meter/migrations/versions.
+SCHEMA_VERSION: Final = "0010"  # The last of aforo_meter/migrations/versions.
 
 T = TypeVar("T")
 

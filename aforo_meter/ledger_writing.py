@@ -129,7 +129,8 @@ class Writing:
             period = (one.tenant_id, one.subscription_id, one.period.start_micros)
             self._ends[period] = one.period.end_micros
         self._memory.is_sure = False  # Its rows change from here on.
-        self._rows.know(key for one in new for key, _ in one.charges)
+        # A tool's rows are read once it is known that its name is kept.
+        self._rows.know(key for one in new if not one.usage.tool for key, _ in one.charges)
         calls = CallsWriting(self._sql, keep_until_micros=max(last_hours.values()) * HOUR_MICROS)
         self._add_up(self._bounded(new), calls)
         write_sightings(self._sql, new)
@@ -138,8 +139,7 @@ class Writing:
 
     def _bounded(self, new: Sequence[Rated]) -> Sequence[Rated]:
         kept = bounded(self._sql, new, self._rows.has)
-        renamed = [one for one, before in zip(kept, new, strict=True) if one is not before]
-        self._rows.know(key for one in renamed for key, _ in one.charges)
+        self._rows.know(key for one in kept for key, _ in one.charges)
         return kept
 
     def _add_up(self, new: Sequence[Rated], calls: CallsWriting) -> None:

@@ -81,6 +81,7 @@ class LogQuery:
     kind: str | None = None
     endpoint_id: str | None = None
     state: str | None = None
+    before_outbox_id: int | None = None  # Only messages that are older than this one.
 
     def where(self) -> tuple[str, list[object]]:
         """Return the condition, of these names alone, and its values."""
@@ -93,6 +94,9 @@ class LogQuery:
         if self.state is not None:
             terms += ["endpoint_id IS NOT NULL", CONDITIONS[self.state]]
         values: list[object] = [value for value in given.values() if value is not None]
+        if self.before_outbox_id is not None:
+            terms.append("outbox.outbox_id < ?")
+            values.append(self.before_outbox_id)
         return (" WHERE " + " AND ".join(terms) if terms else ""), values
 
 

@@ -12,6 +12,7 @@ class SessionQuery:
     tenant_id: str | None = None  # None: of all.
     only_open: bool = False
     count_max: int = 100
+    skipped: int = 0  # Of those that were seen last.
 
 
 class Sessions(Protocol):

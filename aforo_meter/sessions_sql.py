@@ -10,7 +10,7 @@ from aforo_meter.sessions import SessionQuery
 
 FIND = (
     f"SELECT {COLUMNS} FROM session WHERE (? OR tenant_id = ?) AND (? OR ended_by = '')"  # noqa: S608
-    " ORDER BY last_seen_micros DESC, tenant_id, session_id LIMIT ?"
+    " ORDER BY last_seen_micros DESC, tenant_id, session_id LIMIT ? OFFSET ?"
 )
 KILLED = (
     "SELECT session_id FROM session WHERE tenant_id = ? AND session_id = ?"
@@ -35,7 +35,8 @@ class SqlSessions:
 
     async def find(self, query: SessionQuery) -> Sequence[Session]:
         everyone = query.tenant_id is None
-        values = (everyone, query.tenant_id or "", not query.only_open, query.count_max)
+        who = (everyone, query.tenant_id or "", not query.only_open)
+        values = (*who, query.count_max, query.skipped)
         return await self._ledger.read(
             lambda sql: [session_of(row) for row in sql.execute(FIND, values)]
         )

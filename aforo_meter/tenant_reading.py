@@ -1,8 +1,8 @@
 """What Redis holds of tenants, for people who ask: terms, override, margin, and how old each is."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -40,6 +40,8 @@ class Published:
     level: Level
     as_of_micros: int
     confirmed_micros: int  # Until when all usage of its partition is in the ledger; 0: unknown.
+    # By quota: when its window began, and units used in it, by the ledger's account.
+    used_units: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,19 @@ class TenantReader:
             currency=prices.currency,
         )
 
+    async def price_book(self) -> bytes:
+        """Return the cost prices that hold for everyone, as they were written.
+
+        Raises:
+            CommandError: There are none, or Redis does not answer.
+        """
+        (value,) = await self._get([PRICE_BOOK_KEY])
+        if value is None:
+            raise CommandError(
+                "this Redis holds no price book; is it the right one? run: aforo-admin sync"
+            )
+        return bytes(value)
+
     async def known(self, tenant_ids: Sequence[str]) -> dict[str, Known]:
         """Return what Redis holds of tenants; of unknown ones, nothing in every field.
 
@@ -102,7 +117,9 @@ class TenantReader:
             some = tenant_ids[start : start + READ_TENANTS_MAX]
             keys = [key for tenant_id in some for key in _keys_of(tenant_id)]
             values = await self._get(keys)
-            heartbeats = await self._heartbeats(values[2::3])
+            heartbeats = await self.confirmed(
+                margin_pb2.Margin.FromString(value).partition for value in values[2::3] if value
+            )
             for index, tenant_id in enumerate(some):
                 contract, policy, margin = values[3 * index : 3 * index + 3]
                 try:
@@ -111,10 +128,13 @@ class TenantReader:
                     raise CommandError(f"what Redis holds of {tenant_id}: {error}") from error
         return found
 
-    async def _heartbeats(self, margins: Sequence[bytes | None]) -> dict[int, int]:
-        numbers = sorted(
-            {margin_pb2.Margin.FromString(value).partition for value in margins if value}
-        )
+    async def confirmed(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return until when all usage of partitions is in the ledger; of unknown ones, nothing.
+
+        Raises:
+            CommandError: Redis does not answer.
+        """
+        numbers = sorted(set(partitions))
         values = await self._get([consumed_key(number) for number in numbers])
         return {
             number: margin_pb2.ConsumeState.FromString(value).as_of_micros
@@ -163,6 +183,9 @@ def _known(
             level=Level(told.level),
             as_of_micros=told.as_of_micros,
             confirmed_micros=heartbeats.get(told.partition, 0),
+            used_units={
+                one.quota_id: (one.window_start_micros, one.used_units) for one in told.quota_usages
+            },
         )
     return Known(
         terms=None if contract is None else terms_of(tenant_id, contract, policy),

@@ -1,101 +1,118 @@
-"""The catalog in Django's admin, plainly: every save is a recorded, checked change."""
+"""The catalog's forms. Plans, tenants, keys and users have modules of their own."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from django.apps import apps
-from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
 
-from aforo_admin import store
-from aforo_admin.control import models
-from aforo_admin.control.models_base import NeverEditedError, Recorded
-from aforo_admin.control.recording import Source, current
-from aforo_admin.faults import CatalogError
+from aforo_admin.control import (  # noqa: F401 - they register theirs.
+    admin_keys,
+    admin_plans,
+    admin_tenants,
+    admin_users,
+    models,
+)
+from aforo_admin.control.fields import amount_field
+from aforo_admin.control.recorded_admin import RecordedAdmin
+from aforo_admin.written_values import amount
 
-FAULTS_SHOWN_MAX = 20
+
+@admin.register(models.General)
+class GeneralAdmin(RecordedAdmin):
+    """One row: what holds for the whole catalog."""
+
+    list_display = ("currency", "warn_below_bp", "throttle_below_bp", "block_below_bp")
+    reason_required = True
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        return False  # `aforo-admin apply` puts a catalog there.
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        return False
 
 
-class RecordedAdmin(admin.ModelAdmin):
-    """Forms whose changes are somebody's, and leave the catalog right or as it was."""
+@admin.register(models.Feature)
+class FeatureAdmin(RecordedAdmin):
+    list_display = ("feature_id", "title")
+    search_fields = ("feature_id", "title")
+    hidden = ("position",)
 
-    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
-        view = super().changeform_view
-        return _recorded(request, lambda: view(request, *arguments, **options))
 
-    def delete_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
-        view = super().delete_view
-        return _recorded(request, lambda: view(request, *arguments, **options))
+@admin.register(models.Route)
+class RouteAdmin(RecordedAdmin):
+    list_display = ("path_template", "methods", "features", "weight_units", "position")
+    search_fields = ("path_template",)
 
-    def changelist_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
-        view = super().changelist_view
-        return _recorded(request, lambda: view(request, *arguments, **options))
+
+@admin.register(models.Meter)
+class MeterAdmin(RecordedAdmin):
+    list_display = ("meter", "title", "unit")
+    search_fields = ("meter", "title")
+    hidden = ("position",)
+
+
+@admin.register(models.MeteringRule)
+class MeteringRuleAdmin(RecordedAdmin):
+    list_display = ("rule_id", "meter", "path_template", "exclude", "position")
+    search_fields = ("rule_id", "meter", "path_template")
+
+
+class AddOnlyAdmin(RecordedAdmin):
+    """What the past depends on: a change is a further row with a later date."""
+
+    hidden = ("position",)
+
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(models.CostPrice)
+class CostPriceAdmin(AddOnlyAdmin):
+    list_display = ("meter", "provider", "model", "price_nanos", "per_units", "effective_from")
+    list_filter = ("provider",)
+    search_fields = ("meter", "provider", "model")
+    date_hierarchy = "effective_from"
+
+
+@admin.register(models.ExchangeRate)
+class ExchangeRateAdmin(AddOnlyAdmin):
+    list_display = ("currency", "rate", "effective_from")
+    list_filter = ("currency",)
+
+    @admin.display(description="worth, in the catalog's currency")
+    def rate(self, row: models.ExchangeRate) -> str:
+        return amount(row.rate_nanos)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        names = list(super().get_fields(request, obj))
+        return names if obj is None else [n if n != "rate_nanos" else "rate" for n in names]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Return what can't be edited: ids of what is there already, and what never is."""
-        fixed = list(super().get_readonly_fields(request, obj))
-        if obj is not None:
-            names = {each.name for each in obj._meta.fields}
-            keys = [name for name in obj.key_fields if name in names]
-            fixed += [*keys, *obj.never_edited]
-        if self.model is models.PlanVersion:
-            fixed.append("state")  # There are actions for that.
-        return list(dict.fromkeys(fixed))
+        fixed = super().get_readonly_fields(request, obj)
+        return fixed if obj is None else [*fixed, "rate"]
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        if db_field.name == "rate_nanos":
+            return amount_field(db_field, {})
+        return super().formfield_for_dbfield(db_field, request, **options)
 
 
-def _recorded(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
-    if request.method != "POST" or not request.user.is_authenticated:
-        return view()
-    try:
-        with store.change(actor=request.user.get_username(), source=Source.UI):
-            response = view()
-            if hasattr(response, "render"):
-                response.render()
-            return response
-    except (CatalogError, NeverEditedError, ValidationError) as error:
-        lines = error.lines if isinstance(error, CatalogError) else [str(error)]
-        for line in lines[:FAULTS_SHOWN_MAX]:
-            messages.error(request, f"Nothing was saved: {line}")
-        return HttpResponseRedirect(request.get_full_path())
-
-
-@admin.action(description="Publish, and retire the version in force")
-def publish(_admin: admin.ModelAdmin, _request: HttpRequest, drafts: Iterable[Any]) -> None:
-    for draft in drafts:
-        store.publish(draft, current())
-
-
-class PartInline(admin.StackedInline):
-    """What belongs to a row, in its form."""
-
-    extra = 0
-
-
-def _inlines(parent: type[Recorded]) -> list[type[PartInline]]:
-    return [
-        type(f"{child.__name__}Inline", (PartInline,), {"model": child, "fk_name": each.field.name})
-        for each in parent._meta.related_objects
-        if (child := each.related_model) is not None
-        and issubclass(child, Recorded)
-        and each.field.remote_field.on_delete.__name__ == "CASCADE"
-    ]
-
-
-for model in apps.get_app_config("control").get_models():
-    if issubclass(model, Recorded):
-        actions = [publish] if model is models.PlanVersion else []
-        options = {"inlines": _inlines(model), "actions": actions}
-        admin.site.register(model, type(f"{model.__name__}Admin", (RecordedAdmin,), options))
+@admin.register(models.WebhookEndpoint)
+class WebhookEndpointAdmin(RecordedAdmin):
+    list_display = ("endpoint_id", "format", "url_kept_in", "enabled")
+    list_filter = ("enabled", "format")
 
 
 @admin.register(models.AuditEntry)
-class AuditEntryAdmin(admin.ModelAdmin):
+class AuditEntryAdmin(ModelAdmin):
     """The record of changes, to be read."""
 
     list_display = ("seq", "at", "actor", "source", "kind", "name", "reason")
     list_filter = ("source", "kind")
     search_fields = ("name", "actor", "tenant_id")
+    show_full_result_count = False
+    ordering = ("-seq",)
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False

@@ -1,11 +1,14 @@
 """Columns that forms show and read as the catalog's YAML writes them: one grammar for both."""
 
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.forms.fields import InvalidJSONInput
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.domain.problems import percent
 from aforo_admin.written_values import amount
@@ -42,18 +45,52 @@ class WrittenField(forms.CharField):
         return bool(super().has_changed(self.prepare_value(initial), data))
 
 
-class NanosColumn(models.BigIntegerField):
+class NamedByQuantity:
+    """A column whose name ends with its unit, which people need not read."""
+
+    unit: str
+    verbose_name: Any
+
+    def set_attributes_from_name(self, name: str) -> None:
+        super().set_attributes_from_name(name)  # type: ignore[misc]
+        self.verbose_name = str(self.verbose_name).removesuffix(f" {self.unit}")
+
+
+class NanosColumn(NamedByQuantity, models.BigIntegerField):
     """An amount in nanos. A form takes 2000 or 2_000.50."""
 
+    unit = "nanos"
+
+    def written(self, nanos: int) -> str:
+        return amount(nanos)
+
     def formfield(self, **options: Any) -> Any:
-        return _written(self, amount_nanos(""), amount, options)
+        return amount_field(self, options)
 
 
-class BasisPointsColumn(models.IntegerField):
+class BasisPointsColumn(NamedByQuantity, models.IntegerField):
     """A share in basis points. A form takes 20% or 0.5%."""
+
+    unit = "bp"
+
+    def written(self, bp: int) -> str:
+        return percent(bp)
 
     def formfield(self, **options: Any) -> Any:
         return _written(self, percent_bp, percent, options)
+
+
+class ReadableJSONField(forms.JSONField):
+    """Lines of a rate card, to be read and edited by people."""
+
+    default_error_messages: ClassVar = {
+        "invalid": 'is no JSON: write a list, like [{"id": "calls", "meter": "api.calls", …}]'
+    }
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, InvalidJSONInput):
+            return value
+        return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 class TextsField(forms.CharField):
@@ -80,14 +117,25 @@ class TextsField(forms.CharField):
 class TextsColumn(models.JSONField):
     """A list of texts, in order."""
 
+    def written(self, texts: list[str]) -> str:
+        return ", ".join(texts) or "–"
+
     def formfield(self, **options: Any) -> Any:
         nothing: list[str] | None = None if self.null else []
+        options = {**options, "widget": UnfoldAdminTextInputWidget()}
         return TextsField(nothing=nothing, required=False, **_common(self, options))
+
+
+def amount_field(column: models.Field, options: Any) -> WrittenField:
+    """Return a form's field of an amount, for a column of whole nanos."""
+    return _written(column, amount_nanos(""), amount, options)
 
 
 def _written(
     column: models.Field, read: Callable[[str], int], write: Callable[[int], str], options: Any
 ) -> WrittenField:
+    # Not the one of numbers, into which a browser lets nobody type 20%.
+    options = {**options, "widget": UnfoldAdminTextInputWidget()}
     required = not column.blank
     return WrittenField(read=read, write=write, required=required, **_common(column, options))
 

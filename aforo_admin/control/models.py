@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from aforo_admin.control.fields import TextsColumn
+from aforo_admin.control.models_api import ApiToken, IdempotentAnswer
 from aforo_admin.control.models_base import (
     COST_KEY,
     ID_CHARS_MAX,
@@ -17,6 +18,7 @@ from aforo_admin.control.models_base import (
 )
 from aforo_admin.control.models_plans import Plan, PlanGuard, PlanQuota, PlanRateCard, PlanVersion
 from aforo_admin.control.models_records import AuditEntry, Head, Lease
+from aforo_admin.control.models_scenarios import Scenario
 from aforo_admin.control.models_tenants import (
     Credential,
     Deal,
@@ -34,6 +36,7 @@ from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
 __all__ = [
+    "ApiToken",
     "AuditEntry",
     "CostPrice",
     "Credential",
@@ -46,6 +49,7 @@ __all__ = [
     "FormerSubscription",
     "General",
     "Head",
+    "IdempotentAnswer",
     "IngestKey",
     "Lease",
     "MarginOverride",
@@ -59,6 +63,7 @@ __all__ = [
     "PlanRateCard",
     "PlanVersion",
     "Route",
+    "Scenario",
     "Subscription",
     "Tenant",
     "WebhookEndpoint",

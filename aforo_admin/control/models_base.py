@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.deletion import Collector
 
@@ -47,6 +48,8 @@ class Recorded(models.Model):
     masked: ClassVar[frozenset[str]] = frozenset()
     # A row whose value here is to change is removed, and another added.
     never_edited: ClassVar[tuple[str, ...]] = ()
+    # Where it is told that another row has the same key. Empty: at the key's last column.
+    clash_column: ClassVar[str] = ""
 
     objects = RecordedQuerySet.as_manager()
 
@@ -102,6 +105,29 @@ class Recorded(models.Model):
 
     def check_removal(self) -> None:
         """Refuse a removal, where the past depends on the row."""
+
+    def validate_constraints(self, exclude: Any = None) -> None:
+        """Refuse what another row has already, at a column and with its name.
+
+        Raises:
+            ValidationError: There is such a row.
+        """
+        for each in self._meta.constraints:
+            if isinstance(each, models.UniqueConstraint) and each.condition is None:
+                self._refuse_clash(each.fields, set(exclude or ()))
+        super().validate_constraints(exclude)
+
+    def _refuse_clash(self, names: tuple[str, ...], exclude: set[str]) -> None:
+        if exclude.intersection(names):
+            return
+        same = {name: getattr(self, name) for name in names}
+        other = type(self)._base_manager.filter(**same).exclude(pk=self.pk).first()
+        if other is not None:
+            column = self.clash_column or names[-1]
+            raise ValidationError({column: self.clash_with(other, column)})
+
+    def clash_with(self, other: Self, _column: str) -> str:
+        return f"{self._meta.verbose_name} {other} has it already: choose another"
 
 
 class Ordered(Recorded):
@@ -215,6 +241,13 @@ class CostColumns(Ordered):
     day_to_s = models.PositiveIntegerField(default=0)
 
     never_edited = (*COST_KEY, "price_nanos", "per_units")
+    clash_column = "effective_from"
 
     class Meta:
         abstract = True
+
+    def clash_with(self, other: Self, _column: str) -> str:
+        return (
+            f"overlaps the price of {other.meter} that is in force from "
+            f"{day(other.effective_from)}: give it another date, or remove that one first"
+        )

@@ -1,6 +1,6 @@
 """Tenants, and all that belongs to one."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from django.db import models
 
@@ -120,6 +120,14 @@ class Credential(Ordered):
                 fields=("kind", "identity"), name="control_credential_of_one_tenant"
             ),
         ]
+
+    def clash_with(self, other: Self, column: str) -> str:
+        if column != "identity":
+            return super().clash_with(other, column)
+        return (
+            f"is the credential {other} already; a credential belongs to one tenant and stands "
+            "once: leave it empty to make another, or remove that one"
+        )
 
 
 class Deal(Floors, Ordered):

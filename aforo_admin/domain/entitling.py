@@ -285,16 +285,28 @@ def floors_in_force(
         default: What holds where no rule says anything.
         *rules: Names and what they say, from the widest to the narrowest.
     """
-    # Stated or not: what is as it is by itself is told as that.
-    widest = "default" if default == Thresholds() else "catalog"
-    sources = dict.fromkeys(_FLOORS, widest)
     merged = default
-    for name, changes in rules:
-        if changes.empty:
-            continue
+    for _, changes in rules:
         merged = merged.changed_by(changes)
+    order = [*(name for name, _ in reversed(rules)), _widest(default)]
+    winners = set(floor_sources(default, *rules).values())
+    return merged, ", ".join(name for name in order if name in winners)
+
+
+def floor_sources(default: Thresholds, *rules: tuple[str, ThresholdChanges]) -> dict[str, str]:
+    """Return by threshold which rule sets it: each floor, and the others that somebody says.
+
+    Args:
+        default: As for `floors_in_force`.
+        *rules: As for `floors_in_force`.
+    """
+    sources = dict.fromkeys(_FLOORS, _widest(default))
+    for name, changes in rules:
         said = changes.as_dict()
         sources |= {floor: name for floor in _NAMED if said[floor] is not None}
-    order = [*(name for name, _ in reversed(rules)), widest]
-    winners = set(sources.values())
-    return merged, ", ".join(name for name in order if name in winners)
+    return sources
+
+
+def _widest(default: Thresholds) -> str:
+    # Stated or not: what is as it is by itself is told as that.
+    return "default" if default == Thresholds() else "catalog"

@@ -23,6 +23,7 @@ _METHOD = re.compile(r"[A-Z][A-Z-]*")
 # What a path can hold when it reaches a rule: Envoy's, without query, fragment and parameters.
 _PATH = re.compile(r"[A-Za-z0-9/._~!$&'()*+,=:@%{}-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_STEP = re.compile(r'\["([^"]*)"\]|\[(\d+)\]|([\w-]+)')
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -181,6 +182,13 @@ def place_of(path: Path) -> str:
         else:
             parts.append(f'["{step}"]')
     return "".join(parts)
+
+
+def path_of(place: str) -> Path:
+    """Return the path that `place_of` has written so."""
+    return tuple(
+        int(index) if index else quoted or plain for quoted, index, plain in _STEP.findall(place)
+    )
 
 
 def percent(bp: int) -> str:

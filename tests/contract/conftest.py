@@ -11,7 +11,11 @@ import pytest
 import uvloop
 
 from aforo_meter.ledger_sql import SqlLedger
-from tests.contract.control_lab import database, empty_control_file  # noqa: F401 - fixtures.
+from tests.contract.control_lab import (  # noqa: F401 - fixtures.
+    database,
+    empty_control_file,
+    sqlite_database,
+)
 from tests.contract.ledgers import AuditedLedger, LedgerFile, Ledgers, ledgers_of
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]

@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.db import connections
+from django.test.utils import setup_test_environment
 
 from aforo_admin import django_setup
 
@@ -23,6 +24,7 @@ _numbers = itertools.count()
 # Before any test imports a model. Which database it is, each test says.
 if not django_settings.configured:
     django_setup.configure("sqlite:////nonexistent/control.db")
+    setup_test_environment()  # Django's client sees what pages were made of.
 
 
 def use(url: str) -> None:
@@ -48,16 +50,20 @@ def empty_control_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def sqlite_database(tmp_path: Path, empty_control_file: Path) -> Iterator[str]:
+    """The URL of an empty, migrated SQLite file, which this process uses."""
+    path = shutil.copy(empty_control_file, tmp_path / "control.db")
+    use(f"sqlite:///{path}")
+    yield f"sqlite:///{path}"
+    connections.close_all()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(
-    request: pytest.FixtureRequest, tmp_path: Path, empty_control_file: Path
-) -> Iterator[str]:
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty, migrated database, which this process uses."""
     if request.param == "sqlite":
-        path = shutil.copy(empty_control_file, tmp_path / "control.db")
-        use(f"sqlite:///{path}")
-        yield f"sqlite:///{path}"
-        connections.close_all()
+        yield request.getfixturevalue("sqlite_database")
         return
     with _on_server(request) as url:
         use(url)

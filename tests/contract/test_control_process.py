@@ -1,13 +1,11 @@
 """The catalog's database as operators meet it: commands, sync from it, its pages."""
 
 import asyncio
-import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import httpx2
 import pytest
 import redis
 
@@ -15,7 +13,7 @@ from aforo_admin.catalog_yaml import read_file
 from aforo_proto.policy_pb2 import SUBSCRIPTION_STATE_PAUSED, Policy
 from lab.ports import free_port
 from lab.postgres import PostgresServer
-from lab.servers import Program, accepts_tcp, eventually, python_module
+from lab.servers import Program, eventually, python_module
 from tests.contract.test_sync_process import EXAMPLE, aforo_admin, get
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
@@ -274,135 +272,3 @@ async def test_sync_outlives_its_database(redis_url: str, tmp_path: Path) -> Non
 
             await eventually(lambda: not client.exists(MAIN))
             assert program.stop() == 0
-
-
-SECRET = "a secret of tests, of more than 32 characters"
-
-
-@pytest.fixture
-def pages(filled: Mapping[str, str], tmp_path: Path) -> tuple[Program, str]:
-    port = free_port()
-    made = aforo_admin(
-        *("manage", "createsuperuser", "--noinput", "--username", "dana"),
-        *("--email", "dana@example.com"),
-        env={**filled, "DJANGO_SUPERUSER_PASSWORD": SECRET},
-    )
-    assert made.returncode == 0, made.stderr
-    env = {
-        "AFORO_ADMIN_DATABASE_URL": filled["AFORO_ADMIN_DATABASE_URL"],
-        "AFORO_ADMIN_SECRET_KEY": SECRET,
-        "AFORO_ADMIN_LISTEN": f"127.0.0.1:{port}",
-    }
-    program = python_module(
-        "serve",
-        "aforo_admin",
-        "serve",
-        env=env,
-        ready=lambda: accepts_tcp(port),
-        log_dir=tmp_path,
-    )
-    return program, f"http://127.0.0.1:{port}/admin/"
-
-
-@contextlib.contextmanager
-def logged_in(address: str) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=address, follow_redirects=True, timeout=60) as client:
-        log_in(client)
-        yield client
-
-
-def log_in(client: httpx2.Client) -> None:
-    form = {"username": "dana", "password": SECRET, "csrfmiddlewaretoken": token(client, "login/")}
-    assert client.post("login/", data=form).status_code == 200
-
-
-def token(client: httpx2.Client, path: str) -> str:
-    (found,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get(path).text)[:1]
-    return str(found)
-
-
-def form_of(client: httpx2.Client, path: str) -> dict[str, str]:
-    """Return what a browser would send if nothing was edited: of a form of texts and numbers."""
-    tags = re.findall(r"<input [^>]*>", client.get(path).text)
-    inputs = [dict(re.findall(r'(\w+)="([^"]*)"', tag)) for tag in tags]
-    return {
-        each["name"]: each.get("value", "")
-        for each in inputs
-        if "name" in each and each["type"] != "submit"
-    }
-
-
-def draft_of(client: httpx2.Client) -> dict[str, str]:
-    """Return a form of a draft of the plan "pro", at another fee."""
-    form = {
-        **form_of(client, "control/planversion/add/"),
-        "plan": "pro",
-        "number": "2",
-        "title": "Pro",
-        "committed_fee_nanos": "750.50",
-        "cadence": "month",
-        "billing": "anniversary",
-        "basis": "period",
-        "features": "chat, embeddings",
-    }
-    # A browser sends no box that is not ticked.
-    return {name: form[name] for name in form.keys() - {"shadow", "stale_margin_blocks"}}
-
-
-@sqlite_only
-def test_a_form_s_change_is_checked_recorded_and_somebody_s(
-    pages: tuple[Program, str], filled: Mapping[str, str]
-) -> None:
-    program, address = pages
-    with program, logged_in(address) as client:
-        path = "control/feature/chat/change/"
-        saved = client.post(path, data={**form_of(client, path), "title": "Chatting"})
-        refused = client.post(path, data={**form_of(client, path), "title": "x" * 200 + " "})
-        deleted = client.post(
-            "control/feature/chat/delete/",
-            data={"post": "yes", "csrfmiddlewaretoken": token(client, path)},
-        )
-        client.post("control/planversion/add/", data=draft_of(client))
-        action = {"action": "publish", "_selected_action": "6"}
-        listing = "control/planversion/"
-        action["csrfmiddlewaretoken"] = token(client, listing)
-        client.post(listing, data=action)
-        anonymous = httpx2.get(address + path)
-        static = httpx2.get(address.replace("/admin/", "/static/admin/css/base.css"))
-
-    assert "was changed successfully" in saved.text
-    assert refused.status_code == 200
-    assert "Nothing was saved: catalog: routes[0].features[0]: no feature" in deleted.text
-    assert anonymous.status_code == 302
-    assert static.status_code == 200
-    listed = aforo_admin("audit", "list", "--limit", "5", env=filled)
-    assert "dana by ui: changed feature chat" in listed.stdout
-    assert "dana by ui: changed plan version pro/2" in listed.stdout
-    exported = aforo_admin("export", env=filled)
-    assert "committed_fee: 750.5\n" in exported.stdout
-
-
-@sqlite_only
-def test_every_table_has_a_list_and_a_form(pages: tuple[Program, str]) -> None:
-    program, address = pages
-    with program, logged_in(address) as client:
-        index = client.get("").text
-        tables = sorted(set(re.findall(r'href="/admin/control/(\w+)/"', index)))
-        answers = {name: client.get(f"control/{name}/").status_code for name in tables}
-        forms = {name: client.get(f"control/{name}/add/").status_code for name in tables}
-        tenant = client.get("control/tenant/acme/change/").text
-
-    assert len(tables) > 20
-    assert set(answers.values()) == {200}
-    assert {name for name, status in forms.items() if status != 200} == {"auditentry"}  # Read only.
-    assert "acme-renewal" in tenant
-
-
-@sqlite_only
-def test_serve_refuses_to_start_without_a_secret_key(control: Mapping[str, str]) -> None:
-    env = {"AFORO_ADMIN_DATABASE_URL": control["AFORO_ADMIN_DATABASE_URL"]}
-
-    done = aforo_admin("serve", env=env)
-
-    assert done.returncode == 2
-    assert "AFORO_ADMIN_SECRET_KEY: not set." in done.stderr

@@ -218,6 +218,7 @@ def test_what_is_estimated_is_added_up_where_it_was_not(ledgers: Ledgers) -> Non
         " ('{tenant}', 's', 1, {hour}, '', 'm', '', '', '{price}', 0, '', '', {units}, 0, {units})"
     )
     statements = [
+        "DROP INDEX intervention_hour",
         "ALTER TABLE margin_state DROP COLUMN estimated_cogs_nanos",
         "UPDATE alembic_version SET version_num = '0008'",
         "INSERT INTO price VALUES ('third', 'm', 1, 3, 'USD', 0, 0, 'test', 0)",

@@ -21,13 +21,14 @@ CLOSED_PORT_URL = "redis://user:s3cr3t@127.0.0.1:1/0"
 
 
 def aforo_admin(
-    *arguments: str, env: Mapping[str, str] | None = None
+    *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if "AFORO_" not in name}
     return subprocess.run(
         [sys.executable, "-m", "aforo_admin", *arguments],
         env={**clean, **(env or {})},
         cwd=ROOT,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -29,15 +29,21 @@ METRICS = b"GET /metrics HTTP/1.0\r\n\r\n"
 
 
 class Identity(NamedTuple):
-    """An event, and whose it is: the ledger knows events by both."""
+    """An event, whose it is, and when it occurred if a gateway says so: what the ledger goes by."""
 
     tenant_id: str
     event_id: str
+    second: int | None
+
+    @classmethod
+    def of(cls, event: UsageEvent) -> Self:
+        from_gateway = event.source.startswith("envoy:")
+        second = event.occurred_at_micros // 1_000_000 if from_gateway else None
+        return cls(event.tenant_id, event.event_id, second)
 
 
 def identity(value: bytes) -> Identity:
-    event = UsageEvent.FromString(value)
-    return Identity(event.tenant_id, event.event_id)
+    return Identity.of(UsageEvent.FromString(value))
 
 
 @dataclass(kw_only=True)
@@ -137,7 +143,7 @@ async def read_kafka(bootstrap: str) -> KafkaContent:
                 ends[place.partition] = records[-1].offset + 1
                 for record in records:
                     event = UsageEvent.FromString(record.value)
-                    events[Identity(event.tenant_id, event.event_id)] += 1
+                    events[Identity.of(event)] += 1
                     paths.setdefault(event.tenant_id, set()).add(event.dimensions.path)
     finally:
         await consumer.stop()
@@ -154,7 +160,8 @@ class LedgerContent:
 def key_of(identity: Identity) -> bytes:
     """Return by what the ledger knows an event again."""
     text = f"{identity.tenant_id}\0{identity.event_id}"
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    time = b"" if identity.second is None else identity.second.to_bytes(4, "big")
+    return time + hashlib.blake2b(text.encode(), digest_size=16 - len(time)).digest()
 
 
 def read_ledger(path: Path) -> LedgerContent:

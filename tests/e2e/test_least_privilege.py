@@ -89,7 +89,7 @@ def _options(home: Path, server: RedisServer, kafka: JavaKafka, ledger: Postgres
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def guarded() -> Iterator[Guarded]:
     home = scratch_dir("least")
     server = RedisServer(log_dir=home, acl=users_file(home))
@@ -105,7 +105,18 @@ def processes(stack: Stack) -> list[Program]:
     return [stack.sync, stack.authz, *stack.ships, stack.consume, stack.ingest, stack.deliver]
 
 
-async def test_usage_comes_back_as_a_decision_and_a_webhook(guarded: Guarded) -> None:
+async def test_everything_works_with_the_rights_of_ops_and_asks_for_no_more(
+    guarded: Guarded,
+) -> None:
+    await usage_comes_back_as_a_decision_and_a_webhook(guarded)
+    await usage_over_http_counts_once(guarded)
+    await a_tenant_who_leaves_is_removed_with_its_margin(guarded)
+
+    no_process_asked_for_more_than_it_may(guarded)
+    no_secret_is_in_a_log_or_in_the_list_of_processes(guarded)
+
+
+async def usage_comes_back_as_a_decision_and_a_webhook(guarded: Guarded) -> None:
     world = guarded.world
     async with world.client("acme") as client:
         answer = await client.post(CHAT, completion(10))
@@ -120,7 +131,7 @@ async def test_usage_comes_back_as_a_decision_and_a_webhook(guarded: Guarded) ->
     assert messages[-1]["data"]["to"] == "block"
 
 
-async def test_usage_over_http_counts_once(guarded: Guarded) -> None:
+async def usage_over_http_counts_once(guarded: Guarded) -> None:
     event = {"customerId": "initech", "metricName": "api_calls", "occurredAt": int(time.time())}
     batch = {"events": [{**event, "quantity": 5, "idempotencyKey": "once"}]}
 
@@ -144,7 +155,7 @@ async def calls(guarded: Guarded, tenant_id: str) -> int:
     return int(micros or 0) // 1_000_000
 
 
-async def test_a_tenant_who_leaves_is_removed_with_its_margin(guarded: Guarded) -> None:
+async def a_tenant_who_leaves_is_removed_with_its_margin(guarded: Guarded) -> None:
     keys = [f"aforo:v1:{{umbrella}}:{name}" for name in ("policy", "contract", "margin")]
 
     async def held() -> int:
@@ -161,8 +172,7 @@ async def test_a_tenant_who_leaves_is_removed_with_its_margin(guarded: Guarded) 
     await until(held, lambda seen: seen == 0, "nothing of it")
 
 
-async def test_no_process_asked_for_more_than_it_may(guarded: Guarded) -> None:
-    """The last of them: what the others did was all that the users need."""
+def no_process_asked_for_more_than_it_may(guarded: Guarded) -> None:
     logs = "\n".join(process.log_text() for process in processes(guarded.world.stack))
 
     assert refused(guarded.operator) == []
@@ -170,8 +180,8 @@ async def test_no_process_asked_for_more_than_it_may(guarded: Guarded) -> None:
         assert complaint not in logs
 
 
-async def test_no_secret_is_in_a_log_or_in_the_list_of_processes(guarded: Guarded) -> None:
+def no_secret_is_in_a_log_or_in_the_list_of_processes(guarded: Guarded) -> None:
     for process in processes(guarded.world.stack):
-        title = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode()  # noqa: ASYNC240
+        title = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode()
         shown = process.log_text() + title
         assert "s3cret" not in shown, process.name

@@ -1,0 +1,133 @@
+"""Tenants with their subscriptions; deals, overrides and negotiated costs beside them."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from aforo_admin.control.forms import REASON, RecordedForm
+from aforo_admin.control.models import (
+    Deal,
+    DealGuard,
+    DealQuota,
+    DealRateCard,
+    FormerSubscription,
+    MarginOverride,
+    NegotiatedCost,
+    PlanChange,
+    Subscription,
+    Tenant,
+)
+from aforo_admin.control.recorded_admin import Part, PartTable, RecordedAdmin
+from aforo_admin.control.recording import current
+
+
+class SubscriptionPart(Part):
+    model = Subscription
+    min_num = 1
+    can_delete = False
+
+
+class PlanChangeTable(PartTable):
+    model = PlanChange
+    verbose_name_plural = "changes of plan"
+
+
+class FormerTable(PartTable):
+    model = FormerSubscription
+    verbose_name_plural = "former subscriptions"
+
+    def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        return False
+
+    has_change_permission = has_delete_permission = has_add_permission
+
+
+@admin.register(Tenant)
+class TenantAdmin(RecordedAdmin):
+    list_display = ("tenant_id", "name", "plan", "state", "shadow")
+    list_filter = ("subscription__state", "subscription__plan")
+    list_select_related = ("subscription",)
+    search_fields = ("tenant_id", "name")
+    inlines = (SubscriptionPart, PlanChangeTable, FormerTable)
+    change_form_before_template = "control/tenant_before.html"
+
+    @admin.display(ordering="subscription__plan_id")
+    def plan(self, tenant: Tenant) -> str:
+        return str(tenant.subscription.plan_id)
+
+    @admin.display(ordering="subscription__state")
+    def state(self, tenant: Tenant) -> str:
+        return str(tenant.subscription.state)
+
+
+class OfTenantAdmin(RecordedAdmin):
+    """Rows that belong to a tenant and have a form of their own."""
+
+    autocomplete_fields = ("tenant",)
+    list_filter: tuple[str, ...] = ()
+    list_select_related = ("tenant",)
+    search_fields: tuple[str, ...] = ("tenant__tenant_id",)
+    hidden = ("position",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        fixed = super().get_readonly_fields(request, obj)
+        return [*fixed, "tenant"] if obj is not None else fixed
+
+
+class DealQuotaTable(PartTable):
+    model = DealQuota
+
+
+class DealGuardPart(Part):
+    model = DealGuard
+
+
+class DealRateCardPart(Part):
+    model = DealRateCard
+
+
+@admin.register(Deal)
+class DealAdmin(OfTenantAdmin):
+    list_display = (
+        *("tenant", "deal_id", "effective_from", "effective_until"),
+        *("committed_fee_nanos", "block_below_bp"),
+    )
+    search_fields = ("tenant__tenant_id", "deal_id")
+    inlines = (DealQuotaTable, DealGuardPart, DealRateCardPart)
+
+
+class OverrideForm(RecordedForm):
+    """An override has a reason of its own."""
+
+    change_reason = None
+
+
+@admin.register(MarginOverride)
+class MarginOverrideAdmin(OfTenantAdmin):
+    form = OverrideForm
+    list_display = ("tenant", "level_max", "until", "reason", "author")
+    hidden = ("author",)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return [
+            each for each in super().get_fieldsets(request, obj) if REASON not in each[1]["fields"]
+        ]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        obj.author = request.user.get_username()
+        super().save_model(request, obj, form, change)
+        current().reason = obj.reason
+
+
+@admin.register(NegotiatedCost)
+class NegotiatedCostAdmin(OfTenantAdmin):
+    """Never edited: a change is a further row with a later date."""
+
+    list_display = (
+        *("tenant", "meter", "provider", "model"),
+        *("price_nanos", "per_units", "effective_from"),
+    )
+
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        return False

@@ -1,0 +1,109 @@
+"""Users and their role. Only owners come here."""
+
+from http import HTTPStatus
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from aforo_admin.control import role_groups, users
+from aforo_admin.control.recorded_admin import recorded, rendered
+from aforo_admin.control.recording import current
+from aforo_admin.control.roles import Role
+
+ROLES = [(role.value, role.value) for role in Role]
+
+
+def role_field() -> forms.ChoiceField:
+    return forms.ChoiceField(choices=ROLES, widget=UnfoldAdminSelectWidget())
+
+
+class NewUserForm(UserCreationForm):
+    role = role_field()
+
+
+class EditUserForm(UserChangeForm):
+    role = role_field()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        held = role_groups.roles_of(self.instance)
+        if "role" in self.fields:
+            self.fields["role"].initial = min(held, default=Role.VIEWER).value
+
+
+admin.site.unregister(User)  # Django's own form.
+
+
+@admin.register(User)
+class ControlUserAdmin(UserAdmin, ModelAdmin):
+    form = EditUserForm
+    add_form = NewUserForm
+    change_password_form = AdminPasswordChangeForm
+    list_display = ("username", "roles", "is_active", "last_login")
+    list_filter = ("is_active", "groups")
+    filter_horizontal = ()
+    actions = None
+    fieldsets = ((None, {"fields": ("username", "role", "is_active", "password")}),)
+    add_fieldsets = ((None, {"fields": ("username", "role", "password1", "password2")}),)
+
+    @admin.display
+    def roles(self, user: User) -> str:
+        if user.is_superuser:
+            return "superuser"
+        return ", ".join(sorted(group.name for group in user.groups.all()))
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).prefetch_related("groups")
+
+    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
+        view = super().changeform_view
+        if request.method != "POST":
+            return view(request, *arguments, **options)
+        with recorded(request):
+            return rendered(view(request, *arguments, **options))
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name.
+        view = super().user_change_password
+        if request.method != "POST":
+            return view(request, id, form_url)
+        with recorded(request) as made:
+            answer = rendered(view(request, id, form_url))
+            if answer.status_code == HTTPStatus.FOUND:
+                users.note_password(made, User.objects.get(pk=id))
+            return answer
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        held = User.objects.filter(pk=obj.pk).first()
+        before = None if held is None else users.told(held)
+        obj.is_staff = True
+        super().save_model(request, obj, form, change)
+        role_groups.set_role(obj, Role(form.cleaned_data["role"]))
+        users.note(current(), obj, before=before, after=users.told(obj))
+
+    def save_related(self, *_arguments: Any) -> None:
+        """Roles are saved with the user: it would take their groups away."""
+
+    def log_addition(self, *_arguments: Any) -> None:
+        """Our record has it."""
+
+    log_change = log_addition
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        return False  # Their changes stay on the record: they no longer sign in, that is all.
+
+
+def unregister_others() -> None:
+    """Take away the forms that apps bring along: roles are code, and nobody edits the rest."""
+    others = [
+        model
+        for model in admin.site._registry
+        if model is not User and model._meta.app_label != "control"
+    ]
+    admin.site.unregister(others)

@@ -1,0 +1,131 @@
+"""Where in a form a fault of the catalog belongs: its path in the YAML's words → row and column."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
+
+from aforo_admin.control import models
+from aforo_admin.domain.problems import Path, place_of
+
+# What belongs to a row, by the name it has in the written form.
+PARTS: Final[dict[str, dict[str, str]]] = {
+    "PlanVersion": {"quotas": "PlanQuota", "guards": "PlanGuard", "rate_card": "PlanRateCard"},
+    "Deal": {"quotas": "DealQuota", "guards": "DealGuard", "rate_card": "DealRateCard"},
+    "Tenant": {
+        "subscription": "Subscription",
+        "former_subscriptions": "FormerSubscription",
+        "credentials": "Credential",
+        "deals": "Deal",
+        "margin_override": "MarginOverride",
+        "negotiated_costs": "NegotiatedCost",
+    },
+    "Subscription": {"changes": "PlanChange"},
+}
+LISTS: Final = {
+    "Feature": "features",
+    "Route": "routes",
+    "Meter": "meters",
+    "MeteringRule": "metering",
+    "IngestKey": "ingest_keys",
+    "CostPrice": "costs",
+    "ExchangeRate": "exchange_rates",
+    "Credential": "credentials",
+    "Deal": "deals",
+    "NegotiatedCost": "negotiated_costs",
+}
+COLUMNS: Final = {
+    "from": "effective_from",
+    "path": "path_template",
+    "status": "statuses",
+    "execution_status": "execution_statuses",
+    "revenue_basis": "basis",
+    "sha256": "identity",
+    "jwt_subject": "identity",
+    "certificate_uri": "identity",
+    "thresholds": "warn_below_bp",  # Of several that don't go together: the first.
+    "allowance_thresholds": "allowance_warn_at_bp",
+}
+WRITTEN: Final = frozenset({"components", "discounts", "changes"})
+_WITHIN: Final = frozenset({"thresholds", "allowance_thresholds"})
+_SUFFIXES: Final = ("", "_nanos", "_bp", "_units", "_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A field of a form.
+
+    Args:
+        table: Of the row; empty: the form's own.
+        index: Which of the rows that belong to the form's, in their order.
+        column: Empty: the row as such.
+        within: Where in a column that is written as in the YAML.
+    """
+
+    table: str = ""
+    index: int = 0
+    column: str = ""
+    within: str = ""
+
+
+def root_of(row: Any) -> Path:
+    """Return the path at which a row stands in the catalog."""
+    table = type(row).__name__
+    if table == "General":
+        return ()
+    if table == "PlanVersion":
+        return ("plans", row.plan_id)
+    if table == "Tenant":
+        return ("tenants", row.tenant_id)
+    if table == "MarginOverride":
+        return ("tenants", row.tenant_id, "margin_override")
+    if table not in LISTS:
+        return (table,)  # Nothing in the catalog is called so.
+    owner: Path = ("tenants", row.tenant_id) if hasattr(row, "tenant_id") else ()
+    siblings = type(row).objects.filter(**({"tenant_id": row.tenant_id} if owner else {}))
+    return (*owner, LISTS[table], _index(row, siblings))
+
+
+def place_in(row: Any, path: Path) -> Place | None:
+    """Return where a fault belongs in the form of a row; None: nowhere in it."""
+    root = root_of(row)
+    if path[: len(root)] != root:
+        return None
+    return _place(type(row), path[len(root) :], Place())
+
+
+def _place(model: Any, rest: Path, place: Place) -> Place:
+    if not rest:
+        return place
+    step, *further = rest
+    part = PARTS.get(model.__name__, {}).get(str(step))
+    if part is not None:
+        index = int(further.pop(0)) if further and isinstance(further[0], int) else 0
+        return _place(getattr(models, part), tuple(further), Place(table=part, index=index))
+    column = _column(model, rest)
+    within = place_of((column, *rest[1:])) if column in WRITTEN and len(rest) > 1 else ""
+    return Place(table=place.table, index=place.index, column=column, within=within)
+
+
+def _column(model: Any, rest: Path) -> str:
+    step = str(rest[0])
+    if step in _WITHIN and len(rest) > 1:
+        step = f"allowance_{rest[1]}" if step == "allowance_thresholds" else str(rest[1])
+    names = {field.name for field in model._meta.concrete_fields}
+    if step == "id":
+        ids = (name for name in model.key_fields if name.endswith("_id") and name in names)
+        return next(ids, "meter" if "meter" in names else "")
+    wanted = [COLUMNS.get(step, step), *(f"{step}{suffix}" for suffix in _SUFFIXES)]
+    wanted += [f"per_{step}", f"effective_{step}", "per_units" if step == "per" else ""]
+    return next((name for name in wanted if name in names), "")
+
+
+def _index(row: Any, siblings: Any) -> int:
+    """Return how many rows stand before this one."""
+    mine = _rank(row.position, row.pk)
+    others = siblings.exclude(pk=row.pk).values_list("position", "pk")
+    return sum(1 for position, pk in others if _rank(position, pk) < mine)
+
+
+def _rank(position: int | None, pk: Any) -> tuple[float, bool, Any]:
+    """Rows that are new come last."""
+    return (inf if position is None else position, pk is None, "" if pk is None else pk)

@@ -1,0 +1,183 @@
+"""What a version of a plan, or new cost prices, would do to tenants, by recorded usage.
+
+Bounded: a page waits for it. `simulating.simulate` plays everybody.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aforo_admin.domain.catalog import Catalog, CostPrice, Tenant
+from aforo_admin.domain.checking import find_problems
+from aforo_admin.domain.entitling import entitle
+from aforo_admin.domain.scenario import DraftChoice, Scenario
+from aforo_admin.domain.scenario_catalog import Drafts, changed_catalog
+from aforo_admin.domain.scenario_usage import Reprice, repriced_by
+from aforo_admin.domain.simulate import Comparison, Outcome
+from aforo_admin.scenario_yaml import refuse
+from aforo_admin.simulating import Ground, PricesOf, book_of, play
+from aforo_authz.domain.quotas import Quota
+from aforo_meter.domain.margin import Level
+from aforo_meter.domain.periods import micros_of
+
+TENANTS_MAX: Final = 50  # Of one preview: those that are looked at, by id.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaMove:
+    """A quota of a tenant, before and after. None: there is none."""
+
+    quota_id: str
+    before: Quota | None
+    after: Quota | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A tenant that a version changes something for."""
+
+    outcome: Outcome
+    quotas: tuple[QuotaMove, ...] = ()
+
+    @property
+    def changes_price(self) -> bool:
+        return self.outcome.recorded.revenue_nanos != self.outcome.replayed.revenue_nanos
+
+    @property
+    def changes_level(self) -> bool:
+        return self.outcome.recorded.level is not self.outcome.replayed.level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """Who would have had another price, quota or level in the period in force."""
+
+    comparison: Comparison
+    moved: tuple[Moved, ...]
+    quotas_only: Mapping[str, tuple[QuotaMove, ...]]  # Of tenants without recorded usage.
+    tenants: int  # That have the plan.
+    looked_at: int  # The first of them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """A tenant whose level would be another, and when in its period that would have begun."""
+
+    outcome: Outcome
+    before: Level
+    after: Level
+    at_micros: int | None  # None: it would be better from the period's begin on.
+
+
+def preview_version(
+    choice: DraftChoice, drafts: Drafts, ground: Ground, *, having: Sequence[str] | None = None
+) -> Preview:
+    """Return whose price, quota or level a version of a plan would change, had it been in force.
+
+    Args:
+        choice: Which version.
+        drafts: What it says; it was checked when it was saved.
+        ground: The catalog, and the ledger with the usage.
+        having: Who has the plan; the catalog need hold no more than the first of them. None: as the
+            catalog says.
+
+    Raises:
+        LedgerUnreadableError: The ledger can't be read.
+    """
+    if having is None:
+        having = sorted(
+            tenant_id
+            for tenant_id, tenant in ground.catalog.tenants.items()
+            if tenant.subscription.plan_at(ground.now) == choice.plan_id
+        )
+    looked_at = having[:TENANTS_MAX]
+    scenario = Scenario(tenants=tuple(looked_at), drafts=(choice,))
+    changed = changed_catalog(ground.catalog, scenario, drafts)
+    quotas = _quota_moves(ground, changed, looked_at)
+    comparison = Comparison(currency=ground.catalog.currency, outcomes=())
+    if looked_at:
+        comparison = play(scenario, ground, changed, None)
+    moved = tuple(
+        Moved(outcome=one, quotas=quotas.get(one.tenant_id, ()))
+        for one in comparison.outcomes
+        if one.is_changed or one.tenant_id in quotas
+    )
+    told = {each.outcome.tenant_id for each in moved}
+    return Preview(
+        comparison=comparison,
+        moved=moved,
+        quotas_only={name: each for name, each in quotas.items() if name not in told},
+        tenants=len(having),
+        looked_at=len(looked_at),
+    )
+
+
+def _quota_moves(
+    ground: Ground, changed: Catalog, tenants: Sequence[str]
+) -> Mapping[str, tuple[QuotaMove, ...]]:
+    found: dict[str, tuple[QuotaMove, ...]] = {}
+    for tenant_id in tenants:
+        tenant = ground.catalog.tenants[tenant_id]
+        before, after = (
+            {each.quota_id: each for each in _quotas(catalog, tenant, ground)}
+            for catalog in (ground.catalog, changed)
+        )
+        moves = tuple(
+            QuotaMove(quota_id=name, before=before.get(name), after=after.get(name))
+            for name in dict.fromkeys([*before, *after])
+            if before.get(name) != after.get(name)
+        )
+        if moves:
+            found[tenant_id] = moves
+    return found
+
+
+def _quotas(catalog: Catalog, tenant: Tenant, ground: Ground) -> Iterable[Quota]:
+    return entitle(catalog, tenant, ground.now).policy.quotas
+
+
+def preview_prices(
+    entries: Sequence[CostPrice], ground: Ground, *, tenants: Sequence[str] = ()
+) -> tuple[Comparison, tuple[Crossing, ...]]:
+    """Return who crosses which level once entries are in force, and when, by recorded usage.
+
+    The usage of the period in force is taken as if it had come when all of them hold.
+
+    Args:
+        entries: What is to be added to the price book.
+        ground: The catalog, and the ledger with the usage.
+        tenants: Of these only; empty: all.
+
+    Raises:
+        CatalogError: An entry contradicts one that there is.
+        LedgerUnreadableError: The ledger can't be read.
+    """
+    catalog = ground.catalog
+    changed = replace(catalog, costs=(*catalog.costs, *entries))
+    refuse(find_problems(changed))
+    old, new = (
+        PricesOf(catalog, book_of(each)) for each in (ground, replace(ground, catalog=changed))
+    )
+    latest_micros = max((micros_of(each.effective_from) for each in entries), default=0)
+
+    def repricing_of(tenant_id: str) -> Reprice:
+        return repriced_by(old(tenant_id), new(tenant_id), latest_micros=latest_micros)
+
+    found = play(Scenario(tenants=tuple(tenants)), ground, catalog, repricing_of)
+    return found, tuple(crossings(found.outcomes))
+
+
+def crossings(outcomes: Iterable[Outcome]) -> Iterable[Crossing]:
+    """Yield whose level would be another, the worst first."""
+    by_level: dict[Level, list[Crossing]] = defaultdict(list)
+    for one in outcomes:
+        before, after = one.recorded.level, one.replayed.level
+        if before is after:
+            continue
+        at_micros = next((at for at, level in one.replayed.steps if level > before), None)
+        by_level[after].append(
+            Crossing(outcome=one, before=before, after=after, at_micros=at_micros)
+        )
+    for level in sorted(by_level, reverse=True):
+        yield from by_level[level]

@@ -1,0 +1,71 @@
+"""Scenarios kept in the database. Django must be set up before this is loaded."""
+
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+from aforo_admin import scenario_written, store
+from aforo_admin.control.models import Scenario as Saved
+from aforo_admin.control.models_scenarios import NAME_CHARS_MAX
+from aforo_admin.domain.problems import Problem
+from aforo_admin.domain.scenario import Scenario
+from aforo_admin.domain.simulate import Comparison
+from aforo_admin.faults import advice
+from aforo_admin.scenario_yaml import refuse, scenario_of
+from aforo_admin.simulation_text import summary_written
+from aforo_admin.yaml_writing import node_of
+
+SAVED_MAX: Final = 1000
+
+
+def load(name: str) -> Scenario:
+    """Read a scenario by its name.
+
+    Raises:
+        CatalogError: There is none, or it can't be read any more.
+    """
+    saved = Saved.objects.filter(name=name).first()
+    if saved is None:
+        names = Saved.objects.values_list("name", flat=True)[:SAVED_MAX]
+        message = f'no scenario "{name}"{advice(name, kind="scenario", choices=names)}'
+        refuse([Problem(path=("saved",), message=message)])
+        raise AssertionError("refuse raises")
+    # Amounts of deals are in the currencies of their tenants.
+    tenants = {str(deal.get("tenant", "")) for deal in saved.changes.get("deals", ())}
+    catalog = store.load_catalog(tenants).catalog
+    return scenario_of(node_of(saved.changes), catalog, name=f"scenario {name}")
+
+
+def save(name: str, scenario: Scenario, found: Comparison, *, author: str) -> Saved:
+    """Keep a scenario; one of that name is replaced.
+
+    Raises:
+        CatalogError: The name is none, or there are too many.
+    """
+    name = name.strip()
+    if not name or len(name) > NAME_CHARS_MAX:
+        message = f"write a name of 1 to {NAME_CHARS_MAX} characters"
+        refuse([Problem(path=("name",), message=message)])
+    is_new = not Saved.objects.filter(name=name).exists()
+    if is_new and Saved.objects.count() >= SAVED_MAX:
+        message = f"there are {SAVED_MAX} scenarios already: remove some"
+        refuse([Problem(path=("name",), message=message)])
+    # Through text: what says how YAML writes a number is no matter of JSON.
+    changes = json.loads(json.dumps(scenario_written.scenario(scenario)))
+    saved: Saved
+    saved, _ = Saved.objects.update_or_create(
+        name=name,
+        defaults={
+            "author": author,
+            "month": scenario.month,
+            "changes": changes,
+            "summary": summary_written(found),
+            "created_at": datetime.now(UTC),
+        },
+    )
+    return saved
+
+
+def remove(name: str) -> bool:
+    """Forget a scenario; say whether there was one."""
+    return bool(Saved.objects.filter(name=name).delete()[0])

@@ -1,0 +1,139 @@
+"""Alerts, what became of each, attempt by attempt; and once more, for who may say so."""
+
+import json
+from typing import Any, Final
+
+import structlog
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from aforo_admin.control.models import WebhookEndpoint
+from aforo_admin.control.roles import RESEND_ALERT
+from aforo_admin.screens import stores
+from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
+from aforo_meter.alerts import KINDS
+from aforo_meter.outbox_reading import STATES, AttemptRow, DeliveryLog, DeliveryRow, LogQuery
+
+log = structlog.get_logger()
+
+MAY_RESEND: Final = f"control.{RESEND_ALERT}"
+
+
+class DeliveriesView(ScreenView):
+    template_name = "control/screens/deliveries.html"
+    refresh_s = 10
+
+    def figures(self, now_micros: int) -> dict[str, Any]:  # noqa: ARG002 - as all pages.
+        before = self.asked("before")
+        given = {
+            "tenant_id": self.asked("tenant"),
+            "kind": self.asked("kind", choices=KINDS),
+            "endpoint_id": self.asked("endpoint"),
+            "state": self.asked("state", choices=STATES),
+        }
+        query = LogQuery(
+            count_max=ROWS_PER_PAGE + 1,
+            before_outbox_id=int(before) if before.isascii() and before.isdecimal() else None,
+            **{name: value for name, value in given.items() if value},
+        )
+        missing = stores.Missing()
+        rows = (stores.run(missing.of(_find(query))) or [])[::-1]  # The newest first.
+        shown, next_before = _page(rows)
+        return {
+            "missing": missing.said,
+            "rows": shown,
+            "asked": given,
+            "kinds": KINDS,
+            "states": STATES,
+            "next": self.address(before=str(next_before)) if next_before is not None else "",
+        }
+
+
+class DeliveryView(ScreenView):
+    """One message: what it says, and what became of it."""
+
+    template_name = "control/screens/delivery.html"
+
+    def figures(self, now_micros: int) -> dict[str, Any]:  # noqa: ARG002 - as all pages.
+        missing = stores.Missing()
+        found = stores.run(missing.of(_read(str(self.kwargs["message_id"]))))
+        if found is None:
+            return {"missing": missing.said}
+        rows, attempts = found
+        if not rows:
+            raise Http404("there is no such message, or it was pruned")
+        return {
+            "missing": missing.said,
+            "message": rows[0],
+            "deliveries": [row for row in rows if row.endpoint_id],
+            "attempts": attempts,
+            "payload": _pretty(rows[0].payload),
+            "may_resend": may(self.request, MAY_RESEND),
+            "endpoints": _endpoints(rows),
+        }
+
+    def post(self, request: HttpRequest, *_arguments: Any, **given: Any) -> HttpResponse:
+        """Make the message due once more."""
+        if not may(request, MAY_RESEND):
+            raise PermissionDenied
+        message_id, endpoint_id = str(given["message_id"]), request.POST.get("endpoint", "")
+        missing = stores.Missing()
+        rows, _ = stores.run(missing.of(_read(message_id))) or ([], [])
+        if endpoint_id in _endpoints(rows):
+            stores.run(missing.of(_resend(rows[0], endpoint_id)))
+        elif not missing.said:
+            missing.said.append(f"{endpoint_id or '(none)'}: choose one of the endpoints listed.")
+        if missing.said:
+            messages.error(request, missing.said[0])
+        else:
+            log.info(
+                "a message is sent again",
+                actor=request.user.get_username(),
+                message_id=message_id,
+                endpoint=endpoint_id,
+            )
+            messages.success(request, f"It is due for {endpoint_id} now; deliver sends it.")
+        return HttpResponseRedirect(reverse("admin:delivery", args=[message_id]))
+
+
+def _page(rows: list[DeliveryRow]) -> tuple[list[DeliveryRow], int | None]:
+    """Return whole messages, with all their deliveries, and what the next page comes before."""
+    if len(rows) <= ROWS_PER_PAGE:
+        return rows, None
+    cut = rows[ROWS_PER_PAGE].outbox_id
+    return [row for row in rows if row.outbox_id > cut] or rows[:ROWS_PER_PAGE], cut + 1
+
+
+async def _find(query: LogQuery) -> list[DeliveryRow]:
+    async with stores.opened_ledger() as ledger:
+        return list(await DeliveryLog(ledger).find(query))
+
+
+async def _read(message_id: str) -> tuple[list[DeliveryRow], list[AttemptRow]]:
+    async with stores.opened_ledger() as ledger:
+        log = DeliveryLog(ledger)
+        rows = list(await log.get(message_id))
+        return rows, list(await log.attempts(rows[0].outbox_id)) if rows else []
+
+
+async def _resend(row: DeliveryRow, endpoint_id: str) -> None:
+    async with stores.opened_ledger() as ledger:
+        await DeliveryLog(ledger).resend(row, endpoint_id, now_micros=stores.now_micros())
+
+
+def _endpoints(rows: list[DeliveryRow]) -> list[str]:
+    """Return where a message may go: where it went, and where the catalog says."""
+    if not rows:
+        return []
+    known = [row.endpoint_id for row in rows if row.endpoint_id]
+    others = WebhookEndpoint.objects.filter(enabled=True).values_list("endpoint_id", flat=True)
+    return sorted({*known, *others})
+
+
+def _pretty(payload: str) -> str:
+    try:
+        return json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
+    except ValueError:
+        return payload

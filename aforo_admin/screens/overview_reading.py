@@ -1,0 +1,276 @@
+"""What the overview shows, read from ledger and Redis: sums, however many tenants there are."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from aforo_admin.domain.movers import Mover
+from aforo_admin.places import places
+from aforo_admin.screens.stores import Missing, from_ledger
+from aforo_meter.completeness_sql import OF_ALL
+from aforo_meter.database import Sql
+from aforo_meter.domain.completeness import FILLED, Score
+from aforo_meter.domain.margin import Assessment, Level, MarginState
+from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of
+from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.ledger_sums import is_above_zero, parts, whole
+from aforo_meter.tenant_reading import Synced, tenant_reader
+
+MONTHS_SHOWN: Final = 12
+MOVERS_SHOWN: Final = 8
+UNPRICED_SHOWN: Final = 8
+
+LEVELS = (
+    "SELECT level, COUNT(*), SUM(CASE WHEN unpriced_rows > 0 THEN 1 ELSE 0 END),"  # noqa: S608
+    f" {parts('COALESCE(revenue_nanos, 0)')}, {parts('cogs_nanos')}, MAX(currency),"
+    " MAX(assessed_at_micros) FROM margin_state WHERE in_force = 1 GROUP BY level"
+)
+# Summed by the day that they begin on: which month that is, is not told alike by both databases.
+PERIODS = (
+    f"SELECT period_start_micros / {DAY_MICROS}, {parts('COALESCE(revenue_nanos, 0)')},"  # noqa: S608
+    f" {parts('cogs_nanos')} FROM margin_state WHERE period_start_micros >= ?"
+    f" GROUP BY period_start_micros / {DAY_MICROS}"
+)
+# Whole hours and a day at least: the rate of a period that has just begun says little.
+HOURS_SO_FAR: Final = (
+    "(CASE WHEN now.period_end_micros < :now THEN now.period_end_micros ELSE :now END"
+    f" - now.period_start_micros) / {HOUR_MICROS}"
+)
+HOURS_BEFORE: Final = f"(before.period_end_micros - before.period_start_micros) / {HOUR_MICROS}"
+MOVERS = (
+    "SELECT now.tenant_id, now.level, now.period_start_micros, now.period_end_micros,"  # noqa: S608
+    " now.cogs_nanos, before.period_start_micros, before.period_end_micros, before.cogs_nanos"
+    " FROM margin_state AS now JOIN margin_state AS before ON before.tenant_id = now.tenant_id"
+    " AND before.subscription_id = now.subscription_id"
+    " AND before.period_end_micros = now.period_start_micros"
+    f" WHERE now.in_force = 1 AND now.period_start_micros + {DAY_MICROS} <= :now"
+    f" AND {HOURS_BEFORE} > 0"
+    f" AND now.cogs_nanos / ({HOURS_SO_FAR}) <> before.cogs_nanos / ({HOURS_BEFORE})"
+    f" ORDER BY ABS(now.cogs_nanos / ({HOURS_SO_FAR}) - before.cogs_nanos / ({HOURS_BEFORE})) DESC,"
+    f" now.tenant_id LIMIT {MOVERS_SHOWN}"
+)
+UNPRICED = (
+    "SELECT meter, provider, model, COUNT(DISTINCT tenant_id),"  # noqa: S608
+    f" {parts('quantity_micros')} FROM ("
+    "SELECT tenant_id, meter, provider, model, quantity_micros FROM charge WHERE price_id = ''"
+    " UNION ALL SELECT tenant_id, meter, provider, model, quantity_micros FROM adjustment"
+    " WHERE price_id = '') AS entry GROUP BY meter, provider, model"
+    f" HAVING {is_above_zero('quantity_micros')}"
+    " ORDER BY 4 DESC, meter, provider, model"
+    f" LIMIT {UNPRICED_SHOWN + 1}"
+)
+COMPLETE = (
+    "SELECT SUM(decided), SUM(logged),"  # noqa: S608
+    " SUM(CASE WHEN decided > logged THEN decided - logged ELSE 0 END)"
+    f" FROM ({OF_ALL}) AS compared WHERE outcome <> '{FILLED}'"
+)
+PARTITIONS = "SELECT DISTINCT partition FROM position ORDER BY partition"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtLevel:
+    """The tenants at one level, together."""
+
+    level: Level
+    tenants: int = 0
+    with_unpriced: int = 0
+    revenue_nanos: int = 0
+    cogs_nanos: int = 0
+    currency: str = ""
+    assessed_at_micros: int = 0  # The last of them.
+
+    @property
+    def left_nanos(self) -> int:
+        return self.revenue_nanos - self.cogs_nanos
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Month:
+    """All billing periods that began in a month."""
+
+    name: str  # 2026-11
+    revenue_nanos: int
+    cogs_nanos: int
+
+    @property
+    def ratio(self) -> Decimal | None:
+        return _assessment(self.revenue_nanos, self.cogs_nanos).gross_margin_ratio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpriced:
+    meter: str
+    provider: str
+    model: str
+    tenants: int
+    quantity_micros: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InLedger:
+    """What the ledger says of all tenants."""
+
+    levels: tuple[AtLevel, ...]  # Each level, the worst last.
+    months: tuple[Month, ...]  # The last one runs.
+    movers: tuple[Mover, ...]
+    unpriced: tuple[Unpriced, ...]
+    complete: Score  # Of the last whole hour.
+    hour: PeriodMicros
+    partitions: tuple[int, ...]
+
+    @property
+    def tenants(self) -> int:
+        return sum(one.tenants for one in self.levels)
+
+    @property
+    def with_unpriced(self) -> int:
+        return sum(one.with_unpriced for one in self.levels)
+
+    @property
+    def currency(self) -> str:
+        return max(one.currency for one in self.levels)
+
+    @property
+    def assessed_at_micros(self) -> int:
+        return max(one.assessed_at_micros for one in self.levels)
+
+    @property
+    def total(self) -> Assessment:
+        """The running periods of all tenants, together; the level is nobody's."""
+        return _assessment(
+            sum(one.revenue_nanos for one in self.levels),
+            sum(one.cogs_nanos for one in self.levels),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InRedis:
+    """How old the read model is."""
+
+    synced: Synced
+    consumed_micros: int  # Until when all usage of every partition is counted; 0: unknown.
+
+
+@dataclass(slots=True, kw_only=True)
+class Overview:
+    """What could be read; what is None is missing."""
+
+    ledger: InLedger | None
+    redis: InRedis | None
+    missing: list[str] = field(default_factory=list)
+
+
+async def read_overview(*, now_micros: int) -> Overview:
+    """Read it; what does not answer is left out, and said."""
+    missing = Missing()
+
+    async def ask(ledger: SqlLedger) -> InLedger:
+        return await ledger.read(lambda sql: in_ledger(sql, now_micros=now_micros))
+
+    ledger = await missing.of(from_ledger(ask))
+    redis = await missing.of(_in_redis(ledger.partitions if ledger else ()))
+    return Overview(ledger=ledger, redis=redis, missing=missing.said)
+
+
+def in_ledger(sql: Sql, *, now_micros: int) -> InLedger:
+    """Read the ledger's part, all as of one instant."""
+    hour_micros = now_micros // HOUR_MICROS * HOUR_MICROS
+    hour = PeriodMicros(hour_micros - HOUR_MICROS, hour_micros)
+    return InLedger(
+        levels=_levels(sql),
+        months=_months(sql, now_micros),
+        movers=tuple(
+            Mover(
+                tenant_id=row[0],
+                level=Level(row[1]),
+                period=PeriodMicros(*row[2:4]),
+                cogs_nanos=row[4],
+                before=PeriodMicros(*row[5:7]),
+                before_cogs_nanos=row[7],
+            )
+            for row in sql.execute(MOVERS, {"now": now_micros})
+        ),
+        unpriced=tuple(
+            Unpriced(
+                meter=row[0],
+                provider=row[1],
+                model=row[2],
+                tenants=row[3],
+                quantity_micros=whole(*row[4:]),
+            )
+            for row in sql.execute(UNPRICED)
+        ),
+        complete=_complete(sql, hour),
+        hour=hour,
+        partitions=tuple(row[0] for row in sql.execute(PARTITIONS)),
+    )
+
+
+def _levels(sql: Sql) -> tuple[AtLevel, ...]:
+    found = {
+        Level(level): AtLevel(
+            level=Level(level),
+            tenants=tenants,
+            with_unpriced=int(with_unpriced),
+            revenue_nanos=whole(*sums[:2]),
+            cogs_nanos=whole(*sums[2:]),
+            currency=currency or "",
+            assessed_at_micros=assessed_at_micros or 0,
+        )
+        for level, tenants, with_unpriced, *sums, currency, assessed_at_micros in sql.execute(
+            LEVELS
+        )
+    }
+    return tuple(found.get(level, AtLevel(level=level)) for level in Level)
+
+
+def _months(sql: Sql, now_micros: int) -> tuple[Month, ...]:
+    now = datetime_of(now_micros)
+    count = now.year * 12 + now.month - MONTHS_SHOWN
+    first = now.replace(
+        year=count // 12, month=count % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0
+    )
+    since_micros = now_micros - (now - first) // _MICROSECOND
+    sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for day, *summed in sql.execute(PERIODS, (since_micros,)):
+        name = f"{datetime_of(day * DAY_MICROS):%Y-%m}"
+        sums[name][0] += whole(*summed[:2])
+        sums[name][1] += whole(*summed[2:])
+    return tuple(
+        Month(name=name, revenue_nanos=revenue_nanos, cogs_nanos=cogs_nanos)
+        for name, (revenue_nanos, cogs_nanos) in sorted(sums.items())
+        if name <= f"{now:%Y-%m}"
+    )
+
+
+_MICROSECOND: Final = datetime_of(1) - datetime_of(0)
+
+
+def _complete(sql: Sql, hour: PeriodMicros) -> Score:
+    values = {"start": hour.start_micros, "end": hour.end_micros}
+    decided, logged, missing = sql.execute(COMPLETE, values).fetchone()
+    return Score(
+        hour_start_micros=hour.start_micros,
+        decided=int(decided or 0),
+        logged=int(logged or 0),
+        missing=int(missing or 0),
+    )
+
+
+async def _in_redis(partitions: tuple[int, ...]) -> InRedis:
+    async with tenant_reader(places().redis()) as tenants:
+        synced = await tenants.synced()
+        confirmed = await tenants.confirmed(partitions)
+    known = [confirmed.get(number, 0) for number in partitions]
+    return InRedis(synced=synced, consumed_micros=min(known, default=0))
+
+
+def _assessment(revenue_nanos: int, cogs_nanos: int) -> Assessment:
+    return Assessment(
+        level=Level.NONE,
+        state=MarginState.DEFINED if revenue_nanos else MarginState.UNDEFINED,
+        revenue_nanos=revenue_nanos,
+        cogs_nanos=cogs_nanos,
+        allowance_nanos=0,
+    )

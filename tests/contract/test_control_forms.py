@@ -1,0 +1,450 @@
+"""The forms as a browser meets them, on a real store: what is refused, where, and what is kept."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from aforo_admin import audit, mint, store
+from aforo_admin.catalog_yaml import read_file
+from aforo_admin.control.models import (
+    AuditEntry,
+    CostPrice,
+    Credential,
+    Deal,
+    DealQuota,
+    Feature,
+    MarginOverride,
+    PlanChange,
+    PlanVersion,
+    Tenant,
+)
+from aforo_admin.control.recording import Source
+from aforo_admin.control.roles import Role
+from lab.servers import ROOT
+from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent
+
+pytestmark = [pytest.mark.contract, pytest.mark.slow]
+
+EXAMPLE = read_file(ROOT / "catalog.example.yaml")
+
+
+@pytest.fixture(autouse=True)
+def example(sqlite_database: str) -> None:  # noqa: ARG001 - Django uses it.
+    store.apply_catalog(EXAMPLE, actor="tests")
+
+
+@pytest.fixture
+def finance() -> Client:
+    return as_role(Role.FINANCE)
+
+
+@pytest.fixture
+def product() -> Client:
+    return as_role(Role.PRODUCT)
+
+
+@pytest.fixture
+def developer() -> Client:
+    return as_role(Role.DEVELOPER)
+
+
+def last_change() -> AuditEntry:
+    entry: AuditEntry = AuditEntry.objects.order_by("-seq")[0]
+    return entry
+
+
+def test_a_change_is_somebody_s_with_a_reason(product: Client) -> None:
+    answer = sent(product, "feature/chat/change/", title="Chatting", change_reason="clearer")
+
+    assert answer.status_code == 302
+    entry = last_change()
+    assert (entry.actor, entry.source, entry.reason) == ("product", "ui", "clearer")
+    assert (entry.kind, entry.after) == ("feature", {"title": "Chatting"})
+
+
+def test_a_floor_above_100_percent_is_refused_at_its_field(finance: Client) -> None:
+    seq = audit.last_seq()
+    answer = sent(
+        finance, "tenant/acme/change/", warn_below_bp="150%", name="Typed", change_reason="x"
+    )
+
+    told = faults(answer)
+    assert "must be from -10000% to 100%, not 150%" in told["warn_below_bp"]
+    assert 'value="150%"' in answer.content.decode()
+    assert 'value="Typed"' in answer.content.decode()
+    assert audit.last_seq() == seq
+
+
+def test_a_floor_needs_a_reason(finance: Client) -> None:
+    answer = sent(finance, "tenant/acme/change/", block_below_bp="-5%")
+
+    assert faults(answer) == {
+        "change_reason": "say why Block below changes: floors change for a reason"
+    }
+
+
+def test_overlapping_price_dates_are_refused_at_the_date(finance: Client) -> None:
+    held = CostPrice.objects.order_by("position")[0]
+    answer = sent(
+        finance,
+        "costprice/add/",
+        meter=held.meter,
+        provider=held.provider,
+        model=held.model,
+        price_nanos="1.25",
+        per_units=str(held.per_units),
+        effective_from_0=str(held.effective_from.date()),
+        effective_from_1=str(held.effective_from.time()),
+        input_tokens_from=str(held.input_tokens_from),
+    )
+
+    told = faults(answer)
+    assert "give it another date" in told["effective_from"]
+    assert 'value="1.25"' in answer.content.decode()
+    assert "overlaps" in told["effective_from"]
+
+
+def test_prices_of_overlapping_hours_are_refused_too(finance: Client) -> None:
+    price = {
+        "meter": "api.calls",
+        "provider": "p",
+        "price_nanos": "1",
+        "per_units": "1",
+        "effective_from_0": "2027-01-01",
+        "effective_from_1": "00:00:00",
+    }
+    first = sent(finance, "costprice/add/", **price, day_from_s="0", day_to_s="3600")
+    second = sent(finance, "costprice/add/", **price, day_from_s="1800", day_to_s="7200")
+
+    assert first.status_code == 302
+    assert "overlaps costs[" in faults(second)["effective_from"]
+    assert "was added successfully" not in second.content.decode()
+
+
+def test_a_plan_without_a_period_is_refused_at_the_period(product: Client) -> None:
+    answer = sent(product, "planversion/add/", plan_id="new", title="New", cadence="")
+
+    assert faults(answer)["cadence"] == (
+        "choose month or year: the period that its fee and its quotas are for"
+    )
+
+
+def test_a_quota_without_a_window_is_refused_at_the_window(product: Client) -> None:
+    answer = sent(
+        product,
+        "planversion/add/",
+        plan_id="new",
+        title="New",
+        committed_fee_nanos="5",
+        **{"quotas-TOTAL_FORMS": "1", "quotas-0-quota_id": "q", "quotas-0-meter": "api.calls"},
+        **{"quotas-0-limit_units": "5"},
+    )
+
+    assert "quotas-0-window" in faults(answer)
+
+
+def test_a_fault_of_a_part_stands_in_its_row(product: Client) -> None:
+    answer = sent(
+        product,
+        "planversion/add/",
+        plan_id="new",
+        title="New",
+        committed_fee_nanos="5",
+        features="chatt",
+        **{"quotas-TOTAL_FORMS": "2", "quotas-0-quota_id": "q", "quotas-0-meter": "api.calls"},
+        **{"quotas-0-limit_units": "5", "quotas-0-window": "day"},
+        **{"quotas-1-quota_id": "r", "quotas-1-meter": "api.call", "quotas-1-limit_units": "7"},
+        **{"quotas-1-window": "day"},
+    )
+
+    told = faults(answer)
+    assert set(told) == {"features", "quotas-1-meter"}
+    assert 'did you mean "api.calls"' in told["quotas-1-meter"]
+    assert not PlanVersion.objects.filter(plan_id="new").exists()
+
+
+def test_a_credential_that_another_tenant_has_is_refused_at_its_field(developer: Client) -> None:
+    held = Credential.objects.filter(kind="api_key", tenant_id="acme")[0]
+    answer = sent(
+        developer,
+        "credential/add/",
+        tenant="globex",
+        credential_id="again",
+        kind="api_key",
+        identity=held.identity,
+    )
+
+    told = faults(answer)
+    assert f"is the credential acme/{held.credential_id} already" in told["identity"]
+    assert held.identity not in answer.content.decode()
+
+
+def test_a_key_that_is_typed_is_neither_taken_nor_shown_again(developer: Client) -> None:
+    key = mint.mint_key()
+    answer = sent(
+        developer,
+        "credential/add/",
+        tenant="globex",
+        credential_id="typed",
+        kind="api_key",
+        identity=key,
+    )
+
+    assert "is no SHA-256" in faults(answer)["identity"]
+    assert key not in answer.content.decode()
+
+
+def test_a_key_is_made_once_shown_once_and_revoked_at_once(developer: Client) -> None:
+    made = {"tenant": "globex", "credential_id": "new", "kind": "api_key", "identity": ""}
+    answer = sent(developer, "credential/add/", **made)
+
+    assert answer.status_code == 200
+    assert "no-store" in answer["Cache-Control"]
+    (key,) = re.findall(r"aforo_[\w-]{32}", answer.content.decode())
+    row = Credential.objects.get(tenant_id="globex", credential_id="new")
+    assert row.identity == mint.sha256_of_key(key)
+    assert row.prefix == key[:12]
+    again = sent(developer, "credential/add/", **made)
+    assert "already" in str(faults(again))
+    assert not re.findall(r"aforo_[\w-]{32}", again.content.decode())
+    shown = page(developer, f"credential/{row.pk}/change/").content.decode()
+    assert row.prefix in shown
+    assert key not in shown
+    assert row.identity not in shown
+    assert key not in str(list(AuditEntry.objects.values_list("after", "before", "reason")))
+
+    asked = page(developer, f"credential/{row.pk}/revoke/")
+    assert "refused within a second" in asked.content.decode()
+    developer.post(f"/admin/control/credential/{row.pk}/revoke/", {"change_reason": "lost"})
+    row.refresh_from_db()
+    assert row.revoked
+    assert last_change().reason == "lost"
+
+
+def test_an_ingest_key_is_made_too(developer: Client) -> None:
+    answer = sent(developer, "ingestkey/add/", key_id="bridge", scopes="usage:ingest")
+
+    assert re.findall(r"aforo_[\w-]{32}", answer.content.decode())
+
+
+def test_a_draft_is_edited_published_and_then_immutable(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="pro", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="pro", state="draft")
+    path = f"planversion/{draft.pk}/change/"
+    assert sent(product, path, committed_fee_nanos="750.50").status_code == 302
+
+    asked = page(product, f"planversion/{draft.pk}/publish/").content.decode()
+    assert "plans.pro.committed_fee: 500 → 750.5" in asked
+    done = product.post(f"/admin/control/planversion/{draft.pk}/publish/", {"change_reason": "Q1"})
+
+    assert done.status_code == 302
+    assert store.load_catalog().catalog.plans["pro"].committed_fee_nanos == 750_500_000_000
+    assert store.load_catalog().catalog.plans["pro"].guards == EXAMPLE.plans["pro"].guards
+    assert last_change().reason == "Q1"
+    shown = page(product, path).content.decode()
+    assert "what it says can&#x27;t change" in shown or "can't change" in shown
+    assert "committed_fee_nanos" not in filled(product, path)
+    assert product.post(f"/admin/control/{path}", {}).status_code == 403
+
+
+def test_a_plan_that_tenants_have_is_not_retired(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="pro", state="published")
+    answer = product.post(f"/admin/control/planversion/{held.pk}/retire/", follow=True)
+
+    assert "Nothing was changed: tenants.globex.subscription.plan" in answer.content.decode()
+    assert "pro" in store.load_catalog().catalog.plans
+
+
+def test_product_sees_floors_and_can_not_set_them(product: Client) -> None:
+    path = "tenant/acme/change/"
+
+    assert "Margin floors" in page(product, path).content.decode()
+    assert "block_below_bp" not in filled(product, path)
+    sent(product, path, name="Acme Inc.", block_below_bp="-50%", shadow="true")
+    tenant = Tenant.objects.get(pk="acme")
+    assert tenant.name == "Acme Inc."
+    assert (tenant.block_below_bp, tenant.shadow) == (None, None)
+
+
+def test_product_publishes_no_other_floors(finance: Client, product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="pro", state="published")
+    finance.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="pro", state="draft")
+    sent(finance, f"planversion/{draft.pk}/change/", block_below_bp="-1%", change_reason="a test")
+
+    path = f"/admin/control/planversion/{draft.pk}/publish/"
+    refused = product.post(path, follow=True)
+    assert "margin floors are for finance and owners" in refused.content.decode()
+    assert finance.post(path).status_code == 302
+
+
+def test_an_override_is_finance_s_and_has_a_reason(finance: Client, product: Client) -> None:
+    data = {
+        "tenant": "initech",
+        "level_max": "warn",
+        "reason": "a credit note is under way",
+        "until_0": "2030-01-01",
+        "until_1": "00:00:00",
+    }
+
+    assert product.get("/admin/control/marginoverride/add/").status_code == 403
+    assert "reason" in faults(sent(finance, "marginoverride/add/", **{**data, "reason": ""}))
+    assert sent(finance, "marginoverride/add/", **data).status_code == 302
+    assert MarginOverride.objects.get(pk="initech").author == "finance"
+    assert last_change().reason == "a credit note is under way"
+
+
+def test_a_tenant_and_a_deal_are_made(product: Client) -> None:
+    made = sent(
+        product,
+        "tenant/add/",
+        tenant_id="hooli",
+        name="Hooli",
+        **{"subscription-0-subscription_id": "hooli-1", "subscription-0-plan": "pro"},
+        **{"subscription-0-started_at_0": "2026-11-01", "subscription-0-started_at_1": "00:00"},
+    )
+    assert made.status_code == 302, faults(made)
+    deal = {
+        "tenant": "hooli",
+        "deal_id": "first",
+        "committed_fee_nanos": "400",
+        "effective_from_0": "2026-12-01",
+        "effective_from_1": "00:00",
+    }
+    wrong = sent(product, "deal/add/", **deal, add_features="chatt")
+    right = sent(product, "deal/add/", **deal)
+    late = sent(product, "deal/add/", **{**deal, "deal_id": "second"})
+
+    assert 'no feature "chatt"' in faults(wrong)["add_features"]
+    assert right.status_code == 302
+    assert 'overlaps the deal "first"' in faults(late)["effective_from"]
+    assert Deal.objects.filter(tenant_id="hooli").count() == 1
+
+
+def test_a_rate_card_is_read_and_refused_line_by_line(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    path = f"planversion/{PlanVersion.objects.get(plan_id='metered', state='draft').pk}/change/"
+    lines = filled(product, path)["rate_cards-0-components"]
+    same = sent(product, path)
+    no_json = sent(product, path, **{"rate_cards-0-components": "[{"})
+    wrong = sent(product, path, **{"rate_cards-0-components": lines.replace('"per"', '"pro"', 1)})
+
+    assert lines.startswith('[\n  {\n    "id": ')
+    assert same.status_code == 302
+    assert "is no JSON" in faults(no_json)["rate_cards-0-components"]
+    assert "components[0].graduated[1].pro: no field" in faults(wrong)["rate_cards-0-components"]
+
+
+def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Client) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        for month in range(1, 13):
+            for day in (1, 11, 21):
+                PlanChange.objects.create(
+                    tenant_id="globex",
+                    plan_id="pro",
+                    effective_from=datetime(2028, month, day, tzinfo=UTC),
+                )
+
+    assert page(product, "tenant/globex/change/").status_code == 200
+
+
+def test_a_fault_of_what_has_a_form_of_its_own_is_told_with_its_place(product: Client) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        deal = Deal.objects.create(
+            tenant_id="globex", deal_id="more", effective_from=datetime(2026, 5, 1, tzinfo=UTC)
+        )
+        quota_id = EXAMPLE.plans["pro"].quotas[0].quota_id
+        DealQuota.objects.create(deal=deal, quota_id=quota_id, unlimited=True)
+    answer = sent(product, "tenant/globex/change/", **{"subscription-0-plan": "pilot"})
+
+    told = faults(answer)["__all__"]
+    assert "tenants.globex.deals[0].quotas[0].id: " in told
+    assert Tenant.objects.get(pk="globex").subscription.plan_id == "pro"
+
+
+def test_a_fault_of_a_part_alone_is_refused_with_the_form(finance: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="pro", state="published")
+    finance.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="pro", state="draft")
+    answer = sent(
+        finance,
+        f"planversion/{draft.pk}/change/",
+        **{"guards-0-warn_below_bp": "200%", "change_reason": "x"},
+    )
+
+    told = faults(answer)
+    assert "not 200%" in told["guards-0-warn_below_bp"]
+    assert "nothing was saved" in told["__all__"]
+
+
+def test_a_removal_is_asked_for_recorded_and_refused_where_it_breaks_a_rule(
+    product: Client,
+) -> None:
+    asked = page(product, "feature/chat/delete/").content.decode()
+    refused = product.post("/admin/control/feature/chat/delete/", {"post": "yes"}, follow=True)
+    sent(product, "feature/add/", feature_id="spare", title="Spare")
+    product.post("/admin/control/feature/spare/delete/", {"post": "yes", "change_reason": "unused"})
+
+    assert "Reason, for the record" in asked
+    assert "no feature &quot;chat&quot;" in refused.content.decode()
+    assert Feature.objects.filter(pk="chat").exists()
+    assert not Feature.objects.filter(pk="spare").exists()
+    assert last_change().reason == "unused"
+
+
+def test_a_tenant_is_removed_with_all_that_is_its_and_a_floor_only_by_finance(
+    product: Client, finance: Client
+) -> None:
+    deal = Deal.objects.get(tenant_id="acme")
+    path = f"/admin/control/deal/{deal.pk}/delete/"
+    refused = product.post(path, {"post": "yes"}, follow=True)
+    assert "margin floors are for finance and owners" in refused.content.decode()
+    assert finance.post(path, {"post": "yes"}).status_code == 302
+
+    assert product.post("/admin/control/tenant/acme/delete/", {"post": "yes"}).status_code == 302
+    assert sorted(store.load_catalog().catalog.tenants) == ["globex", "initech", "umbrella"]
+
+
+def test_a_viewer_sees_everything_and_saves_nothing() -> None:
+    viewer = as_role(Role.VIEWER)
+    for path in ("tenant/acme/change/", "planversion/1/change/", "general/1/change/"):
+        assert page(viewer, path).status_code == 200
+        assert viewer.post(f"/admin/control/{path}", {"title": "x"}).status_code == 403
+    assert viewer.get("/admin/control/tenant/add/").status_code == 403
+    assert viewer.get("/admin/auth/user/").status_code == 403
+
+
+def test_an_owner_makes_users_and_that_is_recorded() -> None:
+    owner = as_role(Role.OWNER)
+    answer = owner.post(
+        "/admin/auth/user/add/",
+        {
+            "username": "dana",
+            "role": "finance",
+            "usable_password": "true",
+            "password1": PASSWORD,
+            "password2": PASSWORD,
+        },
+    )
+
+    assert answer.status_code == 302, answer.context["adminform"].form.errors
+    dana = User.objects.get(username="dana")
+    assert dana.is_staff
+    assert dana.has_perm("control.set_floors")
+    entry = last_change()
+    assert (entry.kind, entry.name, entry.actor) == ("user", "dana", "owner")
+    assert entry.after["roles"] == ["finance"]
+    other = {"usable_password": "true", "password1": PASSWORD * 2, "password2": PASSWORD * 2}
+    assert owner.post(f"/admin/auth/user/{dana.pk}/password/", other).status_code == 302
+    assert User.objects.get(username="dana").check_password(PASSWORD * 2)
+    assert last_change().after == {"password": "another"}
+    owner.post(f"/admin/auth/user/{dana.pk}/change/", {"username": "dana", "role": "viewer"})
+    dana = User.objects.get(username="dana")
+    assert not dana.is_active
+    assert not dana.has_perm("control.set_floors")
+    assert last_change().before["roles"] == ["finance"]

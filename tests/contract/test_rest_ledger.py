@@ -1,0 +1,285 @@
+"""What came of it, over REST: from a ledger that consume's own writer filled, and from Redis."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from uuid import uuid4
+
+import pytest
+import redis
+from django.test import override_settings
+
+from aforo_admin.control.models import AuditEntry
+from aforo_admin.control.roles import Role
+from aforo_admin.control_work import entry_text
+from aforo_admin.places import Places
+from aforo_authz.read_model import counter_key, margin_key
+from aforo_meter.completeness import Decided
+from aforo_meter.completeness_sql import SqlCompleteness
+from aforo_meter.database import Sql
+from aforo_meter.domain.periods import HOUR_MICROS
+from aforo_meter.domain.sessions import Session
+from aforo_meter.ledger_sessions import write_session
+from aforo_meter.ledger_sql import SqlLedger
+from aforo_proto.margin_pb2 import LEVEL_BLOCK, Margin
+from lab.servers import KafkaServer
+from tests.conftest import KafkaAt
+from tests.contract.answers_lab import fill
+from tests.contract.ledger_lab import START
+from tests.contract.ledgers import AuditedLedger
+from tests.contract.outbox_lab import OutboxLab
+from tests.contract.rest_lab import Api, api_of, applied, fill_redis, forget_failures
+from tests.contract.test_screens_letters import put as put_letters
+
+pytestmark = [pytest.mark.contract, pytest.mark.slow]
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture(autouse=True)
+def example(sqlite_database: str) -> None:  # noqa: ARG001 - Django uses it.
+    forget_failures()
+    applied()
+
+
+@pytest.fixture
+def outbox(file: AuditedLedger) -> OutboxLab:
+    return OutboxLab(file)
+
+
+@pytest.fixture
+def places(file: AuditedLedger, redis_url: str) -> Iterator[Places]:
+    found = Places(ledger_url=file.url, redis_url=redis_url)
+    with override_settings(AFORO_PLACES=found):
+        yield found
+
+
+@pytest.fixture
+def owner(places: Places) -> Api:
+    """The API over a filled ledger."""
+    asyncio.run(_fill(places.ledger_url))
+    return api_of(Role.OWNER)
+
+
+async def _fill(url: str) -> None:
+    async with SqlLedger(url) as ledger:
+        await fill(ledger)
+        for number in range(3):
+            session = Session(
+                tenant_id="acme" if number < 2 else "globex",
+                session_id=f"s/{number}",
+                opened_micros=START,
+                last_seen_micros=START + number,
+            )
+            await ledger.write(partial(_put, session))
+        hours = (START, START + HOUR_MICROS)
+        await SqlCompleteness(ledger).keep_decided(
+            Decided(hour, "acme", "chat", "allow", "p1", 10) for hour in hours
+        )
+
+
+def _put(session: Session, sql: Sql) -> None:
+    write_session(sql, session)
+
+
+def test_margins_are_what_the_ledger_has_in_force(owner: Api) -> None:
+    (found,) = owner.get("/margins").body["items"]
+
+    assert (found["tenant"], found["level"]) == ("acme", "throttle")
+    assert (found["revenue"], found["cogs"], found["currency"]) == ("10", "9.25", "USD")
+    assert found["period_start"] == "2026-11-01"
+    assert owner.get("/margins?level=none").body["items"] == []
+    assert owner.get("/margins?level=odd").fields == ["level"]
+
+
+def test_charges_are_told_by_period_and_line_by_line(owner: Api) -> None:
+    """Lines: 3.00 and 1.50 of input, 4.00 of output, 0.75 of calls; gpu.ms has no price."""
+    (period,) = owner.get("/charges?tenant=acme").body["items"]
+    detail = owner.get("/charges/acme?at=2026-11-02").body
+
+    assert (period["cogs"], period["unpriced_rows"]) == ("9.25", 1)
+    assert detail["gross_margin_ratio"] == "0.0750"
+    lines = {(line["meter"], line["cogs"]) for line in detail["lines"]}
+    assert lines == {
+        ("llm.output_tokens", "4"),
+        ("llm.input_tokens", "3"),
+        ("llm.input_tokens", "1.5"),
+        ("api.calls", "0.75"),
+        ("gpu.ms", "0"),
+    }
+    assert owner.get("/charges/acme?at=2020-01-01").status == 404
+    assert owner.get("/charges/acme?at=yesterday").fields == ["at"]
+
+
+def test_interventions_are_told_by_hour(owner: Api) -> None:
+    (found,) = owner.get("/interventions?tenant=acme&outcome=block").body["items"]
+
+    assert found["calls"] == 3
+
+
+def test_lists_go_on_behind_their_last_row(owner: Api) -> None:
+    first = owner.get("/sessions?limit=2").body
+    second = owner.get(f"/sessions?limit=2&cursor={first['next']}").body
+
+    assert [each["session"] for each in first["items"]] == ["s/2", "s/1"]
+    assert [each["session"] for each in second["items"]] == ["s/0"]
+    assert "next" not in second
+
+
+def test_a_session_is_killed_by_who_may_and_recorded(owner: Api) -> None:
+    wanted = {"tenant": "acme", "session": "s/1"}
+
+    refused = api_of(Role.FINANCE).post("/sessions/kill", wanted)
+    foreign = api_of(Role.OWNER, tenant="globex").post("/sessions/kill", wanted)
+    unknown = owner.post("/sessions/kill", {**wanted, "session": "s/9"})
+    killed = api_of(Role.DEVELOPER).post("/sessions/kill", wanted, X_Aforo_Reason="it loops")
+
+    assert (refused.status, foreign.status, unknown.status, killed.status) == (403, 404, 404, 200)
+    (ended,) = owner.get("/sessions?state=ended").body["items"]
+    assert (ended["session"], ended["ended_by"]) == ("s/1", "killed")
+    entry = AuditEntry.objects.latest("seq")
+    assert (entry.kind, entry.name, entry.reason) == ("session", "s/1", "it loops")
+    assert "changed session s/1 (it loops)\n    killed_at: null → " in entry_text(entry)
+
+
+def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
+    outbox.put("msg_1")
+    outbox.put("msg_2", tenant="globex")
+    outbox.execute(
+        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, attempts,"
+        " next_attempt_at_micros, delivered_at_micros) SELECT outbox_id, 'ops', tenant_id, 1, 0, 1"
+        " FROM outbox WHERE message_id = 'msg_1'"
+    )
+
+    listed = owner.get("/alerts").body["items"]
+    wanted = {"message": "msg_1", "endpoint": "ops"}
+    foreign = api_of(Role.OWNER, tenant="globex").post("/alerts/resend", wanted)
+    elsewhere = owner.post("/alerts/resend", {**wanted, "endpoint": "else"})
+    sent = owner.post("/alerts/resend", wanted)
+
+    assert [(each["message"], each["state"]) for each in listed] == [
+        ("msg_2", ""),
+        ("msg_1", "delivered"),
+        (listed[2]["message"], ""),  # Of the ledger's own: acme's level has changed.
+    ]
+    assert (foreign.status, elsewhere.fields, sent.status) == (404, ["endpoint"], 200)
+    (waiting,) = owner.get("/alerts?state=waiting").body["items"]
+    assert waiting["message"] == "msg_1"
+
+
+def test_completeness_is_told_by_hour(owner: Api) -> None:
+    found = owner.get("/completeness?since=2026-11-01&until=2026-11-02&limit=1").body
+    rest = owner.get(f"/completeness?since=2026-11-01&until=2026-11-02&cursor={found['next']}").body
+
+    assert found["items"] == [
+        {
+            "hour_start": "2026-11-01T01:00:00Z",
+            "tenant": "acme",
+            "decided": 10,
+            "logged": 0,
+            "missing": 10,
+        }
+    ]
+    assert [each["hour_start"] for each in rest["items"]] == ["2026-11-01"]
+    assert owner.get("/completeness?since=2020-01-01").status == 422
+
+
+def test_a_token_of_one_tenant_sees_its_rows_alone(owner: Api) -> None:
+    globex = api_of(Role.VIEWER, tenant="globex")
+
+    assert [each["session"] for each in globex.get("/sessions").body["items"]] == ["s/2"]
+    assert globex.get("/margins").body["items"] == []
+    assert owner.get("/margins").body["items"] != []
+    assert globex.get("/charges/acme").status == 404
+
+
+@pytest.fixture
+def synced(redis_url: str) -> Iterator[redis.Redis]:
+    """Redis as sync leaves it; there is no ledger."""
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        override_settings(AFORO_PLACES=Places(redis_url=redis_url)),
+    ):
+        fill_redis(client)
+        yield client
+
+
+def test_an_entitlement_is_what_would_be_decided_now(synced: redis.Redis) -> None:
+    api = api_of(Role.VIEWER)
+    keys = sorted(synced.keys())
+
+    chat = api.get("/entitlements/globex/chat")
+    twice = api.get("/entitlements/globex/chat")
+    reports = api.get("/entitlements/globex/reports").body
+
+    assert chat.status == 200
+    assert chat.body["allowed"] is True
+    assert (chat.body["plan"], chat.body["remaining_quota"]) == ("pro", 600)
+    assert chat.body["entitlements"] == ["chat", "embeddings"]
+    assert datetime.fromisoformat(chat.body["quota_reset"]) > datetime.now(UTC)
+    assert twice.body["remaining_quota"] == 600  # Nothing was counted.
+    assert sorted(synced.keys()) == keys
+    assert (reports["allowed"], reports["reason"]) == (False, "feature_not_entitled")
+
+
+def test_an_entitlement_counts_what_was_used(synced: redis.Redis) -> None:
+    now_s = int(datetime.now(UTC).timestamp())
+    for start_s in (now_s - now_s % 60, now_s - now_s % 60 + 60):  # If a minute ends meanwhile.
+        synced.set(counter_key("globex", "calls-per-minute", start_s), 590)
+    ten = api_of(Role.VIEWER).get("/entitlements/globex/chat").body
+    for start_s in (now_s - now_s % 60, now_s - now_s % 60 + 60):
+        synced.set(counter_key("globex", "calls-per-minute", start_s), 600)
+    none = api_of(Role.VIEWER).get("/entitlements/globex/chat").body
+
+    assert (ten["allowed"], ten["remaining_quota"]) == (True, 10)
+    assert (none["allowed"], none["reason"], none["remaining_quota"]) == (
+        False,
+        "quota_exceeded",
+        0,
+    )
+
+
+def test_an_entitlement_is_refused_below_the_floor(synced: redis.Redis) -> None:
+    now_micros = int(datetime.now(UTC).timestamp() * 1_000_000)
+    margin = Margin(tenant_id="acme", level=LEVEL_BLOCK, as_of_micros=now_micros)
+    synced.set(margin_key("acme"), margin.SerializeToString())
+
+    found = api_of(Role.VIEWER).get("/entitlements/acme/chat").body
+
+    assert (found["allowed"], found["reason"]) == (False, "margin_limit_exceeded")
+    assert not {"revenue", "cogs", "level"} & found.keys()
+
+
+def test_a_store_that_is_away_is_said_so() -> None:
+    with override_settings(AFORO_PLACES=Places(redis_url=NOWHERE)):
+        away = api_of(Role.VIEWER).get("/entitlements/globex/chat")
+    with override_settings(AFORO_PLACES=Places()):
+        unset = api_of(Role.VIEWER).get("/margins")
+
+    assert (away.status, away.body["type"]) == (503, "urn:aforo:problem:store-away")
+    assert unset.status == 503
+    assert "AFORO_ADMIN_LEDGER_URL" in unset.body["detail"]
+
+
+def test_dead_letters_are_listed_the_newest_first(kafka_server: KafkaServer | KafkaAt) -> None:
+    topic = f"letters-{uuid4().hex}"
+    asyncio.run(put_letters(kafka_server.bootstrap, topic))
+    told = Places(kafka_bootstrap=kafka_server.bootstrap, dead_letter_topic=topic)
+    with override_settings(AFORO_PLACES=told):
+        api = api_of(Role.VIEWER)
+        found = api.get("/dead_letters").body["items"]
+        one = api.get("/dead_letters?limit=1").body["items"]
+        ship = api.get("/dead_letters?stage=ship").body["items"]
+        foreign = api_of(Role.VIEWER, tenant="acme").get("/dead_letters")
+
+    assert [(each["place"], each["reason"]) for each in found] == [
+        ("0:2", "not JSON"),
+        ("0:1", "not an entry"),
+        ("0:0", "no tenant"),
+    ]
+    assert one == found[:1]
+    assert [each["stage"] for each in ship] == ["ship"]
+    assert ship[0]["retried_at"] is not None
+    assert found[0]["payload"] == "ff00 1b5b324a"
+    assert foreign.status == 404

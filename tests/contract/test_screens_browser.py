@@ -1,0 +1,210 @@
+"""The admin's pages in a real Chromium: what they load, how they renew themselves, by keyboard.
+
+With AFORO_SCREENSHOTS=FOLDER pictures of them are kept there (`make screenshots`).
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+from django.core.wsgi import get_wsgi_application
+from django.test import override_settings
+from playwright.sync_api import Page
+
+from aforo_admin.screens.overview import OverviewView
+from aforo_admin.screens.sessions import SessionsView
+from lab.browser import Browser, Scheme, opened
+from lab.servers import ServerStartError
+from tests.contract.screens_lab import World, empty_world, fill
+
+pytestmark = [
+    pytest.mark.contract,
+    pytest.mark.slow,
+    pytest.mark.parametrize("database", ["sqlite"], indirect=True),
+]
+
+PAGES = {
+    "overview": "overview/",
+    "margins": "margins/",
+    "tenant": "margins/globex/",
+    "interventions": "interventions/",
+    "prices": "prices/?q=gpt-4o",
+    "tester": "tester/?tenant=globex",
+    "sessions": "sessions/",
+    "alerts": "deliveries/",
+    "dead-letters": "letters/",
+    "audit": "audit/?tenant=globex",
+}
+PATIENCE_MS = 30_000
+
+
+class Quiet(WSGIRequestHandler):  # type: ignore[misc] # Django has no types.
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing: a line for each request helps nobody here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """The pages at an address, and who looks at them."""
+
+    world: World
+    browser: Browser
+    url: str
+
+    def cookies(self) -> list[dict[str, str]]:
+        value = self.world.client.cookies["sessionid"].value
+        return [{"name": "sessionid", "value": value, "url": self.url}]
+
+    def look(self, play: Any, scheme: Scheme = "light") -> Any:  # noqa: ANN401
+        return self.browser.look(play, cookies=self.cookies(), scheme=scheme)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with opened() as found:
+            yield found
+    except (ImportError, ServerStartError) as error:
+        if os.environ.get("AFORO_REQUIRE_ALL") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def served(
+    database: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    redis_url: str,
+    browser: Browser,
+) -> Iterator[Served]:
+    with (
+        empty_world(database, request, tmp_path, redis_url) as world,
+        override_settings(ALLOWED_HOSTS=["127.0.0.1", "testserver"]),
+        _server() as url,
+    ):
+        fill(world)
+        yield Served(world=world, browser=browser, url=url)
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    server = ThreadedWSGIServer(("127.0.0.1", 0), Quiet)
+    server.set_app(get_wsgi_application())
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_load_nothing_from_elsewhere_and_break_no_policy(
+    served: Served, scheme: Scheme
+) -> None:
+    kept = os.environ.get("AFORO_SCREENSHOTS")
+
+    def visit(page: Page) -> tuple[list[str], list[str], set[bool]]:
+        asked: list[str] = []
+        wrong: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}"))
+        dark = set()
+        for name, address in PAGES.items():
+            page.goto(f"{served.url}/admin/{address}", wait_until="load")
+            page.wait_for_selector("#live", state="attached", timeout=PATIENCE_MS)
+            page.evaluate("document.fonts.ready")
+            dark.add(bool(page.evaluate("document.documentElement.matches('.dark')")))
+            if kept:
+                page.screenshot(path=Path(kept) / f"{name}-{scheme}.png", full_page=True)
+        return asked, wrong, dark
+
+    asked, wrong, dark = served.look(visit, scheme)
+
+    assert [url for url in asked if not url.startswith((served.url, "data:"))] == []
+    assert [line for line in wrong if not line.endswith("/favicon.ico")] == []
+    assert dark == {scheme == "dark"}
+
+
+def test_figures_renew_themselves_where_the_page_stands(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OverviewView, "refresh_s", 1)
+
+    def watch(page: Page) -> str:
+        page.goto(f"{served.url}/admin/overview/")
+        page.evaluate("window.mark = 'the same page'")
+        served.world.ledger.execute(
+            "UPDATE margin_state SET cogs_nanos = cogs_nanos + 1000000000000"
+            " WHERE tenant_id = 'acme' AND in_force = 1"
+        )
+        page.wait_for_selector("text=1,842.40", timeout=PATIENCE_MS)
+        return str(page.evaluate("window.mark"))
+
+    assert served.look(watch) == "the same page"
+
+
+def test_a_session_is_killed_by_keyboard_and_nothing_renews_under_the_hand(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionsView, "refresh_s", 1)
+
+    def kill(page: Page) -> tuple[bool, str]:
+        page.goto(f"{served.url}/admin/sessions/")
+        page.focus("details.confirm summary")
+        page.keyboard.press("Enter")
+        page.evaluate("document.activeElement.blur()")
+        page.wait_for_timeout(2500)  # Twice as long as a renewal takes.
+        is_open = page.is_visible("text=Kill it for good")
+        page.focus("details.confirm summary")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=Session s-1 of globex is killed", timeout=PATIENCE_MS)
+        return is_open, page.url
+
+    is_open, url = served.look(kill)
+
+    assert is_open
+    assert url.startswith(f"{served.url}/admin/sessions/")
+    assert served.world.ledger.row("session", "session_id = 's-1'")["ended_by"] == "killed"
+
+
+def test_who_was_signed_out_is_told_that_nothing_is_renewed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OverviewView, "refresh_s", 1)
+
+    def watch(page: Page) -> str:
+        page.goto(f"{served.url}/admin/overview/")
+        page.context.clear_cookies()
+        page.wait_for_selector("text=no longer renewed", timeout=PATIENCE_MS)
+        return str(page.get_attribute(".renewing", "aria-live"))
+
+    assert served.look(watch) == "polite"
+
+
+def test_the_tester_is_asked_and_answers_without_the_key(served: Served) -> None:
+    def decide(page: Page) -> tuple[str, str, str]:
+        page.goto(f"{served.url}/admin/tester/")
+        page.select_option("[name=by]", "api_key")
+        page.fill("[name=proof]", "a-key-that-nobody-knows")
+        page.fill("[name=path]", "/v1/chat/completions")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=unknown_credential", timeout=PATIENCE_MS)
+        return page.url, page.content(), page.input_value("[name=proof]")
+
+    url, content, typed = served.look(decide)
+
+    assert url == f"{served.url}/admin/tester/"
+    assert "a-key-that-nobody-knows" not in content
+    assert typed == ""
