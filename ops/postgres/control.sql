@@ -37,6 +37,9 @@ REVOKE UPDATE, DELETE ON control_auditentry FROM aforo_admin;
 REVOKE INSERT, DELETE ON control_head FROM aforo_admin;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO aforo_admin;
 
+-- Nothing of these becomes part of the read model.
+REVOKE ALL ON control_apitoken, control_idempotentanswer, control_scenario FROM aforo_sync;
+
 -- Which sync leads, and that its life sign was seen.
 REVOKE ALL ON control_auditentry FROM aforo_sync;
 GRANT INSERT, UPDATE, DELETE ON control_lease TO aforo_sync;
