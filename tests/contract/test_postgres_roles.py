@@ -18,6 +18,7 @@ from aforo_meter.migrate import migrate
 from lab.ports import free_port
 from lab.postgres import PostgresServer
 from lab.servers import ROOT, ServerStartError, ask_tcp, python_module
+from lab.stack import wait_until
 from tests.certificates import certificate
 from tests.contract.test_sync_process import EXAMPLE, aforo_admin
 
@@ -175,7 +176,15 @@ def test_the_roles_of_aforo_admin_can_do_their_work(
         }
         for role in ("aforo_admin", "aforo_sync")
     )
-    person = ("manage", "createsuperuser", "--noinput", "--username", "a", "--email", "a@b.c")
+    person = (
+        "manage",
+        "createsuperuser",
+        "--noinput",
+        "--username",
+        "a",
+        "--email",
+        "a@example.com",
+    )
     for env, command in (
         (admin, ("apply", str(EXAMPLE), "--reason", "first")),
         (admin, ("audit", "verify")),
@@ -194,8 +203,8 @@ def test_the_roles_of_aforo_admin_can_do_their_work(
         ready=lambda: b" 200 " in ask_tcp(port, b"GET /readyz HTTP/1.0\r\n\r\n", bytes_max=64),
         log_dir=tmp_path,
     )
-    with program:  # It is ready, so it leads: the lease is its own.
-        assert '"leading"' in program.log_text()
+    with program:
+        wait_until(lambda: '"leading"' in program.log_text(), "sync leads")
     assert "permission denied" not in program.log_text()
     assert PASSWORD not in program.log_text()
 
