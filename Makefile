@@ -62,9 +62,9 @@ bench: $(STAMP) ## measure through a real Envoy (needs h2load); figures in build
 bench-authz: $(STAMP) ## measure the decision server alone, behind Envoy, and with a million tenants (needs h2load)
 	$(BIN)/python -m bench.authz $(BENCH_ARGS)
 
-screenshots: $(STAMP) ## pictures of the admin's pages, light and dark, in build/screens (needs Chromium)
-	mkdir -p build/screens
-	AFORO_SCREENSHOTS=build/screens $(BIN)/python -m pytest -q tests/contract/test_screens_browser.py -k elsewhere
+screenshots: $(STAMP) ## pictures of the admin's pages, light and dark, in docs/screens (needs Chromium)
+	mkdir -p docs/screens
+	AFORO_SCREENSHOTS=docs/screens $(BIN)/python -m pytest -q tests/contract/test_screens_browser.py -k elsewhere
 
 fuzz: $(STAMP) ## feed the decision server what is wrong, for FUZZ_SECONDS (600)
 	$(BIN)/python -m tests.fuzz search --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ_ARGS)
@@ -93,7 +93,7 @@ NAMES ?= 10000000
 names: $(STAMP) ## one caller who names another tool in each of NAMES calls: all charged, rows and memory bounded
 	$(BIN)/python -m tests.e2e.flood_of_names --names $(NAMES)
 
-bench-pages: $(STAMP) ## measure the admin's pages with 10,000 tenants
+bench-pages: $(STAMP) ## measure the admin's pages and REST's lists with 10,000 tenants
 	$(BIN)/python -m bench.pages $(BENCH_ARGS)
 
 bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and PostgreSQL, to margins in Redis

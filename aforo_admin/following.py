@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -27,9 +27,10 @@ from aforo_admin.read_model import (
     build,
     build_tenants,
 )
-from aforo_admin.sync import apply, compare, mark_complete, publish_tenants
+from aforo_admin.sync import apply, compare, mark_complete, mark_written, publish_tenants
 from aforo_meter.domain.periods import micros_of
 from aforo_proto.contract_pb2 import PriceList
+from aforo_proto.policy_pb2 import SyncState
 
 log = structlog.get_logger("aforo_admin")
 
@@ -38,6 +39,7 @@ RETRY_FIRST_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
 FAULTS_LOGGED_MAX: Final = 200
 OVERDUE_INTERVALS: Final = 3
+WRITTEN_ALONE_MAX: Final = 1_000  # Tenants between two passes: all readers look at their names.
 
 # Redis away, refusing, or answering what no Redis would.
 RedisFailure = (RedisError, OSError)
@@ -59,6 +61,7 @@ class Follower:
     holds_until: datetime = FOREVER  # Of what was written: some value is another from then on.
     synced: Catalog | None = None  # What Redis holds, versions aside.
     complete: ReadModel | None = None  # What Redis was last made equal to.
+    state: SyncState = field(default_factory=SyncState)  # What Redis was last told of this.
     complete_at_s: float = 0.0  # On the monotonic clock.
     next_pass_s: float = 0.0
     next_probe_s: float = 0.0
@@ -98,7 +101,7 @@ class Follower:
         assert model is not None
         differences = await compare(self.redis, model)
         await apply(self.redis, model, differences)
-        await mark_complete(self.redis, model, self.clock())
+        self.state = await mark_complete(self.redis, model, self.clock())
         took_s = time.monotonic() - began_s
         repaired = model is self.complete
         self.complete = model
@@ -184,6 +187,7 @@ class Follower:
         model = build_tenants(catalog, tenants, now)
         try:
             differences = await publish_tenants(self.redis, tenants, before=before, model=model)
+            await mark_written(self.redis, self.state, tenants, model)
         except RedisFailure as error:
             self._plan_retry(error)
             return
@@ -192,6 +196,8 @@ class Follower:
         metrics.VALUES.labels("written").inc(len(differences.stale))
         metrics.VALUES.labels("deleted").inc(len(differences.gone))
         log.info("published", tenants=len(tenants), deleted=len(differences.gone))
+        if len(self.state.written_since) > WRITTEN_ALONE_MAX:
+            self.next_pass_s = 0.0
 
     def _stand_by(self) -> None:
         """Forget what Redis holds: another process writes. Whoever leads begins with a pass."""

@@ -37,17 +37,20 @@ def load(name: str) -> Scenario:
 
 
 def save(name: str, scenario: Scenario, found: Comparison, *, author: str) -> Saved:
-    """Keep a scenario; one of that name is replaced.
+    """Keep a scenario; one of that name is replaced, if it is the author's own.
 
     Raises:
-        CatalogError: The name is none, or there are too many.
+        CatalogError: The name is none, or somebody else's, or there are too many.
     """
     name = name.strip()
     if not name or len(name) > NAME_CHARS_MAX:
         message = f"write a name of 1 to {NAME_CHARS_MAX} characters"
         refuse([Problem(path=("name",), message=message)])
-    is_new = not Saved.objects.filter(name=name).exists()
-    if is_new and Saved.objects.count() >= SAVED_MAX:
+    held = Saved.objects.filter(name=name).first()
+    if held is not None and held.author != author:
+        message = f"it is {held.author}'s: keep yours under another name"
+        refuse([Problem(path=("name",), message=message)])
+    if held is None and Saved.objects.count() >= SAVED_MAX:
         message = f"there are {SAVED_MAX} scenarios already: remove some"
         refuse([Problem(path=("name",), message=message)])
     # Through text: what says how YAML writes a number is no matter of JSON.

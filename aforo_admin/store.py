@@ -26,6 +26,7 @@ from aforo_admin.rows import (
     Key,
     Rows,
     catalog_of,
+    leave_alone,
     rows_of,
 )
 
@@ -185,15 +186,13 @@ def make_equal(
 ) -> None:
     """Make the database equal to a catalog, within a change; both read with these tenants.
 
-    With what it held `before`, tables that say the same are left as they are.
+    What it held `before` is known to some who call; else it is made of what is read.
     """
     wanted, held = rows_of(catalog), _read(tenants)
-    old = held.rows if before is None else rows_of(before)
-    for table in COLUMNS:
-        if old[table] == wanted[table]:
-            wanted[table] = held.rows[table]
-        elif table in OF_PLANS:  # Gaps that forms leave in positions are no new version.
-            held.rows[table] = old[table]
+    if before is None and held.rows["General"]:
+        before = catalog_of(held.rows)
+    if before is not None:
+        leave_alone(wanted, held.rows, before=rows_of(before))
     _make_equal(wanted, held, made)
 
 

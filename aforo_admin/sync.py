@@ -105,14 +105,32 @@ async def publish_tenants(
     return differences
 
 
-async def mark_complete(redis: Redis, model: ReadModel, now: datetime) -> None:
-    """Say that everything was there at `now`. The last write of a pass."""
+async def mark_complete(redis: Redis, model: ReadModel, now: datetime) -> SyncState:
+    """Say that everything was there at `now`; return what was said. The last write of a pass."""
     state = SyncState(
         catalog_version=model.version,
         completed_at_micros=micros_of(now),
         tenants=len(model.tenants),
     )
     await redis.set(SYNC_KEY, encoded(state))
+    return state
+
+
+async def mark_written(
+    redis: Redis, state: SyncState, tenants: Collection[str], model: ReadModel
+) -> None:
+    """Say whose terms were written since a pass: who remembers terms reads them again.
+
+    Args:
+        redis: As above.
+        state: What was said at the end of the pass and since; it is added to.
+        tenants: Who they are.
+        model: What was written of them.
+    """
+    for name in tenants:
+        state.written_since[name] = model.version if name in model.tenants else ""
+    # An emptied Redis stays without it: all the rest is missing there until the next pass.
+    await redis.set(SYNC_KEY, encoded(state), xx=True)
 
 
 async def _values(redis: Redis, keys: list[bytes]) -> list[bytes | None]:

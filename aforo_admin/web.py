@@ -1,10 +1,16 @@
 """`aforo-admin serve`: the pages, over HTTP."""
 
+import traceback
+from typing import Any
+
+import structlog
 import uvicorn
 
 from aforo_admin import django_setup, process, settings
 from aforo_admin.body_bounds import bounded
 from aforo_admin.places import Places
+
+log = structlog.get_logger()
 
 
 def serve(chosen: settings.ServeSettings) -> int:
@@ -15,7 +21,11 @@ def serve(chosen: settings.ServeSettings) -> int:
     """
     process.configure_logging(chosen.log_level)
     configure(chosen)
-    from django.core.asgi import get_asgi_application  # noqa: PLC0415 - it needs the settings.
+    # They need the settings.
+    from django.core.asgi import get_asgi_application  # noqa: PLC0415
+    from django.core.signals import got_request_exception  # noqa: PLC0415
+
+    got_request_exception.connect(log_failure)
 
     host, port = settings.host_and_port(chosen.listen)
     config = uvicorn.Config(
@@ -46,4 +56,14 @@ def configure(chosen: settings.ServeSettings) -> None:
             kafka_bootstrap=chosen.kafka_bootstrap,
             dead_letter_topic=chosen.dead_letter_topic,
         ),
+    )
+
+
+def log_failure(request: Any, **_given: Any) -> None:  # noqa: ANN401 - Django has no types.
+    """Log what a page failed of: whoever asked reads 500 alone.
+
+    Without the values of variables, and without the address's query: there may be secrets in them.
+    """
+    log.error(
+        "a page failed", method=request.method, path=request.path, trace=traceback.format_exc()
     )

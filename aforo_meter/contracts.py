@@ -127,7 +127,7 @@ class Contracts:
         self._former |= {pair for pair in doubtful if self._is_doubtful(*pair)}
 
     async def look(self) -> Look:
-        """Read everything known again if sync has finished a pass with another catalog since.
+        """Read again what sync has written since: after a pass with another catalog everything.
 
         Raises:
             RedisError, OSError: Redis does not answer.
@@ -137,14 +137,18 @@ class Contracts:
         pipeline.get(PUBLISHED_KEY)
         sync, published = await pipeline.execute()
         emptied = published is None
-        version = _version_of(sync)
-        if version is None or version == self._catalog_version:
+        state = _state_of(sync)
+        if state is None:
             return Look(emptied=emptied)
+        version = state.catalog_version
         try:
+            if version == self._catalog_version:
+                alone = await self._read_written(state.written_since)
+                return Look(tenants=frozenset(alone), emptied=emptied)
             prices = await self._read_book()
             # Should the rest fail now, the next look reads it, and says that prices changed.
             self._prices_changed |= prices
-            changed = await self._read_known()
+            changed = await self._read_again(self._terms)
         except (NotSyncedError, UnreadableError) as error:
             log.error("the catalog's changes can't be read; the last known hold", error=str(error))
             return Look(emptied=emptied)
@@ -164,10 +168,21 @@ class Contracts:
             and (tenant_id, subscription_id) not in self._former
         )
 
-    async def _read_known(self) -> set[str]:
-        """Read all that is known again, or nothing; return whose terms changed."""
+    async def _read_written(self, versions: Mapping[str, str]) -> set[str]:
+        """Read again whom sync wrote alone, under versions that are not those that are known."""
+        stale = {
+            tenant_id
+            for tenant_id in versions.keys() & self._terms.keys()
+            if versions[tenant_id] != _version_of(self._terms[tenant_id])
+        }
+        changed = await self._read_again(stale)
+        self._former = {pair for pair in self._former if pair[0] not in stale}
+        return changed
+
+    async def _read_again(self, tenant_ids: Iterable[str]) -> set[str]:
+        """Read what is known of tenants again, or nothing; return whose terms changed."""
         fresh: dict[str, Terms | None] = {}
-        for chunk in _chunks(sorted(self._terms)):
+        for chunk in _chunks(sorted(tenant_ids)):
             fresh |= await self._read(chunk)
         changed = {
             tenant_id
@@ -254,14 +269,18 @@ def synced_at_micros(sync: bytes | None) -> int | None:
         return None
 
 
-def _version_of(sync: bytes | None) -> str | None:
-    """Return the catalog's version that the last complete sync wrote; None if there is none."""
+def _state_of(sync: bytes | None) -> policy_pb2.SyncState | None:
+    """Return what sync last said; None if it said nothing that can be understood."""
     if sync is None:
         return None
     try:
-        return policy_pb2.SyncState.FromString(sync).catalog_version
+        return policy_pb2.SyncState.FromString(sync)
     except DecodeError:
         return None
+
+
+def _version_of(terms: Terms | None) -> str:
+    return "" if terms is None else terms.catalog_version
 
 
 def _content(terms: Terms | None) -> Terms | None:

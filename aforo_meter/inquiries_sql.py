@@ -1,25 +1,22 @@
 """What people ask the ledger about a tenant's period, in SQL."""
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aforo_meter.database import Sql
 from aforo_meter.domain.account import Account
 from aforo_meter.domain.inquiry import (
     Adjusted,
-    CostLine,
     GuardState,
     Intervention,
-    KeptPrice,
     PeriodState,
     Record,
 )
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import PeriodMicros
-from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.inquiries import Choice
-from aforo_meter.ledger_accounts import read_account, read_hours
+from aforo_meter.inquiries_usage import read_usage
+from aforo_meter.ledger_accounts import read_account
 from aforo_meter.ledger_prepaid import EARLIER
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.ledger_states import estimated_part
@@ -35,22 +32,7 @@ STATES = (
 )
 COVERING = f"{STATES} AND period_start_micros <= ? AND period_end_micros > ?"
 IN_FORCE = f"{STATES} AND in_force = 1"
-# One by one: each row's amount is rounded by itself, and their sum is the margin's COGS.
-CHARGES = (
-    "SELECT charge.meter, provider, model, price_id, quantity_micros, estimated_micros,"
-    " price_nanos, per_units FROM charge LEFT JOIN price USING (price_id)"
-    " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-)
 PERIOD: Final = "WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
-PRICES = (
-    "SELECT price_id, price_nanos, per_units, currency, effective_from_micros,"  # noqa: S608
-    " tier_input_tokens_from, source FROM price WHERE price_id IN"
-    f" (SELECT price_id FROM charge {PERIOD} UNION SELECT price_id FROM adjustment {PERIOD})"
-)
-ADJUSTMENTS = (
-    "SELECT meter, provider, model, price_id, quantity_micros, cogs_nanos"  # noqa: S608
-    f" FROM adjustment {PERIOD}"
-)
 ADJUSTED = (
     "SELECT MIN(created_at_micros), kind, author, reason, COUNT(*),"  # noqa: S608
     f" {parts('cogs_nanos')} FROM adjustment {PERIOD}"
@@ -73,13 +55,6 @@ GUARDS = (
 TENANTS = "SELECT tenant_id FROM margin_state WHERE in_force = 1 ORDER BY tenant_id"
 
 
-class _Kind(NamedTuple):
-    meter: str
-    provider: str
-    model: str
-    price_id: str
-
-
 class SqlInquiries:
     """On the connections of an open ledger."""
 
@@ -100,12 +75,13 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
         return None
     state = max(wanted, key=lambda one: (one.in_force, one.period.start_micros))
     whose, period = (state.tenant_id, state.subscription_id), state.period
+    usage = read_usage(sql, *whose, period.start_micros)
     interventions = sql.execute(
         INTERVENTIONS, (choice.tenant_id, period.start_micros, period.end_micros)
     )
     return Record(
         state=state,
-        costs=_costs(sql, state),
+        costs=usage.costs,
         interventions=tuple(
             Intervention(outcome, reason, int(calls)) for outcome, reason, calls in interventions
         ),
@@ -114,7 +90,7 @@ def _record(sql: Sql, choice: Choice) -> Record | None:
             for row in sql.execute(ADJUSTED, (*whose, period.start_micros))
         ),
         account_at_close=_account_at_close(sql, state),
-        account_by_hour=read_hours(sql, *whose, period.start_micros),
+        account_by_hour=usage.account_by_hour,
         guards=tuple(_guard(*row) for row in sql.execute(GUARDS, (*whose, period.start_micros))),
         accounts_before=_accounts_before(sql, state),
         other_subscriptions=tuple(
@@ -186,54 +162,3 @@ def _guard(guard_id: str, in_force: int, level: int, since_micros: int, *nanos: 
         revenue_nanos=revenue_nanos,
         cogs_nanos=cogs_nanos,
     )
-
-
-def _costs(sql: Sql, state: PeriodState) -> tuple[CostLine, ...]:
-    """Add up the rows of a period, by kind and price."""
-    key = (state.tenant_id, state.subscription_id, state.period.start_micros)
-    quantities: Counter[_Kind] = Counter()
-    amounts: Counter[_Kind] = Counter()
-    rows: Counter[_Kind] = Counter()
-    estimated: Counter[_Kind] = Counter()
-    for *names, quantity_micros, estimated_micros, price_nanos, per_units in sql.execute(
-        CHARGES, key
-    ):
-        kind = _Kind(*names)
-        quantities[kind] += quantity_micros
-        estimated[kind] += estimated_micros
-        rows[kind] += 1
-        if price_nanos is not None:
-            amounts[kind] += amount_nanos(
-                quantity_micros, price_nanos=price_nanos, per_units=per_units
-            )
-    for *names, quantity_micros, nanos in sql.execute(ADJUSTMENTS, key):
-        kind = _Kind(*names)
-        quantities[kind] += quantity_micros
-        amounts[kind] += nanos
-    prices = {
-        row[0]: KeptPrice(**dict(zip(_PRICE_FIELDS, row, strict=True)))
-        for row in sql.execute(PRICES, key + key)
-    }
-    lines = [
-        CostLine(
-            meter=kind.meter,
-            provider=kind.provider,
-            model=kind.model,
-            price=prices.get(kind.price_id),
-            quantity_micros=quantity_micros,
-            # What was taken back since may have been estimated, or not: nobody knows.
-            estimated_micros=max(0, min(estimated[kind], quantity_micros)),
-            cogs_nanos=amounts[kind],
-            rows=rows[kind],
-        )
-        for kind, quantity_micros in quantities.items()
-        if quantity_micros or amounts[kind]
-    ]
-    lines.sort(key=lambda line: (-line.cogs_nanos, line.meter, line.provider, line.model))
-    return tuple(lines)
-
-
-_PRICE_FIELDS: Final = (
-    *("price_id", "price_nanos", "per_units", "currency", "effective_from_micros"),
-    *("tier_input_tokens_from", "source"),
-)

@@ -4,23 +4,22 @@ from collections.abc import Iterator
 from typing import Final
 
 from aforo_meter.database import Sql
-from aforo_meter.domain.account import Account, UsageKey, Used
+from aforo_meter.domain.account import NOTHING, Account, UsageKey, Used
 from aforo_meter.domain.rating import amount_nanos
 from aforo_meter.domain.revenue import Revenue, revenue
 from aforo_meter.ledger import Watch
 
 INT64_MAX: Final = 2**63 - 1
-NOTHING: Final = Used()
 
 ROWS = (
-    "SELECT hour_start_micros, charge.meter, feature, provider, model, tool, execution_status,"
+    "SELECT charge.meter, feature, provider, model, tool, execution_status,"
     " quantity_micros, estimated_micros, price_nanos, per_units"
     " FROM charge LEFT JOIN price USING (price_id)"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
 )
 ADJUSTMENTS = (
-    "SELECT hour_start_micros, meter, feature, provider, model, tool, execution_status, price_id,"
-    " quantity_micros, cogs_nanos FROM adjustment"
+    "SELECT meter, feature, provider, model, tool, execution_status, price_id, quantity_micros,"
+    " cogs_nanos FROM adjustment"
     " WHERE tenant_id = ? AND subscription_id = ? AND period_start_micros = ?"
     " AND created_at_micros <= ?"
 )
@@ -41,50 +40,28 @@ def read_account(
     """
     period = (tenant_id, subscription_id, period_start_micros)
     found: dict[UsageKey, Used] = {}
-    for _, key, used in _entries(sql, period, adjusted_by_micros):
+    for key, used in _entries(sql, period, adjusted_by_micros):
         found[key] = found[key].plus(used) if key in found else used
     return {key: used for key, used in found.items() if used != NOTHING}
 
 
-def read_hours(
-    sql: Sql, tenant_id: str, subscription_id: str, period_start_micros: int
-) -> dict[int, dict[UsageKey, Used]]:
-    """Add up a period's rows as `read_account` does, each hour by itself; by the hour's start."""
-    period = (tenant_id, subscription_id, period_start_micros)
-    found: dict[int, dict[UsageKey, Used]] = {}
-    for hour_start_micros, key, used in _entries(sql, period, INT64_MAX):
-        account = found.setdefault(hour_start_micros, {})
-        account[key] = account.get(key, NOTHING).plus(used)
-    return found
-
-
 def _entries(
     sql: Sql, period: tuple[str, str, int], adjusted_by_micros: int
-) -> Iterator[tuple[int, UsageKey, Used]]:
-    """Yield charges, then adjustments, each with the start of its hour."""
-    for (
-        hour_start_micros,
-        *names,
-        quantity_micros,
-        estimated_micros,
-        price_nanos,
-        per_units,
-    ) in sql.execute(ROWS, period):
+) -> Iterator[tuple[UsageKey, Used]]:
+    """Yield charges, then adjustments."""
+    for *names, quantity_micros, estimated_micros, price_nanos, per_units in sql.execute(
+        ROWS, period
+    ):
         cogs_nanos, unpriced_micros = 0, quantity_micros
         if price_nanos is not None:
             cogs_nanos = amount_nanos(quantity_micros, price_nanos=price_nanos, per_units=per_units)
             unpriced_micros = 0
-        used = Used(quantity_micros, cogs_nanos, estimated_micros, unpriced_micros)
-        yield hour_start_micros, UsageKey(*names), used
-    for hour_start_micros, *names, price_id, quantity_micros, cogs_nanos in sql.execute(
+        yield UsageKey(*names), Used(quantity_micros, cogs_nanos, estimated_micros, unpriced_micros)
+    for *names, price_id, quantity_micros, cogs_nanos in sql.execute(
         ADJUSTMENTS, (*period, adjusted_by_micros)
     ):
         unpriced_micros = 0 if price_id else quantity_micros
-        yield (
-            hour_start_micros,
-            UsageKey(*names),
-            Used(quantity_micros, cogs_nanos, 0, unpriced_micros),
-        )
+        yield UsageKey(*names), Used(quantity_micros, cogs_nanos, 0, unpriced_micros)
 
 
 def account_of(sql: Sql, watch: Watch) -> Account:

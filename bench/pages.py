@@ -1,4 +1,4 @@
-"""`make bench-pages`: how long the admin's pages take, and how much they ask, with many tenants."""
+"""`make bench-pages`: how long the admin's pages and REST's lists take, and how much they ask."""
 
 import argparse
 import statistics
@@ -27,6 +27,21 @@ PAGES = (
     *("interventions/", "interventions/?span=7d", "interventions/?span=30d&tenant=t00000"),
     *("prices/", "prices/?q=gpt", "tester/"),
     *("sessions/", "deliveries/", "deliveries/?state=delivered", "audit/"),
+    *("what-if/", "what-if/prices/"),
+)
+TABLES = (
+    *("tenant", "deal", "planversion", "feature", "costprice", "exchangerate", "marginoverride"),
+    *("route", "meter", "meteringrule", "credential", "ingestkey", "webhookendpoint"),
+)
+FORMS = (
+    *(f"control/{table}/{part}" for table in TABLES for part in ("", "add/")),
+    *("control/tenant/?q=t001", "control/tenant/t00007/change/", "control/credential/?q=t001"),
+)
+LISTS = (
+    *("tenants", "tenants?limit=200", "tenants/t00007", "tenants/t00007/credentials", "plans"),
+    *("margins", "margins?level=block", "charges", "charges/t00000", "interventions"),
+    *("sessions", "sessions?state=open", "alerts", "alerts?state=delivered", "completeness"),
+    *("audit", "general", "entitlements/t00007/chat"),
 )
 
 
@@ -80,9 +95,7 @@ def _databases(server: PostgresServer) -> tuple[str, str]:
 
 
 def _run(options: argparse.Namespace, places: Places) -> list[Measured]:
-    from django.contrib.auth.models import User  # noqa: PLC0415 - Django is set up only now.
-    from django.core.management import call_command  # noqa: PLC0415
-    from django.test import Client  # noqa: PLC0415
+    from django.core.management import call_command  # noqa: PLC0415 - Django is set up only now.
 
     from bench.pages_load import Load, fill  # noqa: PLC0415
 
@@ -92,20 +105,46 @@ def _run(options: argparse.Namespace, places: Places) -> list[Measured]:
     load = Load(tenants=options.tenants, now_micros=time.time_ns() // 1000)
     fill(load, ledger_url=places.ledger_url, redis_url=places.redis_url)
     print(f"{load.tenants:,} tenants after {time.monotonic() - began_s:.0f} s", file=sys.stderr)
-    client = Client()
-    client.force_login(User.objects.create_user("bench", is_staff=True, is_superuser=True))
-    return [measured(client, address, rounds=options.rounds) for address in PAGES]
+    return [
+        measured(client, address, rounds=options.rounds)
+        for client, addresses in clients().items()
+        for address in addresses
+    ]
+
+
+def clients() -> dict[Any, list[str]]:
+    """Return who asks, with addresses: somebody who is signed in, and somebody with a token."""
+    from django.contrib.auth.models import User  # noqa: PLC0415 - Django is set up only now.
+    from django.test import Client  # noqa: PLC0415
+
+    from aforo_admin.control.roles import Role  # noqa: PLC0415
+    from aforo_admin.rest import tokens  # noqa: PLC0415
+
+    person = Client()
+    person.force_login(User.objects.create_user("bench", is_staff=True, is_superuser=True))
+    token = tokens.add("bench", Role.OWNER, actor="bench")
+    program = Client(headers={"Authorization": f"Bearer {token}"})
+    return {
+        person: [f"/admin/{address}" for address in (*PAGES, *FORMS)],
+        program: [f"/api/v1/{address}" for address in LISTS] + [following(program)],
+    }
+
+
+def following(client: Any) -> str:  # noqa: ANN401 - Django's.
+    """Return the address of a long list's second page."""
+    first = client.get("/api/v1/interventions").json()
+    return f"/api/v1/interventions?cursor={first['next']}"
 
 
 def measured(client: Any, address: str, *, rounds: int) -> Measured:  # noqa: ANN401 - Django's.
     """Ask for a page several times."""
-    client.get(f"/admin/{address}")  # Templates are compiled once in a process.
+    client.get(address)  # Templates are compiled once in a process.
     took_ms, cpu_ms = [], []
     queries = kib = 0
     for _ in range(rounds):
         with counted() as asked:
             began_s, began_cpu_s = time.perf_counter(), time.process_time()
-            response = client.get(f"/admin/{address}")
+            response = client.get(address)
             took_ms.append(1000 * (time.perf_counter() - began_s))
             cpu_ms.append(1000 * (time.process_time() - began_cpu_s))
         assert response.status_code == 200, (address, response.status_code)

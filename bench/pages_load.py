@@ -1,6 +1,7 @@
 """An installation with many tenants, for the admin's pages: catalog, Redis, a full ledger."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from redis.asyncio import Redis
 
 from aforo_admin import store, sync
 from aforo_admin.catalog_yaml import read_file
-from aforo_admin.domain.catalog import Catalog, Subscription
+from aforo_admin.domain.catalog import Catalog, Credential, Subscription
 from aforo_admin.read_model import build
+from aforo_authz.domain.access import CredentialKind
 from aforo_meter.database import Sql, database_of
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import (
@@ -54,13 +56,14 @@ class Load:
 def catalog(load: Load) -> Catalog:
     """Return the example's catalog with many tenants on its plan `pro`, billed by the month."""
     example = read_file(ROOT / "catalog.example.yaml")
-    one = replace(example.tenants["globex"], credentials=(), margin_override=None)
+    one = replace(example.tenants["globex"], margin_override=None)
     started_at = datetime(2020, 1, 1, tzinfo=UTC)
     tenants = {
         name: replace(
             one,
             tenant_id=name,
             name=name,
+            credentials=(_key_of(name),),
             subscription=Subscription(
                 subscription_id=f"{name}-1", plan_id="pro", started_at=started_at
             ),
@@ -68,6 +71,14 @@ def catalog(load: Load) -> Catalog:
         for name in load.names()
     }
     return replace(example, tenants=tenants)
+
+
+def _key_of(name: str) -> Credential:
+    return Credential(
+        credential_id="main",
+        kind=CredentialKind.API_KEY,
+        identity=hashlib.sha256(name.encode()).hexdigest(),
+    )
 
 
 def fill(load: Load, *, ledger_url: str, redis_url: str) -> None:

@@ -9,9 +9,11 @@ import time
 
 from rich.console import Console
 
+from demo.control import Control
 from demo.live import show
 from demo.observe import World
-from demo.story import play
+from demo.people import invited
+from demo.play import play
 from demo.tenants import catalog
 from lab.servers import ServerStartError, accepts_tcp, scratch_dir
 from lab.stack import Options, Stack, StackCommandError
@@ -38,7 +40,13 @@ def main() -> int:
     path = home / "catalog.yaml"
     path.write_text(catalog())
     stack = Stack(
-        Options(catalog=path, home=home, ingress_port=options.port, transport=options.transport)
+        Options(
+            catalog=path,
+            home=home,
+            ingress_port=options.port,
+            transport=options.transport,
+            control=True,
+        )
     )
     return run(stack, once=options.once)
 
@@ -52,7 +60,8 @@ def run(stack: Stack, *, once: bool) -> int:
         stack.start(told=lambda text: print(f"… {text}", flush=True))
         print(f"up after {time.monotonic() - started:.1f} s: {stack.url}", flush=True)
         print(f"usage over HTTP: {stack.ingest_url}/docs", flush=True)
-        world = World(stack)
+        world = World(stack, Control(stack.admin_url, invited(stack.control_url)))
+        print(f"the admin: {stack.admin_url}/admin/", flush=True)
         if once:
             good = asyncio.run(play(world, lambda text: print(text, flush=True)))
         else:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import aiohttp
@@ -12,8 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from aforo_admin.control.roles import Role
 from aforo_proto import margin_pb2
+from demo import history
 from demo.observe import World, dollars
+from demo.people import WHAT_THEY_DO
 from demo.story import CHAT, MESSAGES, completion
 from demo.tenants import INGEST_KEY, TENANTS, Tenant
 from lab.http_client import HttpClient
@@ -51,8 +55,10 @@ class Seen:
 async def show(world: World, console: Console) -> None:
     """Send traffic and redraw the table until cancelled."""
     seen = Seen()
+    count = await history.tell(world, now=datetime.now(UTC))
+    print(f"the past {history.DAYS} days: {count} reports of usage over HTTP\n", flush=True)
     # Above the table, and whole: to be copied.
-    print(f"{curl_lines(world)}\n\nCtrl-C ends everything.\n", flush=True)
+    print(f"{admin_lines(world)}\n\n{curl_lines(world)}\n\nCtrl-C ends everything.\n", flush=True)
     async with asyncio.TaskGroup() as tasks:
         for tenant in TENANTS.values():
             tasks.create_task(_traffic(world, tenant, seen))
@@ -60,6 +66,27 @@ async def show(world: World, console: Console) -> None:
             while True:
                 live.update(Group(await _table(world, seen), LEGEND), refresh=True)
                 await asyncio.sleep(REFRESH_S)
+
+
+def admin_lines(world: World) -> str:
+    """Return where the admin is, who may sign in, and what to watch and to try there."""
+    admin = f"{world.control.url}/admin"
+    people = world.control.people
+    return "\n".join(
+        [
+            f"The admin: {admin}/",
+            f"  sign in with the password  {people.password}  as",
+            *(f"    {role:9}  {what}" for role, what in WHAT_THEY_DO.items()),
+            "Watch: these pages renew themselves",
+            f"  {admin}/overview/      tenants by level, revenue, COGS, months, movers",
+            f"  {admin}/margins/acme/      Acme's margin, as it melts",
+            "Change: the gateway follows within 2 s",
+            f"  {admin}/control/deal/add/?tenant=acme      product: a committed fee of 30 frees it",
+            f"  {admin}/control/marginoverride/add/?tenant=acme      finance: let it pass",
+            f"  {admin}/control/tenant/umbrella/change/      finance: a floor above its margin",
+            f"  {admin}/control/credential/      developer: revoke a key, and see 401",
+        ]
+    )
 
 
 def curl_lines(world: World) -> str:
@@ -73,6 +100,7 @@ def curl_lines(world: World) -> str:
         f"curl -i {world.stack.ingest_url}/v1/events -H 'x-api-key: {INGEST_KEY}'"
         f" -H 'content-type: application/cloudevents+json' -d '{event}'"
     )
+    viewer = world.control.people.tokens[Role.VIEWER]
     acme, globex = TENANTS["acme"].key, TENANTS["globex"].key
     return "\n".join(
         [
@@ -81,7 +109,9 @@ def curl_lines(world: World) -> str:
             f"  curl -i {world.url}/echo -H 'x-api-key: {globex}'      # a hard quota",
             f"  curl -i {world.url}/echo -H 'x-api-key: wrong' -H 'x-tenant-id: acme'",
             f"  {usage}      # usage over HTTP",
-            f"  $EDITOR {world.stack.catalog}      # plan pro at 30.00 frees Acme in a second",
+            f"  curl {world.control.url}/api/v1/margins -H 'authorization: Bearer {viewer}'",
+            f"  export AFORO_ADMIN_DATABASE_URL={world.stack.control_url}",
+            "  aforo-admin export my.yaml; $EDITOR my.yaml; aforo-admin apply my.yaml --dry-run",
             f"  logs: {world.stack.home}",
         ]
     )

@@ -18,6 +18,7 @@ from aforo_meter.alerts import LEVEL_CHANGED
 from aforo_meter.webhooks import parse_secret, verify
 from aforo_proto import margin_pb2
 from demo.checks import StepFailedError, check
+from demo.control import Control
 from demo.tenants import CALL_COST_NANOS, TENANTS
 from lab.http_client import HttpClient
 from lab.stack import WEBHOOK_SECRET, Stack
@@ -61,8 +62,9 @@ class Tokens:
 class World:
     """One running stack, looked at from outside."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, control: Control | None = None) -> None:
         self.stack = stack
+        self._control = control
         self.url = stack.url
         self.upstream = f"http://127.0.0.1:{stack.ports['premium']}"
         self.economy = f"http://127.0.0.1:{stack.ports['economy']}"
@@ -71,11 +73,10 @@ class World:
     def client(self, tenant_id: str) -> HttpClient:
         return HttpClient(self.url, api_key=TENANTS[tenant_id].key)
 
-    def write_catalog(self, text: str) -> None:
-        """Replace the catalog as an editor does: the file is never half there."""
-        fresh = self.stack.catalog.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self.stack.catalog)
+    @property
+    def control(self) -> Control:
+        assert self._control is not None, "this world has its catalog in a file"
+        return self._control
 
     async def served(self, tenant_id: str) -> Tokens:
         """Return the tokens that the upstreams say they served to a tenant."""

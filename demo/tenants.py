@@ -34,8 +34,7 @@ TENANTS = {
 }
 
 
-def catalog(*, acme_fee: Decimal = PRO_FEE) -> str:
-    """Return the catalog, with what acme's contract brings a month."""
+def catalog() -> str:
     return f"""\
 version: 1
 currency: USD
@@ -81,7 +80,7 @@ ingest_keys:
   - {{id: demo, sha256: {sha256_of_key(INGEST_KEY)}, scopes: ["usage:ingest", "quotas:read"]}}
 
 tenants:
-{"".join(_tenant(tenant, acme_fee) for tenant in TENANTS.values())}
+{"".join(_tenant(tenant) for tenant in TENANTS.values())}
 costs:
   # What a model's provider asks is built in; these are what our own machines cost us.
   - {{meter: api.calls, price: 0.02, per: 1000, from: 2026-01-01}}
@@ -90,17 +89,11 @@ costs:
 """
 
 
-def _tenant(tenant: Tenant, acme_fee: Decimal) -> str:
-    deal = ""
-    if tenant.tenant_id == "acme" and acme_fee != PRO_FEE:
-        deal = f"""\
-    deals:
-      - {{id: bigger-contract, from: 2026-01-01, committed_fee: {acme_fee}}}
-"""
+def _tenant(tenant: Tenant) -> str:
     return f"""\
   {tenant.tenant_id}:
     name: {tenant.name}
     subscription: {{id: sub-{tenant.tenant_id}, plan: {tenant.plan}, started_at: 2026-01-01}}
-{deal}    credentials:
+    credentials:
       - {{id: {tenant.tenant_id}-demo, sha256: {sha256_of_key(tenant.key)}}}
 """

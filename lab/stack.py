@@ -7,6 +7,7 @@ would run them, with settings in variables.
 import base64
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ class StackCommandError(Exception):
 class Options:
     """What differs between a demo, a test and a benchmark."""
 
-    catalog: Path
+    catalog: Path  # Followed; with `control` only what the control database begins with.
     home: Path = field(default_factory=lambda: scratch_dir("stack"))
     transport: str = "ngh2"
     ingress_port: int | None = None  # None: any free one.
@@ -55,13 +56,12 @@ class Options:
     ingest_env: Mapping[str, str] = field(default_factory=dict)
     consume_env: Mapping[str, str] = field(default_factory=dict)
     deliver_env: Mapping[str, str] = field(default_factory=dict)
-    redis: RedisServer | None = (
-        None  # None: one where everybody may do everything. Not yet started.
-    )
+    redis: RedisServer | None = None  # None: one that asks nobody who he is. Not yet started.
     kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
     database: PostgresServer | None = None  # None: the ledger is a file. Not yet started.
     prepare: Callable[[], None] = lambda: None  # Once ledger and topics are there.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
+    control: bool = False  # The catalog in a database, followed by sync and served as the admin.
     gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
 
 
@@ -78,7 +78,9 @@ class Stack:
         self.ledger_path = self.home / "ledger.sqlite3"
         self.database = options.database
         self.ledger_url = self.database.url() if self.database else f"sqlite:///{self.ledger_path}"
-        self.ports = {name: free_port() for name in ("premium", "economy", "webhooks", "usage")}
+        self.control_url = f"sqlite:///{self.home / 'control.sqlite3'}"
+        listening = ("premium", "economy", "webhooks", "usage", "admin")
+        self.ports = {name: free_port() for name in listening}
         self._exits = contextlib.ExitStack()
         self.upstream = self._stand_in("premium", "lab.upstream", "--name", "premium")
         self.economy = self._stand_in("economy", "lab.upstream", "--name", "economy")
@@ -94,6 +96,7 @@ class Stack:
         self.consume = self._aforo("consume", "aforo_meter", "consume", env=self._consume_env())
         self.ingest = self._aforo("ingest", "aforo_meter", "ingest", env=self._ingest_env())
         self.deliver = self._aforo("deliver", "aforo_meter", "deliver", env=self._deliver_env())
+        self.admin = self._admin()
         self.envoy = self._envoy()
 
     @property
@@ -107,6 +110,11 @@ class Stack:
         return f"http://127.0.0.1:{self.ports['usage']}"
 
     @property
+    def admin_url(self) -> str:
+        """Where the admin's pages and its REST API are, if the catalog is in a database."""
+        return f"http://127.0.0.1:{self.ports['admin']}"
+
+    @property
     def servers(self) -> list[Program]:
         """What Aforo's processes write to."""
         return [self.redis, self.kafka, *([self.database] if self.database else [])]
@@ -116,6 +124,7 @@ class Stack:
         """All processes, in the order in which they start."""
         behind = [*self.servers, self.webhooks, self.sync]
         behind += [self.ingest, self.consume, self.deliver]
+        behind += [self.admin] if self.options.control else []
         if not self.options.gateway:
             return behind
         return [*behind, self.upstream, self.economy, self.authz, *self.ships, self.envoy]
@@ -140,6 +149,11 @@ class Stack:
             *("aforo_meter", "topics", "--bootstrap", self.kafka.bootstrap),
             *("--partitions", str(PARTITIONS)),
         )
+        if self.options.control:
+            told("creating the control database and applying the catalog")
+            env = {"AFORO_ADMIN_DATABASE_URL": self.control_url}
+            run_aforo("aforo_admin", "migrate", env=env)
+            run_aforo("aforo_admin", "apply", str(self.catalog), env=env)
         self.options.prepare()
         rest = [program for program in self.programs if program not in servers]
         told("starting " + ", ".join(program.name for program in rest))
@@ -190,13 +204,36 @@ class Stack:
             log_dir=self.home,
         )
 
+    def _admin(self) -> Program:
+        port = self.ports["admin"]
+        return python_module(
+            "admin",
+            "aforo_admin",
+            "serve",
+            env={
+                "AFORO_ADMIN_DATABASE_URL": self.control_url,
+                "AFORO_ADMIN_SECRET_KEY": secrets.token_urlsafe(50),
+                "AFORO_ADMIN_LISTEN": f"127.0.0.1:{port}",
+                "AFORO_ADMIN_LEDGER_URL": self.ledger_url,
+                "AFORO_ADMIN_REDIS_URL": self.redis.url,
+                "AFORO_ADMIN_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            },
+            ready=lambda: b" 200 " in ask_tcp(port, LOGIN, bytes_max=64),
+            log_dir=self.home,
+        )
+
     def _sync_env(self) -> dict[str, str]:
         return {
-            "AFORO_ADMIN_CATALOG": str(self.catalog),
+            **self._catalog_env(),
             "AFORO_ADMIN_REDIS_URL": self.redis.url,
             "AFORO_ADMIN_METRICS_LISTEN": METRICS,
             **self.options.sync_env,
         }
+
+    def _catalog_env(self) -> dict[str, str]:
+        if self.options.control:
+            return {"AFORO_ADMIN_DATABASE_URL": self.control_url}
+        return {"AFORO_ADMIN_CATALOG": str(self.catalog)}
 
     def _authz_env(self) -> dict[str, str]:
         return {
@@ -275,6 +312,7 @@ def wait_until(good: Callable[[], bool], what: str) -> None:
 METRICS = "(a free port)"
 PROBE = b"GET / HTTP/1.0\r\n\r\n"
 READY = b"GET /readyz HTTP/1.0\r\n\r\n"
+LOGIN = b"GET /admin/login/ HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n"
 
 
 def run_aforo(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:

@@ -5,8 +5,7 @@ from typing import Any, Final
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
 
@@ -122,7 +121,9 @@ class KeyAdmin(RecordedAdmin):
 
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask, then revoke: sync hears of it within a second."""
-        row = get_object_or_404(self.model, pk=object_id)
+        row = self.get_object(request, object_id)  # None for what is no id at all, too.
+        if row is None:
+            raise Http404("there is no such key")
         if not self.has_change_permission(request, row):
             raise PermissionDenied
         if request.method != "POST":
@@ -150,6 +151,7 @@ class CredentialAdmin(KeyAdmin, OfTenantAdmin):
     form = CredentialForm
     hashed = "identity"
     list_display = ("tenant", "credential_id", "kind", "prefix", "state", "expires_at")
+    list_display_links = ("credential_id",)
     list_filter = ("kind", "revoked")
     search_fields = ("tenant__tenant_id", "credential_id", "prefix")
 

@@ -14,6 +14,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from aforo_admin import store
 from aforo_admin.control import plan_preview, roles
 from aforo_admin.control.forms import REASON, RecordedForm, reason_input
+from aforo_admin.control.limits import QuotaForm
 from aforo_admin.control.models import Plan, PlanGuard, PlanQuota, PlanRateCard, PlanVersion
 from aforo_admin.control.models_plans import State
 from aforo_admin.control.recorded_admin import (
@@ -53,6 +54,7 @@ def is_draft(version: Any) -> bool:
 
 class QuotaTable(PartOfDraft, PartTable):
     model = PlanQuota
+    form = QuotaForm
 
 
 class GuardPart(PartOfDraft, Part):

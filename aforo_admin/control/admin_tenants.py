@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from aforo_admin.control.forms import REASON, RecordedForm
+from aforo_admin.control.limits import QuotaForm
 from aforo_admin.control.models import (
     Deal,
     DealGuard,
@@ -45,7 +46,7 @@ class FormerTable(PartTable):
 
 @admin.register(Tenant)
 class TenantAdmin(RecordedAdmin):
-    list_display = ("tenant_id", "name", "plan", "state", "shadow")
+    list_display = ("tenant_id", "name", "plan", "state", "is_shadow")
     list_filter = ("subscription__state", "subscription__plan")
     list_select_related = ("subscription",)
     search_fields = ("tenant_id", "name")
@@ -59,6 +60,10 @@ class TenantAdmin(RecordedAdmin):
     @admin.display(ordering="subscription__state")
     def state(self, tenant: Tenant) -> str:
         return str(tenant.subscription.state)
+
+    @admin.display(description="shadow mode", ordering="shadow")
+    def is_shadow(self, tenant: Tenant) -> str:
+        return {None: "as the plan says", True: "yes", False: "no"}[tenant.shadow]
 
 
 class OfTenantAdmin(RecordedAdmin):
@@ -77,6 +82,7 @@ class OfTenantAdmin(RecordedAdmin):
 
 class DealQuotaTable(PartTable):
     model = DealQuota
+    form = QuotaForm
 
 
 class DealGuardPart(Part):
@@ -93,6 +99,7 @@ class DealAdmin(OfTenantAdmin):
         *("tenant", "deal_id", "effective_from", "effective_until"),
         *("committed_fee_nanos", "block_below_bp"),
     )
+    list_display_links = ("deal_id",)
     search_fields = ("tenant__tenant_id", "deal_id")
     inlines = (DealQuotaTable, DealGuardPart, DealRateCardPart)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -13,6 +13,9 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from aforo_admin.domain.problems import percent
 from aforo_admin.written_values import amount
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp
+
+# Of what a tenant or a deal may leave to its plan.
+PERHAPS: Final = (("unknown", "as the plan says"), ("true", "yes"), ("false", "no"))
 
 
 class WrittenField(forms.CharField):
@@ -124,6 +127,15 @@ class TextsColumn(models.JSONField):
         nothing: list[str] | None = None if self.null else []
         options = {**options, "widget": UnfoldAdminTextInputWidget()}
         return TextsField(nothing=nothing, required=False, **_common(self, options))
+
+
+def in_plain_words(column: models.Field, field: Any) -> Any:
+    """Return a form's field with what Django says for databases said for people."""
+    if isinstance(field, forms.NullBooleanField):
+        field.widget.choices = PERHAPS
+    if column.name.endswith("_s") and field is not None:
+        field.label = f"{str(field.label).removesuffix(' s')}, in seconds"
+    return field
 
 
 def amount_field(column: models.Field, options: Any) -> WrittenField:

@@ -13,13 +13,17 @@ from aforo_admin.control.models_base import Recorded
 from aforo_admin.control.models_plans import PlanVersion, State
 from aforo_admin.control.models_tenants import Deal
 from aforo_admin.control.recording import Change, Note
-from aforo_admin.control.roles import PUBLISH, SET_FLOORS
+from aforo_admin.control.roles import PUBLISH, SET_FLOORS, WRITES
 
 Has = Callable[[str], bool]  # Is this permission theirs? As Django names it.
 
 # Whoever can set these can let calls pass that the margin would stop.
 FLOORS: Final = frozenset(
     {*FLOOR_COLUMNS, *ALLOWANCE_COLUMNS.values(), "shadow", "stale_margin_blocks"}
+)
+# Who looks at these in a year wants to know why: without a reason they don't change.
+_WITH_REASON: Final = frozenset(
+    {SET_FLOORS, *(f"{act}_{table}" for act in WRITES for table in ("marginoverride", "dealguard"))}
 )
 _GUARD: Final = "guard "
 _NO_VERSION: Final[Mapping[str, Any]] = {}
@@ -47,12 +51,22 @@ class NotPermittedError(Exception):
         super().__init__(f"{where}: your role may not change this; {who}")
 
 
+class ReasonMissingError(Exception):
+    """What changes only for a reason was to change without one; the message says what it is."""
+
+    def __init__(self, note: Note, column: str = "") -> None:
+        where = f"{note.kind} {note.name}" + (f": {column}" if column else "")
+        super().__init__(f"say why {where} changes: floors and overrides change for a reason")
+
+
 def check(change: Change, has: Has) -> None:
-    """Refuse a change that takes more than somebody has.
+    """Refuse a change that takes more than somebody has, or a reason that they did not give.
 
     Raises:
         NotPermittedError: At the first row that does.
+        ReasonMissingError: They may make it, and say why.
     """
+    unsaid: tuple[Note, str] | None = None
     gone = {each.tenant_id for each in change.notes if _is_removal_of_tenant(each)}
     for note in change.notes:
         if note.tenant_id in gone and note.after is None and not _is_removal_of_tenant(note):
@@ -60,6 +74,15 @@ def check(change: Change, has: Has) -> None:
         for permission, column in _needed(note, change):
             if not has(f"control.{permission}"):
                 raise NotPermittedError(note, f"control.{permission}", column)
+            if permission in _WITH_REASON and unsaid is None and not _has_own_reason(note):
+                unsaid = note, column
+    if unsaid is not None and not change.reason.strip():
+        raise ReasonMissingError(*unsaid)
+
+
+def _has_own_reason(note: Note) -> bool:
+    """Whether it is an override that says why it is there."""
+    return _tables().get(note.kind) == "marginoverride" and bool((note.after or {}).get("reason"))
 
 
 def _is_removal_of_tenant(note: Note) -> bool:

@@ -5,19 +5,20 @@ read once more, this time with the faults at their fields: so nobody types anyth
 """
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.db.models import JSONField
+from django.db.models import JSONField, TextField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
 from aforo_admin.control import permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
-from aforo_admin.control.fields import ReadableJSONField
+from aforo_admin.control.fields import ReadableJSONField, in_plain_words
 from aforo_admin.control.forms import (
     REASON,
     PartFormSet,
@@ -27,7 +28,7 @@ from aforo_admin.control.forms import (
     reason_input,
 )
 from aforo_admin.control.models_base import NeverEditedError, Ordered
-from aforo_admin.control.permitting import FLOORS, NotPermittedError
+from aforo_admin.control.permitting import FLOORS, NotPermittedError, ReasonMissingError
 from aforo_admin.control.recording import Change, Source, current
 from aforo_admin.control.shown import as_written
 from aforo_admin.domain.problems import path_of
@@ -35,23 +36,36 @@ from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
 FAULTS_SHOWN_MAX: Final = 20
 SET_FLOORS: Final = f"control.{roles.SET_FLOORS}"
+# Paths, names and places: a database's text, and a line to people.
+ON_ONE_LINE: Final = {TextField: {"widget": UnfoldAdminTextInputWidget}}
 REFUSALS: Final = (
     CatalogError,
     NeverEditedError,
     NoCatalogError,
     NotPermittedError,
+    ReasonMissingError,
     ValidationError,
 )
 
 
-def recorded(request: HttpRequest, reason: str = "") -> Any:
-    """Return a change that the user who asks makes, as far as their role goes."""
+def recorded(request: HttpRequest, reason: str = "", *, checked: bool = False) -> Any:
+    """Return a change that the user who asks makes, as far as their role goes.
+
+    Args:
+        request: Who asks.
+        reason: Why, in their words.
+        checked: It changes nothing that the catalog's rules speak of.
+    """
 
     def permit(made: Change) -> None:
         permitting.check(made, request.user.has_perm)
 
     return store.change(
-        actor=request.user.get_username(), source=Source.UI, reason=reason, permit=permit
+        actor=request.user.get_username(),
+        source=Source.UI,
+        reason=reason,
+        checked=checked,
+        permit=permit,
     )
 
 
@@ -69,7 +83,24 @@ def tell(request: HttpRequest, error: Exception) -> None:
         messages.error(request, f"Nothing was changed: {place}{fault.message}")
 
 
-class RecordedAdmin(ModelAdmin):
+class PlainMixin:
+    """Fields as people read them."""
+
+    formfield_overrides: ClassVar = ON_ONE_LINE
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+        return in_plain_words(db_field, field)
+
+    def formfield_for_choice_field(self, column: Any, request: HttpRequest, **options: Any) -> Any:
+        """Let people choose where nothing is the default: unfold would take the first for them."""
+        unsaid = column.blank or not column.has_default()
+        choices = column.get_choices(include_blank=unsaid, blank_choice=[("", "Select value")])
+        options = {"choices": choices, **options}
+        return super().formfield_for_choice_field(column, request, **options)  # type: ignore[misc]
+
+
+class RecordedAdmin(PlainMixin, ModelAdmin):
     """The form of a row, and of what belongs to it."""
 
     form = RecordedForm
@@ -166,7 +197,7 @@ class RecordedAdmin(ModelAdmin):
         return bool(self.has_change_permission(request, obj))
 
 
-class PartMixin:
+class PartMixin(PlainMixin):
     """What belongs to a row, in its form."""
 
     extra = 0
@@ -182,7 +213,7 @@ class PartMixin:
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         if type(db_field) is JSONField:
             options["form_class"] = ReadableJSONField
-        return super().formfield_for_dbfield(db_field, request, **options)  # type: ignore[misc]
+        return super().formfield_for_dbfield(db_field, request, **options)
 
     def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
         field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]
@@ -215,6 +246,8 @@ def told(request: HttpRequest, obj: Any, model: Any, tables: Collection[str]) ->
         return []
     if isinstance(error, NotPermittedError):
         return [(Place(column=error.column), str(error))]
+    if isinstance(error, ReasonMissingError):
+        return [(Place(column=REASON), str(error))]
     row = obj if obj is not None else _row_of(request, model)
     found: Told = []
     for fault in faults_of(error):

@@ -63,6 +63,13 @@ class Change:
             Note(kind=kind, name=str(row), tenant_id=row.tenant_key, before=before, after=after)
         )
 
+    def note_act(self, kind: str, name: str, *, tenant_id: str, after: dict[str, Any]) -> None:
+        """Record what was done to something that is no row of the catalog."""
+        before = dict.fromkeys(after)
+        self.notes.append(
+            Note(kind=kind, name=name, tenant_id=tenant_id, before=before, after=after)
+        )
+
     @property
     def tenants(self) -> frozenset[str] | None:
         """Whose terms alone have changed; None: what concerns all has."""

@@ -12,6 +12,9 @@ from django.utils.html import conditional_escape, format_html
 from unfold import forms
 from unfold.fields import UnfoldAdminReadonlyField
 
+from aforo_admin.control import limits
+from aforo_admin.control.limits import LIMIT
+
 
 class ReadonlyField(UnfoldAdminReadonlyField):
     """A field that is read. Unfold would colour JSON by styles that stand in the page."""
@@ -25,6 +28,8 @@ class ReadonlyField(UnfoldAdminReadonlyField):
             return super().contents()
         if value is not None and hasattr(column, "written"):
             return conditional_escape(column.written(value))
+        if value is not None and column is not None and column.name == LIMIT:
+            return conditional_escape(limits.written(self.form.instance.meter, value))
         if isinstance(column, models.JSONField):
             text = json.dumps(value, indent=2, ensure_ascii=False)
             return format_html("<pre>{}</pre>", text)

@@ -1,5 +1,6 @@
 """The admin's site: unfold's, with our pages, and without styles that stand in the page itself."""
 
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
@@ -7,7 +8,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.sites import UnfoldAdminSite
 
-from aforo_admin.control import navigation
+from aforo_admin.control import navigation, users
+from aforo_admin.control.recorded_admin import recorded, rendered
 from aforo_admin.django_security import OIDC
 
 
@@ -16,6 +18,17 @@ class ControlSite(UnfoldAdminSite):
 
     def index(self, _request: HttpRequest, _extra_context: Any = None) -> HttpResponse:
         return HttpResponseRedirect(reverse("admin:overview"))
+
+    def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Let somebody change their own password, on the record; not which it is."""
+        view = super().password_change
+        if request.method != "POST":
+            return view(request, extra_context)
+        with recorded(request, checked=True) as made:
+            answer = rendered(view(request, extra_context))
+            if answer.status_code == HTTPStatus.FOUND:
+                users.note_password(made, request.user)
+        return answer
 
     def extra_urls(self) -> list[Any]:
         return navigation.urls(self.admin_view)

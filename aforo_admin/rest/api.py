@@ -12,7 +12,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, ValidationError
 
 from aforo_admin.control.models_base import NeverEditedError
-from aforo_admin.control.permitting import NotPermittedError
+from aforo_admin.control.permitting import NotPermittedError, ReasonMissingError
 from aforo_admin.faults import CatalogError, NoCatalogError
 from aforo_admin.rest import (
     audit_views,
@@ -30,7 +30,15 @@ from aforo_admin.rest.key_views import KeyViews
 from aforo_admin.rest.operations import register
 from aforo_admin.rest.part_views import PartViews
 from aforo_admin.rest.places import PARTS
-from aforo_admin.rest.problems import ApiError, InvalidError, NotFoundError, Wrong, of_catalog
+from aforo_admin.rest.problems import (
+    ApiError,
+    InvalidError,
+    NotFoundError,
+    Wrong,
+    invalid,
+    of_catalog,
+)
+from aforo_admin.rest.writes import REASON
 from aforo_admin.screens.stores import AWAY
 
 log = structlog.get_logger()
@@ -138,6 +146,10 @@ def _no_catalog(error: NoCatalogError) -> ApiError:
     return ApiError(HTTPStatus.CONFLICT, "no-catalog", str(error))
 
 
+def _without_reason(error: ReasonMissingError) -> ApiError:
+    return invalid(REASON, "is missing", str(error))
+
+
 def _never_edited(error: NeverEditedError) -> ApiError:
     return ApiError(HTTPStatus.CONFLICT, "never-edited", str(error))
 
@@ -154,6 +166,7 @@ HANDLERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     CatalogError: of_catalog,
     NoCatalogError: _no_catalog,
     NotPermittedError: lambda error: forbidden(str(error)),
+    ReasonMissingError: _without_reason,
     NeverEditedError: _never_edited,
     IntegrityError: _of_conflict,
     DataError: _of_data,

@@ -27,6 +27,7 @@ from aforo_admin.yaml_writing import yaml_text
 
 YAML: Final = "application/yaml"
 NAME: Final = "catalog"
+READ: Final = (Scope.CATALOG_READ, Scope.TENANTS_READ)
 PERMISSION: Final = f"control.{APPLY_CATALOG}"
 TEXT: Final[Schema] = {"type": "string"}
 DIFFERENCES: Final[Schema] = {
@@ -80,21 +81,28 @@ def _operation(method: str, path: str, view: Any, summary: str, **said: Any) -> 
     return Operation(method=method, path=path, view=view, summary=summary, tag="catalog", **said)
 
 
+def _caller(request: HttpRequest, *scopes: Scope) -> Caller:
+    """Return who asks: a whole catalog has its tenants in it, so it takes their scope too."""
+    callers = [caller_for(request, scope) for scope in scopes]
+    return callers[0]
+
+
 def export(request: HttpRequest) -> HttpResponse:
-    caller_for(request, Scope.CATALOG_READ)
+    _caller(request, *READ)
     text = yaml_text(written.catalog(store.load_catalog().catalog))
     return HttpResponse(text, content_type=f"{YAML}; charset=utf-8", headers=NO_STORE)
 
 
 def diff(request: HttpRequest) -> HttpResponse:
-    caller_for(request, Scope.CATALOG_READ)
+    _caller(request, *READ)
     catalog = _read(request)
     before, seq = _held()
     return shown(_body(differences(before, catalog), seq, catalog))
 
 
 def apply(request: HttpRequest, *, digest: str) -> HttpResponse:
-    caller: Caller = caller_for(request, Scope.CATALOG_WRITE)
+    # What it answers is what was there.
+    caller = _caller(request, *READ, Scope.CATALOG_WRITE, Scope.TENANTS_WRITE)
     require(caller, PERMISSION)
     catalog = _read(request)
 

@@ -112,7 +112,10 @@ class Listing:
             same = [f"{o.sql} = :after_{n}" for n, o in enumerate(self.order[:index])]
             beyond = f"{each.sql} {'<' if each.descending else '>'} :after_{index}"
             terms.append(" AND ".join([*same, beyond]))
-        return " OR ".join(f"({term})" for term in terms)
+        first = self.order[0]
+        # It follows from the rest, which no index can be looked through by.
+        bound = f"{first.sql} {'<=' if first.descending else '>='} :after_0"
+        return f"{bound} AND ({' OR '.join(f'({term})' for term in terms)})"
 
 
 def _instants(*names: str) -> tuple[Column, ...]:

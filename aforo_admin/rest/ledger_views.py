@@ -1,11 +1,12 @@
 """What came of it, by the ledger: margins, charges, interventions, sessions, alerts, and more."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 
-from aforo_admin.control.recording import Change, Note
+from aforo_admin.control.recording import Change
 from aforo_admin.control.roles import KILL_SESSION, RESEND_ALERT
 from aforo_admin.rest import ledger_lists as lists
 from aforo_admin.rest import places
@@ -21,6 +22,7 @@ from aforo_admin.rest.writes import Answer, shown, write
 from aforo_admin.screens import stores
 from aforo_admin.written_values import amount
 from aforo_admin.yaml_scalars import instant
+from aforo_meter.database import Sql
 from aforo_meter.domain.inquiry import CostLine, Record
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, micros_of
@@ -138,18 +140,34 @@ def page(
     *,
     limit: int,
     cursor: str,
-    values: Mapping[str, Any] | None = None,
+    spans: Sequence[Mapping[str, Any]] = ({},),
 ) -> HttpResponse:
-    """Return a page of the ledger as an answer."""
+    """Return a page of the ledger as an answer.
+
+    Args:
+        listing: Of what.
+        filters: What is empty is not asked for.
+        limit: How many rows at most.
+        cursor: Where it begins.
+        spans: Values of the listing's source, each with more rows, until a page is full.
+    """
     asked = Asked(
         filters={name: value for name, value in filters.items() if value != ""},
         after=key_of(cursor, *(each.kind for each in listing.order)),
         limit=limit,
-        values=values or {},
     )
 
+    *shorter, longest = spans
+
+    def work(sql: Sql) -> tuple[list[dict[str, Any]], list[Any] | None]:
+        for values in shorter:
+            found = listing.read(sql, replace(asked, values=values))
+            if found[1]:
+                return found
+        return listing.read(sql, replace(asked, values=longest))
+
     async def read(ledger: SqlLedger) -> tuple[list[dict[str, Any]], list[Any] | None]:
-        return await ledger.read(lambda sql: listing.read(sql, asked))
+        return await ledger.read(work)
 
     items, following = stores.run(stores.from_ledger(read))
     return shown({"items": items, **({"next": cursor_of(following)} if following else {})})
@@ -163,13 +181,25 @@ def list_completeness(
     start = _micros("since", since) if since else end - HOURS_LISTED * HOUR_MICROS
     if not 0 <= end - start <= HOURS_LISTED_MAX * HOUR_MICROS:
         raise invalid("since", "is after until, or more than 31 days before it", "ask for less")
+    after = key_of(cursor, *(each.kind for each in lists.COMPLETENESS.order))
+    if after is not None:
+        end = min(end, after[0] + HOUR_MICROS)
     return page(
         lists.COMPLETENESS,
         {"tenant": tenant or caller.tenant_id},
         limit=limit,
         cursor=cursor,
-        values={"start": start, "end": end},
+        spans=_spans(start, end),
     )
+
+
+def _spans(start_micros: int, end_micros: int) -> Sequence[Mapping[str, int]]:
+    """Return spans of hours up to an end, each longer: an hour of many tenants fills a page."""
+    found, hours = [], 1
+    while end_micros - hours * HOUR_MICROS > start_micros:
+        found.append({"start": end_micros - hours * HOUR_MICROS, "end": end_micros})
+        hours *= 4
+    return [*found, {"start": start_micros, "end": end_micros}]
 
 
 def get_charges(request: HttpRequest, *, tenant: str, at: str) -> HttpResponse:
@@ -238,7 +268,7 @@ def kill(request: HttpRequest) -> HttpResponse:
         if killed is None:
             raise NotFoundError("such session")
         at = lists.as_instant(killed.killed_micros)
-        _note(made, "session", session_id, tenant, {"killed_at": at})
+        made.note_act("session", session_id, tenant_id=tenant, after={"killed_at": at})
         return Answer(body=body)
 
     return write(request, caller, work, checked=True)
@@ -263,7 +293,12 @@ def resend(request: HttpRequest) -> HttpResponse:
 
     def work(made: Change) -> Answer:
         stores.run(stores.from_ledger(send))
-        _note(made, "alert", body["message"], rows[0].tenant_id, {"resent_to": body["endpoint"]})
+        made.note_act(
+            "alert",
+            body["message"],
+            tenant_id=rows[0].tenant_id,
+            after={"resent_to": body["endpoint"]},
+        )
         return Answer(body=body)
 
     return write(request, caller, work, checked=True)
@@ -273,11 +308,6 @@ def _operator(request: HttpRequest, tenant: str, act: str) -> Caller:
     caller = caller_for(request, Scope.OPERATIONS_WRITE, tenant=tenant)
     require(caller, f"control.{act}")
     return caller
-
-
-def _note(made: Change, kind: str, name: str, tenant: str, after: dict[str, Any]) -> None:
-    before = dict.fromkeys(after)
-    made.notes.append(Note(kind=kind, name=name, tenant_id=tenant, before=before, after=after))
 
 
 def _texts(request: HttpRequest, *names: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ _HEADERS_OF_WRITES: Final = [
     {
         "in": "header",
         "name": REASON,
-        "description": "Why, for the record of changes.",
+        "description": "Why, for the record of changes. Floors and overrides need it.",
         "schema": {"type": "string", "maxLength": REASON_CHARS_MAX, "pattern": "^[ -~]*$"},
     },
 ]

@@ -16,7 +16,7 @@ from aforo_admin.control.models_api import TOKEN_CHARS_KEPT, ApiToken
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import sha256_hex
-from aforo_admin.domain.problems import check_id
+from aforo_admin.domain.problems import check_id, day
 from aforo_admin.faults import StoreError
 from aforo_admin.rest.scopes import Scope
 
@@ -93,7 +93,13 @@ def add(
             created_at=made.at,
             expires_at=expires_at,
         )
-        made.note(row, before=None, after={"role": role.value, "scopes": row.scopes})
+        said = {
+            "role": role.value,
+            "scopes": row.scopes,
+            "tenant": tenant_id,
+            "expires_at": None if expires_at is None else day(expires_at),
+        }
+        made.note(row, before=None, after=said)
     return token
 
 

@@ -66,6 +66,7 @@ def write(
         ApiError: It was asked with a key that was used for something else.
         CatalogError: What results breaks a rule. Nothing has changed.
         NotPermittedError: The caller's role may not make this change. Nothing has changed.
+        ReasonMissingError: Floors or overrides change, and nobody says why. Nothing has changed.
     """
     digest = _request_digest(request)
     key = _key_digest(request, caller)

@@ -3,20 +3,19 @@
 import json
 from typing import Any, Final
 
-import structlog
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from aforo_admin.control.forms import REASON
 from aforo_admin.control.models import WebhookEndpoint
+from aforo_admin.control.recorded_admin import recorded
 from aforo_admin.control.roles import RESEND_ALERT
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
 from aforo_meter.alerts import KINDS
 from aforo_meter.outbox_reading import STATES, AttemptRow, DeliveryLog, DeliveryRow, LogQuery
-
-log = structlog.get_logger()
 
 MAY_RESEND: Final = f"control.{RESEND_ALERT}"
 
@@ -26,7 +25,6 @@ class DeliveriesView(ScreenView):
     refresh_s = 10
 
     def figures(self, now_micros: int) -> dict[str, Any]:  # noqa: ARG002 - as all pages.
-        before = self.asked("before")
         given = {
             "tenant_id": self.asked("tenant"),
             "kind": self.asked("kind", choices=KINDS),
@@ -35,7 +33,7 @@ class DeliveriesView(ScreenView):
         }
         query = LogQuery(
             count_max=ROWS_PER_PAGE + 1,
-            before_outbox_id=int(before) if before.isascii() and before.isdecimal() else None,
+            before_outbox_id=self.asked_number("before"),
             **{name: value for name, value in given.items() if value},
         )
         missing = stores.Missing()
@@ -82,18 +80,20 @@ class DeliveryView(ScreenView):
         missing = stores.Missing()
         rows, _ = stores.run(missing.of(_read(message_id))) or ([], [])
         if endpoint_id in _endpoints(rows):
-            stores.run(missing.of(_resend(rows[0], endpoint_id)))
+            with recorded(request, request.POST.get(REASON, ""), checked=True) as made:
+                stores.run(missing.of(_resend(rows[0], endpoint_id)))
+                if not missing.said:
+                    made.note_act(
+                        "alert",
+                        message_id,
+                        tenant_id=rows[0].tenant_id,
+                        after={"resent_to": endpoint_id},
+                    )
         elif not missing.said:
             missing.said.append(f"{endpoint_id or '(none)'}: choose one of the endpoints listed.")
         if missing.said:
             messages.error(request, missing.said[0])
         else:
-            log.info(
-                "a message is sent again",
-                actor=request.user.get_username(),
-                message_id=message_id,
-                endpoint=endpoint_id,
-            )
             messages.success(request, f"It is due for {endpoint_id} now; deliver sends it.")
         return HttpResponseRedirect(reverse("admin:delivery", args=[message_id]))
 

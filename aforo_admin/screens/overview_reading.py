@@ -8,13 +8,12 @@ from typing import Final
 from aforo_admin.domain.movers import Mover
 from aforo_admin.places import places
 from aforo_admin.screens.stores import Missing, from_ledger
-from aforo_meter.completeness_sql import OF_ALL
 from aforo_meter.database import Sql
 from aforo_meter.domain.completeness import FILLED, Score
 from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.ledger_sql import SqlLedger
-from aforo_meter.ledger_sums import is_above_zero, parts, whole
+from aforo_meter.ledger_sums import PART, parts, whole
 from aforo_meter.tenant_reading import Synced, tenant_reader
 
 MONTHS_SHOWN: Final = 12
@@ -50,21 +49,28 @@ MOVERS = (
     f" ORDER BY ABS(now.cogs_nanos / ({HOURS_SO_FAR}) - before.cogs_nanos / ({HOURS_BEFORE})) DESC,"
     f" now.tenant_id LIMIT {MOVERS_SHOWN}"
 )
+# Tenant by tenant first: there are far fewer of them than rows, and each counts once.
 UNPRICED = (
-    "SELECT meter, provider, model, COUNT(DISTINCT tenant_id),"  # noqa: S608
-    f" {parts('quantity_micros')} FROM ("
+    "SELECT meter, provider, model, COUNT(*), SUM(high), SUM(low) FROM ("  # noqa: S608
+    f"SELECT meter, provider, model, SUM(quantity_micros / {PART}) AS high,"
+    f" SUM(quantity_micros % {PART}) AS low FROM ("
     "SELECT tenant_id, meter, provider, model, quantity_micros FROM charge WHERE price_id = ''"
     " UNION ALL SELECT tenant_id, meter, provider, model, quantity_micros FROM adjustment"
-    " WHERE price_id = '') AS entry GROUP BY meter, provider, model"
-    f" HAVING {is_above_zero('quantity_micros')}"
+    " WHERE price_id = '') AS entry GROUP BY tenant_id, meter, provider, model) AS used"
+    f" GROUP BY meter, provider, model HAVING SUM(high) * {PART} + SUM(low) > 0"
     " ORDER BY 4 DESC, meter, provider, model"
     f" LIMIT {UNPRICED_SHOWN + 1}"
 )
+# Decisions in the order of their key, each beside what was logged of it: nothing is to be sorted.
 COMPLETE = (
-    "SELECT SUM(decided), SUM(logged),"  # noqa: S608
-    " SUM(CASE WHEN decided > logged THEN decided - logged ELSE 0 END)"
-    f" FROM ({OF_ALL}) AS compared WHERE outcome <> '{FILLED}'"
+    "SELECT SUM(decided),"  # noqa: S608
+    " SUM(CASE WHEN decided > COALESCE(calls, 0) THEN decided - COALESCE(calls, 0) ELSE 0 END)"
+    " FROM (SELECT hour_start_micros, tenant_id, feature, outcome, SUM(decisions) AS decided"
+    f" FROM decided WHERE hour_start_micros = :hour AND outcome <> '{FILLED}'"
+    " GROUP BY hour_start_micros, tenant_id, feature, outcome) AS beside"
+    " LEFT JOIN logged USING (hour_start_micros, tenant_id, feature, outcome)"
 )
+LOGGED = f"SELECT SUM(calls) FROM logged WHERE hour_start_micros = :hour AND outcome <> '{FILLED}'"  # noqa: S608
 PARTITIONS = "SELECT DISTINCT partition FROM position ORDER BY partition"
 
 
@@ -248,8 +254,9 @@ _MICROSECOND: Final = datetime_of(1) - datetime_of(0)
 
 
 def _complete(sql: Sql, hour: PeriodMicros) -> Score:
-    values = {"start": hour.start_micros, "end": hour.end_micros}
-    decided, logged, missing = sql.execute(COMPLETE, values).fetchone()
+    values = {"hour": hour.start_micros}
+    decided, missing = sql.execute(COMPLETE, values).fetchone()
+    (logged,) = sql.execute(LOGGED, values).fetchone()
     return Score(
         hour_start_micros=hour.start_micros,
         decided=int(decided or 0),

@@ -11,6 +11,8 @@ from aforo_admin.screens import stores
 
 FRAGMENT: Final = "X-Aforo-Fragment"  # The script asks with it for the renewed part alone.
 ROWS_PER_PAGE: Final = 50
+SKIPPED_MAX: Final = 10_000_000
+DIGITS_MAX: Final = 18
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -39,11 +41,15 @@ class ScreenView(PageView):
         value = self.request.GET.get(name, "").strip()
         return value if not choices or value in choices else ""
 
+    def asked_number(self, name: str) -> int | None:
+        """Return a number of the address, as far as databases count; None: it has none."""
+        text = self.asked(name)
+        return int(text[:DIGITS_MAX]) if text.isascii() and text.isdecimal() else None
+
     @property
     def skipped(self) -> int:
         """Return how many rows come before this page."""
-        text = self.request.GET.get("skip", "")
-        return min(int(text), 10_000_000) if text.isascii() and text.isdecimal() else 0
+        return min(self.asked_number("skip") or 0, SKIPPED_MAX)
 
     def pages(self, found: int) -> dict[str, str]:
         """Return the addresses of the pages before and after, of rows in an order.

@@ -61,9 +61,9 @@ class AuditView(ScreenView):
             entries = entries.filter(at__gte=since)
         if until is not None:
             entries = entries.filter(at__lt=until + timedelta(days=1))
-        before = self.asked("before")
-        if before.isascii() and before.isdecimal():
-            entries = entries.filter(seq__lt=int(before[:18]))
+        before = self.asked_number("before")
+        if before is not None:
+            entries = entries.filter(seq__lt=before)
         return entries
 
 

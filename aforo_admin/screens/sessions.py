@@ -2,20 +2,20 @@
 
 from typing import Any, Final
 
-import structlog
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from aforo_admin.control.forms import REASON
+from aforo_admin.control.recorded_admin import recorded
 from aforo_admin.control.roles import KILL_SESSION
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
+from aforo_admin.written_values import instant_of_micros
 from aforo_meter.domain.sessions import Session
 from aforo_meter.sessions import SessionQuery
 from aforo_meter.sessions_sql import SqlSessions
-
-log = structlog.get_logger()
 
 MAY_KILL: Final = f"control.{KILL_SESSION}"
 STATES: Final = ("open", "all")
@@ -52,14 +52,12 @@ class SessionsView(ScreenView):
             raise PermissionDenied
         tenant_id, session_id = request.POST.get("tenant", ""), request.POST.get("session", "")
         missing = stores.Missing()
-        killed = stores.run(missing.of(_kill(tenant_id, session_id)))
+        with recorded(request, request.POST.get(REASON, ""), checked=True) as made:
+            killed = stores.run(missing.of(_kill(tenant_id, session_id)))
+            if killed is not None:
+                at = str(instant_of_micros(killed.killed_micros or stores.now_micros()))
+                made.note_act("session", session_id, tenant_id=tenant_id, after={"killed_at": at})
         if killed is not None:
-            log.info(
-                "a session is killed",
-                actor=request.user.get_username(),
-                tenant_id=tenant_id,
-                session_id=session_id,
-            )
             messages.success(
                 request,
                 f"Session {session_id} of {tenant_id} is killed: its next event is refused.",

@@ -1,7 +1,7 @@
 """What a tenant has used in one period, as far as rate cards and guards tell it apart. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class UsageKey(NamedTuple):
@@ -24,10 +24,17 @@ class Used(NamedTuple):
     unpriced_micros: int = 0  # The part that no cost price covers yet.
 
     def plus(self, other: "Used") -> "Used":
-        return Used(*(one + more for one, more in zip(self, other, strict=True)))
+        # Spelt out: a page adds up tens of thousands of them.
+        return Used(
+            self.quantity_micros + other.quantity_micros,
+            self.cogs_nanos + other.cogs_nanos,
+            self.estimated_micros + other.estimated_micros,
+            self.unpriced_micros + other.unpriced_micros,
+        )
 
 
 Account = Mapping[UsageKey, Used]
+NOTHING: Final = Used()
 
 
 def total(accounts: Iterable[Account]) -> dict[UsageKey, Used]:
@@ -36,4 +43,4 @@ def total(accounts: Iterable[Account]) -> dict[UsageKey, Used]:
     for account in accounts:
         for key, used in account.items():
             found[key] = found[key].plus(used) if key in found else used
-    return {key: used for key, used in found.items() if used != Used()}
+    return {key: used for key, used in found.items() if used != NOTHING}

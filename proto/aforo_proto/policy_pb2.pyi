@@ -386,26 +386,54 @@ class Routes(message.Message):
 
 @typing.final
 class SyncState(message.Message):
-    """Value of `aforo:v1:sync`. Written last in every pass. Read by: all, to know how old the rest is."""
+    """Value of `aforo:v1:sync`. Written last in every pass, and after the terms of some tenants alone. Read by: all, to know how old the rest is."""
 
     DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class WrittenSinceEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     CATALOG_VERSION_FIELD_NUMBER: builtins.int
     COMPLETED_AT_MICROS_FIELD_NUMBER: builtins.int
     TENANTS_FIELD_NUMBER: builtins.int
+    WRITTEN_SINCE_FIELD_NUMBER: builtins.int
     catalog_version: builtins.str
     completed_at_micros: builtins.int
     """Unix time, UTC"""
     tenants: builtins.int
+    @builtins.property
+    def written_since(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Whose contract and policy were written alone since, by tenant: the version of the content they
+        were last written under; "" for a tenant that is gone.
+        """
+
     def __init__(
         self,
         *,
         catalog_version: builtins.str = ...,
         completed_at_micros: builtins.int = ...,
         tenants: builtins.int = ...,
+        written_since: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["catalog_version", b"catalog_version", "completed_at_micros", b"completed_at_micros", "tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["catalog_version", b"catalog_version", "completed_at_micros", b"completed_at_micros", "tenants", b"tenants", "written_since", b"written_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, Look, NotSyncedError
 from aforo_proto.contract_pb2 import PriceBook, PriceEntry, PriceList
+from aforo_proto.policy_pb2 import SyncState
 from tests.contract.consume_lab import DOLLAR, Catalog
 
 pytestmark = pytest.mark.contract
@@ -91,6 +92,33 @@ async def test_a_look_names_only_what_changed(contracts: Contracts, catalog: Cat
 
     assert look.tenants == {"globex", "late"}
     assert contracts.terms("late") is not None
+    assert await contracts.look() == Look()
+
+
+async def test_a_look_reads_again_whom_sync_wrote_alone(
+    contracts: Contracts, catalog: Catalog
+) -> None:
+    for tenant in ("globex", "gone"):
+        catalog.contract(tenant)
+    catalog.sync()
+    catalog.redis.set("aforo:v1:published", b"1")
+    await contracts.know([(tenant, "") for tenant in ("acme", "globex", "gone", "late")])
+    await contracts.look()
+
+    for tenant in ("acme", "globex"):
+        catalog.contract(tenant, fee_nanos=1)
+    catalog.contract("late")
+    for tenant in ("acme", "globex", "late"):
+        catalog.contracts[tenant].catalog_version = "alone"
+        key = f"aforo:v1:{{{tenant}}}:contract"
+        catalog.redis.set(key, catalog.contracts[tenant].SerializeToString())
+    catalog.redis.delete("aforo:v1:{gone}:contract")
+    written = {"globex": "alone", "late": "alone", "gone": "", "unheard-of": "alone"}
+    state = SyncState(catalog_version=f"v{catalog.version}", written_since=written)
+    catalog.redis.set("aforo:v1:sync", state.SerializeToString())
+
+    assert await contracts.look() == Look(tenants=frozenset({"globex", "late", "gone"}))
+    assert contracts.terms("gone") is None
     assert await contracts.look() == Look()
 
 

@@ -1,7 +1,9 @@
 """The forms as a browser meets them, on a real store: what is refused, where, and what is kept."""
 
 import re
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -24,10 +26,12 @@ from aforo_admin.control.models import (
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from lab.servers import ROOT
+from tests.contract.control_lab import use
 from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
+OTHER = "another horse battery"
 EXAMPLE = read_file(ROOT / "catalog.example.yaml")
 
 
@@ -279,7 +283,9 @@ def test_product_publishes_no_other_floors(finance: Client, product: Client) -> 
     path = f"/admin/control/planversion/{draft.pk}/publish/"
     refused = product.post(path, follow=True)
     assert "margin floors are for finance and owners" in refused.content.decode()
-    assert finance.post(path).status_code == 302
+    unsaid = finance.post(path, follow=True)
+    assert "say why plan version pro/2: block_below_bp changes" in unsaid.content.decode()
+    assert finance.post(path, {"change_reason": "a test"}).status_code == 302
 
 
 def test_an_override_is_finance_s_and_has_a_reason(finance: Client, product: Client) -> None:
@@ -404,7 +410,9 @@ def test_a_tenant_is_removed_with_all_that_is_its_and_a_floor_only_by_finance(
     path = f"/admin/control/deal/{deal.pk}/delete/"
     refused = product.post(path, {"post": "yes"}, follow=True)
     assert "margin floors are for finance and owners" in refused.content.decode()
-    assert finance.post(path, {"post": "yes"}).status_code == 302
+    unsaid = finance.post(path, {"post": "yes"}, follow=True)
+    assert "floors and overrides change for a reason" in unsaid.content.decode()
+    assert finance.post(path, {"post": "yes", "change_reason": "it ended"}).status_code == 302
 
     assert product.post("/admin/control/tenant/acme/delete/", {"post": "yes"}).status_code == 302
     assert sorted(store.load_catalog().catalog.tenants) == ["globex", "initech", "umbrella"]
@@ -448,3 +456,29 @@ def test_an_owner_makes_users_and_that_is_recorded() -> None:
     assert not dana.is_active
     assert not dana.has_perm("control.set_floors")
     assert last_change().before["roles"] == ["finance"]
+
+
+def test_an_owner_makes_users_before_there_is_a_catalog(empty_control_file: Path) -> None:
+    use(f"sqlite:///{shutil.copy(empty_control_file, empty_control_file.with_name('none.db'))}")
+    owner = as_role(Role.OWNER)
+    passwords = {"usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
+    answer = owner.post(
+        "/admin/auth/user/add/", {"username": "dana", "role": "finance", **passwords}
+    )
+
+    assert answer.status_code == 302
+    assert last_change().name == "dana"
+
+
+def test_who_changes_their_own_password_is_on_the_record(developer: Client) -> None:
+    seq = audit.last_seq()
+    wrong = {"old_password": "x", "new_password1": OTHER, "new_password2": OTHER}
+    assert developer.post("/admin/password_change/", wrong).status_code == 200
+    assert audit.last_seq() == seq
+
+    answer = developer.post("/admin/password_change/", {**wrong, "old_password": PASSWORD})
+
+    assert answer.status_code == 302
+    entry = last_change()
+    assert (entry.kind, entry.name, entry.actor) == ("user", "developer", "developer")
+    assert entry.after == {"password": "another"}

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from aforo_admin.catalog_yaml import read_file
-from aforo_proto.policy_pb2 import SUBSCRIPTION_STATE_PAUSED, Policy
+from aforo_proto.policy_pb2 import SUBSCRIPTION_STATE_PAUSED, Policy, SyncState
 from lab.ports import free_port
 from lab.postgres import PostgresServer
 from lab.servers import Program, eventually, python_module
@@ -194,8 +194,12 @@ async def test_a_change_of_a_tenant_is_published_alone_and_at_once(
         await eventually(lambda: not client.exists(MAIN))
         policy = Policy.FromString(client.get("aforo:v1:{initech}:policy"))
 
+        def told() -> dict[str, str]:
+            return dict(SyncState.FromString(client.get("aforo:v1:sync")).written_since)
+
         assert client.get(GLOBEX_KEY) == globex
         assert policy.state == SUBSCRIPTION_STATE_PAUSED
+        await eventually(lambda: told() == {"initech": policy.catalog_version})
         assert program.stop() == 0
     assert events(program) == [
         "following",

@@ -19,7 +19,7 @@ from aforo_admin.control.models import (
     PlanVersion,
     Tenant,
 )
-from aforo_admin.control.permitting import NotPermittedError
+from aforo_admin.control.permitting import NotPermittedError, ReasonMissingError
 from aforo_admin.control.recording import Change, Source
 from aforo_admin.control.roles import Role
 from aforo_admin.faults import StoreError
@@ -44,14 +44,17 @@ def permitted(role: Role, make: Callable[[Change], object]) -> None:
         permitting.check(made, roles.permissions(role).__contains__)
         raise PermittedError
 
-    with store.change(actor=role, source=Source.REST, permit=permit) as made:
+    with store.change(actor=role, source=Source.REST, reason="why not", permit=permit) as made:
         make(made)
 
 
-def as_role(role: Role, make: Callable[[Change], object]) -> None:
+def as_role(role: Role, make: Callable[[Change], object], reason: str = "why not") -> None:
     has = roles.permissions(role).__contains__
     with store.change(
-        actor=role, source=Source.REST, permit=lambda made: permitting.check(made, has)
+        actor=role,
+        source=Source.REST,
+        reason=reason,
+        permit=lambda made: permitting.check(made, has),
     ) as made:
         make(made)
 
@@ -191,6 +194,21 @@ def test_a_deal_with_floors_is_not_prolonged_by_who_may_not_set_them() -> None:
     with pytest.raises(NotPermittedError, match="effective_until"):
         as_role(Role.PRODUCT, prolong)
     as_role(Role.FINANCE, prolong)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lower_floor_of_tenant, shadow_tenant, publish_other_floor, publish_without_guard),
+        *(guard_a_draft, new_plan_in_shadow),
+    ],
+)
+def test_floors_change_for_a_reason(make: Callable[[Change], object]) -> None:
+    before = store.load_catalog()
+    with pytest.raises(ReasonMissingError, match="say why"):
+        as_role(Role.OWNER, make, reason=" ")
+    assert store.load_catalog() == before
 
 
 def test_groups_have_what_the_table_says() -> None:

@@ -10,11 +10,12 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 
-from aforo_admin import audit, store
-from aforo_admin.catalog_yaml import read_file
+from aforo_admin import audit, store, written
+from aforo_admin.catalog_yaml import read_file, read_text
 from aforo_admin.control import leases
 from aforo_admin.control.models import (
     AuditEntry,
+    Deal,
     Feature,
     PlanQuota,
     PlanRateCard,
@@ -26,6 +27,7 @@ from aforo_admin.control.recording import Source, UnrecordedError
 from aforo_admin.domain import catalog as parts
 from aforo_admin.domain.catalog import Catalog, CostPrice, Plan
 from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError
+from aforo_admin.yaml_writing import yaml_text
 from lab.servers import ROOT
 from tests.catalogs import catalogs
 
@@ -87,6 +89,48 @@ def test_any_catalog_can_follow_any_other() -> None:
         assert applied(catalog) == 0
 
     apply_then_load()
+
+
+def test_gaps_that_forms_leave_are_no_difference(example: Catalog) -> None:
+    """A quota and two deals are made by forms: their positions come after all others'."""
+    with store.change(actor="tests", source=Source.UI) as made:
+        draft = store.new_draft("pro")
+        draft.quotas.create(quota_id="late", meter="api.calls", limit_units=7, window="day")
+        store.publish(draft, made)
+        for name in ("one", "two"):
+            Deal.objects.create(
+                tenant_id="globex",
+                deal_id=name,
+                effective_from=datetime(2030 + len(name), 1, 1, tzinfo=UTC),
+                effective_until=datetime(2031 + len(name), 1, 1, tzinfo=UTC),
+            )
+            Feature.objects.create(feature_id=name, title=name)
+        Deal.objects.get(deal_id="one").delete()
+    held = loaded()
+    assert held != example
+
+    assert applied(held) == 0
+    assert applied(with_tenant(held, "acme", lambda tenant: replace(tenant, name="A"))) == 1
+    assert PlanVersion.objects.filter(plan_id="pro").count() == 2
+
+
+@pytest.mark.usefixtures("database")
+def test_what_is_exported_is_applied_and_exported_as_the_same_text() -> None:
+    """Through the text of the file, onto whatever was there before."""
+
+    @settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=15)
+    @given(catalogs(), catalogs())
+    def export_apply_export(catalog: Catalog, other: Catalog) -> None:
+        applied(catalog)
+        text = yaml_text(written.catalog(loaded()))
+        applied(other)
+        applied(read_text(text.encode(), name="exported"))
+
+        assert loaded() == catalog
+        assert yaml_text(written.catalog(loaded())) == text
+        assert audit.verify().broken_at is None
+
+    export_apply_export()
 
 
 def test_only_what_differs_is_written(example: Catalog) -> None:

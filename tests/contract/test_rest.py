@@ -22,6 +22,7 @@ from tests.contract.rest_lab import ANY, EXAMPLE, Api, api_of, applied, forget_f
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
+WHY = {"X-Aforo-Reason": "Q3"}
 NEW_TENANT = {
     "id": "hooli",
     "name": "Hooli",
@@ -198,7 +199,8 @@ def test_an_override_names_its_author_and_its_reason_is_the_record_s(owner: Api)
 
     assert granted.body["author"].startswith("token owner")
     assert AuditEntry.objects.latest("seq").reason == "they pay on Friday"
-    assert owner.delete("/tenants/globex/margin_override").status == 204
+    assert owner.delete("/tenants/globex/margin_override").fields == ["X-Aforo-Reason"]
+    assert owner.delete("/tenants/globex/margin_override", {**ANY, **WHY}).status == 204
 
 
 def test_a_repeat_with_the_same_key_is_answered_as_the_first(owner: Api) -> None:
@@ -307,8 +309,33 @@ def test_floors_are_for_finance_and_owners_wherever_they_stand() -> None:
     assert product.put("/tenants/globex", tenant).status == 403
     assert product.put("/tenants/globex/thresholds", floors).status == 403
     assert product.post("/plans/pro/versions", plan).status == 403
-    assert finance.put("/tenants/globex/thresholds", floors).status == 200
-    assert finance.post("/plans/pro/versions", plan).status == 201
+    assert finance.put("/tenants/globex/thresholds", floors, {**ANY, **WHY}).status == 200
+    assert finance.post("/plans/pro/versions", plan, X_Aforo_Reason="Q3").status == 201
+
+
+def test_floors_and_overrides_do_not_change_without_a_reason(owner: Api) -> None:
+    floors = {"warn_below": "30%"}
+    tenant = {**owner.get("/tenants/globex").body, "thresholds": floors}
+    shadow = {**owner.get("/tenants/globex").body, "shadow": True}
+    override = {"level_max": "warn", "until": "2027-01-01", "author": "a", "reason": "they pay"}
+    overridden = {**owner.get("/tenants/globex").body, "margin_override": override}
+    plan = {**owner.get("/plans/pro/versions/1").body["plan"], "thresholds": floors}
+    seq = audit.last_seq()
+
+    for said in (
+        owner.put("/tenants/globex", tenant),
+        owner.put("/tenants/globex", shadow),
+        owner.put("/tenants/globex/thresholds", floors),
+        owner.put("/tenants/globex/thresholds", floors, {**ANY, "X-Aforo-Reason": " "}),
+        owner.post("/plans/pro/versions", plan),
+        owner.put("/thresholds", floors),
+    ):
+        assert (said.status, said.fields) == (422, ["X-Aforo-Reason"])
+        assert "floors and overrides change for a reason" in said.body["errors"][0]["remedy"]
+    assert audit.last_seq() == seq
+    assert owner.put("/tenants/globex", tenant, {**ANY, **WHY}).status == 200
+    assert AuditEntry.objects.latest("seq").reason == "Q3"
+    assert owner.put("/tenants/globex", {**overridden, "thresholds": floors}).status == 200
 
 
 def test_only_an_owner_applies_a_whole_catalog(owner: Api) -> None:
@@ -335,7 +362,8 @@ def test_a_token_of_one_tenant_sees_nothing_of_others() -> None:
         assert acme.get(path).status == 404, path
     assert acme.post("/tenants", NEW_TENANT).status == 404
     assert acme.put("/tenants/globex/thresholds", {"warn_below": "30%"}).status == 404
-    assert acme.put("/tenants/acme/thresholds", {"warn_below": "30%"}).status == 200
+    own = acme.put("/tenants/acme/thresholds", {"warn_below": "30%"}, {**ANY, **WHY})
+    assert own.status == 200
 
 
 def test_a_scope_narrows_what_a_role_may() -> None:
@@ -344,6 +372,26 @@ def test_a_scope_narrows_what_a_role_may() -> None:
     assert narrow.get("/tenants/acme").status == 200
     assert narrow.get("/features").body["type"] == "urn:aforo:problem:scope"
     assert narrow.delete("/tenants/acme").status == 403
+
+
+def test_a_whole_catalog_takes_the_scopes_of_all_that_is_in_it(owner: Api) -> None:
+    """Its tenants, with their keys and deals, are in it."""
+    text = owner.get("/catalog").body
+    catalog = api_of(Role.OWNER, scopes=(Scope.CATALOG_READ, Scope.CATALOG_WRITE))
+    reader = api_of(Role.OWNER, scopes=(Scope.CATALOG_READ, Scope.TENANTS_READ))
+    both = api_of(
+        Role.OWNER,
+        scopes=(Scope.CATALOG_READ, Scope.CATALOG_WRITE, Scope.TENANTS_READ, Scope.TENANTS_WRITE),
+    )
+
+    for said in (
+        catalog.get("/catalog"),
+        catalog.post("/catalog/diff", text),
+        reader.post("/catalog/apply?digest=x", text),
+    ):
+        assert (said.status, said.body["type"]) == (403, "urn:aforo:problem:scope")
+    digest = reader.post("/catalog/diff", text).body["digest"]
+    assert both.post(f"/catalog/apply?digest={digest}", text).status == 200
 
 
 def expire() -> None:

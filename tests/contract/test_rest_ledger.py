@@ -1,7 +1,7 @@
 """What came of it, over REST: from a ledger that consume's own writer filled, and from Redis."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
@@ -183,6 +183,28 @@ def test_completeness_is_told_by_hour(owner: Api) -> None:
     ]
     assert [each["hour_start"] for each in rest["items"]] == ["2026-11-01"]
     assert owner.get("/completeness?since=2020-01-01").status == 422
+
+
+def test_completeness_of_scattered_hours_is_told_page_by_page(owner: Api, places: Places) -> None:
+    """Hours that nothing was decided in are passed over, however many lie between."""
+    asyncio.run(_decide(places.ledger_url, [3, 4, 30, 31, 200, 500]))
+    asked = "/completeness?since=2026-11-01&until=2026-12-01"
+    whole = owner.get(f"{asked}&limit=200").body
+    pages = [owner.get(f"{asked}&limit=2").body]
+    while "next" in pages[-1]:
+        pages.append(owner.get(f"{asked}&limit=2&cursor={pages[-1]['next']}").body)
+
+    assert [each for page in pages for each in page["items"]] == whole["items"]
+    assert "next" not in whole
+    assert len(whole["items"]) == 2 + 6
+
+
+async def _decide(url: str, hours: Sequence[int]) -> None:
+    async with SqlLedger(url) as ledger:
+        await SqlCompleteness(ledger).keep_decided(
+            Decided(START + hour * HOUR_MICROS, "globex", "chat", "allow", "p1", 10)
+            for hour in hours
+        )
 
 
 def test_a_token_of_one_tenant_sees_its_rows_alone(owner: Api) -> None:

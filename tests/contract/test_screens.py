@@ -169,6 +169,7 @@ def test_prices_show_what_holds_and_what_will(world: World) -> None:
         **{"from": "0", "to": "0"},
     )
     assert "There is no such price" in world.part("prices/one/", precedence="own", model="none")
+    assert 'href="/admin/what-if/prices/"' in world.get("prices/")
 
 
 def test_the_tester_decides_as_live_and_tells_every_check(world: World) -> None:
@@ -234,12 +235,17 @@ def test_a_session_is_killed_by_who_may(world: World) -> None:
 
     assert viewer().post("/admin/sessions/", fields).status_code == 403
     assert world.ledger.rows("SELECT COUNT(*) FROM session WHERE ended_by = 'killed'") == [(0,)]
-    response = world.client.post("/admin/sessions/", fields, follow=True)
+    response = world.client.post(
+        "/admin/sessions/", {**fields, "change_reason": "it loops"}, follow=True
+    )
 
     assert "Session s-1 of globex is killed" in response.content.decode()
     assert world.ledger.row("session", "session_id = 's-1'")["ended_by"] == "killed"
     assert "No session is like that." in world.part("sessions/")
     assert "killed" in world.part("sessions/", state="all")
+    entry = AuditEntry.objects.latest("seq")
+    assert (entry.kind, entry.name, entry.tenant_id) == ("session", "s-1", "globex")
+    assert (entry.source, entry.reason, list(entry.after)) == ("ui", "it loops", ["killed_at"])
 
 
 def test_an_unknown_session_is_told(world: World) -> None:
@@ -261,8 +267,12 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
     assert viewer().post(address, {"endpoint": "finance"}).status_code == 403
     wrong = world.client.post(address, {"endpoint": "elsewhere"}, follow=True)
     assert "elsewhere: choose one of the endpoints listed." in wrong.content.decode()
-    world.client.post(address, {"endpoint": "finance"})
+    seq = AuditEntry.objects.latest("seq").seq
+    world.client.post(address, {"endpoint": "finance", "change_reason": "they were down"})
 
+    entry = AuditEntry.objects.latest("seq")
+    assert (entry.seq, entry.kind, entry.name) == (seq + 1, "alert", message_id)
+    assert (entry.reason, entry.after) == ("they were down", {"resent_to": "finance"})
     page = world.part(f"deliveries/{message_id}/")
     assert "finance waiting" in page
     assert '"type": "margin.level_changed"' in page

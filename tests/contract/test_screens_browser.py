@@ -1,6 +1,6 @@
 """The admin's pages in a real Chromium: what they load, how they renew themselves, by keyboard.
 
-With AFORO_SCREENSHOTS=FOLDER pictures of them are kept there (`make screenshots`).
+With AFORO_SCREENSHOTS=FOLDER pictures of them are kept there (`make screenshots`): docs/screens.
 """
 
 import os
@@ -19,13 +19,15 @@ from playwright.sync_api import Page
 
 from aforo_admin.screens.overview import OverviewView
 from aforo_admin.screens.sessions import SessionsView
-from lab.browser import Browser, Scheme, opened
+from lab.browser import VIEWPORT, Browser, Scheme, opened
+from lab.pictures import keep
 from lab.servers import ServerStartError
 from tests.contract.screens_lab import World, empty_world, fill
 
 pytestmark = [
     pytest.mark.contract,
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # Two browsers' worth of pages, on cores that others use too.
     pytest.mark.parametrize("database", ["sqlite"], indirect=True),
 ]
 
@@ -35,13 +37,40 @@ PAGES = {
     "tenant": "margins/globex/",
     "interventions": "interventions/",
     "prices": "prices/?q=gpt-4o",
+    "price": "prices/one/?meter=llm.input_tokens&provider=openai&model=gpt-4o",
+    "what-if": "what-if/",
+    "what-if-prices": "what-if/prices/",
     "tester": "tester/?tenant=globex",
+    "tenants": "control/tenant/",
+    "tenant-form": "control/tenant/globex/change/",
+    "deal-form": "control/deal/add/?tenant=globex",
+    "plans": "control/planversion/",
+    "plan-form": "control/planversion/add/",
+    "plan-in-force": "control/planversion/2/change/",
+    "features": "control/feature/",
+    "price-book": "control/costprice/",
+    "price-form": "control/costprice/add/",
+    "exchange-rates": "control/exchangerate/",
+    "overrides": "control/marginoverride/",
+    "override-form": "control/marginoverride/add/?tenant=globex",
+    "general": "control/general/1/change/",
+    "routes": "control/route/",
+    "meters": "control/meter/",
+    "metering-rules": "control/meteringrule/",
+    "credentials": "control/credential/",
+    "credential-form": "control/credential/add/?tenant=globex",
+    "ingest-keys": "control/ingestkey/",
+    "webhooks": "control/webhookendpoint/",
+    "webhook-form": "control/webhookendpoint/add/",
     "sessions": "sessions/",
     "alerts": "deliveries/",
     "dead-letters": "letters/",
     "audit": "audit/?tenant=globex",
+    "users": "auth/user/",
+    "user-form": "auth/user/add/",
 }
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
+HEIGHT_MAX = 2400  # Of a picture: lists go on as they began.
 
 
 class Quiet(WSGIRequestHandler):  # type: ignore[misc] # Django has no types.
@@ -119,14 +148,17 @@ def test_pages_load_nothing_from_elsewhere_and_break_no_policy(
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}"))
+        page.set_default_timeout(PATIENCE_MS)
         dark = set()
         for name, address in PAGES.items():
             page.goto(f"{served.url}/admin/{address}", wait_until="load")
-            page.wait_for_selector("#live", state="attached", timeout=PATIENCE_MS)
+            page.wait_for_selector(
+                "#live, #changelist, form", state="attached", timeout=PATIENCE_MS
+            )
             page.evaluate("document.fonts.ready")
             dark.add(bool(page.evaluate("document.documentElement.matches('.dark')")))
             if kept:
-                page.screenshot(path=Path(kept) / f"{name}-{scheme}.png", full_page=True)
+                keep(whole(page), Path(kept) / f"{name}-{scheme}.png")
         return asked, wrong, dark
 
     asked, wrong, dark = served.look(visit, scheme)
@@ -134,6 +166,15 @@ def test_pages_load_nothing_from_elsewhere_and_break_no_policy(
     assert [url for url in asked if not url.startswith((served.url, "data:"))] == []
     assert [line for line in wrong if not line.endswith("/favicon.ico")] == []
     assert dark == {scheme == "dark"}
+
+
+def whole(page: Page) -> bytes:
+    """Return a picture of all of a page, in a window of its height: bars stand at its edges."""
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": VIEWPORT["width"], "height": min(height, HEIGHT_MAX)})
+    picture: bytes = page.screenshot()
+    page.set_viewport_size(VIEWPORT)
+    return picture
 
 
 def test_figures_renew_themselves_where_the_page_stands(

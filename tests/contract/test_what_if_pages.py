@@ -183,6 +183,18 @@ def test_a_scenario_is_kept_and_loaded(world: World) -> None:
     assert not Scenario.objects.exists()
 
 
+def test_a_scenario_is_replaced_by_its_author_alone(world: World) -> None:
+    first = {"fee": "flat=+10%", "step": "save", "name": "more fee"}
+    world.client.post("/admin/what-if/", first)
+    others = world.as_role(Role.PRODUCT).post("/admin/what-if/", {**first, "fee": "flat=+20%"})
+    changes = Scenario.objects.get(name="more fee").changes
+    world.client.post("/admin/what-if/", {**first, "fee": "flat=+30%"})
+
+    assert "it is dana&#x27;s: keep yours under another name" in others.content.decode()
+    assert changes == {"fees": [{"plan": "flat", "percent": "+10%"}]}
+    assert Scenario.objects.get(name="more fee").changes["fees"][0]["percent"] == "+30%"
+
+
 def test_a_viewer_may_ask_and_keeps_nothing(world: World) -> None:
     client = world.as_role(Role.VIEWER)
 

@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 
 from aforo_meter.domain.margin import Assessment, Level
 from aforo_meter.domain.periods import datetime_of
+from aforo_meter.domain.quotas import COGS
 
 register = template.Library()
 
@@ -36,6 +37,12 @@ def money(nanos: int | None) -> str:
         amount = Context(prec=3, rounding=ROUND_HALF_EVEN).plus(amount)
         return f"{amount.normalize():f}"
     return f"{amount.quantize(CENT, rounding=ROUND_HALF_EVEN):,}"
+
+
+@register.filter
+def limit(quota: Any) -> str:
+    """Return the limit of a quota, of the catalog or the ledger: an amount, or whole units."""
+    return money(quota.limit_units) if quota.meter == COGS else count(quota.limit_units)
 
 
 @register.filter
