@@ -167,7 +167,9 @@ async def a_tenant_who_leaves_is_removed_with_its_margin(guarded: Guarded) -> No
 
     document = yaml.safe_load(catalog())
     del document["tenants"]["umbrella"]
-    guarded.world.write_catalog(yaml.safe_dump(document))
+    path = guarded.world.stack.catalog
+    path.with_suffix(".new").write_text(yaml.safe_dump(document))
+    path.with_suffix(".new").replace(path)
 
     await until(held, lambda seen: seen == 0, "nothing of it")
 
