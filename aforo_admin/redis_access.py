@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aforo_admin import settings
+from aforo_admin import redis_client, settings
 
 T = TypeVar("T")
 S = TypeVar("S", bound=settings.RedisSettings)
@@ -37,11 +37,9 @@ def chosen(options: argparse.Namespace, kind: type[S]) -> S:
 
 
 def connect(chosen: settings.RedisSettings) -> Redis:
-    timeout_s = chosen.redis_timeout_ms / 1000
-    return Redis.from_url(
+    return redis_client.connect(
         chosen.redis_url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
+        timeout_s=chosen.redis_timeout_ms / 1000,
         retry=Retry(NoBackoff(), 0),  # Whoever asks decides whether to ask again.
     )
 

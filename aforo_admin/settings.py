@@ -21,8 +21,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.asyncio.connection import parse_url
 
+from aforo_admin import redis_client
 from aforo_admin.control.roles import Role
 from aforo_admin.django_security import SingleSignOn
 
@@ -51,14 +51,7 @@ class SettingsError(Exception):
 
 
 def _redis_url(text: str) -> str:
-    try:
-        parse_url(text)
-    except ValueError:
-        # Not its own words: they may quote a part of the password.
-        raise ValueError(
-            "expected redis://host:port/db, rediss://… or unix:///path; special characters of a"
-            " password must be percent-encoded"
-        ) from None
+    redis_client.parse(text)
     return text
 
 

@@ -5,12 +5,13 @@ Only where one server holds every key: in a cluster a script may read no keys bu
 
 import hashlib
 
-# KEYS: a credential. Answers {sync's mark, credential, policy, margin}; the latter two only if
-# there is a credential. All are of one moment: where the mark is there, what is absent is absent.
+# ARGV: a credential's key. Not KEYS: Redis lets a script name there only what its caller may write.
+# Answers {sync's mark, credential, policy, margin}; the latter two only if there is a credential.
+# All are of one moment: where the mark is there, what is absent is absent.
 # tenant_id is the first field of its message: tag 0x0a, a length below 128, the text.
 LOOKUP = """
 local mark = redis.call('GET', 'aforo:v1:sync')
-local credential = redis.call('GET', KEYS[1])
+local credential = redis.call('GET', ARGV[1])
 if not credential or credential:byte(1) ~= 10 or credential:byte(2) > 127 then
   return {mark, credential}
 end

@@ -163,7 +163,7 @@ class NearCache:
         """Read all of a caller by one script: only where one server has every key."""
         (key,) = reading.keys
         told = Told(functools.partial(self._on_caller, reading, time.perf_counter()))
-        self._nodes.send(key, (command, script, 1, key), told, budget_s=READ_S_MAX)
+        self._nodes.send(key, (command, script, 0, key), told, budget_s=READ_S_MAX)
 
     def _on_caller(self, reading: Reading, started_s: float, answer: Any) -> None:  # noqa: ANN401 - Redis'
         """Take what Redis answered of a caller, before anything that it says afterwards."""

@@ -3,13 +3,14 @@
 import ssl
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
 FORMS = (
     "redis://host:port/db, unix:///path, redis-sentinel://host:port,host:port/db?service=name or"
     " redis-cluster://host:port,host:port; rediss… for TLS; user:password@ in front of the hosts,"
-    " special characters of a password percent-encoded"
+    " special characters of a password percent-encoded, or user@ and ?password_file=/path"
 )
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 
@@ -87,12 +88,14 @@ def _parse(url: str) -> Target:
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = (unquote(part) for part in credentials.partition(":"))
     is_socket = scheme == "unix"
+    if (
+        "@" in parts.path and not is_socket
+    ):  # A slash in the password: what we see of it is no port.
+        raise RedisUrlError(f"expected {FORMS}")
     db = options.pop("db", "") or ("" if is_socket else parts.path.strip("/")) or "0"
-    login = Login(
-        username=options.pop("username", username),
-        password=options.pop("password", password),
-        db=int(db),
-    )
+    options = {"username": username, "password": password} | options
+    login = _login(options, db=int(db))
+    guide_login = _login(options, "sentinel_") if scheme == Kind.SENTINEL else Login()
     tls = _tls(options) if secure else None
     if is_socket and parts.path:
         target = Target(
@@ -105,10 +108,7 @@ def _parse(url: str) -> Target:
             kind=kind,
             nodes=tuple(_node(text, port) for text in hosts.split(",")),
             login=login,
-            guide_login=Login(
-                username=options.pop("sentinel_username", ""),
-                password=options.pop("sentinel_password", ""),
-            ),
+            guide_login=guide_login,
             service=options.pop("service", ""),
             tls=tls,
         )
@@ -127,12 +127,32 @@ def _check(target: Target, unused_options: dict[str, str]) -> None:
         raise RedisUrlError("a cluster has one database, 0")
 
 
+def _login(options: dict[str, str], prefix: str = "", *, db: int = 0) -> Login:
+    """Take who logs in out of the options; a password may stand in a file."""
+    username = options.pop(f"{prefix}username", "")
+    password = options.pop(f"{prefix}password", "")
+    file = options.pop(f"{prefix}password_file", "")
+    if file:
+        if password:
+            raise RedisUrlError(f"give a password or {prefix}password_file, not both")
+        try:
+            password = Path(file).read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "not text"
+            raise RedisUrlError(f"{prefix}password_file {file}: {why}") from None
+        if not password:
+            raise RedisUrlError(f"{prefix}password_file {file} is empty")
+    if username and not password:
+        raise RedisUrlError(f"the user needs {prefix}password_file=/path, or a password in the URL")
+    return Login(username=username, password=password, db=db)
+
+
 def _node(text: str, default_port: int) -> TcpNode:
     host, colon, port = text.rpartition(":")
     if not colon or port.endswith("]"):
         host, port = text, str(default_port)
     if not host.strip("[]"):
-        raise RedisUrlError(f"a host is missing; expected {FORMS}")
+        raise RedisUrlError(f"expected {FORMS}; a host is missing")
     if not 0 < int(port) < 65536:  # noqa: PLR2004 - ports have 16 bits
         raise RedisUrlError(f"port {port} does not exist; expected {FORMS}")
     return TcpNode(host.strip("[]"), int(port))

@@ -301,7 +301,7 @@ def _shown(value: object) -> str:
 def masked(url: str) -> str:
     """Return a URL without its password, wherever that stands."""
     url = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
+    return re.sub(r"([?&](?:sentinel_)?password=)[^&#]*", r"\1***", url)
 
 
 def _told(where: tuple[int | str, ...], message: str) -> str:

@@ -17,7 +17,10 @@ USAGE: Final = 2
 LEDGER_URL_HELP: Final = "sqlite:////absolute/path/ledger.db or postgresql://user@host/database"
 LEDGER_URL_VARIABLE: Final = "AFORO_METER_CONSUME_LEDGER_URL"
 REDIS_URL_VARIABLE: Final = "AFORO_METER_CONSUME_REDIS_URL"
-BOOTSTRAP_HELP: Final = "Kafka brokers to begin with: host:port, separated by commas"
+BOOTSTRAP_HELP: Final = (
+    "Kafka brokers to begin with: host:port, separated by commas; with TLS or a login"
+    " kafkas://user@host:port?password_file=/path&ssl_ca_certs=/path"
+)
 USAGE_TOPIC: Final = "aforo.usage.v1"
 DEAD_LETTER_TOPIC: Final = "aforo.usage.dlq.v1"
 

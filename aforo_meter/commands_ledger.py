@@ -10,9 +10,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from aforo_meter.command_arguments import (
+    BOOTSTRAP_HELP,
     FAILED,
     OK,
     add_ledger_url,
+    bootstrap,
     complain,
     count,
     misused,
@@ -88,7 +90,7 @@ def _add_completeness(commands: Any) -> None:  # noqa: ANN401
     parser.add_argument("--threshold", type=_percent, default=9900, help="in %% (default: 99)")
     parser.add_argument("--fill", action="store_true", help="estimate what is missing")
     parser.add_argument("--apply", action="store_true", help="and send it; without: only show it")
-    parser.add_argument("--bootstrap", help="Kafka for --apply: host:port, separated by commas")
+    parser.add_argument("--bootstrap", type=bootstrap, help=f"for --apply: {BOOTSTRAP_HELP}")
     parser.add_argument("--topic", default=topic, help="(default: %(default)s)")
     parser.set_defaults(run=lambda options: _run(options, _completeness))
 

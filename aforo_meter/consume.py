@@ -18,12 +18,13 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aforo_meter import process
+from aforo_meter import process, redis_client
 from aforo_meter.alert_work import alert_work
 from aforo_meter.batches import Rater, now_micros
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contracts import Contracts
 from aforo_meter.dead_letters import DeadLetters
+from aforo_meter.kafka_place import client_options, start
 from aforo_meter.ledger import (
     Ledger,
     Partition,
@@ -67,10 +68,9 @@ async def run(settings: ConsumeSettings) -> int:
     process.look_for_garbage_rarely()
     process.take_turns()
     stop = process.stop_on_signals()
-    redis = Redis.from_url(
+    redis = redis_client.connect(
         settings.redis_url,
-        socket_timeout=REDIS_TIMEOUT_S,
-        socket_connect_timeout=REDIS_TIMEOUT_S,
+        timeout_s=REDIS_TIMEOUT_S,
         # At once, for a connection that broke while idle. All longer waits are ours.
         retry=Retry(NoBackoff(), retries=1),
     )
@@ -219,7 +219,7 @@ class Consumption:
     async def _connected(self) -> Any:  # noqa: ANN401
         settings = self._settings
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap,
+            **client_options(settings.kafka_bootstrap),
             group_id=settings.group,
             client_id="aforo-meter-consume",
             enable_auto_commit=False,
@@ -233,7 +233,7 @@ class Consumption:
             metadata_max_age_ms=METADATA_AGE_MS,
         )
         try:
-            await consumer.start()
+            await start(consumer)
             await self._subscribe(consumer)
             self._consumer = consumer
             self._waits.worked()

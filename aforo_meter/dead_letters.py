@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter.batches import Refused, now_micros
+from aforo_meter.kafka_place import client_options, start
 from aforo_proto import usage_pb2
 
 STAGE: Final = "consume"
@@ -73,13 +74,13 @@ class DeadLetters:
     async def _started(self) -> Any:  # noqa: ANN401
         if self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
+                **client_options(self._bootstrap),
                 client_id="aforo-meter-consume",
                 acks="all",
                 max_request_size=REQUEST_BYTES_MAX,
             )
             self._producer = producer
-            await producer.start()
+            await start(producer)
         return self._producer
 
 

@@ -15,6 +15,7 @@ from aforo_meter.completeness import Completeness
 from aforo_meter.domain.completeness import STANDS_FOR, Basis, Estimate, Score, estimates
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.rating import MICROS_PER_UNIT
+from aforo_meter.kafka_place import client_options, start, told
 from aforo_meter.wire import COMPLETENESS
 from aforo_proto import usage_pb2
 
@@ -73,10 +74,10 @@ async def send(events: Iterable[usage_pb2.UsageEvent], *, bootstrap: str, topic:
     Raises:
         FillError: Kafka did not take all of them.
     """
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    producer = AIOKafkaProducer(**client_options(bootstrap), acks="all")
     count = 0
     try:
-        await producer.start()
+        await start(producer)
         try:
             for some in _chunks(events):
                 sent = [
@@ -88,7 +89,7 @@ async def send(events: Iterable[usage_pb2.UsageEvent], *, bootstrap: str, topic:
         finally:
             await producer.stop()
     except (KafkaError, OSError) as error:
-        raise FillError(f"Kafka has {count} of the estimates, then: {error!r}") from error
+        raise FillError(f"Kafka has {count} of the estimates, then: {told(error)}") from error
     return count
 
 

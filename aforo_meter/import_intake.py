@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from redis.asyncio import Redis
-
+from aforo_meter import redis_client
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.domain.import_rows import line_key
 from aforo_meter.domain.ingest import DAY_MICROS, Reading, Rules, read_event
@@ -146,9 +145,7 @@ async def open_judge(
     if redis_url is None:
         yield Judge(metrics_of(), None, **given, age_days=age_days)
         return
-    redis = Redis.from_url(
-        redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
-    )
+    redis = redis_client.connect(redis_url, timeout_s=REDIS_TIMEOUT_S)
     try:
         link = RedisLink(redis)
         try:

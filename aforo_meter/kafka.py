@@ -27,6 +27,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import murmur2
 
+from aforo_meter.kafka_place import client_options, start
 from aforo_meter.outflow import Outflow
 from aforo_meter.records import Record
 
@@ -316,7 +317,7 @@ class KafkaWriter:
     async def _connected(self) -> Any:  # noqa: ANN401 - aiokafka ships no types.
         if self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._connection.bootstrap,
+                **client_options(self._connection.bootstrap),
                 client_id=self._connection.client_id,
                 acks="all",
                 enable_idempotence=self._connection.idempotence,
@@ -327,7 +328,7 @@ class KafkaWriter:
             )
             self._producer = producer
             try:
-                await producer.start()
+                await start(producer)
             except BaseException as error:
                 await self._disconnect()
                 if self._connection.idempotence and not getattr(error, "retriable", True):

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from aforo_meter.command_arguments import CommandError
+from aforo_meter.kafka_place import client_options, start, told
 
 FETCH_RECORDS_MAX: Final = 5000
 FETCH_WAIT_MS: Final = 500
@@ -129,7 +130,7 @@ async def open_topic(bootstrap: str, topic: str) -> AsyncIterator[TopicReader]:
         CommandError: The brokers can't be reached, or have no such topic.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         group_id=None,
         client_id="aforo-meter-tools",
         enable_auto_commit=False,
@@ -138,7 +139,7 @@ async def open_topic(bootstrap: str, topic: str) -> AsyncIterator[TopicReader]:
     )
     try:
         with _translated(bootstrap):
-            await asyncio.wait_for(consumer.start(), START_S_MAX)
+            await asyncio.wait_for(start(consumer), START_S_MAX)
             topics = await consumer.topics()
         if topic not in topics:
             raise CommandError(
@@ -162,8 +163,7 @@ def _translated(bootstrap: str) -> Any:  # noqa: ANN401
 def away(bootstrap: str, error: BaseException) -> CommandError:
     """Return what to say of brokers that don't do what they are asked."""
     return CommandError(
-        f"kafka at {bootstrap}: {str(error) or type(error).__name__};"
-        " check --bootstrap, and that the brokers run"
+        f"kafka at {bootstrap}: {told(error)}; check --bootstrap, and that the brokers run"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from aforo_meter.kafka_place import client_options, start
 from aforo_meter.kafka_reading import CLOSE_S_MAX, START_S_MAX, away
 from aforo_meter.records import Record
 
@@ -42,14 +43,14 @@ async def open_sender(bootstrap: str) -> AsyncIterator[Sender]:
         CommandError: The brokers can't be reached.
     """
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         client_id="aforo-meter-tools",
         acks="all",
         max_request_size=REQUEST_BYTES_MAX,
     )
     try:
         try:
-            await asyncio.wait_for(producer.start(), START_S_MAX)
+            await asyncio.wait_for(start(producer), START_S_MAX)
         except (KafkaError, OSError, TimeoutError) as error:
             raise away(bootstrap, error) from error
         yield Sender(producer, bootstrap)

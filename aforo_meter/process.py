@@ -59,8 +59,10 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
-    # It repeats an error for each attempt while a broker is away. Our own line says it once.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # It repeats an error for each attempt while a broker is away. Our own line says it once, with
+    # what kafka_place.start hears there of why.
+    logging.getLogger("aiokafka").propagate = False
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
 class _Stderr:

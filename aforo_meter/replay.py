@@ -12,6 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from aforo_meter import redis_client
 from aforo_meter.batches import AHEAD_MICROS_MAX, Rater, now_micros, read
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.contract_messages import UnreadableError
@@ -194,9 +195,7 @@ def refuse_live(wanted: Wanted) -> None:
 
 @contextlib.asynccontextmanager
 async def _redis(url: str) -> AsyncIterator[Redis]:
-    redis = Redis.from_url(
-        url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
-    )
+    redis = redis_client.connect(url, timeout_s=REDIS_TIMEOUT_S)
     try:
         yield redis
     finally:

@@ -8,9 +8,9 @@ import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from aforo_meter import redis_client
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, NotSyncedError
@@ -144,9 +144,7 @@ async def known_terms(contracts: Contracts, tenant_id: str) -> Terms | None:
 
 @contextlib.asynccontextmanager
 async def open_contracts(redis_url: str) -> AsyncIterator[Contracts]:
-    redis = Redis.from_url(
-        redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
-    )
+    redis = redis_client.connect(redis_url, timeout_s=REDIS_TIMEOUT_S)
     try:
         yield Contracts(redis)
     finally:

@@ -105,7 +105,7 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting may be.
 
 def _without_password(url: str) -> str:
     url = re.sub(r"(?<=://)[^/]*@", "(masked)@", url)
-    return re.sub(r"(?<=[?&]password=)[^&]*", "(masked)", url)
+    return re.sub(r"(?<=password=)[^&]*", "(masked)", url)
 
 
 def _complaints(kind: type[BaseSettings], error: ValidationError) -> Iterator[str]:

@@ -23,7 +23,8 @@ class ConsumeSettings(BaseSettings):
     )
 
     kafka_bootstrap: Bootstrap
-    """Kafka brokers to begin with: host:port, separated by commas. Required."""
+    """Kafka brokers to begin with: host:port, separated by commas; with TLS or a login
+    kafkas://user@host:port,host:port?password_file=/path&ssl_ca_certs=/path. Required."""
 
     kafka_topic: str = Field(default="aforo.usage.v1", min_length=1)
     """Where usage events come from."""

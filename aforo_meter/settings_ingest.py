@@ -34,7 +34,8 @@ class IngestSettings(BaseSettings):
     what stands before it."""
 
     kafka_bootstrap: Bootstrap
-    """Kafka brokers to begin with: host:port, separated by commas. Required."""
+    """Kafka brokers to begin with: host:port, separated by commas; with TLS or a login
+    kafkas://user@host:port,host:port?password_file=/path&ssl_ca_certs=/path. Required."""
 
     kafka_topic: str = Field(default="aforo.usage.v1", min_length=1)
     """Where usage events go."""

@@ -35,7 +35,8 @@ class ShipSettings(BaseSettings):
     """Where Envoy reaches the access-log service: host:port or unix:/path, separated by commas."""
 
     kafka_bootstrap: Bootstrap
-    """Kafka brokers to begin with: host:port, separated by commas. Required."""
+    """Kafka brokers to begin with: host:port, separated by commas; with TLS or a login
+    kafkas://user@host:port,host:port?password_file=/path&ssl_ca_certs=/path. Required."""
 
     kafka_topic: str = Field(default="aforo.usage.v1", min_length=1)
     """Where usage events go."""

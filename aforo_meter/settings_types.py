@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
-from redis.asyncio.connection import parse_url
 
+from aforo_meter import kafka_place, redis_client
 from aforo_meter.listen import parse_address, parse_addresses
 
 PREFIX: Final = "AFORO_METER_"
@@ -30,23 +30,13 @@ def _metrics_listen(text: str) -> str:
 
 
 def bootstrap(text: str) -> str:
-    """Return where brokers are if it is written as such; ValueError says what is wrong."""
-    for part in text.split(","):
-        if not re.fullmatch(r"\s*[^\s:/][^\s/]*:\d{1,5}\s*", part):
-            raise ValueError(f"{part!r} is not host:port; several are separated by commas")
-    return text
+    """Return where brokers are if they can be asked so; ValueError says what is wrong."""
+    return kafka_place.checked(text)
 
 
 def redis_url(text: str) -> str:
     """Return where Redis is if it is written as such; ValueError says what is expected."""
-    try:
-        parse_url(text)
-    except ValueError:
-        # Not its own words: they may quote a part of the password.
-        raise ValueError(
-            "expected redis://host:port/db, rediss://… or unix:///path; special characters of a"
-            " password must be percent-encoded"
-        ) from None
+    redis_client.parse(text)
     return text
 
 

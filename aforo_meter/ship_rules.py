@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, cast
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from aforo_meter import redis_client
 from aforo_meter.access_log import Reader
 from aforo_meter.domain.metering import Applied, Metering, Rule, built_in_rules
 from aforo_meter.domain.tokens import Estimates
@@ -71,9 +71,7 @@ async def rules_now(settings: ShipSettings) -> Metering | None:
     """
     if not settings.redis_url:
         return None
-    redis = Redis.from_url(
-        settings.redis_url, socket_timeout=ONCE_S_MAX, socket_connect_timeout=ONCE_S_MAX
-    )
+    redis = redis_client.connect(settings.redis_url, timeout_s=ONCE_S_MAX)
     try:
         metering = cast("bytes | None", await redis.get(METERING_KEY))
         routes = cast("bytes | None", await redis.get(ROUTES_KEY))
@@ -91,10 +89,9 @@ async def follow_rules(settings: ShipSettings, reader: Reader) -> AsyncIterator[
         yield
         return
     timeout_s = max(1.0, settings.rules_poll_ms / 1000)
-    redis = Redis.from_url(
+    redis = redis_client.connect(
         settings.redis_url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
+        timeout_s=timeout_s,
         retry=Retry(NoBackoff(), 0),  # The next look is the next try.
     )
     follower = RulesFollower(

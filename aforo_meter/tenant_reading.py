@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from aforo_meter import redis_client
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.contract_messages import UnreadableError, terms_of
 from aforo_meter.contracts import PRICE_BOOK_KEY, SYNC_KEY
@@ -155,7 +156,7 @@ class TenantReader:
 
 @asynccontextmanager
 async def tenant_reader(redis_url: str) -> AsyncIterator[TenantReader]:
-    redis = Redis.from_url(redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+    redis = redis_client.connect(redis_url, timeout_s=TIMEOUT_S)
     try:
         yield TenantReader(redis)
     finally:

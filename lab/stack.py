@@ -52,10 +52,14 @@ class Options:
     envoy_concurrency: int = 1
     authz_env: Mapping[str, str] = field(default_factory=dict)
     sync_env: Mapping[str, str] = field(default_factory=dict)
+    ship_env: Mapping[str, str] = field(default_factory=dict)
+    ingest_env: Mapping[str, str] = field(default_factory=dict)
     consume_env: Mapping[str, str] = field(default_factory=dict)
     deliver_env: Mapping[str, str] = field(default_factory=dict)
+    redis: RedisServer | None = None  # None: one that asks nobody who he is. Not yet started.
     kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
     database: PostgresServer | None = None  # None: the ledger is a file. Not yet started.
+    prepare: Callable[[], None] = lambda: None  # Once ledger and topics are there.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
     control: bool = False  # The catalog in a database, followed by sync and served as the admin.
     gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
@@ -68,7 +72,7 @@ class Stack:
         self.options = options
         self.home = options.home
         self.catalog = options.catalog
-        self.redis = RedisServer(log_dir=self.home)
+        self.redis = options.redis or RedisServer(log_dir=self.home)
         self.kafka = options.kafka or KafkaServer(log_dir=self.home)
         self.spools = {which: self.home / f"spool-{which}" for which in SHIPS}
         self.ledger_path = self.home / "ledger.sqlite3"
@@ -150,6 +154,7 @@ class Stack:
             env = {"AFORO_ADMIN_DATABASE_URL": self.control_url}
             run_aforo("aforo_admin", "migrate", env=env)
             run_aforo("aforo_admin", "apply", str(self.catalog), env=env)
+        self.options.prepare()
         rest = [program for program in self.programs if program not in servers]
         told("starting " + ", ".join(program.name for program in rest))
         for program in rest:
@@ -246,6 +251,7 @@ class Stack:
             "AFORO_METER_SHIP_REDIS_URL": self.redis.url,
             "AFORO_METER_SHIP_SPOOL_DIR": str(self.spools[which]),
             "AFORO_METER_SHIP_METRICS_LISTEN": METRICS,
+            **self.options.ship_env,
         }
 
     def _ingest_env(self) -> dict[str, str]:
@@ -256,6 +262,7 @@ class Stack:
             "AFORO_METER_INGEST_REDIS_URL": self.redis.url,
             "AFORO_METER_INGEST_LEDGER_URL": self.ledger_url,
             "AFORO_METER_INGEST_METRICS_LISTEN": METRICS,
+            **self.options.ingest_env,
         }
 
     def _consume_env(self) -> dict[str, str]:

@@ -51,7 +51,7 @@ class RedisLink:
                 self._is_away = True
                 log.warning(
                     "redis does not answer; known keys and tenants go on",
-                    error=type(error).__name__,
+                    error=f"{type(error).__name__}: {error}",
                 )
             raise RedisAwayError(type(error).__name__) from error
         REACHABLE.set(1)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aforo_meter import process
+from aforo_meter import process, redis_client
 from aforo_meter.flow import drain, flow, open_outflow
 from aforo_meter.ingest.ages import Ages
 from aforo_meter.ingest.app import Api, make_app
@@ -163,10 +163,9 @@ def after_refusal(
 
 
 def _redis(settings: IngestSettings) -> Redis:
-    return Redis.from_url(
+    return redis_client.connect(
         settings.redis_url,
-        socket_timeout=settings.redis_timeout_ms / 1000,
-        socket_connect_timeout=settings.redis_timeout_ms / 1000,
+        timeout_s=settings.redis_timeout_ms / 1000,
         retry=Retry(NoBackoff(), 1),  # A connection that was closed meanwhile, and no more.
     )
 

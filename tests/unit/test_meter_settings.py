@@ -101,7 +101,7 @@ def test_settings_of_the_other_processes_are_known(monkeypatch: pytest.MonkeyPat
     ("name", "value", "complaint"),
     [
         ("SHIP_KAFKA_BOOTSTRAP", "kafka", "'kafka' is not host:port"),
-        ("SHIP_KAFKA_BOOTSTRAP", "http://kafka:9092", "is not host:port"),
+        ("SHIP_KAFKA_BOOTSTRAP", "http://kafka:9092", "expected host:port"),
         ("SHIP_LISTEN", "9192", "expected host:port"),
         ("SHIP_LISTEN", "unix:als.sock", "unix:/absolute/path"),
         ("SHIP_LISTEN", "unix:/" + "x" * 108, "at most 107 bytes"),
