@@ -188,5 +188,9 @@ async def test_the_users_can_do_their_work_where_sentinels_named_another_primary
 
 
 def sentinel_names(servers: SentinelServers, node: Node) -> bool:
-    with redis.Redis(port=servers.sentinels[0].port) as sentinel:
-        return bool(sentinel.sentinel_get_master_addr_by_name(SERVICE)[1] == node.port)
+    for one in servers.sentinels:
+        with redis.Redis(port=one.port) as sentinel:
+            known = sentinel.sentinel_masters()[SERVICE]
+            if known["port"] != node.port or known["is_sdown"] or known["is_odown"]:
+                return False
+    return True
