@@ -112,11 +112,10 @@ async def test_a_ship_that_is_away_is_a_warning_of_envoys_as_the_other_does_its_
         await eventually(lambda: not stack.envoy.sees_healthy("aforo_als"))
         bad = examined(stack)
 
-    # Beside it, entries that Envoy could not write may be told of.
+    # Beside it, authz may not be well again yet: the test before stopped it.
     ill = "envoy: cluster aforo_als: 1 of 2 endpoints are ill"
-    (of_ships,) = (name for name in bad if name.startswith("envoy: cluster "))
-    assert of_ships.startswith(ill)
-    assert bad[of_ships].severity is Severity.WARNING
+    found = {name: one.severity for name, one in bad.items() if name.startswith("envoy: ")}
+    assert Severity.WARNING in [found[name] for name in found if name.startswith(ill)], found
 
 
 def test_a_process_that_hangs_is_told_of_in_time_and_hides_no_other(stack: Stack) -> None:
