@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aforo_admin import redis_client, settings
+from aforo_admin import settings
+from aforo_meter import redis_client
 
 T = TypeVar("T")
 S = TypeVar("S", bound=settings.RedisSettings)

@@ -22,9 +22,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from aforo_admin import redis_client
 from aforo_admin.control.roles import Role
 from aforo_admin.django_security import SingleSignOn
+from aforo_meter import redis_client
 
 PREFIX: Final = "AFORO_ADMIN_"
 PORT_MAX: Final = 65535

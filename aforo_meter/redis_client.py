@@ -1,7 +1,7 @@
 """Redis by URL, and a client for it: one server, a set watched by Sentinels, or a cluster.
 
-aforo-authz (`redis_url.py`) and aforo-admin read the same URLs; a test holds all three to one table
-of what they take and refuse.
+aforo-admin uses it too. aforo-authz (`redis_url.py`) reads the same URLs; a test holds both to one
+table of what they take and refuse.
 """
 
 import contextlib

@@ -28,6 +28,8 @@ READ_BY_PAGES = {
     *(f"aforo_authz.{name}" for name in ("check", "denials", "explain", "explain_text")),
     "aforo_authz.redis_url",
 }
+# One reading of where Redis is, and one client of its kinds of servers, for both.
+SHARED = {"aforo_meter.redis_client"}
 # What each package may import of the others; "…domain" means that part of it only.
 MAY_IMPORT = {
     "aforo_authz": {"aforo_proto"},
@@ -35,6 +37,7 @@ MAY_IMPORT = {
     "aforo_admin": {
         *("aforo_proto", "aforo_meter.domain", "aforo_authz.domain"),
         *READ_BY_PAGES,
+        *SHARED,
     },
 }
 PURE_MODULES = {

@@ -1,4 +1,4 @@
-"""The clients of aforo-meter and aforo-admin: one server, Sentinels, and a cluster."""
+"""The client of aforo-meter and aforo-admin: one server, Sentinels, and a cluster."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
-from aforo_admin import redis_client as admin
 from aforo_meter import redis_client as meter
 from aforo_meter.redis_faults import address_of
 from lab.redis_topologies import ClusterServers, SentinelServers
@@ -27,7 +26,6 @@ pytestmark = pytest.mark.contract
 TENANTS = 50
 KEYS = {b"aforo:v1:{t%d}:policy" % number: b"%d" % number for number in range(TENANTS)}
 
-each_package = pytest.mark.parametrize("connect", [meter.connect, admin.connect], ids=["m", "a"])
 Connect = Callable[..., Redis]
 
 
@@ -55,19 +53,17 @@ async def use(client: Any) -> None:  # noqa: ANN401 - redis-py's commands are ha
     assert await client.exists(*KEYS) == 0
 
 
-@each_package
 @pytest.mark.slow
-async def test_a_cluster_is_used_like_one_server(connect: Connect) -> None:
+async def test_a_cluster_is_used_like_one_server() -> None:
     with ClusterServers() as servers:
-        async with connected(connect, servers.url) as client:
+        async with connected(meter.connect, servers.url) as client:
             await use(client)
 
 
-@each_package
 @pytest.mark.slow
-async def test_a_cluster_goes_on_after_a_replica_took_over(connect: Connect) -> None:
+async def test_a_cluster_goes_on_after_a_replica_took_over() -> None:
     with ClusterServers(replicas=True) as servers:
-        async with connected(connect, servers.url) as client:
+        async with connected(meter.connect, servers.url) as client:
             await client.mset(KEYS)
             servers.primaries[0].kill()
 
@@ -75,13 +71,10 @@ async def test_a_cluster_goes_on_after_a_replica_took_over(connect: Connect) -> 
             assert await client.mget(list(KEYS)) == list(KEYS.values())
 
 
-@each_package
 @pytest.mark.slow
-async def test_sentinels_name_another_primary_and_the_same_client_goes_on_there(
-    connect: Connect,
-) -> None:
+async def test_sentinels_name_another_primary_and_the_same_client_goes_on_there() -> None:
     with SentinelServers() as servers:
-        async with connected(connect, servers.url) as client:
+        async with connected(meter.connect, servers.url) as client:
             await use(client)
             servers.primary.kill()
 
@@ -102,10 +95,9 @@ async def answers(ask: Callable[[], Any]) -> None:
                 return
 
 
-@each_package
-async def test_what_is_away_is_told_as_of_one_server(connect: Connect) -> None:
+async def test_what_is_away_is_told_as_of_one_server() -> None:
     for url in ("redis-cluster://127.0.0.1:1", "redis-sentinel://127.0.0.1:1?service=main"):
-        async with connected(connect, url) as client:
+        async with connected(meter.connect, url) as client:
             with pytest.raises(RedisError):
                 await client.get("x")
             pipeline = client.pipeline(transaction=False)
@@ -125,9 +117,8 @@ async def test_an_address_is_shown_whatever_it_is_made_of() -> None:
             assert address_of(client) == shown
 
 
-@each_package
 async def test_tls_and_a_login_are_spoken_to_who_can_prove_its_name_and_to_nobody_else(
-    connect: Connect, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     # The server from the wheel knows no TLS: the proxy speaks it in its place.
     chain, key = certificate(tmp_path, "redis", "IP:127.0.0.1")
@@ -141,13 +132,13 @@ async def test_tls_and_a_login_are_spoken_to_who_can_prove_its_name_and_to_nobod
                 url_of("aforo-sync", tmp_path, where, scheme="rediss", more=f"&ssl_ca_certs={file}")
                 for file in (chain, stranger)
             )
-            async with connected(connect, good) as client:
+            async with connected(meter.connect, good) as client:
                 assert await client.set("aforo:v1:sync", b"1")
-            async with connected(connect, bad) as client:
+            async with connected(meter.connect, bad) as client:
                 with pytest.raises(RedisError, match="CERTIFICATE_VERIFY_FAILED") as unknown:
                     await client.get("aforo:v1:sync")
         wrong = f"redis://aforo-sync:not-the-s3cret@127.0.0.1:{server.port}"
-        async with connected(connect, wrong) as client:
+        async with connected(meter.connect, wrong) as client:
             with pytest.raises(AuthenticationError) as refused:
                 await client.get("aforo:v1:sync")
 

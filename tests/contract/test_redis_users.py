@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import redis
 
-from aforo_admin import redis_client as admin
 from aforo_authz.lookup import LOOKUP
 from aforo_meter import redis_client as meter
 from lab.redis_topologies import SERVICE, ClusterServers, Node, SentinelServers
@@ -139,7 +138,7 @@ def of(url: str, user: str, folder: Path) -> str:
 async def work_as_all(url: str, folder: Path) -> None:
     """Write as sync and consume do, and read as everybody does."""
     policies = {f"aforo:v1:{{t{number}}}:policy": b"x" for number in range(20)}
-    async with connected(admin.connect, of(url, "aforo-sync", folder)) as sync:
+    async with connected(meter.connect, of(url, "aforo-sync", folder)) as sync:
         await sync.mset({**policies, "aforo:v1:sync": b"x", "aforo:v1:metering": b"x"})
         assert len([key async for key in sync.scan_iter(match="aforo:v1:*")]) == 22
         await sync.unlink(*policies)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from aforo_admin import redis_client as admin
 from aforo_authz import redis_url as authz
 from aforo_meter import redis_client as meter
 
-PARSERS: list[Callable[[str], object]] = [authz.parse_redis_url, meter.parse, admin.parse]
-NAMES = ["authz", "meter", "admin"]
+PARSERS: list[Callable[[str], object]] = [authz.parse_redis_url, meter.parse]
+NAMES = ["authz", "meter"]
 SECRET = "s3cret"
 
 each_package = pytest.mark.parametrize("parse", PARSERS, ids=NAMES)
@@ -74,8 +73,7 @@ def test_a_password_may_stand_in_a_file_and_is_in_no_representation(tmp_path: Pa
     url = f"redis://ann@cache?password_file={file}"
 
     assert authz.parse_redis_url(url).login.password == SECRET
-    for parse in (meter.parse, admin.parse):
-        assert parse(url).login == {"username": "ann", "password": SECRET}
+    assert meter.parse(url).login == {"username": "ann", "password": SECRET}
     assert not any(SECRET in repr(parse(url)) for parse in PARSERS)
 
 
