@@ -96,6 +96,7 @@ class Rater:
         self._kinds = Kinds()
         self._watches: dict[str, Watch] = {}
         self._generation = contracts.generation
+        self._changes_of_trust = 0
 
     @property
     def currency(self) -> str:
@@ -108,9 +109,15 @@ class Rater:
         """Another one: what was rated before may have another price by now."""
         return self._contracts.generation
 
+    @property
+    def basis(self) -> tuple[int, int]:
+        """Another one: what was added up before is to be read again."""
+        return self._contracts.generation, self._changes_of_trust
+
     def refuse_prices(self, price_ids: Sequence[str]) -> None:
         """Take usage at these prices as unpriced from now on: they contradict the ledger."""
         self._refused_prices.update(price_ids)
+        self._changes_of_trust += 1
         self._kinds.clear()
 
     def refuses(self, price_id: str) -> bool:
@@ -119,6 +126,7 @@ class Rater:
     def trust_prices(self) -> None:
         """Try refused prices again: the catalog has changed, and may have been put right."""
         self._refused_prices.clear()
+        self._changes_of_trust += 1
         self._kinds.clear()
 
     async def add_up(self, records: Sequence[Any], *, counted: Collection[bytes]) -> Counted:
@@ -133,8 +141,13 @@ class Rater:
                 be had now.
             LedgerUnavailableError: The ledger does not answer.
         """
-        self._forget_what_changed()
         tally = Tally(counted=set(counted))
+        await self.add_known(records, tally)
+        return await self.finish(tally)
+
+    async def add_known(self, records: Sequence[Any], tally: Tally) -> None:
+        """Add up records of kinds that are known. Others are put on `tally`, for `finish`."""
+        self._forget_what_changed()
         latest_micros = now_micros() + AHEAD_MICROS_MAX
         # A tenant's events one after the other: what is known of it is then at hand.
         ordered = sorted(records, key=_key_of)
@@ -142,17 +155,43 @@ class Rater:
             looked = look(ordered[start : start + SLICE_RECORDS], tally)
             self._kinds.add_up(looked, tally, latest_micros=latest_micros)
             await asyncio.sleep(0)  # Others want to go on meanwhile.
-        unknown, tally.unknown = tally.unknown, []
-        if await self._learn_kinds(unknown):
-            self._kinds.add_up(unknown, tally, latest_micros=latest_micros)
-            unknown = tally.unknown
-        readable, refused = read([record for record, _ in unknown] + tally.single)
+
+    async def add_rest(self, tally: Tally) -> None:
+        """Read and rate what is of no kind that was known, and what is one by itself.
+
+        Raises:
+            As `add_up`. Then what came of the records is not known.
+        """
+        self._forget_what_changed()
+        unknown, single = tally.unknown, tally.single
+        tally.unknown, tally.single = [], []
+        if unknown and await self._learn_kinds(unknown):
+            self._kinds.add_up(unknown, tally, latest_micros=now_micros() + AHEAD_MICROS_MAX)
+            unknown, single = tally.unknown, single + tally.single
+            tally.unknown, tally.single = [], []
+        readable, refused = read([record for record, _ in unknown] + single)
         await self._know(one.usage for one in readable)
         for one in readable:
             await self._rate_into(tally, one.usage)
+        tally.refused += refused
+
+    async def finish(self, tally: Tally) -> Counted:
+        """Return all that came of the records on a tally.
+
+        Raises:
+            As `add_up`.
+        """
+        if tally.unknown or tally.single:
+            await self.add_rest(tally)
+        return self.rated(tally)
+
+    def rated(self, tally: Tally) -> Counted:
+        """Return what came of the records on a tally that were read."""
+        tally.close()
+        unreadable = [Refused(record=one, reason=NO_EVENT) for one in tally.unreadable]
         return Counted(
             rated=tally.rated,
-            refused=[*(Refused(record=one, reason=NO_EVENT) for one in tally.unreadable), *refused],
+            refused=[*unreadable, *tally.refused],
             repeated=tally.repeated,
             late=tally.late,
             oldest_micros=tally.oldest_micros,

@@ -220,6 +220,8 @@ class Standing:
     contract_currency: str = ""
     contract_revenue_nanos: int = 0  # The revenue in the contract's own currency.
     prepaid_left_nanos: int = 0
+    # Its level is certain to stay until its COGS reach this much; 0: nothing is.
+    holds_until_nanos: int = 0
 
 
 class Ledger(Protocol):

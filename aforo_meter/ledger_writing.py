@@ -219,6 +219,11 @@ class Writing:
         again = PeriodStates(self._sql, {})
         again.know({**dict.fromkeys(adjusted), **changed})
         self._written_states.update(again.read)
+        for key, watch in changed.items():
+            state = again.read[key]
+            held = level_that_holds(watch, state, state.cogs_nanos, calm)
+            if held is not None:
+                self._assessed[watch.tenant_id] = held
 
     def _adjust(self) -> Collection[PeriodKey]:
         """Add beside the charges what does not go into them; return the periods that it changes."""
@@ -263,7 +268,8 @@ class Writing:
         return totals
 
     def _standing_of(self, watch: Watch, assessment: Assessment) -> Standing:
-        state = self._written_states[watched_period(watch)]
+        period = watched_period(watch)
+        state, calm = self._written_states[period], self._memory.calm.get(period)
         return Standing(
             tenant_id=watch.tenant_id,
             subscription_id=watch.subscription_id,
@@ -277,6 +283,7 @@ class Writing:
             price_book_version=watch.price_book_version,
             contract_currency=watch.currency,
             contract_revenue_nanos=kept(watch.revenue_nanos),
+            holds_until_nanos=0 if calm is None else calm.until_nanos,
         )
 
     def _is_closed(self, period: PeriodKey) -> bool:
