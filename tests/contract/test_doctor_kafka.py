@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -11,10 +12,13 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from aforo_admin.doctor import kafka
 from aforo_admin.domain.diagnosis import Seen, Severity, compare
+from aforo_meter import topics
 from lab.kafka_java import JavaKafka
 from lab.servers import KafkaProgram, KafkaServer, ServerStartError
+from tests.certificates import certificate
 from tests.conftest import KafkaAt
-from tests.contract.doctor_lab import assert_told, doctor, faults, found
+from tests.contract.doctor_lab import assert_told, doctor, document_of, faults, found
+from tests.guarded_kafka import give_rights, guarded_kafka
 
 pytestmark = pytest.mark.contract
 
@@ -134,6 +138,64 @@ async def test_usage_that_kafka_removed_before_it_was_charged_is_a_fault(
 
     assert_told(found(together, "partition 0: the ledger wants offset 1"), Severity.FAULT)
     assert_told(found(together, "a position of partition 7"), Severity.FAULT)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JavaKafka]:
+    """Kafka with TLS, users and the ACLs of ops/kafka."""
+    with guarded_kafka(tmp_path_factory.mktemp("kafka")) as server:
+        give_rights(server)
+        yield server
+
+
+@pytest.mark.slow
+async def test_over_tls_and_as_a_user_of_ops_all_is_looked_at(guarded: JavaKafka) -> None:
+    names = ("aforo.usage.v1", "aforo.usage.dlq.v1")
+    _ = [line async for line in topics.create(guarded.bootstrap, names, partitions=2, replication=1)]
+    as_tools = guarded.as_user("aforo-tools")
+    seen = await kafka.look(as_tools, usage=names[0], dead_letters=names[1], timeout_s=STEP_S)
+
+    assert [each.severity for each in seen.findings] == [Severity.OK] * 3, seen.findings
+    assert seen.offsets == {0: (0, 0), 1: (0, 0)}
+    assert f"answers at 127.0.0.1:{guarded.port}" in seen.findings[0].what
+
+    done = doctor("--json", env={"AFORO_ADMIN_KAFKA_BOOTSTRAP": as_tools})
+    assert document_of(done)["worst"] == "ok"
+
+
+@pytest.mark.slow
+async def test_a_user_who_may_not_see_settings_is_told_so(guarded: JavaKafka) -> None:
+    name = "aforo.usage.v1"
+    seen = await look(guarded.as_user("aforo-ship"), name)
+
+    assert found(seen, f"{name}: its settings were not told").severity is Severity.SKIPPED
+    assert "DescribeConfigs" in found(seen, f"{name}: its settings were not told").do
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("said", "cause", "remedy"),
+    [
+        ("password", "SaslAuthenticationFailed", "what stands in password_file"),
+        ("authority", "certificate verify failed", "ssl_ca_certs=/path"),
+        ("nothing", "closed", "kafkas://user@host:port"),
+    ],
+)
+async def test_what_is_wrong_with_a_login_is_a_fault_with_what_to_do(
+    guarded: JavaKafka, tmp_path: Path, said: str, cause: str, remedy: str
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not-the-s3cret")
+    where, ca = f"127.0.0.1:{guarded.port}", guarded.bootstrap.rpartition("=")[2]
+    login = f"kafkas://aforo-tools@{where}?password_file={wrong}&ssl_ca_certs="
+    stranger, _ = certificate(tmp_path, "stranger", "IP:127.0.0.1")
+    bootstrap = {"password": f"{login}{ca}", "authority": f"{login}{stranger}", "nothing": where}
+    told = found(await look(bootstrap[said]), f"brokers at {where} do not answer")
+
+    assert_told(told, Severity.FAULT)
+    assert cause in told.what
+    assert remedy in told.what
+    assert "s3cret" not in str(told)
 
 
 def record_until(offset: int) -> object:
