@@ -176,8 +176,10 @@ class ServeSettings(DatabaseSettings):
     redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
     """The read model. Empty: the pages show no prices in force, and decide no calls."""
 
-    kafka_bootstrap: str = ""
-    """Brokers, host:port separated by commas, whose dead letters are shown. Empty: none are."""
+    kafka_bootstrap: Annotated[str, AfterValidator(_optional_bootstrap)] = ""
+    """Kafka brokers to begin with, whose dead letters are shown: host:port, separated by commas;
+    with TLS or a login kafkas://user@host:port?password_file=/path&ssl_ca_certs=/path. Empty: none
+    are."""
 
     dead_letter_topic: str = "aforo.usage.dlq.v1"
     """Where dead letters are."""
