@@ -91,9 +91,7 @@ class Node(Program):
 class ClusterNode(Node):
     """A server of a cluster."""
 
-    def __init__(
-        self, name: str, home: Path, *, users: Users | None, tls: RedisTls | None
-    ) -> None:
+    def __init__(self, name: str, home: Path, *, users: Users | None, tls: RedisTls | None) -> None:
         # The bus's own default is the port and ten thousand: there may be no such port.
         self.bus_port = free_port()
         bus = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", NODE_TIMEOUT_MS)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
@@ -29,11 +28,10 @@ class Authority:
     chain: Path
     key: Path
 
-    def certificate(
-        self, name: str, subject_alt_name: str, *, days: int = 1
-    ) -> tuple[Path, Path]:
+    def certificate(self, name: str, subject_alt_name: str, *, days: int = 1) -> tuple[Path, Path]:
         """Return a certificate and its key, beside its own; with days below 0 it has expired."""
-        chain, key, asked = (self.chain.with_name(f"{name}.{kind}") for kind in ("pem", "key", "csr"))
+        kinds = ("pem", "key", "csr")
+        chain, key, asked = (self.chain.with_name(f"{name}.{kind}") for kind in kinds)
         _openssl(
             *("req", *NEW_KEY, "-subj", f"/CN={name}"),
             *("-addext", f"subjectAltName={subject_alt_name}"),

@@ -8,7 +8,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 READ_BYTES: Final = 65_536  # A part of a file is no more than was asked for if it is read in parts.
 
 
-class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc] # It ships no types.
+class StaticFiles(WhiteNoiseMiddleware):
     """WhiteNoise's, but for how it hands a file over.
 
     It lets Django read the file while it answers. On an event loop Django does that all at once all
@@ -16,7 +16,7 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc] # It ships no typ
     """
 
     @staticmethod
-    def serve(static_file: Any, request: HttpRequest) -> HttpResponse:  # noqa: ANN401
+    def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
         found = static_file.get_response(request.method, request.META)
         body = b""
         if found.file is not None:

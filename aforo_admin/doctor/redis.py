@@ -45,7 +45,8 @@ async def look(chosen: settings.RedisSettings, *, sync_interval_s: int) -> Seen:
         seen.fault(
             redis_access.unreachable(chosen, error),
             "authz goes on with what it remembers; nothing new arrives, quotas aren't counted",
-            "is it up, and does its address lead there (rediss… to TLS, redis… without)? then its log",
+            "is it up, and does its address lead there (rediss… to TLS, redis… without)? then its"
+            " log",
         )
     finally:
         await redis.aclose()
@@ -73,11 +74,12 @@ async def _look(seen: Seen, redis: Redis, sync_interval_s: int) -> None:
 
 def _servers(redis: Redis) -> dict[str, Ask]:
     """Return how to ask each server that holds keys, by what its findings begin with."""
-    if not isinstance(redis, RedisCluster):
+    client: Any = redis  # As a cluster's is taken for one of a server.
+    if not isinstance(client, RedisCluster):
         return {"": redis.execute_command}
     return {
-        f"{node.name}: ": partial(redis.execute_command, target_nodes=node)
-        for node in redis.get_primaries()
+        f"{node.name}: ": partial(client.execute_command, target_nodes=node)
+        for node in client.get_primaries()
     }
 
 
