@@ -146,6 +146,27 @@ def test_pages_load_nothing_from_elsewhere_and_hold_no_script_or_style(address: 
 
 
 @sqlite_only
+def test_a_static_file_is_answered_whole_or_in_part_and_nothing_is_complained_of(
+    settings: Mapping[str, str], tmp_path: Path
+) -> None:
+    link = "/static/control/aforo.css"
+    with serving(settings, tmp_path) as (address, program), browser(address) as client:
+        whole = client.get(at(address, link))
+        part = client.get(at(address, link), headers={"range": "bytes=10-19"})
+        known = client.get(at(address, link), headers={"if-none-match": whole.headers["etag"]})
+        head = client.head(at(address, link))
+        log_in(client)
+
+    assert whole.headers["content-type"].startswith("text/css")
+    assert int(whole.headers["content-length"]) == len(whole.content) > 1000
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert (known.status_code, known.content) == (304, b"")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+    assert "Warning" not in program.log_text()
+
+
+@sqlite_only
 def test_who_fails_too_often_is_locked_out_with_that_name(address: str) -> None:
     with browser(address) as client:
         refused = [log_in(client, "wrong").status_code for _ in range(4)]
