@@ -87,10 +87,10 @@ class CatalogDatabase:
         )
         self.catalog, self.imported = catalog, imported
         self.touched = None if concerns_all else touched
-        self.fault_count = 0
+        is_mended, self.fault_count = self.fault_count > 0, 0
         # Not the change that was read: it may concern others than those who were asked about.
         self.seq = self._seen = seq
-        return concerns_all or bool(touched)
+        return concerns_all or bool(touched) or is_mended
 
     def _read(self, named: frozenset[str]) -> tuple[Catalog, Sequence[PriceList] | None]:
         """Read what entries name; all other tenants are as they were.

@@ -114,6 +114,12 @@ def test_what_tenants_would_miss_is_refused(source: CatalogDatabase) -> None:
     assert source.catalog == EXAMPLE
     assert source.fault_count > 0
 
+    with store.change(actor="dana", source=Source.UI):
+        Feature.objects.create(feature_id="reports", title="Usage reports", position=2)
+
+    assert looked(source), "it is good again, though it says what it said"
+    assert (source.fault_count, source.touched) == (0, frozenset())
+
 
 @dataclass
 class Fake:
