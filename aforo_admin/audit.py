@@ -114,11 +114,10 @@ def entries_of(*, tenant_id: str | None, limit: int) -> Iterable[AuditEntry]:
     return list(query[:limit])[::-1]
 
 
-def tenants_since(seq: int) -> frozenset[str] | None:
-    """Return whose terms have changed since an entry; None: what concerns all has."""
+def tenants_since(seq: int) -> frozenset[str]:
+    """Return whose terms have changed since an entry; "" among them: what is of no tenant has."""
     found = AuditEntry.objects.filter(seq__gt=seq).order_by().values_list("tenant_id", flat=True)
-    tenants = frozenset(found.distinct())
-    return None if "" in tenants else tenants
+    return frozenset(found.distinct())
 
 
 def _told(value: Any) -> Any:  # noqa: ANN401 - what a column holds.
