@@ -59,7 +59,11 @@ class CatalogDatabase:
             seq = audit.last_seq()
             if seq == self._seen:
                 return False
-            self._take(seq)
+            tenants = audit.tenants_since(self.seq)
+            if tenants is not None and not tenants:  # It is no matter of the catalog.
+                self.seq = self._seen = seq
+                return False
+            self._take(seq, tenants)
         except DatabaseError as error:
             connection.close()  # The next look makes another.
             self._next_look_s = time.monotonic() + RETRY_S
@@ -71,8 +75,7 @@ class CatalogDatabase:
             return False
         return True
 
-    def _take(self, seq: int) -> None:
-        tenants = audit.tenants_since(self.seq)
+    def _take(self, seq: int, tenants: frozenset[str] | None) -> None:
         try:
             held = store.load_checked(tenants)
             if tenants is None:
