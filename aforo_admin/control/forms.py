@@ -43,6 +43,7 @@ class RecordedForm(forms.ModelForm):
 
     told: Told = []  # noqa: RUF012 - never changed in place.
     reason_required = False
+    only_shown = False  # What was typed was tried already, and is to be looked at once more.
     opened: int | None = None  # Where the record stood; None: nothing was there to be opened.
     change_reason = reason_field(required=False)
     opened_at_change = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -52,6 +53,9 @@ class RecordedForm(forms.ModelForm):
         self.initial[OPENED] = self.opened
         if REASON in self.fields:
             self.fields[REASON].required = self.reason_required
+
+    def is_valid(self) -> bool:
+        return bool(super().is_valid()) and not self.only_shown
 
     def _post_clean(self) -> None:
         super()._post_clean()

@@ -4,7 +4,7 @@ A change is tried. If it breaks a rule of the catalog, nothing has changed, and 
 read once more, this time with the faults at their fields: so nobody types anything twice.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Final
 
 from django.contrib import messages
@@ -50,6 +50,18 @@ REFUSALS: Final = (
     ReasonMissingError,
     ValidationError,
 )
+
+
+class TriedError(Exception):
+    """A change was only tried, and could be made. It is undone; its form shows what it would do.
+
+    Args:
+        shown: Returns that, as a template has it. It is asked once the trial is undone.
+    """
+
+    def __init__(self, shown: Callable[[], dict[str, Any]]) -> None:
+        super().__init__("it was only tried")
+        self.shown = shown
 
 
 def recorded(request: HttpRequest, reason: str = "", *, checked: bool = False) -> Any:
@@ -132,6 +144,9 @@ class RecordedAdmin(PlainMixin, ModelAdmin):
             with recorded(request):
                 self._check_opened(request, object_id)
                 return show()
+        except TriedError as tried:
+            request.tried = tried.shown()
+            return show()
         except REFUSALS as error:
             request.refusal = error
             if isinstance(error, ChangedSinceOpenedError):
@@ -171,9 +186,16 @@ class RecordedAdmin(PlainMixin, ModelAdmin):
         own = {
             "told": told(request, obj, self.model, {each.model.__name__ for each in self.inlines}),
             "reason_required": self.reason_required,
+            "only_shown": hasattr(request, "tried"),
             "opened": getattr(request, "opened", None) if obj is not None else None,
         }
         return type(form.__name__, (form,), own)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *arguments: Any, **options: Any
+    ) -> Any:
+        context |= getattr(request, "tried", {})
+        return super().render_change_form(request, context, *arguments, **options)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         current().reason = form.cleaned_data.get(REASON, "")

@@ -108,7 +108,7 @@ class WhatIfView(ScreenView):
         if not name or not user.has_perm("control.delete_scenario"):
             return False
         own = Saved.objects.filter(name=name, author=user.get_username())
-        return user.has_perm(REMOVE_ANY) or own.exists()
+        return bool(user.has_perm(REMOVE_ANY)) or own.exists()
 
 
 def _loaded(name: str) -> _Asked:
