@@ -122,7 +122,12 @@ def test_each_fault_has_its_row_its_column_and_a_remedy() -> None:
         ("", 0, "", "is empty: begin with a row that names the columns"),
         (TEMPLATE, 0, "", "has no prices: write one a row, below the columns"),
         ("meter,price,per\n", 1, "from", "is missing: add it, with a date, like 2027-01-01"),
-        (HEADER.replace("model", "modle"), 1, "modle", 'no column "modle"; did you mean "model"?'),
+        (
+            HEADER.replace("model", "modelx"),
+            1,
+            "modelx",
+            'no column "modelx"; did you mean "model"?',
+        ),
         (HEADER.replace("model", "meter"), 1, "meter", "is there twice: leave one out"),
         (HEADER + 'a,"b\n', 2, "", "can't be read (unexpected end of data): close each quote"),
         (HEADER + "api.calls,p,,1,5,1,2027-01-01\n", 2, "", "has 7 cells, and 6 columns"),
