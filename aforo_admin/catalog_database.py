@@ -72,6 +72,9 @@ class CatalogDatabase:
 
     def _take(self, seq: int) -> bool:
         named = audit.tenants_since(self.seq)
+        if not named:  # It is no matter of the catalog.
+            self.seq = self._seen = seq
+            return False
         try:
             catalog, imported = self._read(named)
         except CatalogError as error:

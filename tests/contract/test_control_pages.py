@@ -110,6 +110,27 @@ def test_a_form_s_change_is_recorded_and_somebody_s(
 
 
 @sqlite_only
+def test_the_second_of_two_browsers_is_told_of_the_first(
+    address: str,
+    filled: Mapping[str, str],  # noqa: F811 - the fixture.
+) -> None:
+    path = "control/feature/chat/change/"
+    with browser(address) as one, browser(address) as other:
+        log_in(one)
+        log_in(other)
+        of_one, of_other = form_of(one, path), form_of(other, path)
+        first = one.post(path, data={**of_one, "title": "First", "change_reason": "mine"})
+        second = other.post(path, data={**of_other, "title": "Second", "change_reason": "mine"})
+
+    assert "was changed successfully" in first.text
+    assert "dana changed chat on 20" in second.text
+    assert 'value="Second"' in second.text
+    exported = aforo_admin("export", env=filled).stdout
+    assert "First" in exported
+    assert "Second" not in exported
+
+
+@sqlite_only
 def test_every_line_of_the_sidebar_leads_to_a_page(address: str) -> None:
     with browser(address) as client:
         log_in(client)
