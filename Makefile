@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if screenshots fuzz api-fuzz restarts kills money-kills names dashboards fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts kills money-kills names kubectl-validate otelcol dashboards fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -101,6 +101,21 @@ bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and Po
 
 bench-what-if: $(STAMP) ## measure what-ifs over many tenants' recorded hours
 	$(BIN)/python -m bench.what_if $(BENCH_ARGS)
+
+build/bin/kubectl-validate:
+	GOBIN=$(CURDIR)/build/bin go install sigs.k8s.io/kubectl-validate@v0.0.4
+
+kubectl-validate: $(STAMP) build/bin/kubectl-validate ## let Kubernetes' own code validate every overlay (needs Go)
+	$(BIN)/python -m tests.deploy.kubectl_validate build/bin/kubectl-validate
+
+build/otelcol/otelcol: ops/observability/otel/builder.yaml
+	go run go.opentelemetry.io/collector/cmd/builder@v0.161.0 --config $<
+
+otelcol: $(STAMP) build/otelcol/otelcol ## build an OpenTelemetry Collector and send spans through its configuration (needs Go)
+	$(BIN)/python -m pytest -q tests/e2e/test_collector.py
+
+bench-sync: $(STAMP) ## measure sync with 100,000 tenants, and decisions beside it
+	$(BIN)/python -m bench.sync $(BENCH_ARGS)
 
 dashboards: $(STAMP) ## write ops/observability/grafana anew, from its code
 	$(BIN)/python -m ops.observability.dashboards

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aforo_admin.control.models import AuditEntry, Head
+from aforo_admin.control.models_scenarios import KIND as SCENARIO
 from aforo_admin.control.recording import Change
 
 ROWS_PER_STATEMENT: Final = 500
@@ -114,11 +115,13 @@ def entries_of(*, tenant_id: str | None, limit: int) -> Iterable[AuditEntry]:
     return list(query[:limit])[::-1]
 
 
-def tenants_since(seq: int) -> frozenset[str] | None:
-    """Return whose terms have changed since an entry; None: what concerns all has."""
-    found = AuditEntry.objects.filter(seq__gt=seq).order_by().values_list("tenant_id", flat=True)
-    tenants = frozenset(found.distinct())
-    return None if "" in tenants else tenants
+def tenants_since(seq: int) -> frozenset[str]:
+    """Return whose terms have changed since an entry; "" among them: what is of no tenant has.
+
+    Scenarios change nobody's.
+    """
+    entries = AuditEntry.objects.filter(seq__gt=seq).exclude(kind=SCENARIO)
+    return frozenset(entries.order_by().values_list("tenant_id", flat=True).distinct())
 
 
 def _told(value: Any) -> Any:  # noqa: ANN401 - what a column holds.

@@ -14,6 +14,7 @@ from django.db import connection
 
 from aforo_admin import audit, store
 from aforo_admin.domain.catalog import Catalog
+from aforo_admin.domain.reach import to_check
 from aforo_admin.faults import CatalogError
 from aforo_admin.prices_file import imported_prices
 from aforo_proto.contract_pb2 import PriceList
@@ -23,6 +24,7 @@ log = structlog.get_logger("aforo_admin")
 # From where a catalog of the database names a file of prices: the process's working directory.
 PLACE: Final = Path("catalog")
 RETRY_S: Final = 1.0  # After a look that failed.
+OF_NOBODY: Final = ""  # The tenant of entries that are about no tenant.
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,9 +59,7 @@ class CatalogDatabase:
             return False
         try:
             seq = audit.last_seq()
-            if seq == self._seen:
-                return False
-            self._take(seq)
+            return seq != self._seen and self._take(seq)
         except DatabaseError as error:
             connection.close()  # The next look makes another.
             self._next_look_s = time.monotonic() + RETRY_S
@@ -69,25 +69,47 @@ class CatalogDatabase:
                 retry_in_s=RETRY_S,
             )
             return False
-        return True
 
-    def _take(self, seq: int) -> None:
-        tenants = audit.tenants_since(self.seq)
+    def _take(self, seq: int) -> bool:
+        named = audit.tenants_since(self.seq)
+        if not named:  # It is no matter of the catalog.
+            self.seq = self._seen = seq
+            return False
         try:
-            held = store.load_checked(tenants)
-            if tenants is None:
-                self.imported = imported_prices(held.catalog, PLACE)
+            catalog, imported = self._read(named)
         except CatalogError as error:
             self._seen = seq
             self.fault_count = len(error.faults)
             raise
-        self.catalog = (
-            held.catalog if tenants is None else _merged(self.catalog, held.catalog, tenants)
+        before, after = self.catalog.tenants, catalog.tenants
+        touched = frozenset(name for name in named if before.get(name) != after.get(name))
+        concerns_all = (
+            len(touched) > store.TENANTS_APART_MAX
+            or imported is not self.imported
+            or _general(catalog) != _general(self.catalog)
         )
-        self.touched = tenants
-        self.fault_count = 0
+        self.catalog, self.imported = catalog, imported
+        self.touched = None if concerns_all else touched
+        is_mended, self.fault_count = self.fault_count > 0, 0
         # Not the change that was read: it may concern others than those who were asked about.
         self.seq = self._seen = seq
+        return concerns_all or bool(touched) or is_mended
+
+    def _read(self, named: frozenset[str]) -> tuple[Catalog, Sequence[PriceList] | None]:
+        """Read what entries name; all other tenants are as they were.
+
+        Raises:
+            CatalogError: What is there now is wrong.
+        """
+        part = store.load_checked(named - {OF_NOBODY}).catalog
+        catalog = _merged(self.catalog, part, named)
+        if OF_NOBODY not in named:
+            return catalog, self.imported
+        concerned = to_check(self.catalog, catalog)
+        if concerned:  # They have not changed, and may miss what is gone.
+            store.refuse_problems(replace(catalog, tenants=concerned))
+        imported = imported_prices(catalog, PLACE)
+        return catalog, self.imported if imported == self.imported else imported
 
 
 async def open_database() -> CatalogDatabase:
@@ -110,7 +132,11 @@ def _disconnect() -> None:
     connection.close()  # Of this thread: the name stands for each thread's own.
 
 
-def _merged(before: Catalog, part: Catalog, tenants: frozenset[str]) -> Catalog:
-    """Take some tenants from a catalog that holds no others."""
-    kept = {name: tenant for name, tenant in before.tenants.items() if name not in tenants}
-    return replace(before, tenants=kept | dict(part.tenants))
+def _merged(before: Catalog, part: Catalog, named: frozenset[str]) -> Catalog:
+    """Take some tenants, and what is of no tenant, from a catalog that holds no others."""
+    kept = {name: tenant for name, tenant in before.tenants.items() if name not in named}
+    return replace(part, tenants=kept | dict(part.tenants))
+
+
+def _general(catalog: Catalog) -> Catalog:
+    return replace(catalog, tenants={})

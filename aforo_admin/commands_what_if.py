@@ -114,6 +114,7 @@ def _with_file(options: argparse.Namespace) -> int:
 def _with_database(options: argparse.Namespace) -> int:
     # Models can be loaded only once Django is set up.
     from aforo_admin import scenario_drafts, scenario_store, store  # noqa: PLC0415
+    from aforo_admin.control.recording import Source  # noqa: PLC0415
 
     catalog = store.load_catalog().catalog
     ground = Ground(catalog=catalog, ledger_url=_ledger_url(options), now=_now())
@@ -122,7 +123,8 @@ def _with_database(options: argparse.Namespace) -> int:
         scenario = scenario_store.load(options.saved).with_more(scenario)
     found = _simulate(ground, scenario, scenario_drafts.drafts_of(scenario))
     if options.save:
-        scenario_store.save(options.save, scenario, found, author=getpass.getuser())
+        author = getpass.getuser()
+        scenario_store.save(options.save, scenario, found, author=author, source=Source.SHELL)
     _tell(options, found)
     return OK
 

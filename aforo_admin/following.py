@@ -23,11 +23,20 @@ from aforo_admin.read_model import (
     FOREVER,
     PRICEBOOK_KEY,
     SYNC_KEY,
+    Known,
     ReadModel,
     build,
     build_tenants,
 )
-from aforo_admin.sync import apply, compare, mark_complete, mark_written, publish_tenants
+from aforo_admin.sync import (
+    Differences,
+    apply,
+    compare,
+    mark_complete,
+    mark_written,
+    publish_tenants,
+    version_of,
+)
 from aforo_meter.domain.periods import micros_of
 from aforo_proto.contract_pb2 import PriceList
 from aforo_proto.policy_pb2 import SyncState
@@ -45,6 +54,20 @@ WRITTEN_ALONE_MAX: Final = 1_000  # Tenants between two passes: all readers look
 RedisFailure = (RedisError, OSError)
 
 Clock = Callable[[], datetime]
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What was published since a pass began: its own values of that are older."""
+
+    keys: set[bytes] = field(default_factory=set)
+    versions: dict[str, str] = field(default_factory=dict)
+    holds_until: datetime = FOREVER
+
+    def add(self, tenants: Collection[str], model: ReadModel, written: Differences) -> None:
+        self.keys |= written.stale.keys() | written.gone.keys()
+        self.versions |= {name: version_of(name, model) for name in tenants}
+        self.holds_until = min(self.holds_until, model.holds_until)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +90,11 @@ class Follower:
     next_probe_s: float = 0.0
     failures: int = 0  # In a row.
     refused: str | None = None  # Why the catalog is not taken over.
+    known: Known = field(default_factory=Known)
+    again: bool = False  # There is a change that only a pass writes.
+    ahead: Ahead = field(default_factory=Ahead)
+    look_s: float = POLL_S  # Between two looks at the source, in a pass.
+    next_look_s: float = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the file and the clock until `stop`."""
@@ -92,22 +120,19 @@ class Follower:
         began_s = time.monotonic()
         now = self.clock()
         catalog = self.source.catalog
-        published = await self._published(now)
-        if self.model is None or now >= self.model.holds_until or published is not self.published:
-            await require_same_currency(self.redis, catalog)
-            self.published = published
-            self.model = await asyncio.to_thread(build, catalog, now, published)
-        model = self.model
-        assert model is not None
-        differences = await compare(self.redis, model)
-        await apply(self.redis, model, differences)
-        self.state = await mark_complete(self.redis, model, self.clock())
+        self.again, self.ahead = False, Ahead()
+        model = await self._model(catalog, now)
+        differences = await compare(self.redis, model, between=self._meanwhile)
+        await apply(
+            self.redis, model, differences, besides=self.ahead.keys, between=self._meanwhile
+        )
+        self.state = await mark_complete(self.redis, model, self.clock(), self.ahead.versions)
         took_s = time.monotonic() - began_s
         repaired = model is self.complete
         self.complete = model
         self.complete_at_s = time.monotonic()
         self.synced = catalog
-        self.holds_until = model.holds_until
+        self.holds_until = min(model.holds_until, self.ahead.holds_until)
         action = "repaired" if repaired else "written"
         metrics.VALUES.labels(action).inc(len(differences.stale))
         metrics.VALUES.labels("deleted").inc(len(differences.gone))
@@ -124,6 +149,31 @@ class Follower:
             took_ms=round(took_s * 1000),
             **{action: len(differences.stale)},
         )
+
+    async def _model(self, catalog: Catalog, now: datetime) -> ReadModel:
+        """Return what Redis should hold; work out what is not known of it, and look meanwhile."""
+        published = await self._published(now)
+        known = self.model
+        if known is not None and now < known.holds_until and published is self.published:
+            return known
+        await require_same_currency(self.redis, catalog)
+        self.published = published
+        building = asyncio.create_task(
+            asyncio.to_thread(build, catalog, now, published, self.known)
+        )
+        while not building.done():
+            await asyncio.wait([building], timeout=POLL_S)
+            await self._meanwhile()
+        model = await building
+        # What has changed meanwhile is for the next pass.
+        self.model = model if catalog is self.source.catalog else None
+        return model
+
+    async def _meanwhile(self) -> None:
+        """In a pass, which may take seconds: publish what changes, without waiting for its end."""
+        if time.monotonic() >= self.next_look_s:
+            self.next_look_s = time.monotonic() + self.look_s
+            await self._look_at_source()
 
     async def _published(self, now: datetime) -> Sequence[PriceList]:
         """Return the prices of language models: the same object while they stay as they are."""
@@ -157,6 +207,7 @@ class Follower:
         return None
 
     async def _look_at_source(self) -> None:
+        before = self.source.catalog
         try:
             if not await self.source.poll():
                 return
@@ -175,13 +226,14 @@ class Follower:
         tenants = self.source.touched
         log.info("the catalog has changed", tenants="all" if tenants is None else len(tenants))
         if self.failures or not self.leads():
+            self.again = True
             return  # While Redis is away, the next attempt is planned already.
         if tenants is None or self.synced is None or self.refused is not None:
-            self.next_pass_s = 0.0
+            self.again = True
         else:
-            await self._try_to_publish(self.synced, tenants)
+            await self._try_to_publish([self.synced, before], tenants)
 
-    async def _try_to_publish(self, before: Catalog, tenants: Collection[str]) -> None:
+    async def _try_to_publish(self, before: Sequence[Catalog], tenants: Collection[str]) -> None:
         """Write what concerns some tenants at once; the next pass does the rest."""
         catalog, now = self.source.catalog, self.clock()
         model = build_tenants(catalog, tenants, now)
@@ -189,15 +241,17 @@ class Follower:
             differences = await publish_tenants(self.redis, tenants, before=before, model=model)
             await mark_written(self.redis, self.state, tenants, model)
         except RedisFailure as error:
+            self.again = True
             self._plan_retry(error)
             return
         self.synced = catalog
         self.holds_until = min(self.holds_until, model.holds_until)
+        self.ahead.add(tenants, model, differences)
         metrics.VALUES.labels("written").inc(len(differences.stale))
         metrics.VALUES.labels("deleted").inc(len(differences.gone))
         log.info("published", tenants=len(tenants), deleted=len(differences.gone))
         if len(self.state.written_since) > WRITTEN_ALONE_MAX:
-            self.next_pass_s = 0.0
+            self.again = True
 
     def _stand_by(self) -> None:
         """Forget what Redis holds: another process writes. Whoever leads begins with a pass."""
@@ -210,7 +264,7 @@ class Follower:
             return True
         if self.failures:
             return False
-        if self.clock() >= self.holds_until:
+        if self.again or self.clock() >= self.holds_until:
             return True
         if now_s < self.next_probe_s:
             return False

@@ -1,4 +1,4 @@
-"""What a version of a plan, or new cost prices, would do to tenants, by recorded usage.
+"""What a version of a plan, a deal, or new cost prices, would do to tenants, by recorded usage.
 
 Bounded: a page waits for it. `simulating.simulate` plays everybody.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from aforo_admin.domain.catalog import Catalog, CostPrice, Tenant
+from aforo_admin.domain.catalog import Catalog, CostPrice, Deal
 from aforo_admin.domain.checking import find_problems
 from aforo_admin.domain.entitling import entitle
 from aforo_admin.domain.scenario import DraftChoice, Scenario
@@ -20,6 +20,7 @@ from aforo_admin.simulating import Ground, PricesOf, book_of, play
 from aforo_authz.domain.quotas import Quota
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import micros_of
+from aforo_meter.domain.rate_card import RateCard
 
 TENANTS_MAX: Final = 50  # Of one preview: those that are looked at, by id.
 
@@ -35,7 +36,7 @@ class QuotaMove:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """A tenant that a version changes something for."""
+    """A tenant that something changes for."""
 
     outcome: Outcome
     quotas: tuple[QuotaMove, ...] = ()
@@ -56,7 +57,7 @@ class Preview:
     comparison: Comparison
     moved: tuple[Moved, ...]
     quotas_only: Mapping[str, tuple[QuotaMove, ...]]  # Of tenants without recorded usage.
-    tenants: int  # That have the plan.
+    tenants: int  # That it is about: those that have the plan, or the deal's.
     looked_at: int  # The first of them.
 
 
@@ -94,6 +95,47 @@ def preview_version(
     looked_at = having[:TENANTS_MAX]
     scenario = Scenario(tenants=tuple(looked_at), drafts=(choice,))
     changed = changed_catalog(ground.catalog, scenario, drafts)
+    return _preview(ground, changed, looked_at, tenants=len(having))
+
+
+def preview_deal(tenant_id: str, deal: Deal, ground: Ground) -> Preview:
+    """Return what a deal would change for its tenant, had it held in all of the period in force.
+
+    Args:
+        tenant_id: Whose deal it is.
+        deal: As it would be.
+        ground: The catalog as it is, with this tenant at least, and the ledger with the usage.
+
+    Raises:
+        LedgerUnreadableError: The ledger can't be read.
+    """
+    tenant = ground.catalog.tenants[tenant_id]
+    begin = min(deal.effective_from, tenant.subscription.started_at)
+    always = replace(
+        deal,
+        effective_from=begin,
+        effective_until=None,
+        rate_cards=_begun(deal.rate_cards, micros_of(begin)),
+    )
+    # Alone: of deals one holds at a time, and this one would.
+    tenants = {**ground.catalog.tenants, tenant_id: replace(tenant, deals=(always,))}
+    changed = replace(ground.catalog, tenants=tenants)
+    return _preview(ground, changed, [tenant_id], tenants=1)
+
+
+def _begun(cards: tuple[RateCard, ...] | None, begin_micros: int) -> tuple[RateCard, ...] | None:
+    """Return rate cards of which the first has begun by then."""
+    if not cards:
+        return cards
+    first, *others = sorted(cards, key=lambda card: card.effective_from_micros)
+    at_micros = min(first.effective_from_micros, begin_micros)
+    return (replace(first, effective_from_micros=at_micros), *others)
+
+
+def _preview(
+    ground: Ground, changed: Catalog, looked_at: Sequence[str], *, tenants: int
+) -> Preview:
+    scenario = Scenario(tenants=tuple(looked_at))
     quotas = _quota_moves(ground, changed, looked_at)
     comparison = Comparison(currency=ground.catalog.currency, outcomes=())
     if looked_at:
@@ -108,7 +150,7 @@ def preview_version(
         comparison=comparison,
         moved=moved,
         quotas_only={name: each for name, each in quotas.items() if name not in told},
-        tenants=len(having),
+        tenants=tenants,
         looked_at=len(looked_at),
     )
 
@@ -118,9 +160,8 @@ def _quota_moves(
 ) -> Mapping[str, tuple[QuotaMove, ...]]:
     found: dict[str, tuple[QuotaMove, ...]] = {}
     for tenant_id in tenants:
-        tenant = ground.catalog.tenants[tenant_id]
         before, after = (
-            {each.quota_id: each for each in _quotas(catalog, tenant, ground)}
+            {each.quota_id: each for each in _quotas(catalog, tenant_id, ground)}
             for catalog in (ground.catalog, changed)
         )
         moves = tuple(
@@ -133,8 +174,8 @@ def _quota_moves(
     return found
 
 
-def _quotas(catalog: Catalog, tenant: Tenant, ground: Ground) -> Iterable[Quota]:
-    return entitle(catalog, tenant, ground.now).policy.quotas
+def _quotas(catalog: Catalog, tenant_id: str, ground: Ground) -> Iterable[Quota]:
+    return entitle(catalog, catalog.tenants[tenant_id], ground.now).policy.quotas
 
 
 def preview_prices(

@@ -12,6 +12,7 @@ from aforo_admin.builtin_prices import built_in_lists
 from aforo_admin.domain import catalog as catalog_parts
 from aforo_admin.domain.catalog import Catalog, Tenant
 from aforo_admin.domain.entitling import entitle
+from aforo_admin.domain.reach import changed_plans, has_one_of, reaches_all_terms
 from aforo_proto.contract_pb2 import Contract, PriceList
 from aforo_proto.metering_pb2 import IngestKey, Metering
 from aforo_proto.policy_pb2 import Credential, Policy, Routes
@@ -52,7 +53,10 @@ class ReadModel:
 
 
 def build(
-    catalog: Catalog, now: datetime, published: Sequence[PriceList] | None = None
+    catalog: Catalog,
+    now: datetime,
+    published: Sequence[PriceList] | None = None,
+    known: "Known | None" = None,
 ) -> ReadModel:
     """Work out every value.
 
@@ -60,6 +64,7 @@ def build(
         catalog: One without problems.
         now: Aware UTC.
         published: The prices of language models; None: those of the installed package.
+        known: What was worked out before, and is brought up to date: it need not be again.
     """
     if published is None:
         published = built_in_lists()
@@ -72,10 +77,9 @@ def build(
         INGEST_PREFIX + key.sha256.encode(): encoded(messages.ingest_key(key))
         for key in catalog.ingest_keys
     }
-    values = _Values(basis=basis, credentials=credentials)
-    for _, tenant in sorted(catalog.tenants.items()):
-        values.add(catalog, tenant, now)
-    return values.model(frozenset(catalog.tenants))
+    known = Known() if known is None else known
+    known.bring_up_to(catalog, now)
+    return _model(basis, credentials, sorted(known.values.items()))
 
 
 def build_tenants(catalog: Catalog, tenants: Collection[str], now: datetime) -> ReadModel:
@@ -86,45 +90,87 @@ def build_tenants(catalog: Catalog, tenants: Collection[str], now: datetime) -> 
         tenants: Whose values; those that the catalog does not have are left out.
         now: Aware UTC.
     """
-    values = _Values()
     there = sorted(catalog.tenants.keys() & set(tenants))
-    for tenant_id in there:
-        values.add(catalog, catalog.tenants[tenant_id], now)
-    return values.model(frozenset(there))
+    return _model({}, {}, [(each, _values(catalog, catalog.tenants[each], now)) for each in there])
 
 
-@dataclass(slots=True, kw_only=True)
-class _Values:
-    """Values as they come together, without period and version."""
+@dataclass(frozen=True, slots=True)
+class TenantValues:
+    """A tenant's values, without period and version."""
 
-    basis: dict[bytes, bytes] = field(default_factory=dict)
-    credentials: dict[bytes, bytes] = field(default_factory=dict)
-    periods: dict[bytes, bytes] = field(default_factory=dict)
-    holds_until: datetime = FOREVER
+    contract: bytes
+    policy: bytes
+    period: bytes
+    credentials: tuple[tuple[bytes, bytes], ...]
+    holds_until: datetime
 
-    def add(self, catalog: Catalog, tenant: Tenant, now: datetime) -> None:
-        tenant_id = tenant.tenant_id
-        entitled = entitle(catalog, tenant, now)
-        self.holds_until = min(self.holds_until, entitled.holds_until)
-        contract = encoded(messages.contract(entitled.contract))
-        self.basis[tenant_key(tenant_id, b"contract")] = contract
+
+@dataclass(slots=True)
+class Known:
+    """Values of tenants, and the catalog that they come from.
+
+    With 100,000 tenants, to work them all out takes seconds; who edits one waits for one.
+    """
+
+    catalog: Catalog | None = None
+    values: dict[str, TenantValues] = field(default_factory=dict)
+
+    def bring_up_to(self, catalog: Catalog, now: datetime) -> None:
+        """Work out the values of tenants whose terms, or whose time, are not what they were."""
+        before, self.catalog = self.catalog, catalog
+        held, self.values = self.values, {}
+        if before is None or reaches_all_terms(before, catalog):
+            held = {}
+        plans = frozenset() if before is None else changed_plans(before, catalog)
+        for name, tenant in catalog.tenants.items():
+            value = held.get(name)
+            if (
+                value is None
+                or now >= value.holds_until
+                or before is None
+                or before.tenants[name] != tenant
+                or has_one_of(tenant, plans)
+            ):
+                value = _values(catalog, tenant, now)
+            self.values[name] = value
+
+
+def _values(catalog: Catalog, tenant: Tenant, now: datetime) -> TenantValues:
+    entitled = entitle(catalog, tenant, now)
+    return TenantValues(
+        contract=encoded(messages.contract(entitled.contract)),
+        policy=encoded(messages.policy(entitled.policy, tenant.margin_override)),
+        period=encoded(messages.period(entitled.policy)),
+        credentials=tuple(
+            (credential_key(each), encoded(messages.credential(tenant.tenant_id, each)))
+            for each in tenant.credentials
+        ),
+        holds_until=entitled.holds_until,
+    )
+
+
+def _model(
+    basis: dict[bytes, bytes],
+    credentials: dict[bytes, bytes],
+    tenants: Sequence[tuple[str, TenantValues]],
+) -> ReadModel:
+    periods: dict[bytes, bytes] = {}
+    holds_until = FOREVER
+    for tenant_id, values in tenants:
         policy_key = tenant_key(tenant_id, b"policy")
-        policy = messages.policy(entitled.policy, tenant.margin_override)
-        self.basis[policy_key] = encoded(policy)
-        self.periods[policy_key] = encoded(messages.period(entitled.policy))
-        for each in tenant.credentials:
-            value = encoded(messages.credential(tenant_id, each))
-            self.credentials[credential_key(each)] = value
-
-    def model(self, tenants: frozenset[str]) -> ReadModel:
-        version = messages.digest(_flat(self.basis, self.credentials))
-        return ReadModel(
-            version=version,
-            tenants=tenants,
-            basis=_stamped(self.basis, self.periods, version),
-            credentials=_stamped(self.credentials, {}, version),
-            holds_until=self.holds_until,
-        )
+        basis[tenant_key(tenant_id, b"contract")] = values.contract
+        basis[policy_key] = values.policy
+        periods[policy_key] = values.period
+        credentials |= values.credentials
+        holds_until = min(holds_until, values.holds_until)
+    version = messages.digest(_flat(basis, credentials))
+    return ReadModel(
+        version=version,
+        tenants=frozenset(tenant_id for tenant_id, _ in tenants),
+        basis=_stamped(basis, periods, version),
+        credentials=_stamped(credentials, {}, version),
+        holds_until=holds_until,
+    )
 
 
 def credential_key(credential: catalog_parts.Credential) -> bytes:

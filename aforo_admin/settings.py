@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aforo_admin.control.roles import Role
 from aforo_admin.django_security import SingleSignOn
-from aforo_meter import redis_client
+from aforo_meter import kafka_place, redis_client
 
 PREFIX: Final = "AFORO_ADMIN_"
 PORT_MAX: Final = 65535
@@ -66,11 +66,8 @@ def _database_url(text: str) -> str:
     return text
 
 
-def _brokers(text: str) -> str:
-    for part in text.split(",") if text else ():
-        if not re.fullmatch(r"\s*[^\s:/][^\s/]*:\d{1,5}\s*", part):
-            raise ValueError(f"{part!r} is not host:port; several are separated by commas")
-    return text
+def _optional_bootstrap(text: str) -> str:
+    return kafka_place.checked(text) if text else text
 
 
 def _optional_database_url(text: str) -> str:
@@ -179,8 +176,10 @@ class ServeSettings(DatabaseSettings):
     redis_url: Annotated[str, AfterValidator(_optional_redis_url)] = ""
     """The read model. Empty: the pages show no prices in force, and decide no calls."""
 
-    kafka_bootstrap: str = ""
-    """Brokers, host:port separated by commas, whose dead letters are shown. Empty: none are."""
+    kafka_bootstrap: Annotated[str, AfterValidator(_optional_bootstrap)] = ""
+    """Kafka brokers to begin with, whose dead letters are shown: host:port, separated by commas;
+    with TLS or a login kafkas://user@host:port?password_file=/path&ssl_ca_certs=/path. Empty: none
+    are."""
 
     dead_letter_topic: str = "aforo.usage.dlq.v1"
     """Where dead letters are."""
@@ -274,8 +273,9 @@ class DoctorSettings(BaseSettings):
     ledger_url: Annotated[str, AfterValidator(_optional_database_url)] = ""
     """The ledger that aforo-meter writes; it is only read."""
 
-    kafka_bootstrap: Annotated[str, AfterValidator(_brokers)] = ""
-    """Brokers, host:port separated by commas."""
+    kafka_bootstrap: Annotated[str, AfterValidator(_optional_bootstrap)] = ""
+    """Kafka brokers to begin with: host:port, separated by commas; with TLS or a login
+    kafkas://user@host:port?password_file=/path&ssl_ca_certs=/path."""
 
     usage_topic: str = "aforo.usage.v1"
     """Where usage is."""

@@ -111,7 +111,7 @@ def load_checked(tenants: Collection[str] | None = None) -> Held:
         CatalogError: It breaks a rule: with every breach.
     """
     held = load_catalog(tenants)
-    _refuse_problems(held.catalog)
+    refuse_problems(held.catalog)
     return held
 
 
@@ -139,7 +139,8 @@ def check_draft(draft: tables.PlanVersion) -> None:
         raise CatalogError(NAME, [fault_of(problem) for problem in own])
 
 
-def _refuse_problems(catalog: Catalog) -> None:
+def refuse_problems(catalog: Catalog) -> None:
+    """Raise CatalogError with every breach of the catalog's rules, if there is one."""
     problems = find_problems(catalog)
     if problems:
         raise CatalogError(NAME, [fault_of(problem) for problem in problems])
@@ -168,7 +169,7 @@ def apply_catalog(
         CatalogError: The catalog breaks a rule.
         ChangedMeanwhileError: The database is at another change.
     """
-    _refuse_problems(catalog)
+    refuse_problems(catalog)
     with change(actor=actor, source=source, reason=reason, checked=True, permit=permit) as made:
         seq = audit.last_seq()
         if expected_seq is not None and seq != expected_seq:

@@ -1,7 +1,7 @@
 """Make Redis equal to the read model: write what differs, remove what is gone."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar, cast
@@ -26,7 +26,10 @@ from aforo_proto.policy_pb2 import SyncState
 # Keys in one command: some 100 KB, so that others' commands never wait long behind one of ours.
 KEYS_PER_COMMAND: Final = 500
 
+NOBODY: Final[Mapping[str, str]] = {}
+
 T = TypeVar("T")
+Between = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +43,24 @@ class Differences:
         return len(self.stale) + len(self.gone)
 
 
-async def compare(redis: Redis, model: ReadModel, *, with_gone_values: bool = False) -> Differences:
+async def _nothing() -> None:
+    """Do nothing between commands."""
+
+
+async def compare(
+    redis: Redis,
+    model: ReadModel,
+    *,
+    with_gone_values: bool = False,
+    between: Between = _nothing,
+) -> Differences:
     """Read all that sync answers for, and say what differs. Nothing is written.
 
     Args:
         redis: A client that answers in bytes.
         model: What should be there.
         with_gone_values: Read what is to be removed, too; else its values are None.
+        between: What else is to be done between two commands.
     """
     stale: dict[bytes, bytes | None] = {}
     for part in (model.basis, model.credentials):
@@ -55,6 +69,7 @@ async def compare(redis: Redis, model: ReadModel, *, with_gone_values: bool = Fa
             stale |= {
                 key: value for key, value in zip(keys, held, strict=True) if value != part[key]
             }
+            await between()
     wanted = model.keys
     found: set[bytes] = set()  # A scan may name a key twice.
     async for key in redis.scan_iter(match=PREFIX + b"*", count=KEYS_PER_COMMAND):
@@ -67,33 +82,54 @@ async def compare(redis: Redis, model: ReadModel, *, with_gone_values: bool = Fa
     return Differences(stale=stale, gone=gone)
 
 
-async def apply(redis: Redis, model: ReadModel, differences: Differences) -> None:
-    """Write and remove what differs, in an order in which no caller is ever half known."""
+async def apply(
+    redis: Redis,
+    model: ReadModel,
+    differences: Differences,
+    *,
+    besides: Collection[bytes] = frozenset(),
+    between: Between = _nothing,
+) -> None:
+    """Write and remove what differs, in an order in which no caller is ever half known.
+
+    Args:
+        redis: As above.
+        model: As above.
+        differences: What differs.
+        besides: Keys to leave alone, also those that are added to it `between`.
+        between: As above.
+    """
     for part in (model.basis, model.credentials):
-        for keys in _chunks(key for key in differences.stale if key in part):
+        # Taken one chunk after another: what has become newer meanwhile is left out.
+        for keys in _chunks(key for key in differences.stale if key in part and key not in besides):
             await redis.mset({key: part[key] for key in keys})
+            await between()
     for of_credentials in (True, False):
         for keys in _chunks(
-            key for key in differences.gone if key.startswith(KEY_HOLDERS) is of_credentials
+            key
+            for key in differences.gone
+            if key.startswith(KEY_HOLDERS) is of_credentials and key not in besides
         ):
             await redis.unlink(*keys)
+            await between()
 
 
 async def publish_tenants(
-    redis: Redis, tenants: Collection[str], *, before: Catalog, model: ReadModel
+    redis: Redis, tenants: Collection[str], *, before: Iterable[Catalog], model: ReadModel
 ) -> Differences:
     """Write the values of tenants whose terms have changed, and remove what they no longer have.
 
     Args:
         redis: A client that answers in bytes.
         tenants: Whose terms have changed, or who are gone.
-        before: What Redis was last made equal to.
+        before: What Redis may hold of them: credentials that they had then end.
         model: The values of these tenants, and of no others.
     """
     gone = {
         credential_key(credential)
-        for name in before.tenants.keys() & set(tenants)
-        for credential in before.tenants[name].credentials
+        for catalog in before
+        for name in catalog.tenants.keys() & set(tenants)
+        for credential in catalog.tenants[name].credentials
     }
     removed = set(tenants) - model.tenants
     gone |= {tenant_key(name, value) for name in removed for value in TENANT_VALUES}
@@ -105,12 +141,22 @@ async def publish_tenants(
     return differences
 
 
-async def mark_complete(redis: Redis, model: ReadModel, now: datetime) -> SyncState:
-    """Say that everything was there at `now`; return what was said. The last write of a pass."""
+async def mark_complete(
+    redis: Redis, model: ReadModel, now: datetime, written: Mapping[str, str] = NOBODY
+) -> SyncState:
+    """Say that everything was there at `now`; return what was said. The last write of a pass.
+
+    Args:
+        redis: As above.
+        model: What is there.
+        now: Aware UTC.
+        written: Tenants whose terms are newer, with their versions.
+    """
     state = SyncState(
         catalog_version=model.version,
         completed_at_micros=micros_of(now),
         tenants=len(model.tenants),
+        written_since=written,
     )
     await redis.set(SYNC_KEY, encoded(state))
     return state
@@ -128,9 +174,14 @@ async def mark_written(
         model: What was written of them.
     """
     for name in tenants:
-        state.written_since[name] = model.version if name in model.tenants else ""
+        state.written_since[name] = version_of(name, model)
     # An emptied Redis stays without it: all the rest is missing there until the next pass.
     await redis.set(SYNC_KEY, encoded(state), xx=True)
+
+
+def version_of(name: str, model: ReadModel) -> str:
+    """Return the version of what was written of a tenant; empty: it is gone."""
+    return model.version if name in model.tenants else ""
 
 
 async def _values(redis: Redis, keys: list[bytes]) -> list[bytes | None]:

@@ -41,6 +41,13 @@ def time_of_day(seconds: int) -> str:
     return f"{hours:02}:{minutes:02}" + (f":{rest_s:02}" if rest_s else "")
 
 
+def hours_of_day(from_s: int, to_s: int) -> str:
+    """Write a part of the day for people: 22:00 to 06:30."""
+    if from_s == to_s:
+        return "all day"
+    return f"{time_of_day(from_s)} to {time_of_day(to_s)}"
+
+
 def _decimal(value: int, one: int) -> str:
     whole, rest = divmod(abs(value), one)
     digits = len(str(one)) - 1

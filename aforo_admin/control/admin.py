@@ -15,7 +15,7 @@ from aforo_admin.control import (  # noqa: F401 - they register theirs.
 )
 from aforo_admin.control.fields import amount_field
 from aforo_admin.control.recorded_admin import RecordedAdmin
-from aforo_admin.written_values import amount, time_of_day
+from aforo_admin.written_values import amount, hours_of_day
 
 
 @admin.register(models.General)
@@ -76,6 +76,7 @@ class CostPriceAdmin(AddOnlyAdmin):
     list_filter = ("provider",)
     search_fields = ("meter", "provider", "model")
     date_hierarchy = "effective_from"
+    list_before_template = "control/prices_before.html"
 
     @admin.display(ordering="per_units")
     def per(self, price: models.CostPrice) -> str:
@@ -83,9 +84,7 @@ class CostPriceAdmin(AddOnlyAdmin):
 
     @admin.display(description="hours, UTC", ordering="day_from_s")
     def hours(self, price: models.CostPrice) -> str:
-        if price.day_from_s == price.day_to_s:
-            return "all day"
-        return f"{time_of_day(price.day_from_s)} to {time_of_day(price.day_to_s)}"
+        return hours_of_day(price.day_from_s, price.day_to_s)
 
 
 @admin.register(models.ExchangeRate)

@@ -12,12 +12,13 @@ from django.urls import path
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
-from aforo_admin.control import plan_preview, roles
+from aforo_admin.control import opened, plan_preview, roles
 from aforo_admin.control.forms import REASON, RecordedForm, reason_input
 from aforo_admin.control.limits import QuotaForm
 from aforo_admin.control.models import Plan, PlanGuard, PlanQuota, PlanRateCard, PlanVersion
 from aforo_admin.control.models_plans import State
 from aforo_admin.control.recorded_admin import (
+    LOOK_AGAIN,
     REFUSALS,
     Part,
     PartTable,
@@ -27,6 +28,7 @@ from aforo_admin.control.recorded_admin import (
     tell,
 )
 
+PARTS = (PlanQuota, PlanGuard, PlanRateCard)
 PUBLISH = f"control.{roles.PUBLISH}"
 
 
@@ -136,11 +138,13 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
 
     def publish(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show what publishing a draft changes; then do it."""
+        opened.mark(request)
         draft = get_object_or_404(PlanVersion, pk=pk, state=State.DRAFT)
         return self._step(request, draft, "publish", lambda made: store.publish(draft, made))
 
     def retire(self, request: HttpRequest, pk: int) -> HttpResponse:
         """End a version in force."""
+        opened.mark(request)
         version = get_object_or_404(PlanVersion, pk=pk, state=State.PUBLISHED)
         plan_id = version.plan_id
         return self._step(request, version, "retire", lambda made: store.retire(plan_id, made))
@@ -158,6 +162,8 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
             return self._asked(request, version, step)
         try:
             with recorded(request, request.POST.get(REASON, "")) as made:
+                if step != "copy":
+                    opened.check(request, version, PARTS, LOOK_AGAIN)
                 result = take(made)
         except REFUSALS as error:
             tell(request, error)
@@ -174,6 +180,7 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
             "step": step,
             "verb": TITLES[step],
             "reason": reason_input(),
+            "opened": "" if step == "copy" else opened.hidden_input(request),
             **(plan_preview.of_draft(version) if step == "publish" else {}),
         }
         return TemplateResponse(request, "control/plan_step.html", context)

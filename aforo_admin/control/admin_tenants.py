@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
+from aforo_admin.control import deal_preview, permitting
 from aforo_admin.control.forms import REASON, RecordedForm
 from aforo_admin.control.limits import QuotaForm
 from aforo_admin.control.models import (
@@ -21,6 +22,8 @@ from aforo_admin.control.models import (
 )
 from aforo_admin.control.recorded_admin import Part, PartTable, RecordedAdmin
 from aforo_admin.control.recording import current
+
+PREVIEW = "_preview"  # The button that asks for it.
 
 
 class SubscriptionPart(Part):
@@ -102,6 +105,20 @@ class DealAdmin(OfTenantAdmin):
     list_display_links = ("deal_id",)
     search_fields = ("tenant__tenant_id", "deal_id")
     inlines = (DealQuotaTable, DealGuardPart, DealRateCardPart)
+    change_form_after_template = "control/deal_after.html"
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: Any = None) -> Any:
+        self._stop_if_tried(request, obj)
+        return super().response_add(request, obj, post_url_continue)
+
+    def response_change(self, request: HttpRequest, obj: Any) -> Any:
+        self._stop_if_tried(request, obj)
+        return super().response_change(request, obj)
+
+    def _stop_if_tried(self, request: HttpRequest, deal: Deal) -> None:
+        if PREVIEW in request.POST:
+            permitting.check(current(), request.user.has_perm)
+            raise deal_preview.tried(deal)
 
 
 class OverrideForm(RecordedForm):

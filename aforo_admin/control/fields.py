@@ -45,7 +45,11 @@ class WrittenField(forms.CharField):
             raise ValidationError(str(error)) from None
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return bool(super().has_changed(self.prepare_value(initial), data))
+        try:
+            held = self.to_python(self.prepare_value(initial))
+        except ValidationError:  # What an address says that a new row begins with.
+            return True
+        return bool(super().has_changed(held, data))
 
 
 class NamedByQuantity:

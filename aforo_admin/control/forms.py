@@ -9,10 +9,12 @@ from unfold.forms import PaginationInlineFormSet
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.control.fault_places import Place
+from aforo_admin.control.opened import OPENED
 from aforo_admin.control.permitting import FLOORS
 
 REASON: Final = "change_reason"
 REASON_CHARS_MAX: Final = 500
+GONE: Final = "somebody has removed this row meanwhile: remove it here too, or add it anew"
 Told = list[tuple[Place, str]]
 
 
@@ -41,12 +43,19 @@ class RecordedForm(forms.ModelForm):
 
     told: Told = []  # noqa: RUF012 - never changed in place.
     reason_required = False
+    only_shown = False  # What was typed was tried already, and is to be looked at once more.
+    opened: int | None = None  # Where the record stood; None: nothing was there to be opened.
     change_reason = reason_field(required=False)
+    opened_at_change = forms.CharField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.initial[OPENED] = self.opened
         if REASON in self.fields:
             self.fields[REASON].required = self.reason_required
+
+    def is_valid(self) -> bool:
+        return bool(super().is_valid()) and not self.only_shown
 
     def _post_clean(self) -> None:
         super()._post_clean()
@@ -75,6 +84,9 @@ class PartFormSet(PaginationInlineFormSet):
 
     def clean(self) -> None:
         super().clean()
+        for form in self.initial_forms:
+            if form.instance._state.adding and not self._should_delete_form(form):
+                form.add_error(None, GONE)
         if not self.told:
             return
         rows = sorted(self._kept(), key=self._rank)

@@ -3,6 +3,7 @@
 from django.db import models
 
 NAME_CHARS_MAX = 100
+KIND = "scenario"  # As the record names it.
 
 
 class Scenario(models.Model):

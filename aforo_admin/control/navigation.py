@@ -105,6 +105,13 @@ GROUPS: Final = (
                 view=f"{SCREENS}.prices.PriceView",
             ),
             Page(
+                name="prices-import",
+                title="Import prices",
+                route="prices/import/",
+                view=f"{VIEW}.price_import.PriceImportView",
+                permission="control.add_costprice",
+            ),
+            Page(
                 name="what-if",
                 title="What if",
                 icon="query_stats",

@@ -4,10 +4,11 @@ A change is tried. If it breaks a rule of the catalog, nothing has changed, and 
 read once more, this time with the faults at their fields: so nobody types anything twice.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Final
 
 from django.contrib import messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import ValidationError
 from django.db.models import JSONField, TextField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -16,7 +17,7 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
-from aforo_admin.control import permitting, roles
+from aforo_admin.control import opened, permitting, roles
 from aforo_admin.control.fault_places import Place, place_in
 from aforo_admin.control.fields import ReadableJSONField, in_plain_words
 from aforo_admin.control.forms import (
@@ -28,6 +29,7 @@ from aforo_admin.control.forms import (
     reason_input,
 )
 from aforo_admin.control.models_base import NeverEditedError, Ordered
+from aforo_admin.control.opened import ChangedSinceOpenedError
 from aforo_admin.control.permitting import FLOORS, NotPermittedError, ReasonMissingError
 from aforo_admin.control.recording import Change, Source, current
 from aforo_admin.control.shown import as_written
@@ -35,17 +37,31 @@ from aforo_admin.domain.problems import path_of
 from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
 FAULTS_SHOWN_MAX: Final = 20
+LOOK_AGAIN: Final = "look at what it is now, and decide again"
 SET_FLOORS: Final = f"control.{roles.SET_FLOORS}"
 # Paths, names and places: a database's text, and a line to people.
 ON_ONE_LINE: Final = {TextField: {"widget": UnfoldAdminTextInputWidget}}
 REFUSALS: Final = (
     CatalogError,
+    ChangedSinceOpenedError,
     NeverEditedError,
     NoCatalogError,
     NotPermittedError,
     ReasonMissingError,
     ValidationError,
 )
+
+
+class TriedError(Exception):
+    """A change was only tried, and could be made. It is undone; its form shows what it would do.
+
+    Args:
+        shown: Returns that, as a template has it. It is asked once the trial is undone.
+    """
+
+    def __init__(self, shown: Callable[[], dict[str, Any]]) -> None:
+        super().__init__("it was only tried")
+        self.shown = shown
 
 
 def recorded(request: HttpRequest, reason: str = "", *, checked: bool = False) -> Any:
@@ -109,37 +125,56 @@ class RecordedAdmin(PlainMixin, ModelAdmin):
     actions = None  # One row at a time, with a reason.
     warn_unsaved_form = True
     delete_confirmation_template = "control/delete.html"
+    change_form_after_template = "control/opened.html"
     reason_required = False
     hidden: tuple[str, ...] = ()  # Columns that no form shows.
 
-    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *arguments: Any, **options: Any
+    ) -> Any:
         view = super().changeform_view
 
         def show() -> HttpResponse:
-            return rendered(view(request, *arguments, **options))
+            return rendered(view(request, object_id, *arguments, **options))
 
         if request.method != "POST":
-            return view(request, *arguments, **options)
+            opened.mark(request)
+            return view(request, object_id, *arguments, **options)
         try:
             with recorded(request):
+                self._check_opened(request, object_id)
                 return show()
+        except TriedError as tried:
+            request.tried = tried.shown()
+            return show()
         except REFUSALS as error:
             request.refusal = error
+            if isinstance(error, ChangedSinceOpenedError):
+                opened.renew(request)
             # "Added successfully", it may have said before the change came to its end.
             messages.get_messages(request)._queued_messages.clear()
             return show()
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
         view = super().delete_view
-        context = {**(extra_context or {}), "reason": reason_input()}
         if request.method != "POST":
-            return view(request, object_id, context)
+            opened.mark(request)
+            context = {"reason": reason_input(), "opened": opened.hidden_input(request)}
+            return view(request, object_id, {**(extra_context or {}), **context})
         try:
             with recorded(request, request.POST.get(REASON, "")):
-                return rendered(view(request, object_id, context))
+                self._check_opened(request, object_id, remedy=LOOK_AGAIN)
+                return rendered(view(request, object_id, extra_context))
         except REFUSALS as error:
             tell(request, error)
             return HttpResponseRedirect(request.get_full_path())
+
+    def _check_opened(
+        self, request: HttpRequest, object_id: str | None, *, remedy: str = opened.REMEDY
+    ) -> None:
+        row = None if object_id is None else self.get_object(request, unquote(object_id))
+        if row is not None:
+            opened.check(request, row, [each.model for each in self.inlines], remedy)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Return what goes along; whether it may, is judged as the change ends."""
@@ -151,8 +186,16 @@ class RecordedAdmin(PlainMixin, ModelAdmin):
         own = {
             "told": told(request, obj, self.model, {each.model.__name__ for each in self.inlines}),
             "reason_required": self.reason_required,
+            "only_shown": hasattr(request, "tried"),
+            "opened": getattr(request, "opened", None) if obj is not None else None,
         }
         return type(form.__name__, (form,), own)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *arguments: Any, **options: Any
+    ) -> Any:
+        context |= getattr(request, "tried", {})
+        return super().render_change_form(request, context, *arguments, **options)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         current().reason = form.cleaned_data.get(REASON, "")

@@ -42,6 +42,7 @@ PUBLISH: Final = "publish_planversion"
 KILL_SESSION: Final = "kill_session"
 RESEND_ALERT: Final = "resend_alert"
 APPLY_CATALOG: Final = "apply_catalog"
+REMOVE_ANY_SCENARIO: Final = "remove_any_scenario"
 
 ACTS: Final = {
     SET_FLOORS: "Can set margin floors",
@@ -49,6 +50,7 @@ ACTS: Final = {
     KILL_SESSION: "Can end a session",
     RESEND_ALERT: "Can send an alert again",
     APPLY_CATALOG: "Can make the catalog equal to a file",
+    REMOVE_ANY_SCENARIO: "Can remove a scenario that somebody else has kept",
 }
 
 _SELLING: Final = frozenset({Role.PRODUCT, Role.FINANCE})
@@ -93,9 +95,14 @@ AREAS: Final = (
         tables=("credential", "ingestkey", "webhookendpoint"),
     ),
     Area(
-        what="scenarios of the what-if: keeping and removing them",
+        what="scenarios of the what-if: keeping them, and removing one's own",
         roles=_SELLING | _RUNNING,
         tables=("scenario",),
+    ),
+    Area(
+        what="removing scenarios that others have kept",
+        roles=frozenset(),
+        acts=(REMOVE_ANY_SCENARIO,),
     ),
     Area(what="ending a session", roles=_RUNNING, acts=(KILL_SESSION,)),
     Area(what="sending an alert again", roles=_RUNNING | _MONEY, acts=(RESEND_ALERT,)),

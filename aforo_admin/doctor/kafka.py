@@ -1,7 +1,7 @@
 """Kafka: its topics, and where the usage topic begins and ends. It makes no topic."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -11,24 +11,25 @@ from aiokafka.errors import KafkaError
 
 from aforo_admin.domain.diagnosis import Seen
 from aforo_admin.domain.diagnosis_kafka import Topic, judge_topic
+from aforo_meter import kafka_place
 
 PART: Final = "kafka"
 
 
 async def look(bootstrap: str, *, usage: str, dead_letters: str, timeout_s: float) -> Seen:
-    """Look at the brokers and both topics."""
+    """Look at the brokers and both topics, as whom `kafka_place` reads from the bootstrap."""
     seen = Seen(PART)
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000)
-    )
+    options = kafka_place.client_options(bootstrap)
+    options["request_timeout_ms"] = int(timeout_s * 1000)
+    admin = AIOKafkaAdminClient(**options)
     try:
-        await admin.start()
+        await kafka_place.start(admin)
         topics = await _look(seen, admin, bootstrap, (usage, dead_letters))
         if partitions := topics[usage].partitions:
-            await _read_offsets(seen, bootstrap, usage, partitions, timeout_s)
+            await _read_offsets(seen, options, usage, partitions)
     except (KafkaError, OSError) as error:
         seen.fault(
-            f"brokers at {bootstrap} do not answer: {str(error) or type(error).__name__}",
+            f"brokers at {options['bootstrap_servers']} do not answer: {kafka_place.told(error)}",
             "usage waits in the spools of ship and ingest, and nothing is charged",
             "are they up, is the address right, are the topics' ACLs? then their log",
         )
@@ -41,7 +42,8 @@ async def _look(
     seen: Seen, admin: AIOKafkaAdminClient, bootstrap: str, names: Sequence[str]
 ) -> dict[str, Topic]:
     brokers = len((await admin.describe_cluster())["brokers"])
-    seen.ok(f"{brokers} {'broker answers' if brokers == 1 else 'brokers answer'} at {bootstrap}")
+    answer = "broker answers" if brokers == 1 else "brokers answer"
+    seen.ok(f"{brokers} {answer} at {kafka_place.parse(bootstrap).brokers}")
     # To describe a topic that is not there may create it: so they are listed first.
     there = [name for name in await admin.list_topics() if name in names]
     described = (
@@ -53,7 +55,10 @@ async def _look(
         if name in described:
             topic = _topic(name, described[name], await _settings(admin, name))
             if not topic.settings:
-                seen.skipped(f"{name}: this broker tells no settings; retention was not looked at")
+                seen.skipped(
+                    f"{name}: its settings were not told; retention was not looked at",
+                    "if the broker has ACLs: grant this user DescribeConfigs, as ops/kafka does",
+                )
         judge_topic(seen, topic, brokers=brokers, bootstrap=bootstrap)
         topics[name] = topic
     return topics
@@ -85,11 +90,9 @@ async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
 
 
 async def _read_offsets(
-    seen: Seen, bootstrap: str, usage: str, partitions: int, timeout_s: float
+    seen: Seen, options: Mapping[str, Any], usage: str, partitions: int
 ) -> None:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000)
-    )
+    consumer = AIOKafkaConsumer(**options)
     places = [TopicPartition(usage, number) for number in range(partitions)]
     try:
         await consumer.start()

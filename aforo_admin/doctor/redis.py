@@ -1,9 +1,12 @@
 """Redis: what it says of itself, what we may do there, and how old its values are."""
 
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from aforo_admin import redis_access, settings
@@ -23,6 +26,8 @@ PART: Final = "redis"
 CONSUMED: Final = PREFIX + b"consumed:"
 PARTITIONS_MAX: Final = 1024  # Those below are asked for, in one round trip.
 
+Ask = Callable[..., Awaitable[Any]]  # One server: a command and its arguments → its answer.
+
 
 async def look(chosen: settings.RedisSettings, *, sync_interval_s: int) -> Seen:
     """Look at Redis, in which sync should write every `sync_interval_s`."""
@@ -40,7 +45,8 @@ async def look(chosen: settings.RedisSettings, *, sync_interval_s: int) -> Seen:
         seen.fault(
             redis_access.unreachable(chosen, error),
             "authz goes on with what it remembers; nothing new arrives, quotas aren't counted",
-            "is it up, and does its address lead there? then its log",
+            "is it up, and does its address lead there (rediss… to TLS, redis… without)? then its"
+            " log",
         )
     finally:
         await redis.aclose()
@@ -49,11 +55,11 @@ async def look(chosen: settings.RedisSettings, *, sync_interval_s: int) -> Seen:
 
 async def _look(seen: Seen, redis: Redis, sync_interval_s: int) -> None:
     await redis.ping()
-    now = await _time(seen, redis)
+    servers = _servers(redis)
+    now = await _time(seen, servers)
     try:
-        info: Any = await redis.info()
-        seen.versions[PART] = version_of(info)
-        judge_info(seen, info)
+        for name, server in servers.items():
+            await _info(seen, name, server)
     except NoPermissionError:
         seen.skipped(
             "this user may not ask for INFO: version, memory and saving were not looked at",
@@ -62,27 +68,50 @@ async def _look(seen: Seen, redis: Redis, sync_interval_s: int) -> None:
     if await _may_read(seen, redis):
         await _judge_ages(seen, redis, now, sync_interval_s)
         await _may_write(seen, redis)
-    await _has_password(seen, redis)
+    for name, server in servers.items():
+        await _has_password(seen, name, server)
 
 
-async def _time(seen: Seen, redis: Redis) -> int:
-    """Return its time, or ours if it may not say."""
-    asked = now_micros()
-    try:
-        seconds, micros = await redis.time()
-    except NoPermissionError:
-        seen.skipped("this user may not ask for TIME", "grant it: ACL SETUSER … +time")
-        return asked
-    answered = now_micros()
-    theirs = int(seconds) * SECOND_MICROS + int(micros)
-    seen.clocks.append(
-        Clock(
-            part=PART,
-            ahead_micros=theirs - (asked + answered) // 2,
-            unsure_micros=(answered - asked) // 2,
+def _servers(redis: Redis) -> dict[str, Ask]:
+    """Return how to ask each server that holds keys, by what its findings begin with."""
+    client: Any = redis  # As a cluster's is taken for one of a server.
+    if not isinstance(client, RedisCluster):
+        return {"": redis.execute_command}
+    return {
+        f"{node.name}: ": partial(client.execute_command, target_nodes=node)
+        for node in client.get_primaries()
+    }
+
+
+async def _info(seen: Seen, name: str, ask: Ask) -> None:
+    info = await ask("INFO")
+    one = Seen(PART)
+    judge_info(one, info)
+    seen.findings += [replace(each, what=name + each.what) for each in one.findings]
+    known = seen.versions.get(PART, "").split(", ")
+    seen.versions[PART] = ", ".join(sorted({*filter(None, known), version_of(info)}))
+
+
+async def _time(seen: Seen, servers: Mapping[str, Ask]) -> int:
+    """Return their time, of the first; or ours if it may not be asked."""
+    times = []
+    for name, ask in servers.items():
+        asked = now_micros()
+        try:
+            seconds, micros = await ask("TIME")
+        except NoPermissionError:
+            seen.skipped("this user may not ask for TIME", "grant it: ACL SETUSER … +time")
+            return asked
+        answered = now_micros()
+        times.append(int(seconds) * SECOND_MICROS + int(micros))
+        seen.clocks.append(
+            Clock(
+                part=f"{PART} {name}".rstrip(": "),
+                ahead_micros=times[-1] - (asked + answered) // 2,
+                unsure_micros=(answered - asked) // 2,
+            )
         )
-    )
-    return theirs
+    return times[0]
 
 
 async def _may_read(seen: Seen, redis: Redis) -> bool:
@@ -122,27 +151,32 @@ async def _may_write(seen: Seen, redis: Redis) -> None:
     """Remove what can't be there, for a tenant that can't be: it needs what sync needs."""
     nobody = f"doctor-{secrets.token_hex(8)}"
     try:
-        await redis.delete(tenant_key(nobody, b"policy"))
-        await redis.delete(tenant_key(nobody, b"contract"))
-    except (NoPermissionError, ResponseError) as error:
+        await redis.unlink(tenant_key(nobody, b"policy"))
+        await redis.unlink(tenant_key(nobody, b"contract"))
+    except NoPermissionError:
+        seen.skipped(
+            "this user may not write policies: well for who only looks; whether sync's user may was"
+            " not looked at",
+            "to see that, run it with sync's URL, too; ops/redis has users with their rights",
+        )
+    except ResponseError as error:
         seen.fault(
-            f"this user may not write policies: {error}",
+            f"policies can't be written: {error}",
             "sync can't bring any change of the catalog",
-            "grant what ops/redis or docs/operations.md names for aforo-admin; on a replica, give"
-            " the primary's address",
+            "on a replica, give the primary's address; else its log",
         )
     else:
         seen.ok("policies can be written")
 
 
-async def _has_password(seen: Seen, redis: Redis) -> None:
+async def _has_password(seen: Seen, name: str, ask: Ask) -> None:
     try:
-        user: Any = await redis.acl_getuser("default")
+        user = await ask("ACL GETUSER", "default")
     except (NoPermissionError, ResponseError):
         return  # Who may not look at users is no default user.
     if user and {"on", "nopass"} <= set(user["flags"]):
         seen.warning(
-            "the user default needs no password",
+            f"{name}the user default needs no password",
             "whoever reaches it may change policies, margins and counters",
             "ACL SETUSER default off, and a user for each process",
         )

@@ -89,8 +89,10 @@ class Thresholds:
     allowance: AllowanceThresholds | None = None  # None: what the floors leave of it.
 
     def changed_by(self, changes: "ThresholdChanges") -> "Thresholds":
+        if changes == NO_CHANGES:
+            return self
         said = {name: value for name, value in changes.as_dict().items() if value is not None}
-        return replace(self, **said) if said else self
+        return replace(self, **said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from aforo_admin.domain.catalog import (
+    NO_CHANGES,
     Catalog,
     CostPrice,
     Deal,
@@ -285,6 +286,14 @@ def floors_in_force(
         default: What holds where no rule says anything.
         *rules: Names and what they say, from the widest to the narrowest.
     """
+    # Who says nothing sets nothing: most tenants have their plan's floors.
+    return _floors_in_force(default, tuple(rule for rule in rules if rule[1] != NO_CHANGES))
+
+
+@functools.lru_cache(maxsize=1024)
+def _floors_in_force(
+    default: Thresholds, rules: tuple[tuple[str, ThresholdChanges], ...]
+) -> tuple[Thresholds, str]:
     merged = default
     for _, changes in rules:
         merged = merged.changed_by(changes)

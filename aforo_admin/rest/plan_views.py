@@ -70,7 +70,12 @@ def operations() -> Iterator[Operation]:
     )
     for act, view in (("publish", publish), ("retire", retire)):
         yield _operation(
-            "POST", f"{one}/{act}", view, f"{act.capitalize()} a version", gives=version
+            "POST",
+            f"{one}/{act}",
+            view,
+            f"{act.capitalize()} a version",
+            gives=version,
+            matched=True,
         )
 
 
@@ -146,6 +151,7 @@ def publish(request: HttpRequest, *, plan: str, number: str) -> HttpResponse:
 
     def work(made: Change) -> Answer:
         version = _draft(plan, number)
+        check_match(request, _version_body(version))
         store.publish(version, made)
         return _answer(version)
 
@@ -159,6 +165,7 @@ def retire(request: HttpRequest, *, plan: str, number: str) -> HttpResponse:
         version = _version(plan, number)
         if version.state != State.PUBLISHED:
             raise _wrong_state(version, "only the version in force can be retired")
+        check_match(request, _version_body(version))
         store.retire(plan, made)
         version.refresh_from_db()
         return _answer(version)

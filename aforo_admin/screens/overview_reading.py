@@ -1,17 +1,23 @@
 """What the overview shows, read from ledger and Redis: sums, however many tenants there are."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
 from aforo_admin.domain.movers import Mover
 from aforo_admin.places import places
 from aforo_admin.screens.stores import Missing, from_ledger
+from aforo_admin.screens.unassessed import (
+    PERIODS_MAX,
+    Unassessed,
+    revenue_of,
+    unassessed_since,
+)
 from aforo_meter.database import Sql
 from aforo_meter.domain.completeness import FILLED, Score
 from aforo_meter.domain.margin import Assessment, Level, MarginState
-from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of
+from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of, micros_of
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.ledger_sums import PART, parts, whole
 from aforo_meter.tenant_reading import Synced, tenant_reader
@@ -119,6 +125,7 @@ class InLedger:
 
     levels: tuple[AtLevel, ...]  # Each level, the worst last.
     months: tuple[Month, ...]  # The last one runs.
+    unassessed: tuple[Unassessed, ...]  # Periods whose revenue the months lack.
     movers: tuple[Mover, ...]
     unpriced: tuple[Unpriced, ...]
     complete: Score  # Of the last whole hour.
@@ -175,17 +182,40 @@ async def read_overview(*, now_micros: int) -> Overview:
         return await ledger.read(lambda sql: in_ledger(sql, now_micros=now_micros))
 
     ledger = await missing.of(from_ledger(ask))
+    if ledger is not None and ledger.unassessed:
+        ledger = await _with_unassessed(ledger, missing, now_micros)
     redis = await missing.of(_in_redis(ledger.partitions if ledger else ()))
     return Overview(ledger=ledger, redis=redis, missing=missing.said)
 
 
+async def _with_unassessed(ledger: InLedger, missing: Missing, now_micros: int) -> InLedger:
+    """Add what periods bring by contract that were over before anybody could assess them."""
+    found = ledger.unassessed[:PERIODS_MAX]
+    if len(ledger.unassessed) > PERIODS_MAX:
+        missing.said.append(
+            f"revenue of more than {PERIODS_MAX} periods that were over before their usage"
+            " arrived: the months hold that of the last ones"
+        )
+    brings = await missing.of(revenue_of(found, now_micros=now_micros))
+    by_month: defaultdict[str, int] = defaultdict(int)
+    for period, nanos in (brings or {}).items():
+        by_month[_month_of(period.start_micros)] += nanos
+    months = tuple(
+        replace(month, revenue_nanos=month.revenue_nanos + by_month[month.name])
+        for month in ledger.months
+    )
+    return replace(ledger, months=months)
+
+
 def in_ledger(sql: Sql, *, now_micros: int) -> InLedger:
     """Read the ledger's part, all as of one instant."""
+    since_micros = _first_month_micros(now_micros)
     hour_micros = now_micros // HOUR_MICROS * HOUR_MICROS
     hour = PeriodMicros(hour_micros - HOUR_MICROS, hour_micros)
     return InLedger(
         levels=_levels(sql),
-        months=_months(sql, now_micros),
+        months=_months(sql, since_micros, now_micros),
+        unassessed=unassessed_since(sql, since_micros),
         movers=tuple(
             Mover(
                 tenant_id=row[0],
@@ -231,26 +261,31 @@ def _levels(sql: Sql) -> tuple[AtLevel, ...]:
     return tuple(found.get(level, AtLevel(level=level)) for level in Level)
 
 
-def _months(sql: Sql, now_micros: int) -> tuple[Month, ...]:
+def _first_month_micros(now_micros: int) -> int:
+    """Return when the first of the months that are shown began."""
     now = datetime_of(now_micros)
     count = now.year * 12 + now.month - MONTHS_SHOWN
     first = now.replace(
         year=count // 12, month=count % 12 + 1, day=1, hour=0, minute=0, second=0, microsecond=0
     )
-    since_micros = now_micros - (now - first) // _MICROSECOND
+    return micros_of(first)
+
+
+def _months(sql: Sql, since_micros: int, now_micros: int) -> tuple[Month, ...]:
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for day, *summed in sql.execute(PERIODS, (since_micros,)):
-        name = f"{datetime_of(day * DAY_MICROS):%Y-%m}"
+        name = _month_of(day * DAY_MICROS)
         sums[name][0] += whole(*summed[:2])
         sums[name][1] += whole(*summed[2:])
     return tuple(
         Month(name=name, revenue_nanos=revenue_nanos, cogs_nanos=cogs_nanos)
         for name, (revenue_nanos, cogs_nanos) in sorted(sums.items())
-        if name <= f"{now:%Y-%m}"
+        if name <= _month_of(now_micros)
     )
 
 
-_MICROSECOND: Final = datetime_of(1) - datetime_of(0)
+def _month_of(at_micros: int) -> str:
+    return f"{datetime_of(at_micros):%Y-%m}"
 
 
 def _complete(sql: Sql, hour: PeriodMicros) -> Score:

@@ -19,6 +19,8 @@ from aforo_admin import (
 from aforo_admin.control.forms import REASON
 from aforo_admin.control.models import Scenario as Saved
 from aforo_admin.control.recorded_admin import REFUSALS, recorded, tell
+from aforo_admin.control.recording import Source
+from aforo_admin.control.roles import REMOVE_ANY_SCENARIO
 from aforo_admin.domain.scenario import Scenario
 from aforo_admin.domain.simulate import Comparison
 from aforo_admin.faults import CatalogError, NoCatalogError
@@ -31,6 +33,7 @@ from aforo_admin.simulating import Progress, ground_of, simulate
 from aforo_admin.yaml_scalars import instant
 from aforo_admin.yaml_writing import yaml_text
 
+REMOVE_ANY: Final = f"control.{REMOVE_ANY_SCENARIO}"
 NOT_YOURS: Final = "Your role may not do this; docs/roles.md says whose may."
 SECONDS_MAX: Final = 20  # A page waits no longer; the command has no limit.
 TENANTS_SHOWN: Final = 200
@@ -84,6 +87,7 @@ class WhatIfView(ScreenView):
             "missing": [asked.missing] if asked.missing else [],
             "saved": Saved.objects.all()[:SAVED_SHOWN],
             "loaded": asked.loaded,
+            "may_remove": self._may_remove(asked.loaded),
         }
         if asked.found is None or asked.scenario is None:
             return shown
@@ -98,6 +102,13 @@ class WhatIfView(ScreenView):
             "moved_count": len(moved),
             "written": yaml_text(scenario_written.scenario(asked.scenario)),
         }
+
+    def _may_remove(self, name: str) -> bool:
+        user = self.request.user
+        if not name or not user.has_perm("control.delete_scenario"):
+            return False
+        own = Saved.objects.filter(name=name, author=user.get_username())
+        return bool(user.has_perm(REMOVE_ANY)) or own.exists()
 
 
 def _loaded(name: str) -> _Asked:
@@ -146,8 +157,9 @@ def _deadline() -> Progress:
 
 def _save(request: HttpRequest, scenario: Scenario, found: Comparison) -> HttpResponse | None:
     name = request.POST.get("name", "")
+    author = request.user.get_username()
     try:
-        saved = scenario_store.save(name, scenario, found, author=request.user.get_username())
+        saved = scenario_store.save(name, scenario, found, author=author, source=Source.UI)
     except CatalogError as error:
         messages.error(request, f"Not kept: {error}")
         return None
@@ -161,8 +173,19 @@ def _remove(request: HttpRequest) -> HttpResponse:
     name = request.POST.get("saved", "")
     if not request.user.has_perm("control.delete_scenario"):
         messages.error(request, NOT_YOURS)
-    elif scenario_store.remove(name):
-        messages.success(request, f"Removed {name}.")
+        return HttpResponseRedirect(reverse("admin:what-if"))
+    try:
+        removed = scenario_store.remove(
+            name,
+            actor=request.user.get_username(),
+            source=Source.UI,
+            of_anybody=request.user.has_perm(REMOVE_ANY),
+        )
+    except CatalogError as error:
+        messages.error(request, f"Not removed: {error}")
+    else:
+        if removed:
+            messages.success(request, f"Removed {name}.")
     return HttpResponseRedirect(reverse("admin:what-if"))
 
 

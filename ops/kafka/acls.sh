@@ -24,6 +24,8 @@ allow --allow-principal User:aforo-ship --allow-principal User:aforo-ingest \
 allow --allow-principal User:aforo-consume --operation Read --topic "$TOPIC" --group "$GROUP"
 allow --allow-principal User:aforo-consume --operation Write --topic "$DEAD_LETTERS"
 
-# People: aforo-meter dlq, events, replay, import, completeness --fill.
+# People: aforo-meter dlq, events, replay, import, completeness --fill; and aforo-admin doctor, which
+# looks at how long records are kept.
 allow --allow-principal User:aforo-tools \
-  --operation Read --operation Write --topic "$TOPIC" --topic "$DEAD_LETTERS"
+  --operation Read --operation Write --operation DescribeConfigs \
+  --topic "$TOPIC" --topic "$DEAD_LETTERS"

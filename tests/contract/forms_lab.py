@@ -1,5 +1,6 @@
 """Forms of the control plane as a browser fills and sends them, with Django's own client."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +64,17 @@ def sent(client: Client, path: str, **changes: object) -> HttpResponse:
     return client.post(
         f"/admin/control/{path}", {name: each for name, each in data.items() if each is not None}
     )
+
+
+def step(client: Client, path: str) -> dict[str, str]:
+    """Return what a page that asks before it does something would send, but for the reason."""
+    text = page(client, path).content.decode()
+    return dict(re.findall(r'<input type="hidden" name="(opened_\w+)" value="(\w*)">', text))
+
+
+def taken(client: Client, path: str, *, follow: bool = False, **said: str) -> HttpResponse:
+    """Do what a page asks about."""
+    return client.post(f"/admin/control/{path}", {**step(client, path), **said}, follow=follow)
 
 
 def faults(answer: HttpResponse) -> Mapping[str, str]:

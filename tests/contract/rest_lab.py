@@ -37,6 +37,11 @@ class Said:
         return {"If-Match": self.headers["ETag"]}
 
     @property
+    def match(self) -> dict[str, str]:
+        """The same, as an argument of `Api.post`."""
+        return {"If_Match": self.headers["ETag"]}
+
+    @property
     def fields(self) -> list[str]:
         return [each["field"] for each in self.body["errors"]]
 

@@ -27,7 +27,7 @@ from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from lab.servers import ROOT
 from tests.contract.control_lab import use
-from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent
+from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent, taken
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -88,6 +88,16 @@ def test_a_floor_needs_a_reason(finance: Client) -> None:
     assert faults(answer) == {
         "change_reason": "say why Block below changes: floors change for a reason"
     }
+
+
+def test_a_floor_that_stays_needs_no_reason(finance: Client) -> None:
+    deal = Deal.objects.get(deal_id="acme-renewal")
+
+    assert "block_below_bp" in filled(finance, f"deal/{deal.pk}/change/")
+    answer = sent(finance, f"deal/{deal.pk}/change/", committed_fee_nanos="40000")
+
+    assert answer.status_code == 302
+    assert last_change().after == {"committed_fee_nanos": 40_000 * 10**9}
 
 
 def test_overlapping_price_dates_are_refused_at_the_date(finance: Client) -> None:
@@ -243,7 +253,7 @@ def test_a_draft_is_edited_published_and_then_immutable(product: Client) -> None
 
     asked = page(product, f"planversion/{draft.pk}/publish/").content.decode()
     assert "plans.pro.committed_fee: 500 → 750.5" in asked
-    done = product.post(f"/admin/control/planversion/{draft.pk}/publish/", {"change_reason": "Q1"})
+    done = taken(product, f"planversion/{draft.pk}/publish/", change_reason="Q1")
 
     assert done.status_code == 302
     assert store.load_catalog().catalog.plans["pro"].committed_fee_nanos == 750_500_000_000
@@ -257,7 +267,7 @@ def test_a_draft_is_edited_published_and_then_immutable(product: Client) -> None
 
 def test_a_plan_that_tenants_have_is_not_retired(product: Client) -> None:
     held = PlanVersion.objects.get(plan_id="pro", state="published")
-    answer = product.post(f"/admin/control/planversion/{held.pk}/retire/", follow=True)
+    answer = taken(product, f"planversion/{held.pk}/retire/", follow=True)
 
     assert "Nothing was changed: tenants.globex.subscription.plan" in answer.content.decode()
     assert "pro" in store.load_catalog().catalog.plans
@@ -280,12 +290,12 @@ def test_product_publishes_no_other_floors(finance: Client, product: Client) -> 
     draft = PlanVersion.objects.get(plan_id="pro", state="draft")
     sent(finance, f"planversion/{draft.pk}/change/", block_below_bp="-1%", change_reason="a test")
 
-    path = f"/admin/control/planversion/{draft.pk}/publish/"
-    refused = product.post(path, follow=True)
+    path = f"planversion/{draft.pk}/publish/"
+    refused = taken(product, path, follow=True)
     assert "margin floors are for finance and owners" in refused.content.decode()
-    unsaid = finance.post(path, follow=True)
+    unsaid = taken(finance, path, follow=True)
     assert "say why plan version pro/2: block_below_bp changes" in unsaid.content.decode()
-    assert finance.post(path, {"change_reason": "a test"}).status_code == 302
+    assert taken(finance, path, change_reason="a test").status_code == 302
 
 
 def test_an_override_is_finance_s_and_has_a_reason(finance: Client, product: Client) -> None:
@@ -392,9 +402,9 @@ def test_a_removal_is_asked_for_recorded_and_refused_where_it_breaks_a_rule(
     product: Client,
 ) -> None:
     asked = page(product, "feature/chat/delete/").content.decode()
-    refused = product.post("/admin/control/feature/chat/delete/", {"post": "yes"}, follow=True)
+    refused = taken(product, "feature/chat/delete/", post="yes", follow=True)
     sent(product, "feature/add/", feature_id="spare", title="Spare")
-    product.post("/admin/control/feature/spare/delete/", {"post": "yes", "change_reason": "unused"})
+    taken(product, "feature/spare/delete/", post="yes", change_reason="unused")
 
     assert "Reason, for the record" in asked
     assert "no feature &quot;chat&quot;" in refused.content.decode()
@@ -407,14 +417,14 @@ def test_a_tenant_is_removed_with_all_that_is_its_and_a_floor_only_by_finance(
     product: Client, finance: Client
 ) -> None:
     deal = Deal.objects.get(tenant_id="acme")
-    path = f"/admin/control/deal/{deal.pk}/delete/"
-    refused = product.post(path, {"post": "yes"}, follow=True)
+    path = f"deal/{deal.pk}/delete/"
+    refused = taken(product, path, post="yes", follow=True)
     assert "margin floors are for finance and owners" in refused.content.decode()
-    unsaid = finance.post(path, {"post": "yes"}, follow=True)
+    unsaid = taken(finance, path, post="yes", follow=True)
     assert "floors and overrides change for a reason" in unsaid.content.decode()
-    assert finance.post(path, {"post": "yes", "change_reason": "it ended"}).status_code == 302
+    assert taken(finance, path, post="yes", change_reason="it ended").status_code == 302
 
-    assert product.post("/admin/control/tenant/acme/delete/", {"post": "yes"}).status_code == 302
+    assert taken(product, "tenant/acme/delete/", post="yes").status_code == 302
     assert sorted(store.load_catalog().catalog.tenants) == ["globex", "initech", "umbrella"]
 
 

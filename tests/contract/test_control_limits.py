@@ -8,7 +8,7 @@ from aforo_admin.catalog_yaml import read_file
 from aforo_admin.control.models import Deal, DealQuota, PlanQuota, PlanVersion
 from aforo_admin.control.roles import Role
 from lab.servers import ROOT
-from tests.contract.forms_lab import as_role, faults, page, sent
+from tests.contract.forms_lab import as_role, faults, page, sent, taken
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -41,7 +41,7 @@ def test_a_limit_is_of_what_its_meter_counts(
     assert PlanQuota.objects.get(version=draft).limit_units == limit_units
     path = f"planversion/{draft.pk}/change/"
     assert f'value="{shown}"' in page(product, path).content.decode()
-    product.post(f"/admin/control/planversion/{draft.pk}/publish/", {})
+    taken(product, f"planversion/{draft.pk}/publish/")
     read = page(product, path).content.decode()
     assert "This version is published" in read
     assert f">{shown}<" in "".join(read.split())

@@ -110,6 +110,27 @@ def test_a_form_s_change_is_recorded_and_somebody_s(
 
 
 @sqlite_only
+def test_the_second_of_two_browsers_is_told_of_the_first(
+    address: str,
+    filled: Mapping[str, str],  # noqa: F811 - the fixture.
+) -> None:
+    path = "control/feature/chat/change/"
+    with browser(address) as one, browser(address) as other:
+        log_in(one)
+        log_in(other)
+        of_one, of_other = form_of(one, path), form_of(other, path)
+        first = one.post(path, data={**of_one, "title": "First", "change_reason": "mine"})
+        second = other.post(path, data={**of_other, "title": "Second", "change_reason": "mine"})
+
+    assert "was changed successfully" in first.text
+    assert "dana changed chat on 20" in second.text
+    assert 'value="Second"' in second.text
+    exported = aforo_admin("export", env=filled).stdout
+    assert "First" in exported
+    assert "Second" not in exported
+
+
+@sqlite_only
 def test_every_line_of_the_sidebar_leads_to_a_page(address: str) -> None:
     with browser(address) as client:
         log_in(client)
@@ -143,6 +164,27 @@ def test_pages_load_nothing_from_elsewhere_and_hold_no_script_or_style(address: 
     assert not [link for link in loaded if not link.startswith("/")]
     assert {answer.status_code for answer in static.values()} == {200}
     assert not [link for link, answer in static.items() if "url(http" in answer.text]
+
+
+@sqlite_only
+def test_a_static_file_is_answered_whole_or_in_part_and_nothing_is_complained_of(
+    settings: Mapping[str, str], tmp_path: Path
+) -> None:
+    link = "/static/control/aforo.css"
+    with serving(settings, tmp_path) as (address, program), browser(address) as client:
+        whole = client.get(at(address, link))
+        part = client.get(at(address, link), headers={"range": "bytes=10-19"})
+        known = client.get(at(address, link), headers={"if-none-match": whole.headers["etag"]})
+        head = client.head(at(address, link))
+        log_in(client)
+
+    assert whole.headers["content-type"].startswith("text/css")
+    assert int(whole.headers["content-length"]) == len(whole.content) > 1000
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert (known.status_code, known.content) == (304, b"")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+    assert "Warning" not in program.log_text()
 
 
 @sqlite_only

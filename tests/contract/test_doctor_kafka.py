@@ -1,8 +1,10 @@
 """aforo-admin doctor at real brokers, each fault really made."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -11,14 +13,18 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from aforo_admin.doctor import kafka
 from aforo_admin.domain.diagnosis import Seen, Severity, compare
+from aforo_meter.kafka_place import client_options
 from lab.kafka_java import JavaKafka
 from lab.servers import KafkaProgram, KafkaServer, ServerStartError
+from tests.certificates import certificate
 from tests.conftest import KafkaAt
-from tests.contract.doctor_lab import assert_told, doctor, faults, found
+from tests.contract.doctor_lab import assert_told, doctor, document_of, faults, found
+from tests.guarded_kafka import give_rights, guarded_kafka
 
 pytestmark = pytest.mark.contract
 
 STEP_S = 5.0
+USAGE, DEAD_LETTERS = "aforo.usage.v1", "aforo.usage.dlq.v1"  # As ops/kafka names them.
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def real_kafka() -> Iterator[KafkaProgram]:
 
 
 async def make(bootstrap: str, *names: str, settings: dict[str, str] | None = None) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**client_options(bootstrap))
     await admin.start()
     await admin.create_topics([NewTopic(name, 2, 1, topic_configs=settings) for name in names])
     await admin.close()
@@ -134,6 +140,64 @@ async def test_usage_that_kafka_removed_before_it_was_charged_is_a_fault(
 
     assert_told(found(together, "partition 0: the ledger wants offset 1"), Severity.FAULT)
     assert_told(found(together, "a position of partition 7"), Severity.FAULT)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JavaKafka]:
+    """Kafka with TLS, users and the ACLs of ops/kafka."""
+    with guarded_kafka(tmp_path_factory.mktemp("kafka")) as server:
+        give_rights(server)
+        asyncio.run(make(server.bootstrap, USAGE, DEAD_LETTERS))
+        yield server
+
+
+@pytest.mark.slow
+async def test_over_tls_and_as_a_user_of_ops_all_is_looked_at(guarded: JavaKafka) -> None:
+    as_tools = guarded.as_user("aforo-tools")
+    seen = await kafka.look(as_tools, usage=USAGE, dead_letters=DEAD_LETTERS, timeout_s=STEP_S)
+
+    assert [each.severity for each in seen.findings] == [Severity.OK] * 3, seen.findings
+    assert seen.offsets == {0: (0, 0), 1: (0, 0)}
+    assert f"answers at 127.0.0.1:{guarded.port}" in seen.findings[0].what
+
+    done = doctor("--json", env={"AFORO_ADMIN_KAFKA_BOOTSTRAP": as_tools})
+    assert document_of(done)["worst"] == "skipped", "the other parts"
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+async def test_a_user_who_may_not_see_settings_is_told_so(guarded: JavaKafka) -> None:
+    seen = await look(guarded.as_user("aforo-ship"), USAGE)
+    finding = found(seen, f"{USAGE}: its settings were not told")
+
+    assert finding.severity is Severity.SKIPPED
+    assert "DescribeConfigs" in finding.do
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("said", "cause", "remedy"),
+    [
+        ("password", "SaslAuthenticationFailed", "what stands in password_file"),
+        ("authority", "certificate verify failed", "ssl_ca_certs=/path"),
+        ("nothing", "closed", "kafkas://user@host:port"),
+    ],
+)
+async def test_what_is_wrong_with_a_login_is_a_fault_with_what_to_do(
+    guarded: JavaKafka, tmp_path: Path, said: str, cause: str, remedy: str
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not-the-s3cret")
+    where, ca = f"127.0.0.1:{guarded.port}", guarded.bootstrap.rpartition("=")[2]
+    login = f"kafkas://aforo-tools@{where}?password_file={wrong}&ssl_ca_certs="
+    stranger, _ = certificate(tmp_path, "stranger", "IP:127.0.0.1")
+    bootstrap = {"password": f"{login}{ca}", "authority": f"{login}{stranger}", "nothing": where}
+    told = found(await look(bootstrap[said]), f"brokers at {where} do not answer")
+
+    assert_told(told, Severity.FAULT)
+    assert cause in told.what
+    assert remedy in told.what
+    assert "s3cret" not in str(told)
 
 
 def record_until(offset: int) -> object:

@@ -138,9 +138,9 @@ def test_a_plan_goes_from_draft_to_published_to_retired(owner: Api) -> None:
     draft = owner.post("/plans/pro/versions", {**said, "committed_fee": "501"})
     edited = owner.put("/plans/pro/versions/2", {**said, "committed_fee": "502"}, draft.etag)
     held = store.load_catalog().catalog
-    published = owner.post("/plans/pro/versions/2/publish")
+    published = owner.post("/plans/pro/versions/2/publish", **edited.match)
     frozen = owner.put("/plans/pro/versions/2", said)
-    again = owner.post("/plans/pro/versions/2/publish")
+    again = owner.post("/plans/pro/versions/2/publish", **edited.match)
 
     assert (draft.status, draft.body["state"]) == (201, "draft")
     assert edited.body["plan"]["committed_fee"] == "502"
@@ -153,14 +153,40 @@ def test_a_plan_goes_from_draft_to_published_to_retired(owner: Api) -> None:
 
 
 def test_a_plan_that_tenants_have_is_not_retired(owner: Api) -> None:
-    refused = owner.post("/plans/pro/versions/1/retire")
+    refused = owner.post("/plans/pro/versions/1/retire", If_Match="*")
     unused = owner.post("/plans/trial-of-tests/versions", {"committed_fee": 0, "features": []})
-    owner.post("/plans/trial-of-tests/versions/1/publish")
-    retired = owner.post("/plans/trial-of-tests/versions/1/retire")
+    published = owner.post("/plans/trial-of-tests/versions/1/publish", **unused.match)
+    retired = owner.post("/plans/trial-of-tests/versions/1/retire", **published.match)
 
     assert refused.status == 422
     assert unused.status == 201
     assert retired.body["state"] == "retired"
+
+
+def test_what_is_published_or_retired_is_what_was_read(owner: Api) -> None:
+    said = owner.get("/plans/pro/versions/1").body["plan"]
+    draft = owner.post("/plans/pro/versions", {**said, "committed_fee": "501"})
+    read = owner.get("/plans/pro/versions/2")
+    unsaid = owner.post("/plans/pro/versions/2/publish")
+    owner.put("/plans/pro/versions/2", {**said, "committed_fee": "1"}, draft.etag)
+    stale = owner.post("/plans/pro/versions/2/publish", **read.match)
+    stale_retiring = owner.post("/plans/pro/versions/1/retire", **read.match)
+
+    assert (unsaid.status, unsaid.body["type"]) == (428, "urn:aforo:problem:precondition-required")
+    assert (stale.status, stale.body["type"]) == (412, "urn:aforo:problem:changed-meanwhile")
+    assert stale_retiring.status == 412
+    assert store.load_catalog().catalog == EXAMPLE
+
+
+def test_publishing_sent_twice_with_a_key_is_answered_as_it_was(owner: Api) -> None:
+    said = owner.get("/plans/pro/versions/1").body["plan"]
+    draft = owner.post("/plans/pro/versions", {**said, "committed_fee": "501"})
+    asked = {**draft.match, "Idempotency_Key": "once"}
+    first = owner.post("/plans/pro/versions/2/publish", **asked)
+    again = owner.post("/plans/pro/versions/2/publish", **asked)
+
+    assert (first.status, again.status) == (200, 200)
+    assert again.body == first.body
 
 
 def test_a_secret_is_told_once_and_only_its_hash_is_kept(owner: Api) -> None:

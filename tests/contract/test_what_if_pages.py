@@ -14,8 +14,9 @@ from django.db import connection
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
-from aforo_admin import scenario_drafts, scenario_store, simulating, store
-from aforo_admin.control.models import AuditEntry, CostPrice, PlanVersion, Scenario
+from aforo_admin import audit, scenario_drafts, scenario_store, simulating, store
+from aforo_admin.catalog_database import open_database
+from aforo_admin.control.models import AuditEntry, CostPrice, Feature, PlanVersion, Scenario
 from aforo_admin.control.recording import Source
 from aforo_admin.control.role_groups import set_role
 from aforo_admin.control.roles import Role
@@ -195,6 +196,89 @@ def test_a_scenario_is_replaced_by_its_author_alone(world: World) -> None:
     assert Scenario.objects.get(name="more fee").changes["fees"][0]["percent"] == "+30%"
 
 
+def test_a_scenario_is_removed_by_its_author_or_an_owner(world: World) -> None:
+    fields = {"fee": "flat=+10%", "step": "save", "name": "more fee"}
+    product, owner = world.as_role(Role.PRODUCT), world.as_role(Role.OWNER)
+    button = ">Remove more fee</button>"
+
+    def pages() -> list[bool]:
+        world.client.post("/admin/what-if/", fields)
+        clients = (world.client, product, owner)
+        return [button in loaded(client) for client in clients]
+
+    def loaded(client: Client) -> str:
+        answer = client.get("/admin/what-if/", {"saved": "more fee"})
+        return str(answer.content.decode())
+
+    shown = pages()
+    gone = {"step": "remove", "saved": "more fee"}
+    refused = product.post("/admin/what-if/", gone, follow=True).content.decode()
+    held = Scenario.objects.filter(name="more fee").exists()
+    owner.post("/admin/what-if/", gone)
+    after_owner = Scenario.objects.exists()
+    pages()
+    world.client.post("/admin/what-if/", gone)
+
+    assert shown == [True, False, True]
+    assert "Not removed: " in refused
+    assert "it is dana&#x27;s: ask them, or an owner" in refused
+    assert (held, after_owner, Scenario.objects.exists()) == (True, False, False)
+
+
+def test_keeping_replacing_and_removing_a_scenario_is_on_the_record(world: World) -> None:
+    seq = audit.last_seq()
+    fields = {"fee": "flat=+10%", "step": "save", "name": "more fee"}
+    world.client.post("/admin/what-if/", fields)
+    world.client.post("/admin/what-if/", {**fields, "fee": "flat=+20%"})
+    world.client.post("/admin/what-if/", {"step": "remove", "saved": "more fee"})
+
+    entries = list(AuditEntry.objects.filter(seq__gt=seq))
+    ten, twenty = (
+        {
+            "author": "dana",
+            "month": "",
+            "changes": {"fees": [{"plan": "flat", "percent": f"+{percent}%"}]},
+        }
+        for percent in (10, 20)
+    )
+    assert [(each.actor, each.source, each.kind, each.name) for each in entries] == [
+        ("dana", "ui", "scenario", "more fee")
+    ] * 3
+    assert [(each.before, each.after) for each in entries] == [
+        (None, ten),
+        (ten, twenty),
+        (twenty, None),
+    ]
+    assert audit.verify().broken_at is None
+    assert audit.tenants_since(seq) == frozenset()
+
+
+def test_sync_has_nothing_to_do_for_a_scenario(world: World) -> None:
+    found = simulating.simulate(Asked(), world.ground)
+
+    async def polled() -> list[bool]:
+        source = await open_database()
+        seen = []
+        for name in ("one", "other"):
+            await asyncio.to_thread(keep, name)
+            seen.append(await source.poll())
+        await asyncio.to_thread(add_feature)
+        seen.append(await source.poll())
+        await source.close()
+        return seen
+
+    def keep(name: str) -> None:
+        scenario_store.save(name, Asked(), found, author="tests", source=Source.SHELL)
+        connection.close()
+
+    def add_feature() -> None:
+        with store.change(actor="tests", source=Source.SHELL):
+            Feature.objects.create(feature_id="spare", title="Spare")
+        connection.close()
+
+    assert asyncio.run(polled()) == [False, False, True]
+
+
 def test_a_viewer_may_ask_and_keeps_nothing(world: World) -> None:
     client = world.as_role(Role.VIEWER)
 
@@ -253,7 +337,13 @@ def test_product_makes_drafts_of_prices_and_none_of_costs(world: World) -> None:
 def test_pages_ask_few_questions(world: World) -> None:
     with store.change(actor="tests", source=Source.SHELL):
         draft = store.new_draft("flat")
-    scenario_store.save("kept", Asked(), simulating.simulate(Asked(), world.ground), author="tests")
+    scenario_store.save(
+        "kept",
+        Asked(),
+        simulating.simulate(Asked(), world.ground),
+        author="tests",
+        source=Source.SHELL,
+    )
     addresses = (
         "/admin/what-if/",
         "/admin/what-if/?saved=kept",

@@ -1,5 +1,6 @@
 """Every overlay renders; what it renders is valid and means what it should, or is refused."""
 
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -9,7 +10,16 @@ import pytest
 import yaml
 
 from tests.deploy import schemas
-from tests.deploy.rendering import OVERLAYS, RENDERED, ROOT, Document, rendered, title
+from tests.deploy.rendering import (
+    OVERLAYS,
+    RENDERED,
+    ROOT,
+    Document,
+    containers_of,
+    pod_of,
+    rendered,
+    title,
+)
 from tests.deploy.semantics import RULES, Rule
 
 BAD = yaml.safe_load((Path(__file__).parent / "bad.yaml").read_text())
@@ -102,3 +112,25 @@ def change(documents: Sequence[Document], bad: dict[str, Any]) -> None:
 
 def keys(path: str) -> list[str]:
     return path.split("/")
+
+
+@pytest.mark.parametrize("process", ["authz", "ship", "ingest", "consume"])
+def test_what_a_process_requests_follows_from_a_stated_rate(process: str) -> None:
+    """Rate × CPU each × 2, as docs/operations.md reckons, is what every overlay requests."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    row = re.search(
+        rf"^\| {process}\b[^|]*\| ([\d,]+) a second \| ([\d.]+) µs \| (\d+)m \|", text, re.MULTILINE
+    )
+    assert row is not None
+    rate, each_micros, millicores = int(row[1].replace(",", "")), float(row[2]), int(row[3])
+    assert millicores == pytest.approx(rate * each_micros * 2 / 1000, rel=0.01)
+    found = {
+        container["resources"]["requests"]["cpu"]
+        for name in RENDERED
+        for document in rendered(name)
+        if (pod := pod_of(document))
+        for container in containers_of(pod)
+        if container["name"] in {process, f"aforo-{process}"}
+    }
+
+    assert found == {f"{millicores}m"}

@@ -8,6 +8,8 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from aforo_admin.domain.catalog import CostPrice
+from aforo_admin.written_values import hours_of_day
 from aforo_meter.domain.margin import Assessment, Level
 from aforo_meter.domain.periods import datetime_of
 from aforo_meter.domain.quotas import COGS
@@ -60,6 +62,12 @@ def exact_money(nanos: int | None) -> str:
     text = f"{Decimal(nanos) / NANOS:,f}"
     whole, _, part = text.partition(".")
     return f"{whole}.{part.rstrip('0').ljust(2, '0')}"
+
+
+@register.filter
+def hours(price: CostPrice) -> str:
+    """Return the part of the day that a price is for: `22:00 to 06:30`."""
+    return hours_of_day(price.day_from_s, price.day_to_s)
 
 
 @register.filter

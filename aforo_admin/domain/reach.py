@@ -1,0 +1,43 @@
+"""Whom a change of what is of no tenant reaches: whose terms, or whose rules, it is in. Pure."""
+
+from collections.abc import Iterable
+
+from aforo_admin.domain.catalog import Catalog, Tenant
+
+
+def reaches_all_terms(before: Catalog, after: Catalog) -> bool:
+    """Has something changed that the terms of all tenants depend on?"""
+    return (before.currency, before.thresholds, before.exchange_rates) != (
+        after.currency,
+        after.thresholds,
+        after.exchange_rates,
+    )
+
+
+def changed_plans(before: Catalog, after: Catalog) -> frozenset[str]:
+    """Return the plans that are new, gone, or not what they were."""
+    names = before.plans.keys() | after.plans.keys()
+    return frozenset(name for name in names if before.plans.get(name) != after.plans.get(name))
+
+
+def has_one_of(tenant: Tenant, plans: frozenset[str]) -> bool:
+    """Has a tenant one of these plans, or had it one, or will it?"""
+    return not plans.isdisjoint(_plan_ids(tenant))
+
+
+def to_check(before: Catalog, after: Catalog) -> dict[str, Tenant]:
+    """Return the tenants that may break a rule by now, though they have not changed."""
+    if reaches_all_terms(before, after) or _named(before) != _named(after):
+        return dict(after.tenants)
+    plans = changed_plans(before, after)
+    return {name: one for name, one in after.tenants.items() if has_one_of(one, plans)}
+
+
+def _named(catalog: Catalog) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what tenants may name, plans aside."""
+    return frozenset(each.feature_id for each in catalog.features), catalog.known_meters
+
+
+def _plan_ids(tenant: Tenant) -> Iterable[str]:
+    for subscription in (tenant.subscription, *tenant.former):
+        yield from subscription.plan_ids

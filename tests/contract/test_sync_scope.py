@@ -1,0 +1,234 @@
+"""How much sync does about a change: what nobody's terms depend on costs no reading of tenants.
+
+And a change that comes in a pass does not wait for its end.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from google.protobuf.message import Message
+from redis.asyncio import Redis
+
+from aforo_admin import audit, store
+from aforo_admin.catalog_database import CatalogDatabase
+from aforo_admin.catalog_yaml import read_file
+from aforo_admin.control.models import Feature, Tenant, WebhookEndpoint
+from aforo_admin.control.recording import Source
+from aforo_admin.domain import catalog as parts
+from aforo_admin.domain.catalog import Catalog
+from aforo_admin.faults import CatalogError
+from aforo_admin.following import Follower
+from aforo_admin.read_model import credential_key
+from aforo_admin.sync import KEYS_PER_COMMAND
+from aforo_proto.contract_pb2 import PriceList
+from aforo_proto.policy_pb2 import Policy, SyncState
+from lab.servers import ROOT
+
+pytestmark = [pytest.mark.contract, pytest.mark.slow]
+
+EXAMPLE = read_file(ROOT / "catalog.example.yaml")
+M = TypeVar("M", bound=Message)
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def source(database: str) -> CatalogDatabase:  # noqa: ARG001 - Django uses it.
+    """The example in a database, read. It is looked at by this test's thread alone."""
+    store.apply_catalog(EXAMPLE, actor="tests")
+    held = store.load_checked()
+    return CatalogDatabase(catalog=held.catalog, imported=None, seq=held.seq, _seen=held.seq)
+
+
+def looked(source: CatalogDatabase) -> bool:
+    with CaptureQueriesContext(connection) as queries:
+        found = source._poll()
+    read = [one["sql"] for one in queries if 'FROM "control_tenant"' in one["sql"]]
+    # Of tenants by their names alone; of none where there is none to ask for.
+    assert all("WHERE" in sql for sql in read), read
+    return found
+
+
+def test_a_feature_is_taken_over_without_reading_tenants(source: CatalogDatabase) -> None:
+    before = source.catalog
+    with store.change(actor="dana", source=Source.UI):
+        Feature.objects.create(feature_id="new", title="New")
+
+    assert looked(source)
+    assert source.touched is None
+    assert source.catalog.features[-1].feature_id == "new"
+    assert source.catalog.tenants["acme"] is before.tenants["acme"]
+    assert source.seq == audit.last_seq()
+
+
+def test_what_is_in_force_for_nobody_is_no_change(source: CatalogDatabase) -> None:
+    before = source.catalog
+    with store.change(actor="dana", source=Source.UI):
+        store.new_draft("pro")
+        WebhookEndpoint.objects.create(endpoint_id="hook", url_kept_in="env:HOOK")
+
+    assert not looked(source)
+    assert source.catalog == before
+    assert source.seq == audit.last_seq()
+
+
+def test_a_plan_s_version_and_a_tenant_s_change_are_taken_over_together(
+    source: CatalogDatabase,
+) -> None:
+    with store.change(actor="dana", source=Source.UI) as made:
+        draft: Any = store.new_draft("pro")
+        draft.committed_fee_nanos = 7
+        draft.save()
+        store.publish(draft, made)
+        tenant = Tenant.objects.get(pk="acme")
+        tenant.name = "A"
+        tenant.save()
+
+    assert looked(source)
+    assert source.touched is None
+    assert source.catalog == store.load_catalog().catalog
+
+
+def test_a_tenant_that_says_what_it_said_is_not_published(source: CatalogDatabase) -> None:
+    for name in ("A", EXAMPLE.tenants["acme"].name):
+        with store.change(actor="dana", source=Source.UI):
+            tenant = Tenant.objects.get(pk="acme")
+            tenant.name = name
+            tenant.save()
+
+    assert not looked(source)
+    assert source.seq == audit.last_seq()
+
+
+def test_what_tenants_would_miss_is_refused(source: CatalogDatabase) -> None:
+    """Somebody has gone around the record; the next recorded change finds it."""
+    with store.change(actor="dana", source=Source.UI, checked=True):
+        Feature.objects.get(pk="reports").delete()
+
+    with pytest.raises(CatalogError, match="reports"):
+        looked(source)
+    assert source.catalog == EXAMPLE
+    assert source.fault_count > 0
+
+    with store.change(actor="dana", source=Source.UI):
+        Feature.objects.create(feature_id="reports", title="Usage reports", position=2)
+
+    assert looked(source), "it is good again, though it says what it said"
+    assert (source.fault_count, source.touched) == (0, frozenset())
+
+
+@dataclass
+class Fake:
+    """A catalog that becomes another one at the looks that are told."""
+
+    catalog: Catalog
+    to_come: Sequence[tuple[Catalog, frozenset[str] | None]] = ()
+    name: str = "the test's catalog"
+    fault_count: int = 0
+    imported: Sequence[PriceList] | None = ()
+    touched: frozenset[str] | None = None
+
+    seen: list[list[int]] = field(default_factory=list)
+    probe: Callable[[], Awaitable[list[int]]] | None = None  # What is seen at each look.
+
+    async def poll(self) -> bool:
+        if self.probe is not None:
+            self.seen.append(await self.probe())
+        if not self.to_come:
+            return False
+        (self.catalog, self.touched), *self.to_come = self.to_come
+        return True
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    client = Redis.from_url(redis_url)
+    yield client
+    await client.aclose()
+
+
+def many() -> Catalog:
+    """Return a catalog whose pass takes several commands."""
+    acme, globex = EXAMPLE.tenants["acme"], EXAMPLE.tenants["globex"]
+    others = {
+        f"t{number:04d}": replace(globex, tenant_id=f"t{number:04d}", credentials=())
+        for number in range(2 * KEYS_PER_COMMAND)
+    }
+    return replace(EXAMPLE, tenants={"acme": acme, **others, "zeta": of("zeta", 0)})
+
+
+def of(name: str, key: int) -> parts.Tenant:
+    """Return a tenant whose one key has this number."""
+    initech = EXAMPLE.tenants["initech"]
+    (credential,) = initech.credentials
+    known = replace(credential, identity=f"{key:064x}")
+    return replace(initech, tenant_id=name, credentials=(known,))
+
+
+def with_key(catalog: Catalog, key: int) -> Catalog:
+    return replace(catalog, tenants={**catalog.tenants, "zeta": of("zeta", key)})
+
+
+async def held_keys(redis: Redis) -> list[int]:
+    """Return which of zeta's keys Redis knows."""
+    names = [credential_key(of("zeta", number).credentials[0]) for number in range(3)]
+    values = await redis.mget(names)
+    return [number for number, value in enumerate(values) if value is not None]
+
+
+async def message(redis: Redis, key: str, kind: type[M]) -> M:
+    value = await redis.get(f"aforo:v1:{key}")
+    assert isinstance(value, bytes)
+    return kind.FromString(value)
+
+
+async def test_a_change_in_a_pass_is_published_in_it_and_outlives_it(redis: Redis) -> None:
+    """zeta's key is changed twice while a plan's new version is written for all."""
+    first = many()
+    source = Fake(first)
+    follower = Follower(redis=redis, source=source, clock=lambda: NOW, interval_s=600)
+    await follower.pass_once()
+    pro = replace(first.plans["pro"], features=("chat",))
+    second = replace(first, plans={**first.plans, "pro": pro})
+    third, fourth = with_key(second, 1), with_key(second, 2)
+    source.catalog, follower.model = second, None
+    source.to_come = [(third, frozenset({"zeta"})), (fourth, frozenset({"zeta"}))]
+    source.probe = lambda: held_keys(redis)
+    follower.look_s = 0.0  # Else the pass is over before two looks are due.
+    await follower.pass_once()
+
+    assert source.seen[:2] == [[0], [1]], "each was published before the next look"
+    assert set(map(tuple, source.seen[2:])) == {(2,)}, "no key that was changed came back"
+    assert await held_keys(redis) == [2]
+    state = await message(redis, "sync", SyncState)
+    policy = await message(redis, "{zeta}:policy", Policy)
+    assert state.catalog_version == follower.complete.version  # type: ignore[union-attr]
+    assert dict(state.written_since) == {"zeta": policy.catalog_version}
+    other = await message(redis, "{t0007}:policy", Policy)
+    assert list(other.features) == ["chat"]
+
+    await follower.pass_once()
+    assert await held_keys(redis) == [2]
+
+
+async def test_a_change_for_all_in_a_pass_is_for_the_next_one(redis: Redis) -> None:
+    first = many()
+    source = Fake(first)
+    follower = Follower(redis=redis, source=source, clock=lambda: NOW, interval_s=600)
+    await follower.pass_once()
+    pro = replace(first.plans["pro"], features=("chat",))
+    follower.model, follower.look_s = None, 0.0
+    source.to_come = [(replace(first, plans={**first.plans, "pro": pro}), None)]
+
+    await follower.pass_once()
+
+    assert follower.again
+    assert follower.model is None
+    await follower.pass_once()
+    policy = await message(redis, "{t0007}:policy", Policy)
+    assert list(policy.features) == ["chat"]
+    assert not follower.again
