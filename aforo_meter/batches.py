@@ -14,11 +14,11 @@ from aforo_meter.contracts import Contracts
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, calendar_month
 from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.rating import Rated, Usage, key_of, rate
-from aforo_meter.domain.revenue import exchange_rate, fixed_nanos
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
 from aforo_meter.kinds import Kind, Kinds, Looked, Name, Tally, look, name_of
 from aforo_meter.ledger import Batch, Ledger, Partition, Retention, TooLargeError, Watch
 from aforo_meter.usage_shapes import Shape
+from aforo_meter.watches import watch_of
 from aforo_meter.wire import NO_EVENT, UnreadableEventError, usage_from, usage_of
 from aforo_proto import usage_pb2
 
@@ -370,27 +370,6 @@ class Rater:
 def _key_of(record: Any) -> bytes:  # noqa: ANN401 - aiokafka's.
     key: bytes = record.key or b""
     return key
-
-
-def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
-    """Return what a tenant's margin is measured by; None if its revenue has no exchange rate."""
-    period = terms.period_at(now_micros)
-    fixed = fixed_nanos(terms, period, book_currency=book.currency)
-    if fixed is None and exchange_rate(terms, period, book_currency=book.currency) is None:
-        return None
-    return Watch(
-        tenant_id=terms.tenant_id,
-        subscription_id=terms.subscription_id,
-        period=period,
-        revenue_nanos=fixed or 0,
-        terms=terms if fixed is None else None,
-        allowance_nanos=round(terms.allowance_nanos * terms.covered(period)),
-        currency=book.currency,
-        thresholds=terms.thresholds,
-        guards=terms.guards,
-        catalog_version=terms.catalog_version,
-        price_book_version=book.version,
-    )
 
 
 def without(
