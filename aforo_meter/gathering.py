@@ -20,8 +20,8 @@ from aforo_meter.partitions import Owned
 WAIT_PER_COMMIT: Final = 40
 RECORDS_MAX: Final = 20_000  # Of a partition. More gain little by waiting.
 BEHIND_RECORDS: Final = 4000  # As many at once come to who is behind: throughput is all, then.
-HURRIED_PART_MAX: Final = 8  # Where more than an eighth of the tenants can't wait, nobody does.
-HURRIED_FEW: Final = 20
+KINDS_FEW: Final = 100  # So few kinds of usage are quickly written: nobody goes ahead of them.
+HURRIED_SHARE: Final = 8  # Where more than an eighth can't wait, nobody does.
 TENANTS_MAX: Final = 200_000
 SLACK_NANOS: Final = 1000  # Rows are rounded, each by itself.
 
@@ -128,8 +128,8 @@ class Gathering:
     def hurry(self, tenant_ids: set[str]) -> None:
         """Note that these tenants can't wait."""
         self.hurried |= tenant_ids
-        tally = self.tally
-        if tally is None or len(self.hurried) > HURRIED_FEW + len(tally.sums) // HURRIED_PART_MAX:
+        kinds = 0 if self.tally is None else len(self.tally.sums)
+        if self.hurried and (kinds <= KINDS_FEW or HURRIED_SHARE * len(self.hurried) > kinds):
             self.is_urgent = True
 
     def read_again(self) -> None:

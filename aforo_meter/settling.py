@@ -15,6 +15,7 @@ from aforo_meter.batches import Counted, Rater, Readable, Refused, read, without
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import NotSyncedError
 from aforo_meter.dead_letters import DeadLetters
+from aforo_meter.domain.rating import key_of
 from aforo_meter.gathering import Gathering, Gatherings
 from aforo_meter.kinds import Tally
 from aforo_meter.ledger import (
@@ -95,7 +96,7 @@ class Settling:
                 counted.update(error.event_keys)
             except TooLargeError as error:
                 readable, refused = without(
-                    error, read(records)[0] if readable is None else readable
+                    error, _uncounted(records, counted) if readable is None else readable
                 )
             except PartitionLostError as error:
                 owned.displaced(error)
@@ -200,3 +201,7 @@ class Settling:
                 hours=hours.get(tenant_id, ()),
                 standing=written.standings.get(tenant_id),
             )
+
+
+def _uncounted(records: Sequence[Any], counted: Collection[bytes]) -> list[Readable]:
+    return [one for one in read(records)[0] if key_of(one.usage) not in counted]
