@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts kills money-kills names kubectl-validate otelcol dashboards fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts rolling kills money-kills names kubectl-validate otelcol dashboards fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -76,6 +76,10 @@ api-fuzz: $(STAMP) ## try each operation of the REST API EXAMPLES times with eac
 RESTARTS ?= 20
 restarts: $(STAMP) ## restart aforo-authz under load behind Envoy, RESTARTS times in each way; no request may fail
 	AFORO_TEST_RESTARTS=$(RESTARTS) AFORO_TEST_PATIENT=$(PATIENT) $(BIN)/python -m pytest -q -s tests/e2e/test_authz_drain.py
+
+ROUNDS ?= 20
+rolling: $(STAMP) ## replace every process under load, ROUNDS times, in orders of their own; nothing may fail or be lost
+	$(BIN)/python -m tests.e2e.rounds_of_rolling --rounds $(ROUNDS) $(ROLLING_ARGS)
 
 SEEDS ?= 20
 REQUESTS ?= 20000

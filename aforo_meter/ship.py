@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 import grpc.aio
 import structlog
@@ -29,6 +30,10 @@ from aforo_meter.settings import variable
 from aforo_meter.settings_ship import ShipSettings
 from aforo_meter.ship_metrics import REFUSED, ShipMetrics
 from aforo_meter.ship_rules import event_reader, follow_rules
+
+# How long streams go on when nobody new is let in. An Envoy that looks each 250 ms has noticed by
+# then, and opens its next stream elsewhere; it would lose what it wrote to one that is refused.
+NOTICE_S: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -80,9 +85,13 @@ async def run(settings: ShipSettings) -> int:
         await asyncio.wait({stopping, flowing}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         end_s = time.monotonic() + settings.drain_s
-        service.drain()
         log.info("stopping", held=outflow.held)
-        await server.stop(grace=min(settings.drain_s, STREAMS_CLOSE_S_MAX + LULL_S))
+        notice_s = min(NOTICE_S, settings.drain_s / 4)
+        grace_s = min(settings.drain_s, notice_s + STREAMS_CLOSE_S_MAX + LULL_S)
+        closing = asyncio.create_task(server.stop(grace=grace_s))  # Nobody new from here on.
+        await asyncio.sleep(notice_s)
+        service.drain()
+        await closing
         return await drain(outflow, flowing, within_s=max(0.0, end_s - time.monotonic()))
 
 

@@ -189,11 +189,15 @@ def responses_events(answer: Answer) -> tuple[bytes, ...]:
 # --- Anthropic, Messages --------------------------------------------------------------------
 
 
-def messages_usage(usage: Usage) -> dict[str, int]:
+def messages_usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input,
         "cache_creation_input_tokens": usage.cache_creation,
         "cache_read_input_tokens": usage.cached,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_creation,
+            "ephemeral_1h_input_tokens": 0,
+        },
         "output_tokens": usage.output_total,
     }
 

@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from lab.postgres import PostgresServer
 from lab.servers import (
     HANG_S,
     ROOT,
+    Address,
     EnvoyServer,
     KafkaProgram,
     KafkaServer,
@@ -61,6 +62,8 @@ class Options:
     database: PostgresServer | None = None  # None: the ledger is a file. Not yet started.
     prepare: Callable[[], None] = lambda: None  # Once ledger and topics are there.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
+    envoy_config: Path = ROOT / "envoy" / "aforo.yaml"
+    tcp: Collection[str] = ()  # Which of authz, als-a and als-b are at a port, not at a socket.
     control: bool = False  # The catalog in a database, followed by sync and served as the admin.
     gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
 
@@ -79,8 +82,12 @@ class Stack:
         self.database = options.database
         self.ledger_url = self.database.url() if self.database else f"sqlite:///{self.ledger_path}"
         self.control_url = f"sqlite:///{self.home / 'control.sqlite3'}"
-        listening = ("premium", "economy", "webhooks", "usage", "admin")
+        listening = ("premium", "economy", "webhooks", "usage", "admin", "nobody")
         self.ports = {name: free_port() for name in listening}
+        self.addresses: dict[str, Address] = {
+            name: free_port() if name in options.tcp else self.home / f"{name}.sock"
+            for name in ("authz", "als-a", "als-b")
+        }
         self._exits = contextlib.ExitStack()
         self.upstream = self._stand_in("premium", "lab.upstream", "--name", "premium")
         self.economy = self._stand_in("economy", "lab.upstream", "--name", "economy")
@@ -222,6 +229,10 @@ class Stack:
             log_dir=self.home,
         )
 
+    def _listen(self, name: str) -> str:
+        address = self.addresses[name]
+        return f"unix:{address}" if isinstance(address, Path) else f"127.0.0.1:{address}"
+
     def _sync_env(self) -> dict[str, str]:
         return {
             **self._catalog_env(),
@@ -237,7 +248,7 @@ class Stack:
 
     def _authz_env(self) -> dict[str, str]:
         return {
-            "AFORO_AUTHZ_LISTEN": f"unix:{self.home / 'authz.sock'}",
+            "AFORO_AUTHZ_LISTEN": self._listen("authz"),
             "AFORO_AUTHZ_REDIS_URL": self.redis.url,
             "AFORO_AUTHZ_METRICS_LISTEN": METRICS,
             **self.options.authz_env,
@@ -245,7 +256,7 @@ class Stack:
 
     def _ship_env(self, which: str) -> dict[str, str]:
         return {
-            "AFORO_METER_SHIP_LISTEN": f"unix:{self.home / f'als-{which}.sock'}",
+            "AFORO_METER_SHIP_LISTEN": self._listen(f"als-{which}"),
             "AFORO_METER_SHIP_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "AFORO_METER_SHIP_KAFKA_IDEMPOTENCE": str(self.kafka.knows_idempotence).lower(),
             "AFORO_METER_SHIP_REDIS_URL": self.redis.url,
@@ -286,14 +297,15 @@ class Stack:
 
     def _envoy(self) -> EnvoyServer:
         return EnvoyServer(
-            ROOT / "envoy" / "aforo.yaml",
+            self.options.envoy_config,
             listeners={"ingress": self.options.ingress_port or free_port()},
             clusters={
                 "api": [self.ports["premium"]],
+                "grpc": [self.ports["nobody"]],
                 "llm": [self.ports["premium"]],
                 "llm_economy": [self.ports["economy"]],
-                "aforo_authz": [self.home / "authz.sock"],
-                "aforo_als": [self.home / "als-a.sock", self.home / "als-b.sock"],
+                "aforo_authz": [self.addresses["authz"]],
+                "aforo_als": [self.addresses["als-a"], self.addresses["als-b"]],
             },
             edit=self.options.envoy_edit,
             concurrency=self.options.envoy_concurrency,
@@ -328,7 +340,7 @@ def run_aforo(module: str, *arguments: str, env: Mapping[str, str] | None = None
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=3 * HANG_S,  # It starts, and does all its work: on shared cores that is long.
     )
     if done.returncode != 0:
         command = " ".join([module, *arguments])

@@ -20,6 +20,10 @@ class TcpProxy:
         self.swallowing = False
         self.answer_delay_s = 0.0  # How much later than the server spoke its words arrive.
 
+    def lead_to(self, port: int) -> None:
+        """Take new connections there; those that exist stay, as behind a Service."""
+        self._to_port = port
+
     def hold_answers(self) -> None:
         """Keep what the server says on the connections that exist, in order, until `let_go`."""
         for gate in self._gates:

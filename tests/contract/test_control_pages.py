@@ -304,3 +304,14 @@ def test_serve_refuses_settings_that_are_not_whole(
     assert "AFORO_ADMIN_SECRET_KEY: not set." in keyless.stderr
     assert "AFORO_ADMIN_OIDC_CLIENT_ID, AFORO_ADMIN_OIDC_CLIENT_SECRET" in done.stderr
     assert "'staff=boss': expected GROUP=ROLE, with one of viewer, product" in role.stderr
+
+
+@sqlite_only
+def test_who_is_told_to_end_ends_well_though_a_browser_stays_connected(
+    settings: Mapping[str, str], tmp_path: Path
+) -> None:
+    with serving(settings, tmp_path) as (address, program), browser(address) as client:
+        assert client.get("login/").status_code == 200
+
+        assert program.stop() == 0
+        assert "Traceback" not in program.log_text()

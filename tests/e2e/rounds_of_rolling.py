@@ -1,0 +1,372 @@
+"""Rounds in which every process is replaced, in an order of its own, under a steady load.
+
+Requests go through Envoy, usage to ingest, and people to the admin, all the while; each round a
+tenant is made in the catalog, whose margin then falls, so that sync and deliver have work too. No
+request may fail, no process may end otherwise than with 0 within the time that Kubernetes gives
+it, and in the end the ledger has exactly what was served and accepted. Run as a module
+(`make rolling`) it prints a line for each round, and ends with 1 if a promise was broken.
+
+Not replaced: Envoy, whose end is not Aforo's to arrange, and Redis, Kafka and the database.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import psycopg
+
+from aforo_admin.mint import mint_key, sha256_of_key
+from demo.checks import StepFailedError, until
+from demo.observe import World
+from demo.story import CHAT, completion
+from demo.tenants import INGEST_KEY, TENANTS, catalog
+from lab.http_client import HttpClient
+from lab.load import LoadGenerator, LoadResult
+from lab.postgres import PostgresServer
+from lab.servers import HANG_S, ServerStartError, eventually, scratch_dir
+from lab.stack import Options, Stack, StackCommandError, run_aforo
+from tests.contract.tcp_proxy import TcpProxy
+from tests.e2e.kills_witness import read_completeness
+from tests.e2e.rolling_lab import Caller, Ends, Workload, manifest_of
+from tests.e2e.rounds_of_kills import patient_checks
+
+WORKLOADS = ("authz", "ship", "ingest", "consume", "sync", "deliver", "admin")
+CALLERS = ("umbrella", "hooli")
+REPORTED = "initech"  # Whose usage comes over HTTP, and only so.
+MADE = "round-{}"  # The tenant of a round.
+TOGETHER_EVERY = 4  # Rounds; then all are replaced at once, as `kubectl rollout restart` does.
+USAGE_EVERY_S, PAGE_EVERY_S = 0.1, 0.5
+TO_WARN = 85_000  # Output tokens of gpt-4o: $0.85 of the $1 that a tenant of a round pays.
+UNIT = 1_000_000
+QUANTITIES = "SELECT tenant_id, meter, SUM(quantity_micros) FROM charge GROUP BY tenant_id, meter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    names: tuple[str, ...]
+    together: bool
+
+    @classmethod
+    def of(cls, seed: int, number: int) -> "Order":
+        names = list(WORKLOADS)
+        Random(f"{seed} {number}").shuffle(names)  # noqa: S311 - the same seed says the same.
+        return cls(names=tuple(names), together=number % TOGETHER_EVERY == TOGETHER_EVERY - 1)
+
+    def __str__(self) -> str:
+        return "all at once" if self.together else " ".join(self.names)
+
+
+@dataclass(kw_only=True)
+class Rolled:
+    """What came of all rounds."""
+
+    seed: int
+    orders: list[Order] = field(default_factory=list)
+    answers: LoadResult = field(default_factory=LoadResult)
+    reported: int = 0
+    pages: int = 0
+    ends: Ends = field(default_factory=Ends)
+    problems: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def expect(self, condition: bool, problem: str) -> None:  # noqa: FBT001 - as `assert` has it
+        if not condition:
+            self.problems.append(problem)
+
+    def __str__(self) -> str:
+        ends = ", ".join(
+            f"{name} {len(took)} in at most {max(took):.1f} s"
+            for name, took in sorted(self.ends.seconds.items())
+        )
+        neighbours = {
+            pair for one in self.orders if not one.together for pair in pairwise(one.names)
+        }
+        longest = f"{self.answers.quantile_ms(1.0):.0f} ms" if self.answers.latencies_s else "-"
+        return (
+            f"seed {self.seed}: {len(self.orders)} rounds, {len(neighbours)} of"
+            f" {len(WORKLOADS) * (len(WORKLOADS) - 1)} neighbours;"
+            f" {self.answers.statuses.total()} requests (longest {longest},"
+            f" begun at most {self.answers.late_s_max * 1000:.0f} ms late),"
+            f" {self.reported} reports of usage, {self.pages} pages;"
+            f" ended: {ends}; {self.seconds:.0f} s; "
+            + ("good" if not self.problems else "BROKEN: " + " | ".join(self.problems))
+        )
+
+
+def request_of(number: int) -> bytes:
+    """Return a request of one of two tenants; each tenth is a call to a model."""
+    key = TENANTS[CALLERS[number % len(CALLERS)]].key
+    head = f"host: a\r\nx-api-key: {key}\r\n"
+    if number % 10 < 8:
+        return f"GET /echo HTTP/1.1\r\n{head}\r\n".encode()
+    usage = '{"input": 7, "output": 3}'
+    body = f'{{"model": "gpt-4o", "messages": [], "x_lab_usage": {usage}}}'
+    told = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return f"POST {CHAT} HTTP/1.1\r\n{head}{told}\r\n{body}".encode()
+
+
+def catalog_with(keys: Sequence[str]) -> str:
+    """Return the demo's catalog with a tenant for each key."""
+    plans, rest = catalog().split("ingest_keys:", 1)
+    tenants, costs = rest.split("costs:", 1)
+    made = "".join(
+        f"  {MADE.format(number)}:\n"
+        f"    subscription: {{id: sub-{number}, plan: small, started_at: 2026-01-01}}\n"
+        f"    credentials: [{{id: key-{number}, sha256: {sha256_of_key(key)}}}]\n"
+        for number, key in enumerate(keys)
+    )
+    small = "  small: {title: Small, committed_fee: 1.00, features: [chat, api]}\n\n"
+    return f"{plans.rstrip()}\n{small}ingest_keys:{tenants}{made}costs:{costs}"
+
+
+def installation() -> Stack:
+    """Return all of it, its ledger in PostgreSQL, with the drains of the manifests."""
+    home = scratch_dir("rolling")
+    path = home / "catalog.yaml"
+    path.write_text(catalog_with([]))
+    return Stack(
+        Options(
+            catalog=path,
+            home=home,
+            control=True,
+            database=PostgresServer(log_dir=home),
+            authz_env={"AFORO_AUTHZ_TAKE_OVER": "true", **manifest_of("authz").drains},
+            ship_env=manifest_of("ship").drains,
+            ingest_env=manifest_of("ingest").drains,
+            envoy_edit=patient,
+        )
+    )
+
+
+def patient(document: dict[str, Any]) -> None:
+    """Take nobody for dead who is slow, as on a busy machine; who refuses is known at once."""
+    patient_checks(document)
+    for cluster in document["static_resources"]["clusters"]:
+        if cluster["name"] == "aforo_als":
+            cluster["health_checks"][0]["timeout"] = "10s"
+            options = cluster["typed_extension_protocol_options"].values()
+            for each in options:
+                http2 = each["explicit_http_config"]["http2_protocol_options"]
+                http2["connection_keepalive"]["timeout"] = "10s"
+
+
+class Rounds:
+    """A running installation whose processes are replaced."""
+
+    def __init__(self, stack: Stack, found: Rolled, services: Mapping[str, TcpProxy]) -> None:
+        self.stack = stack
+        self.world = World(stack)
+        self.found = found
+        self.keys: list[str] = []
+        ends, envoy = found.ends, stack.envoy
+        pods = {name: [getattr(stack, name)] for name in WORKLOADS if name != "ship"}
+
+        async def decided() -> None:
+            await eventually(lambda: envoy.sees_healthy("aforo_authz"))
+
+        async def received() -> None:
+            await eventually(lambda: envoy.sees_healthy("aforo_als"))
+
+        self.workloads = {
+            name: Workload(name=name, pods=pods[name], ends=ends, service=services.get(name))
+            for name in pods
+        }
+        self.workloads["authz"].settled = decided
+        self.workloads["admin"].ready_path = "/admin/login/"
+        self.workloads["ship"] = Workload(
+            name="ship", pods=list(stack.ships), ends=ends, settled=received
+        )
+
+    async def play(self, order: Order) -> None:
+        """Replace everything once, while a tenant is made and uses what he pays for."""
+        self.found.orders.append(order)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._make_tenant())
+            if order.together:
+                for name in order.names:
+                    group.create_task(self.workloads[name].roll())
+            else:
+                group.create_task(self._in_turn(order.names))
+
+    async def _in_turn(self, names: Sequence[str]) -> None:
+        for name in names:
+            await self.workloads[name].roll()
+
+    async def _make_tenant(self) -> None:
+        self.keys.append(mint_key())
+        path = self.stack.catalog
+        path.write_text(catalog_with(self.keys))
+        env = {"AFORO_ADMIN_DATABASE_URL": self.stack.control_url}
+        await asyncio.to_thread(run_aforo, "aforo_admin", "apply", str(path), env=env)
+        async with HttpClient(self.stack.url, api_key=self.keys[-1]) as client:
+            await until(
+                lambda: client.get("/echo"),
+                lambda answer: answer.status == 200,
+                "a tenant who was just made is let through",
+                within_s=HANG_S,
+            )
+            answer = await client.post(CHAT, completion(TO_WARN))
+            self.found.expect(answer.status == 200, f"the made tenant got {answer.status}")
+
+    async def stop(self) -> None:
+        for workload in self.workloads.values():
+            await workload.stop()
+
+    async def judge(self) -> None:
+        """Wait until all has arrived; note every promise that was broken."""
+        found, world = self.found, self.world
+        total = found.answers.statuses.total()
+        found.expect(
+            found.answers.statuses == {200: total} and not found.answers.errors,
+            f"requests failed: {found.answers.statuses} {found.answers.errors}",
+        )
+        undecided = await world.served_calls("")
+        found.expect(undecided == 0, f"{undecided} requests were let through undecided")
+        made = [MADE.format(number) for number in range(len(self.keys))]
+        expected = {REPORTED: (found.reported, 0)}
+        for tenant_id in (*CALLERS, *made):
+            tokens = (await world.served(tenant_id)).total()
+            expected[tenant_id] = (await world.served_calls(tenant_id), tokens)
+        try:
+            await until(self._ledger, lambda seen: seen == expected, f"{expected}", within_s=HANG_S)
+            for tenant_id in made:
+                await until(
+                    lambda tenant_id=tenant_id: world.alerts(tenant_id),  # type: ignore[misc]
+                    lambda seen: {each["data"]["to"] for each in seen} == {"warn"},
+                    f"an alert about {tenant_id}",
+                    within_s=HANG_S,
+                )
+        except StepFailedError as error:
+            found.problems.append(str(error))
+        told = await asyncio.to_thread(read_completeness, self.stack)
+        missing = {tenant_id: one.missing for tenant_id, one in told.items() if one.missing}
+        found.expect(not missing, f"missing: {missing}")
+
+    async def _ledger(self) -> dict[str, tuple[int, int]]:
+        """Return each tenant's calls and tokens."""
+        return await asyncio.to_thread(calls_and_tokens, self.stack.ledger_url)
+
+
+def calls_and_tokens(url: str) -> dict[str, tuple[int, int]]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(QUANTITIES).fetchall()
+    found: dict[str, tuple[int, int]] = {}
+    for tenant_id, meter, micros in rows:
+        calls, tokens = found.get(tenant_id, (0, 0))
+        units = int(micros) // UNIT
+        if meter == "api.calls":
+            calls += units
+        elif meter.startswith("llm."):
+            tokens += units
+        found[tenant_id] = (calls, tokens)
+    return found
+
+
+@asynccontextmanager
+async def under_load(
+    stack: Stack, found: Rolled, services: Mapping[str, TcpProxy], rate_per_s: float
+) -> AsyncIterator[None]:
+    """Call, report and look, steadily, while the body runs, and to their end."""
+    load = LoadGenerator(
+        port=stack.envoy.port("ingress"),
+        rate_per_s=rate_per_s,
+        duration_s=24 * 3600,
+        request=request_of,
+    )
+    ingest_url = f"http://127.0.0.1:{services['ingest'].port}"
+    admin_url = f"http://127.0.0.1:{services['admin'].port}"
+    async with (
+        HttpClient(ingest_url, api_key=INGEST_KEY) as ingest,
+        HttpClient(admin_url) as admin,
+    ):
+
+        async def report(number: int) -> int:
+            event = {"customerId": REPORTED, "metricName": "api_calls", "quantity": 1}
+            event |= {"occurredAt": int(time.time()), "idempotencyKey": f"report-{number}"}
+            return (await ingest.post("/v1/ingest/batch", {"events": [event]})).status
+
+        async def look(_: int) -> int:
+            return (await admin.get("/admin/login/")).status
+
+        stop = asyncio.Event()
+        reports = Caller(send=report, every_s=USAGE_EVERY_S)
+        pages = Caller(send=look, every_s=PAGE_EVERY_S)
+        tasks = [
+            asyncio.create_task(reports.run(stop, good=(202,))),
+            asyncio.create_task(pages.run(stop, good=(200,))),
+            asyncio.create_task(load.run()),
+        ]
+        try:
+            yield
+        finally:
+            stop.set()
+            load.stop()
+            await asyncio.gather(*tasks)
+    found.answers = load.result
+    found.reported, found.pages = reports.sent, pages.sent
+    found.problems += [f"a report failed: {one}" for one in reports.failures]
+    found.problems += [f"a page failed: {one}" for one in pages.failures]
+
+
+async def play(seed: int, *, orders: Sequence[Order], rate_per_s: float) -> Rolled:
+    """Play a round for each order on one installation, and judge them all."""
+    started_s = time.monotonic()
+    found = Rolled(seed=seed)
+    stack = installation()
+    async with AsyncExitStack() as exits:
+        exits.push_async_callback(asyncio.to_thread, stack.stop)
+        try:
+            await asyncio.to_thread(stack.start)
+            services = {
+                "ingest": await exits.enter_async_context(TcpProxy(stack.ports["usage"]).serving()),
+                "admin": await exits.enter_async_context(TcpProxy(stack.ports["admin"]).serving()),
+            }
+            running = Rounds(stack, found, services)
+            exits.push_async_callback(running.stop)
+            for url in (running.world.upstream, running.world.economy):
+                async with HttpClient(url) as client:  # Whether they are there was asked, too.
+                    await client.post("/lab/reset", {})
+            async with under_load(stack, found, services, rate_per_s):
+                for order in orders:
+                    began_s = time.monotonic()
+                    await running.play(order)
+                    say(f"{len(found.orders)}. {order}: {time.monotonic() - began_s:.1f} s")
+            await running.judge()
+        except* (TimeoutError, ServerStartError, StepFailedError, StackCommandError) as errors:
+            found.problems += [str(one) for one in errors.exceptions]
+    found.problems += found.ends.problems
+    found.seconds = time.monotonic() - started_s
+    if found.problems:
+        found.problems.append(f"logs in {stack.home}")
+    else:
+        shutil.rmtree(stack.home)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.rounds_of_rolling")
+    parser.add_argument("--rounds", type=int, default=20, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="says the orders (%(default)s)")
+    parser.add_argument("--rate", type=float, default=80, help="requests a second (%(default)s)")
+    options = parser.parse_args(arguments)
+    orders = [Order.of(options.seed, number) for number in range(options.rounds)]
+    came = asyncio.run(play(options.seed, orders=orders, rate_per_s=options.rate))
+    say(str(came))
+    return 1 if came.problems else 0
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
