@@ -14,11 +14,11 @@ from aforo_meter.contracts import Contracts
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, calendar_month
 from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.rating import Rated, Usage, key_of, rate
-from aforo_meter.domain.revenue import exchange_rate, fixed_nanos
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
 from aforo_meter.kinds import Kind, Kinds, Looked, Name, Tally, look, name_of
 from aforo_meter.ledger import Batch, Ledger, Partition, Retention, TooLargeError, Watch
 from aforo_meter.usage_shapes import Shape
+from aforo_meter.watches import watch_of
 from aforo_meter.wire import NO_EVENT, UnreadableEventError, usage_from, usage_of
 from aforo_proto import usage_pb2
 
@@ -96,6 +96,7 @@ class Rater:
         self._kinds = Kinds()
         self._watches: dict[str, Watch] = {}
         self._generation = contracts.generation
+        self._changes_of_trust = 0
 
     @property
     def currency(self) -> str:
@@ -108,9 +109,15 @@ class Rater:
         """Another one: what was rated before may have another price by now."""
         return self._contracts.generation
 
+    @property
+    def basis(self) -> tuple[int, int]:
+        """Another one: what was added up before is to be read again."""
+        return self._contracts.generation, self._changes_of_trust
+
     def refuse_prices(self, price_ids: Sequence[str]) -> None:
         """Take usage at these prices as unpriced from now on: they contradict the ledger."""
         self._refused_prices.update(price_ids)
+        self._changes_of_trust += 1
         self._kinds.clear()
 
     def refuses(self, price_id: str) -> bool:
@@ -119,6 +126,7 @@ class Rater:
     def trust_prices(self) -> None:
         """Try refused prices again: the catalog has changed, and may have been put right."""
         self._refused_prices.clear()
+        self._changes_of_trust += 1
         self._kinds.clear()
 
     async def add_up(self, records: Sequence[Any], *, counted: Collection[bytes]) -> Counted:
@@ -133,8 +141,13 @@ class Rater:
                 be had now.
             LedgerUnavailableError: The ledger does not answer.
         """
-        self._forget_what_changed()
         tally = Tally(counted=set(counted))
+        await self.add_known(records, tally)
+        return await self.finish(tally)
+
+    async def add_known(self, records: Sequence[Any], tally: Tally) -> None:
+        """Add up records of kinds that are known. Others are put on `tally`, for `finish`."""
+        self._forget_what_changed()
         latest_micros = now_micros() + AHEAD_MICROS_MAX
         # A tenant's events one after the other: what is known of it is then at hand.
         ordered = sorted(records, key=_key_of)
@@ -142,17 +155,43 @@ class Rater:
             looked = look(ordered[start : start + SLICE_RECORDS], tally)
             self._kinds.add_up(looked, tally, latest_micros=latest_micros)
             await asyncio.sleep(0)  # Others want to go on meanwhile.
-        unknown, tally.unknown = tally.unknown, []
-        if await self._learn_kinds(unknown):
-            self._kinds.add_up(unknown, tally, latest_micros=latest_micros)
-            unknown = tally.unknown
-        readable, refused = read([record for record, _ in unknown] + tally.single)
+
+    async def add_rest(self, tally: Tally) -> None:
+        """Read and rate what is of no kind that was known, and what is one by itself.
+
+        Raises:
+            As `add_up`. Then what came of the records is not known.
+        """
+        self._forget_what_changed()
+        unknown, single = tally.unknown, tally.single
+        tally.unknown, tally.single = [], []
+        if unknown and await self._learn_kinds(unknown):
+            self._kinds.add_up(unknown, tally, latest_micros=now_micros() + AHEAD_MICROS_MAX)
+            unknown, single = tally.unknown, single + tally.single
+            tally.unknown, tally.single = [], []
+        readable, refused = read([record for record, _ in unknown] + single)
         await self._know(one.usage for one in readable)
         for one in readable:
             await self._rate_into(tally, one.usage)
+        tally.refused += refused
+
+    async def finish(self, tally: Tally) -> Counted:
+        """Return all that came of the records on a tally.
+
+        Raises:
+            As `add_up`.
+        """
+        if tally.unknown or tally.single:
+            await self.add_rest(tally)
+        return self.rated(tally)
+
+    def rated(self, tally: Tally) -> Counted:
+        """Return what came of the records on a tally that were read."""
+        tally.close()
+        unreadable = [Refused(record=one, reason=NO_EVENT) for one in tally.unreadable]
         return Counted(
             rated=tally.rated,
-            refused=[*(Refused(record=one, reason=NO_EVENT) for one in tally.unreadable), *refused],
+            refused=[*unreadable, *tally.refused],
             repeated=tally.repeated,
             late=tally.late,
             oldest_micros=tally.oldest_micros,
@@ -331,27 +370,6 @@ class Rater:
 def _key_of(record: Any) -> bytes:  # noqa: ANN401 - aiokafka's.
     key: bytes = record.key or b""
     return key
-
-
-def watch_of(terms: Terms, book: PriceBook, *, now_micros: int) -> Watch | None:
-    """Return what a tenant's margin is measured by; None if its revenue has no exchange rate."""
-    period = terms.period_at(now_micros)
-    fixed = fixed_nanos(terms, period, book_currency=book.currency)
-    if fixed is None and exchange_rate(terms, period, book_currency=book.currency) is None:
-        return None
-    return Watch(
-        tenant_id=terms.tenant_id,
-        subscription_id=terms.subscription_id,
-        period=period,
-        revenue_nanos=fixed or 0,
-        terms=terms if fixed is None else None,
-        allowance_nanos=round(terms.allowance_nanos * terms.covered(period)),
-        currency=book.currency,
-        thresholds=terms.thresholds,
-        guards=terms.guards,
-        catalog_version=terms.catalog_version,
-        price_book_version=book.version,
-    )
 
 
 def without(

@@ -24,6 +24,7 @@ from aforo_meter.batches import Rater, now_micros
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.contracts import Contracts
 from aforo_meter.dead_letters import DeadLetters
+from aforo_meter.gathering import Gatherings
 from aforo_meter.kafka_place import client_options, start
 from aforo_meter.ledger import (
     Ledger,
@@ -135,8 +136,10 @@ class Consumption:
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
         self._waits = Waits("usage")
+        self._gatherings = Gatherings(self._rater, calm_s_max=settings.calm_ms_max / 1000)
         self._settling = Settling(
-            ledger, self._rater, self._dead_letters, self._upkeep, self._publisher, self._waits
+            *(ledger, self._rater, self._dead_letters, self._upkeep, self._publisher),
+            *(self._waits, self._gatherings),
         )
         self._consumer: Any = None  # aiokafka ships no types.
 
@@ -255,6 +258,7 @@ class Consumption:
         consumer.subscribe([topic], listener=self._partitions)
 
     async def _take_batches(self, stop: asyncio.Event) -> None:
+        self._gatherings.clear()
         async with Underway() as underway:
             await self._take_batches_into(underway, stop)
 
@@ -279,9 +283,25 @@ class Consumption:
             for topic_partition, records in batches.items():
                 owned = self._owned(topic_partition)
                 if owned is not None:
-                    await underway.begin(
-                        owned, functools.partial(self._settling.settle, owned, records, stop)
-                    )
+                    await self._gatherings.add(owned, records)
+                    await self._settle_due(underway, stop)
+            await self._settle_due(underway, stop)
+
+    async def _settle_due(self, underway: Underway, stop: asyncio.Event) -> None:
+        for owned, gathering in self._gatherings.hurried():
+            if not underway.has(owned, ahead=True):
+                work = functools.partial(self._settling.settle_ahead, owned, gathering, stop)
+                await underway.begin(owned, work, ahead=True)
+        for owned, gathering in self._gatherings.due():
+            # What is calm leaves the way free for what is not.
+            has_own = underway.has(owned) or underway.has(owned, ahead=True)
+            waits = has_own if gathering.is_urgent else underway.is_busy
+            if waits and not gathering.is_full:
+                continue
+            self._gatherings.take(owned)
+            await underway.begin(
+                owned, functools.partial(self._settling.settle, owned, gathering, stop)
+            )
 
     async def _fetch(self, stop: asyncio.Event) -> Mapping[TopicPartition, Sequence[Any]]:
         """Return records, or none after a while. In a rebalance it waits for the assignment."""

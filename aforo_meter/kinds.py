@@ -5,7 +5,9 @@ depend on more than their kind. Which kinds that holds for is decided here; all 
 read, and rated, one by one.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import itertools
+import operator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from aforo_meter.usage_shapes import Glance, Measures, Shape, glance
 from aforo_meter.wire import COMPLETENESS, GATEWAY, REPORTED_LENGTH
 from aforo_proto import usage_pb2
 
+WEIGHT_BITS: Final = 40
 KINDS_MAX: Final = 50_000  # Some 100 MB. One of a tenant, model and hour is the usual.
 MET_MAX: Final = 100_000
 SHAPES_MAX: Final = 100_000  # Some 100 MB. Paths and statuses make several of a kind.
@@ -38,13 +41,25 @@ Name = tuple[Any, ...]
 Looked = tuple[Any, Glance]  # A record, and what is seen of it.
 
 
+class Sum:
+    """What was added up of a kind."""
+
+    __slots__ = ("cells", "cost_nanos", "event_keys", "is_fresh", "oldest_micros")
+
+    def __init__(self, meters: Iterable[str], at_micros: int) -> None:
+        self.cells = dict.fromkeys(meters, 0)  # By meter: in 10^-6 units.
+        self.event_keys: list[bytes] = []
+        self.oldest_micros = at_micros
+        self.is_fresh = False  # It is among the tally's `fresh`.
+        self.cost_nanos = 0  # What it cost when it was last looked at, about.
+
+
 class Kind:
-    """What events of a kind have in common, and what of them is added up at the moment."""
+    """What events of a kind have in common."""
 
     __slots__ = (
-        *("_digest", "_entries", "_intervention", "_prices", "_refused", "_timed", "cells"),
-        *("event_keys", "keys", "oldest_micros", "period", "subscription_id", "tokens_below"),
-        "usage",
+        *("_digest", "_entries", "_intervention", "_prices", "_refused", "_timed", "_weights"),
+        *("keys", "period", "place", "subscription_id", "tokens_below", "usage"),
     )
 
     def __init__(
@@ -59,18 +74,17 @@ class Kind:
         self.usage = usage
         self.subscription_id = subscription_id
         self.period = period
+        self.place = subscription_id, period.start_micros
         self._prices = prices
         self._refused = refused_price_ids
         self.keys: dict[str, ChargeKey] = {}
         self._entries: tuple[PriceEntry, ...] = ()
+        self._weights: list[int] = []  # Of `keys`, in their order: see `cost_nanos`.
         self._intervention = intervention_of(usage)
         # From so many input tokens on another price may hold; 0: never.
         self.tokens_below = 0
-        self.cells: dict[str, int] = {}  # By meter: the sum in 10^-6 units.
         self._digest = tenant_digest(usage.tenant_id, timed=usage.from_gateway)
         self._timed = usage.from_gateway
-        self.event_keys: list[bytes] = []
-        self.oldest_micros = usage.occurred_at_micros
 
     def learn(self, meter: str) -> bool:
         """Find a meter's price; return False if it is not one for all events of the kind."""
@@ -94,6 +108,7 @@ class Kind:
             self.tokens_below = min(tokens_below, self.tokens_below or tokens_below)
         if entry is not None:
             self._entries += (entry,)
+        self._weights.append(0 if entry is None else _weight(entry))
         self.keys[meter] = ChargeKey(
             tenant_id=usage.tenant_id,
             subscription_id=self.subscription_id,
@@ -108,14 +123,13 @@ class Kind:
             tool=usage.tool,
             execution_status=usage.execution_status,
         )
-        self.cells[meter] = 0
         return True
 
-    def add(self, measures: Sequence[Measured]) -> bool:
+    def add(self, measures: Sequence[Measured], cells: dict[str, int]) -> bool:
         """Add what an event measured; return False, and add nothing, if it is one by itself."""
         if self.tokens_below and _tokens_of(measures) >= self.tokens_below:
             return False
-        cells, added = self.cells, 0
+        added = 0
         try:
             for meter, quantity_micros in measures:
                 cells[meter] += quantity_micros
@@ -123,9 +137,18 @@ class Kind:
         except KeyError:
             for meter, quantity_micros in measures[:added]:
                 cells[meter] -= quantity_micros
-            learnt = all(meter in cells or self.learn(meter) for meter, _ in measures)
-            return learnt and self.add(measures)
+            for meter, _ in measures:
+                if meter not in self.keys and not self.learn(meter):
+                    return False
+            for meter in self.keys:  # In their order.
+                cells.setdefault(meter, 0)
+            return self.add(measures, cells)
         return True
+
+    def cost_nanos(self, cells: Mapping[str, int]) -> int:
+        """Return what quantities cost at most, but for the rounding of their rows."""
+        whole: int = sum(map(operator.mul, cells.values(), self._weights))
+        return whole >> WEIGHT_BITS
 
     def event_key(self, event_id: bytes, at_micros: int) -> bytes:
         """Return what `seen.event_key` does, of an event of this kind."""
@@ -133,24 +156,26 @@ class Kind:
         digest.update(event_id)
         return time_of(at_micros) + digest.digest() if self._timed else digest.digest()
 
-    def take(self) -> Rated:
-        """Return what was added up, and begin anew."""
-        charges = []
-        for meter, quantity_micros in self.cells.items():
-            if quantity_micros:
-                charges.append((self.keys[meter], quantity_micros))
-                self.cells[meter] = 0
-        event_keys, self.event_keys = self.event_keys, []
+    def rated(self, added: Sum) -> Rated:
+        """Return what was added up, rated."""
+        keys = self.keys
         return Rated(
             tenant_id=self.usage.tenant_id,
-            event_keys=event_keys,
+            event_keys=added.event_keys,
             subscription_id=self.subscription_id,
             period=self.period,
-            charges=tuple(charges),
+            charges=tuple(
+                [(keys[meter], quantity) for meter, quantity in added.cells.items() if quantity]
+            ),
             prices=self._entries,
             intervention=self._intervention,
             usage=self.usage,
         )
+
+
+def _weight(entry: PriceEntry) -> int:
+    """Return what 10^-6 of a unit costs, in 2^-WEIGHT_BITS nanos, rounded up."""
+    return -(-(entry.price_nanos << WEIGHT_BITS) // (entry.per_units * MICROS_PER_UNIT))
 
 
 @dataclass(slots=True)
@@ -158,9 +183,13 @@ class Tally:
     """What came of some records so far."""
 
     rated: list[Rated] = field(default_factory=list)
+    sums: dict[Kind, Sum] = field(default_factory=dict)
+    # Those of `sums` that events were added to since somebody last looked, and emptied this.
+    fresh: list[tuple[Kind, Sum]] = field(default_factory=list)
     unknown: list[Looked] = field(default_factory=list)  # Of no known kind.
     single: list[Any] = field(default_factory=list)  # Records of a kind, but by themselves.
     unreadable: list[Any] = field(default_factory=list)  # Records that are no events.
+    refused: list[Any] = field(default_factory=list)  # Records that can't count, and why.
     counted: set[bytes] = field(default_factory=set)  # Events that are not to count again.
     repeated: int = 0
     late: int = 0
@@ -170,6 +199,29 @@ class Tally:
         known = self.oldest_micros.get(tenant_id)
         if known is None or at_micros < known:
             self.oldest_micros[tenant_id] = at_micros
+
+    def split(self, tenant_ids: Collection[str]) -> "Tally":
+        """Take out what was added up of these tenants, and all that was rated one by one."""
+        return self._split([kind for kind in self.sums if kind.usage.tenant_id in tenant_ids])
+
+    def split_first(self, kinds_max: int) -> "Tally":
+        """Take out the first kinds, and all that was rated one by one."""
+        return self._split(list(itertools.islice(self.sums, kinds_max)))
+
+    def _split(self, kinds: Iterable[Kind]) -> "Tally":
+        taken = Tally(rated=self.rated, late=self.late, oldest_micros=self.oldest_micros)
+        self.rated, self.late, self.oldest_micros = [], 0, {}
+        taken.sums = {kind: self.sums.pop(kind) for kind in kinds}
+        return taken
+
+    def close(self) -> None:
+        """Rate what was added up. Nothing is added up any more."""
+        for kind, added in self.sums.items():
+            if added.event_keys:
+                self.note_time(kind.usage.tenant_id, added.oldest_micros)
+                self.late += kind.usage.late * len(added.event_keys)
+                self.rated.append(kind.rated(added))
+        self.sums, self.fresh = {}, []
 
 
 class Kinds:
@@ -218,8 +270,8 @@ class Kinds:
             latest_micros: Until when an event may have occurred.
         """
         shapes, counted, single = self._shapes, tally.counted, tally.single
+        sums, fresh = tally.sums, tally.fresh
         measures_of = self._measures.of
-        touched: list[Kind] = []
         for one in looked:
             record, (shape, event_id, at_micros, encoded, is_plain) = one
             kind = shapes.get(shape)
@@ -234,17 +286,19 @@ class Kinds:
             if key in counted:
                 tally.repeated += 1
                 continue
-            if not kind.add(measures):
+            added = sums.get(kind)
+            if added is None:
+                added = sums[kind] = Sum(kind.keys, at_micros)
+            if not kind.add(measures, added.cells):
                 single.append(record)
                 continue
             counted.add(key)
-            if not kind.event_keys:
-                touched.append(kind)
-                kind.oldest_micros = at_micros
-            elif at_micros < kind.oldest_micros:
-                kind.oldest_micros = at_micros
-            kind.event_keys.append(key)
-        _take(touched, tally)
+            if at_micros < added.oldest_micros:  # noqa: PLR1730 - half the time of a call.
+                added.oldest_micros = at_micros
+            if not added.is_fresh:
+                added.is_fresh = True
+                fresh.append((kind, added))
+            added.event_keys.append(key)
 
 
 def look(records: Iterable[Any], tally: Tally) -> Iterator[Looked]:
@@ -256,13 +310,6 @@ def look(records: Iterable[Any], tally: Tally) -> Iterator[Looked]:
             tally.unreadable.append(record)
             continue
         yield record, seen
-
-
-def _take(touched: Iterable[Kind], tally: Tally) -> None:
-    for kind in touched:
-        tally.note_time(kind.usage.tenant_id, kind.oldest_micros)
-        tally.late += kind.usage.late * len(kind.event_keys)
-        tally.rated.append(kind.take())
 
 
 def name_of(event: usage_pb2.UsageEvent) -> Name | None:

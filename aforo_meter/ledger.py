@@ -220,6 +220,9 @@ class Standing:
     contract_currency: str = ""
     contract_revenue_nanos: int = 0  # The revenue in the contract's own currency.
     prepaid_left_nanos: int = 0
+    # Its level is certain to stay until its COGS reach this much; 0: nothing is. What the ledger is
+    # asked for does not tell.
+    holds_until_nanos: int = field(default=0, compare=False)
 
 
 class Ledger(Protocol):

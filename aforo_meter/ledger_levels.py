@@ -1,5 +1,6 @@
 """Levels of tenants within one transaction of the ledger, with an alert for each that changes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -78,6 +79,21 @@ def level_that_holds(
         still = _level_that_holds(watch, state, further)
         until_nanos = cogs_nanos + 1 if still is None else further
         calm[key] = Calm(watch, state.measure, cogs_nanos, until_nanos)
+    return found
+
+
+def levels_that_hold(
+    watches: Mapping[PeriodKey, Watch],
+    states: Mapping[PeriodKey, PeriodState],
+    calm: dict[PeriodKey, Calm],
+) -> dict[str, Assessment]:
+    """Return, by tenant, who was assessed just now and would be the same if it were again."""
+    found = {}
+    for key, watch in watches.items():
+        state = states[key]
+        held = level_that_holds(watch, state, state.cogs_nanos, calm)
+        if held is not None:
+            found[watch.tenant_id] = held
     return found
 
 

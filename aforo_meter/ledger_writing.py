@@ -30,7 +30,7 @@ from aforo_meter.ledger_accounts import kept
 from aforo_meter.ledger_adjusting import Adjusting, Order
 from aforo_meter.ledger_calls import CallsWriting, move_parts
 from aforo_meter.ledger_currency import require_currency
-from aforo_meter.ledger_levels import Levels, level_that_holds, watched_period
+from aforo_meter.ledger_levels import Levels, level_that_holds, levels_that_hold, watched_period
 from aforo_meter.ledger_memory import (
     INT64_MAX,
     Change,
@@ -219,6 +219,7 @@ class Writing:
         again = PeriodStates(self._sql, {})
         again.know({**dict.fromkeys(adjusted), **changed})
         self._written_states.update(again.read)
+        self._assessed |= levels_that_hold(changed, again.read, calm)
 
     def _adjust(self) -> Collection[PeriodKey]:
         """Add beside the charges what does not go into them; return the periods that it changes."""
@@ -263,7 +264,8 @@ class Writing:
         return totals
 
     def _standing_of(self, watch: Watch, assessment: Assessment) -> Standing:
-        state = self._written_states[watched_period(watch)]
+        key = watched_period(watch)
+        state, calm = self._written_states[key], self._memory.calm.get(key)
         return Standing(
             tenant_id=watch.tenant_id,
             subscription_id=watch.subscription_id,
@@ -277,6 +279,7 @@ class Writing:
             price_book_version=watch.price_book_version,
             contract_currency=watch.currency,
             contract_revenue_nanos=kept(watch.revenue_nanos),
+            holds_until_nanos=0 if calm is None else calm.until_nanos,
         )
 
     def _is_closed(self, period: PeriodKey) -> bool:

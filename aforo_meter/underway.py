@@ -1,4 +1,7 @@
-"""Batches that are settled while the next ones are fetched and read: one of each partition."""
+"""Batches that are settled while the next ones are fetched and read: one of each partition.
+
+Beside it, what can't wait of the partition's next one.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +16,8 @@ class Underway:
     """Lives in one event loop, as long as a connection to Kafka does."""
 
     def __init__(self) -> None:
-        self._tasks: dict[Owned, asyncio.Future[None]] = {}
+        # By partition, and whether it goes ahead of a batch.
+        self._tasks: dict[tuple[Owned, bool], asyncio.Future[None]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,23 +46,36 @@ class Underway:
         Raises:
             Exception: What one of them failed with.
         """
-        done = {owned: task for owned, task in self._tasks.items() if task.done()}
-        for owned in done:
-            del self._tasks[owned]
+        done = {key: task for key, task in self._tasks.items() if task.done()}
+        for key in done:
+            del self._tasks[key]
         for task in done.values():
             task.result()
 
-    async def begin(self, owned: Owned, settle: Callable[[], Awaitable[None]]) -> None:
-        """Settle a partition's next batch, once its last one is settled.
+    @property
+    def is_busy(self) -> bool:
+        """Is a batch of any partition being settled?"""
+        return any(not task.done() for task in self._tasks.values())
+
+    def has(self, owned: Owned, *, ahead: bool = False) -> bool:
+        """Is a batch of the partition being settled, or, ahead of one, some of it?"""
+        task = self._tasks.get((owned, ahead))
+        return task is not None and not task.done()
+
+    async def begin(
+        self, owned: Owned, settle: Callable[[], Awaitable[None]], *, ahead: bool = False
+    ) -> None:
+        """Settle a partition's next batch, once its last one is settled; or some of it, ahead.
 
         It is dropped if the partition is not where the batch goes on: its records come again.
 
         Raises:
             Exception: What the last one failed with.
         """
-        last = self._tasks.get(owned)
-        if last is not None:
-            await asyncio.wait([last])
+        before = [(owned, True)] if ahead else [(owned, True), (owned, False)]
+        last = [task for key in before if (task := self._tasks.get(key)) is not None]
+        if last:
+            await asyncio.wait(last)
             self.look()
         if not owned.is_revoked and not owned.is_displaced:
-            self._tasks[owned] = asyncio.ensure_future(settle())
+            self._tasks[owned, ahead] = asyncio.ensure_future(settle())

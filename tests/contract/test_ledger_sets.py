@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from aforo_meter.domain.margin import Level
 from aforo_meter.domain.rating import Rated
 from aforo_meter.domain.seen import event_key
 from aforo_meter.domain.terms import Terms
 from aforo_meter.domain.usage import BYTES_RESPONSE, LLM_INPUT
-from aforo_meter.ledger import Ledger, Partition, Place, RepeatedError, Reprice
+from aforo_meter.ledger import Ledger, Partition, Place, RepeatedError, Reprice, Standing
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.publish import margin_of
 from tests.contract.ledger_lab import (
@@ -102,16 +103,32 @@ async def test_who_changes_a_period_behind_a_writer_is_noticed(
 async def test_the_standing_after_a_transaction_is_what_the_ledger_says(
     ledger: Ledger,
 ) -> None:
-    told = []
     for at, units in enumerate((1, 1, 7, 0)):
         written = await ledger.apply(
             batch([used(f"e{at}", units)], at=at, watches=watched(watch()))
         )
-        told.append(bool(written.standings))
-        if written.standings:
-            assert written.standings == await ledger.standings({"acme": []})
-    # Where all is new, or the level changes, the ledger is to be asked.
-    assert told == [False, True, False, True]
+
+        assert written.standings == await ledger.standings({"acme": []})
+        (standing,) = written.standings.values()
+        assert standing.holds_until_nanos > standing.assessment.cogs_nanos
+
+
+async def test_a_level_holds_until_the_cost_that_is_told(ledger: Ledger) -> None:
+    at = 0
+
+    async def use(units: int) -> Standing:
+        nonlocal at
+        some = batch([used(f"e{at}", units)], at=at, watches=watched(watch()))
+        at += 1
+        return (await ledger.apply(some)).standings["acme"]
+
+    before = await use(1)
+    for _ in range(30):
+        after = await use(1)
+        if after.assessment.cogs_nanos < before.holds_until_nanos:
+            assert after.assessment.level is before.assessment.level
+        before = after
+    assert before.assessment.level is Level.BLOCK
 
 
 async def test_a_row_that_went_to_its_price_is_forgotten(

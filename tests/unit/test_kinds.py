@@ -26,6 +26,7 @@ class Record:
     value: bytes | None
     offset: int = 0
     key: bytes | None = None
+    timestamp: int = 0
 
 
 class KnownContracts:

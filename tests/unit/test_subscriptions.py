@@ -12,13 +12,13 @@ from aforo_admin.faults import CatalogError
 from aforo_admin.messages import contract
 from aforo_admin.readable import fields_of
 from aforo_authz.domain.access import SubscriptionState
-from aforo_meter.batches import watch_of
 from aforo_meter.contract_messages import terms_of
 from aforo_meter.domain.account import Account, UsageKey, Used
 from aforo_meter.domain.periods import micros_of
 from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.revenue import fixed_nanos, revenue
 from aforo_meter.domain.terms import Terms
+from aforo_meter.watches import watch_of
 
 DOLLAR = 1_000_000_000
 UNIT = 1_000_000
