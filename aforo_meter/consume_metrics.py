@@ -24,7 +24,9 @@ FRESHNESS = Histogram(
 )
 DEAD_LETTERS = Counter("aforo_consume_dead_letters_total", "Records that could not be read.")
 LAG = Gauge(
-    "aforo_consume_lag_records", "Records that Kafka has and the ledger not.", ["partition"]
+    "aforo_consume_lag_records",
+    "Records that Kafka has and the ledger not, but for those that wait for more by choice.",
+    ["partition"],
 )
 UNPRICED = Gauge("aforo_consume_unpriced_rows", "Rows of the ledger that no price covers yet.")
 REPRICED = Counter("aforo_consume_repriced_rows_total", "Rows that got a price afterwards.")

@@ -160,6 +160,7 @@ class Gatherings:
         if gathering is None:
             gathering = self._open[owned] = Gathering(owned, self._rater.basis)
         gathering.records.extend(records)
+        owned.calm_records = len(gathering.records)
         gathering.is_behind = len(records) >= BEHIND_RECORDS
         gathering.is_urgent |= gathering.is_behind
         if gathering.basis != self._rater.basis:
@@ -195,6 +196,7 @@ class Gatherings:
 
     def take(self, owned: Owned) -> Gathering:
         """Take out what is to be settled: what comes from now on waits anew."""
+        owned.calm_records = 0
         return self._open.pop(owned)
 
     def settled(

@@ -58,6 +58,7 @@ class Owned:
     is_revoked: bool = False
     is_displaced: bool = False  # The ledger stands elsewhere: see `seek_again`.
     taken: int = 0  # Another number: it was begun anew, where the ledger stood.
+    calm_records: int = 0  # That were read, and wait by choice: see gathering.py.
     commit_s: float = 0.0  # How long its last transaction took, with its wait.
     # Held while something is written for it, so that its place is the one that was read.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -179,7 +180,7 @@ class Partitions(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka sh
         else:
             known.next_offset, known.is_new, known.is_displaced = next_offset, True, False
             known.settled_micros = known.confirmed_micros = 0
-            known.taken += 1
+            known.taken, known.calm_records = known.taken + 1, 0
         log.info("partition taken", partition=partition.number, next_offset=next_offset)
 
     async def _start_of(self, topic_partition: TopicPartition) -> int:

@@ -47,7 +47,7 @@ class ConsumeSettings(BaseSettings):
 
     calm_ms_max: int = Field(default=5000, ge=0)
     """How long usage may wait for more of the same tenants where it is certain to change nobody's
-    level: it waits forty times as long as a transaction takes, and no longer than this. 0: never."""
+    level: forty times as long as a transaction takes, and no longer than this. 0: never."""
 
     batch_records_max: int = Field(default=200_000, ge=1)
     """Records that are read before they are written: a transaction of the ledger for each of their

@@ -128,7 +128,8 @@ class Upkeep:
             # Some brokers of Kafka's protocol name the start of the last batch as the end.
             end = max(told, self._partitions.end_of(one) or 0)
             lag = max(0, end - one.next_offset)
-            metrics.LAG.labels(str(topic_partition.partition)).set(lag)
+            behind = max(0, lag - one.calm_records)
+            metrics.LAG.labels(str(topic_partition.partition)).set(behind)
             settled_micros = asked_micros if lag == 0 else min(asked_micros, one.settled_micros)
             one.confirmed_micros = settled_micros
             is_behind = one.is_new or self._publisher.is_behind(topic_partition.partition)
