@@ -1,6 +1,7 @@
 """What a simulation found, as people and as programs read it."""
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 from aforo_admin.domain.levels_over_time import Step
@@ -59,12 +60,20 @@ def _moved_nanos(one: Outcome) -> int:
 
 
 def figures_rows(
-    three: tuple[Figures, Figures, Figures], currency: str
+    three: tuple[Figures, Figures, Figures],
+    currency: str,
+    write: Callable[[int, str], str] = money,
 ) -> list[tuple[str, str, str, str]]:
-    """Return a line for each figure, its three sides beside each other."""
+    """Return a line for each figure, its three sides beside each other.
+
+    Args:
+        three: The record, the same usage, and what would have been acted on.
+        currency: Of all amounts.
+        write: How an amount is written: to the last nano, unless something else is said.
+    """
     return [
-        ("revenue", *_of(three, lambda one: money(one.revenue_nanos, currency))),
-        ("COGS", *_of(three, lambda one: money(one.cogs_nanos, currency))),
+        ("revenue", *_of(three, lambda one: write(one.revenue_nanos, currency))),
+        ("COGS", *_of(three, lambda one: write(one.cogs_nanos, currency))),
         ("margin", *_of(three, margin_text)),
         ("warned calls", *_of(three, lambda one: f"{one.calls.warned:,}")),
         ("throttled calls", *_of(three, lambda one: f"{one.calls.throttled:,}")),

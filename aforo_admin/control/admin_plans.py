@@ -178,7 +178,7 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
             "opts": self.opts,
             "version": version,
             "step": step,
-            "verb": TITLES[step],
+            "verb": VERBS[step],
             "reason": reason_input(),
             "opened": "" if step == "copy" else opened.hidden_input(request),
             **(plan_preview.of_draft(version) if step == "publish" else {}),
@@ -187,6 +187,7 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
 
 
 TITLES = {"publish": "Publish", "retire": "Retire", "copy": "Make a new version of"}
+VERBS = {**TITLES, "copy": "Make a draft"}  # On the button, where no version is named.
 DONE = {"publish": "in force from now on", "retire": "no longer in force", "copy": "copied"}
 
 

@@ -10,6 +10,7 @@ from django.db import models
 from django.forms.fields import InvalidJSONInput
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from aforo_admin.control import words
 from aforo_admin.domain.problems import percent
 from aforo_admin.written_values import amount
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp
@@ -139,6 +140,8 @@ def in_plain_words(column: models.Field, field: Any) -> Any:
         field.widget.choices = PERHAPS
     if column.name.endswith("_s") and field is not None:
         field.label = f"{str(field.label).removesuffix(' s')}, in seconds"
+    if field is not None:
+        words.put(column, field)
     return field
 
 

@@ -231,7 +231,7 @@ class RecordedAdmin(PlainMixin, ModelAdmin):
             names = {each.name for each in obj._meta.fields}
             fixed += [*(name for name in obj.key_fields if name in names), *obj.never_edited]
             if not request.user.has_perm(SET_FLOORS):
-                fixed += sorted(FLOORS & names)
+                fixed += [each.name for each in obj._meta.fields if each.name in FLOORS]
         return list(dict.fromkeys(fixed))
 
     def _editable(self, request: HttpRequest, obj: Any) -> bool:

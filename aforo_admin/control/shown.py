@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import admin
 from django.contrib.admin.utils import lookup_field
@@ -14,6 +14,9 @@ from unfold.fields import UnfoldAdminReadonlyField
 
 from aforo_admin.control import limits
 from aforo_admin.control.limits import LIMIT
+from aforo_admin.control.words import UTC
+
+FIGURE: Final = "figure"
 
 
 class ReadonlyField(UnfoldAdminReadonlyField):
@@ -46,7 +49,18 @@ def as_written(model: Any, name: Any) -> Any:
     if not isinstance(name, str) or name not in {each.name for each in model._meta.fields}:
         return name
     column = model._meta.get_field(name)
+    if isinstance(column, models.DateTimeField):
+        return _of_utc(column)
     return _shown(column) if hasattr(column, "written") else name
+
+
+def _of_utc(column: Any) -> Callable[[Any], Any]:
+    @admin.display(description=f"{column.verbose_name} {UTC}", ordering=column.name)
+    def show(row: Any) -> Any:
+        return getattr(row, column.name)
+
+    shown: Callable[[Any], Any] = show
+    return shown
 
 
 def _shown(column: Any) -> Callable[[Any], str | None]:
@@ -55,5 +69,7 @@ def _shown(column: Any) -> Callable[[Any], str | None]:
         value = getattr(row, column.name)
         return None if value is None else str(column.written(value))
 
+    if isinstance(column, models.IntegerField):
+        show.__name__ = FIGURE  # It becomes a class of its cells.
     shown: Callable[[Any], str | None] = show
     return shown

@@ -17,6 +17,7 @@ LOWEST_BP: Final = -BP  # A loss beyond the revenue stands at the edge.
 ROOM_BP: Final = 500
 LABEL_GAP: Final = 12  # Between the baselines of two labels.
 BARS_HEIGHT: Final = 120
+BARS_TOP, BARS_BOTTOM = -20, 24  # Room for what the axes are called.
 SPARK_WIDTH, SPARK_HEIGHT = 160, 36
 
 
@@ -44,6 +45,7 @@ class MarginChart:
     floors: Sequence[Mark]
     ticks: Sequence[Mark]  # Of the margin.
     days: Sequence[Mark]
+    measured: str  # What the upward axis is of.
     told: str
 
 
@@ -64,9 +66,11 @@ def margin_chart(course: Course) -> MarginChart:
         floors=_floors(drawing, course),
         ticks=[
             Mark(drawing.y.at(bp), percent_bp(bp), _shifted(drawing, bp, 4), "tick")
-            for bp in (BP, BP // 2, 0)
+            for bp in (BP, BP // 2, 0, -BP // 2, -BP)
+            if bp >= drawing.y.first
         ],
         days=_days(drawing, course),
+        measured="Gross margin" if course.is_revenue else "Left of the allowance",
         told=_told(course, last),
     )
 
@@ -153,6 +157,8 @@ class Bars:
 
     width: int
     height: int
+    top: int
+    whole_height: int  # With the words above and below.
     bars: Sequence[Bar]
     most: int
     first_micros: int
@@ -183,6 +189,8 @@ def hour_bars(by_hour: Sequence[tuple[int, Mapping[str, int]]]) -> Bars:
     return Bars(
         width=WIDTH,
         height=BARS_HEIGHT,
+        top=BARS_TOP,
+        whole_height=BARS_HEIGHT - BARS_TOP + BARS_BOTTOM,
         bars=bars,
         most=most,
         first_micros=by_hour[0][0] if by_hour else 0,

@@ -11,10 +11,11 @@ from aforo_admin.screens.interventions_reading import (
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView
 from aforo_authz.domain.access import Reason
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.rating import SHADOW
 
 SPANS: Final = {"24h": 24, "7d": 7 * 24, "30d": 30 * 24}
 LONG: Final = "30d"  # Of one tenant alone: of all it would be too much to add up while one waits.
-OUTCOMES: Final = ("block", "throttle")
+OUTCOMES: Final = ("block", "throttle", SHADOW)
 REASONS: Final = tuple(str(reason) for reason in Reason if reason is not Reason.ALLOWED)
 
 

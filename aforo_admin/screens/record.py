@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from django.db.models import QuerySet
 
 from aforo_admin import audit
+from aforo_admin.control import recorded_values
 from aforo_admin.control.models import AuditEntry, Head
 from aforo_admin.control.recording import Source
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView
@@ -17,11 +18,11 @@ SOURCES: Final = tuple(source.value for source in Source)
 
 
 class Difference(NamedTuple):
-    """A column as it was and as it is."""
+    """A column as it was and as it is, in the words of the forms."""
 
     name: str
-    before: Any
-    after: Any
+    before: str
+    after: str
 
 
 class AuditView(ScreenView):
@@ -93,9 +94,14 @@ def _action(entry: AuditEntry) -> str:
 def differences(entry: AuditEntry) -> Sequence[Difference]:
     """Return what an entry changed, column by column: of what was added or removed, all."""
     before, after = entry.before or {}, entry.after or {}
+    model = recorded_values.model_of(entry.kind)
     names = list(dict.fromkeys([*before, *after]))
     return [
-        Difference(name, before.get(name), after.get(name))
+        Difference(
+            recorded_values.label(model, name),
+            recorded_values.text(model, name, before),
+            recorded_values.text(model, name, after),
+        )
         for name in names
         if before.get(name) != after.get(name)
     ]

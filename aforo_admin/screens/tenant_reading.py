@@ -24,6 +24,8 @@ from aforo_meter.inquiries_sql import SqlInquiries
 from aforo_meter.tenant_reading import Known, tenant_reader
 
 BP: Final = 10_000
+NO_MODEL: Final = "of no model"  # Calls, bytes, and all that has one price for everybody.
+NO_FEATURE: Final = "of no feature"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,11 +105,11 @@ class Cost:
 
 
 def costs_by_model(record: Record) -> list[Cost]:
-    return _costs(record, lambda key: " ".join(filter(None, (key.provider, key.model))) or "–")
+    return _costs(record, lambda key: " ".join(filter(None, (key.provider, key.model))) or NO_MODEL)
 
 
 def costs_by_feature(record: Record) -> list[Cost]:
-    return _costs(record, lambda key: key.feature or "–")
+    return _costs(record, lambda key: key.feature or NO_FEATURE)
 
 
 def _costs(record: Record, name_of: Callable[[UsageKey], str]) -> list[Cost]:

@@ -21,6 +21,7 @@ from aforo_admin.control.models import Scenario as Saved
 from aforo_admin.control.recorded_admin import REFUSALS, recorded, tell
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import REMOVE_ANY_SCENARIO
+from aforo_admin.control.templatetags import aforo
 from aforo_admin.domain.scenario import Scenario
 from aforo_admin.domain.simulate import Comparison
 from aforo_admin.faults import CatalogError, NoCatalogError
@@ -96,7 +97,7 @@ class WhatIfView(ScreenView):
         return {
             **shown,
             "found": asked.found,
-            "rows": simulation_text.figures_rows(totals, asked.found.currency),
+            "rows": simulation_text.figures_rows(totals, asked.found.currency, _money),
             "moved": moved[:TENANTS_SHOWN],
             "moved_more": max(0, len(moved) - TENANTS_SHOWN),
             "moved_count": len(moved),
@@ -223,3 +224,8 @@ STEPS: Final[Mapping[str, tuple[str, Take]]] = {
     "save": ("control.add_scenario", _save),
     "turn": ("control.add_planversion", _turn),
 }
+
+
+def _money(nanos: int, currency: str) -> str:
+    """Write an amount as all pages do: to the cent, to be read at a glance."""
+    return f"{aforo.money(nanos)} {currency}"

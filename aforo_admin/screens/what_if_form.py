@@ -74,10 +74,10 @@ class WhatIfForm(forms.Form):
     growth = Lines("Growth of usage", "+30%, tenant:acme=+30%, or feature:chat=-10%")
     draft = Lines("Versions of plans", "pro=3, instead of the version in force")
     written = forms.CharField(
-        label="As written",
+        label="Scenario as YAML",
         required=False,
         max_length=WRITTEN_CHARS_MAX,
-        help_text="A scenario in YAML, as saved ones are loaded; deals too. The fields add to it.",
+        help_text="As kept ones are loaded; deals too. The fields add to it.",
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
     )
 

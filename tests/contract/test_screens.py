@@ -8,17 +8,29 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from django.apps import apps
 from django.conf import settings
 from django.db import connection
 from django.test import Client, override_settings
 
 from aforo_admin import store
-from aforo_admin.control.models import AuditEntry, Tenant
+from aforo_admin.control.models import AuditEntry, Deal, Tenant
 from aforo_admin.control.recording import Source
+from aforo_admin.control.words import HINTS, LABELS
 from aforo_admin.places import Places
 from aforo_admin.screens import record
 from aforo_admin.screens.page import FRAGMENT
-from tests.contract.screens_lab import EXAMPLE, KEY, World, client_of, empty_world, fill, period_of
+from aforo_meter.domain.periods import datetime_of
+from tests.contract.screens_lab import (
+    EXAMPLE,
+    KEY,
+    NOW,
+    World,
+    client_of,
+    empty_world,
+    fill,
+    period_of,
+)
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -61,7 +73,7 @@ def test_overview_adds_up_what_all_tenants_bring_and_cost(world: World) -> None:
     said = world.part("overview/")
 
     assert "Revenue, USD 36,500.00" in said
-    assert "COGS 842.40" in said
+    assert "COGS, USD 842.40" in said
     assert "Gross margin 97.69 %" in said
     assert "3 of 4 in the catalog" in said
 
@@ -280,15 +292,39 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
     assert world.client.get("/admin/deliveries/none/").status_code == 404
 
 
+def test_each_word_beside_a_field_is_of_a_column() -> None:
+    columns = {
+        name
+        for model in apps.get_app_config("control").get_models()
+        for each in model._meta.fields
+        for name in (each.name, f"{model.__name__}.{each.name}")
+    }
+
+    assert {*HINTS, *LABELS} - columns == set()
+
+
 def test_the_audit_shows_before_and_after_and_follows_the_chain(world: World) -> None:
     with store.change(actor="kim", source=Source.UI, reason="contract 7"):
         tenant = Tenant.objects.get(pk="acme")
         tenant.name = "Acme Inc."
         tenant.save()
+    with store.change(actor="lee", source=Source.UI, reason="renewed"):
+        deal = Deal.objects.create(
+            tenant=tenant,
+            deal_id="renewal",
+            effective_from=datetime_of(NOW),
+            committed_fee_nanos=30_500_000_000,
+            warn_below_bp=2_500,
+        )
 
     said = world.part("audit/", actor="kim")
     assert "changed tenant acme" in said
-    assert '“contract 7” 1 column Column Before After name "Acme GmbH" "Acme Inc."' in said
+    assert "“contract 7” 1 field Field Before After Name Acme GmbH Acme Inc." in said
+    added = world.part("audit/", actor="lee")
+    assert f"added deal acme/{deal.deal_id}" in added
+    assert "Committed fee 30.5 " in added
+    assert "Warn below 25% " in added
+    assert f"Effective from {datetime_of(NOW):%Y-%m-%d %H:%M:%S} UTC" in added
     assert "1 entries from the first to the last on this page follow" in said
     assert "No change is like that." in world.part("audit/", source="rest")
     assert "'1.1.' is no date" in world.get("audit/", since="1.1.").replace("&#x27;", "'")

@@ -5,7 +5,7 @@ With AFORO_SCREENSHOTS=FOLDER pictures of them are kept there (`make screenshots
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,6 @@ PAGES = {
     "tenant": "margins/globex/",
     "interventions": "interventions/",
     "prices": "prices/?q=gpt-4o",
-    "price": "prices/one/?meter=llm.input_tokens&provider=openai&model=gpt-4o",
     "what-if": "what-if/",
     "what-if-prices": "what-if/prices/",
     "tester": "tester/?tenant=globex",
@@ -70,6 +69,55 @@ PAGES = {
     "user-form": "auth/user/add/",
 }
 PATIENCE_MS = 60_000
+WRONG_CSV = b"""meter,price,per,from,model
+llm.input_tokens,1.25,1M,2027-01-01,own-7b
+llm.output_tokens,"2,50",1M,2027-13-01,own-7b
+"""
+
+
+def one_price(page: Page) -> None:
+    page.locator("#live th a", has_text="openai gpt-4o").first.click()
+    page.wait_for_selector("text=All prices")
+
+
+def wrong_csv(page: Page) -> None:
+    page.set_input_files(
+        "[name=file]", {"name": "prices.csv", "mimeType": "text/csv", "buffer": WRONG_CSV}
+    )
+    page.get_by_role("button", name="Look at it").click()
+    page.wait_for_selector("text=What is wrong")
+
+
+def previewed_deal(page: Page) -> None:
+    page.fill("[name=deal_id]", "renewal")
+    page.fill("[name=effective_from_0]", "2026-12-01")
+    page.fill("[name=effective_from_1]", "00:00:00")
+    page.fill("[name=committed_fee_nanos]", "650")
+    page.get_by_role("button", name="Preview").click()
+    page.wait_for_selector("text=What it would have done")
+
+
+def played_what_if(page: Page) -> None:
+    page.fill("[name=provider_cost]", "openai=+20%")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_selector("text=Side by side")
+
+
+def decided(page: Page) -> None:
+    page.select_option("[name=method]", "POST")
+    page.fill("[name=path]", "/v1/chat/completions")
+    page.get_by_role("button", name="Decide").click()
+    page.wait_for_selector("text=Told to the caller")
+
+
+# Pages that show something once somebody has done something: from where, and what.
+DONE: dict[str, tuple[str, Callable[[Page], None]]] = {
+    "price": ("prices/?q=gpt-4o&whose=built-in", one_price),
+    "price-import": ("prices/import/", wrong_csv),
+    "deal-preview": ("control/deal/add/?tenant=globex", previewed_deal),
+    "what-if-played": ("what-if/", played_what_if),
+    "tester-decided": ("tester/?tenant=globex", decided),
+}
 HEIGHT_MAX = 2400  # Of a picture: lists go on as they began.
 
 
@@ -150,11 +198,13 @@ def test_pages_load_nothing_from_elsewhere_and_break_no_policy(
         page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}"))
         page.set_default_timeout(PATIENCE_MS)
         dark = set()
-        for name, address in PAGES.items():
+        pages = {name: (address, nothing) for name, address in PAGES.items()} | DONE
+        for name, (address, do) in pages.items():
             page.goto(f"{served.url}/admin/{address}", wait_until="load")
             page.wait_for_selector(
                 "#live, #changelist, form", state="attached", timeout=PATIENCE_MS
             )
+            do(page)
             page.evaluate("document.fonts.ready")
             dark.add(bool(page.evaluate("document.documentElement.matches('.dark')")))
             if kept:
@@ -168,6 +218,10 @@ def test_pages_load_nothing_from_elsewhere_and_break_no_policy(
     assert dark == {scheme == "dark"}
 
 
+def nothing(_page: Page) -> None:
+    """Do nothing: the page shows what it has."""
+
+
 def told(line: str) -> bool:
     """Is a line of the console no more than a remark? A key was pressed before the page stood."""
     return line.startswith("Autofocus processing was blocked")
@@ -177,7 +231,8 @@ def whole(page: Page) -> bytes:
     """Return a picture of all of a page, in a window of its height: bars stand at its edges."""
     height = page.evaluate("document.documentElement.scrollHeight")
     page.set_viewport_size({"width": VIEWPORT["width"], "height": min(height, HEIGHT_MAX)})
-    picture: bytes = page.screenshot()
+    # Colours that are on their way to dark are nobody's: pictures show where they arrive.
+    picture: bytes = page.screenshot(animations="disabled")
     page.set_viewport_size(VIEWPORT)
     return picture
 

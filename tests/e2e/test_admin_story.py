@@ -147,7 +147,7 @@ def grant_override(person: Person) -> None:
     person.open("Tenants")
     person.follow(TENANT)
     person.follow("Override the margin")
-    person.choose("Level max", "warn")
+    person.choose("At worst", "warn")
     person.date_in("until", "2099-01-01")
     person.type("Reason", "they pay on Friday")
     person.press("Save")

@@ -1,11 +1,10 @@
 """Figures as the pages show them: to be read at a glance, and never rounded to what is not so."""
 
-import json
 from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Final
 
 from django import template
-from django.utils.html import format_html
+from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString
 
 from aforo_admin.domain.catalog import CostPrice
@@ -172,7 +171,9 @@ def outcome(value: str) -> SafeString:
     return format_html('<span class="tag level-{}">{}</span>', OUTCOMES.get(value, "warn"), value)
 
 
-@register.filter
-def json_text(value: Any) -> str:
-    """Return a value as JSON, for people."""
-    return json.dumps(value, ensure_ascii=False)
+@register.simple_tag
+def moved(before: str, after: str) -> SafeString:
+    """Return two figures as written, `1 → 2`; what stays the same, once."""
+    if before == after:
+        return conditional_escape(after)
+    return format_html("{} → {}", before, after)
