@@ -55,6 +55,7 @@ def test_json_answers_tell_the_usage_in_each_providers_words() -> None:
     assert told[2] == {
         "input_tokens": 25,
         "cache_creation_input_tokens": 100,
+        "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 0},
         "cache_read_input_tokens": 50,
         "output_tokens": 22,
     }
