@@ -197,8 +197,7 @@ async def consumer(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> Consum
 
 
 async def ended(underway: Underway, owned: Owned, *, ahead: bool = False) -> None:
-    while underway.has(owned, ahead=ahead):
-        await asyncio.sleep(0.001)
+    await asyncio.wait([underway._tasks[owned, ahead]])
     underway.look()
 
 

@@ -262,7 +262,7 @@ async def test_usage_that_waits_is_measured_again_by_what_the_ledger_says(bench:
     ],
 )
 async def test_a_quota_that_the_ledger_decides_does_not_wait(
-    meter: str, soft: bool, waits: bool, bench: Bench
+    meter: str, *, soft: bool, waits: bool, bench: Bench
 ) -> None:
     quota = Quota(quota_id="q", meter=meter, window=WindowKind.DAY, limit_units=10, soft=soft)
     bench.contracts.quotas = (quota,)
