@@ -15,6 +15,7 @@ from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros, calendar_month
 from aforo_meter.domain.prices import PriceBook
 from aforo_meter.domain.rating import Rated, Usage, key_of, rate
 from aforo_meter.domain.terms import NO_SUBSCRIPTION, Terms
+from aforo_meter.domain.usage import API_CALLS
 from aforo_meter.kinds import Kind, Kinds, Looked, Name, Tally, look, name_of
 from aforo_meter.ledger import Batch, Ledger, Partition, Retention, TooLargeError, Watch
 from aforo_meter.usage_shapes import Shape
@@ -297,7 +298,8 @@ class Rater:
             tally.repeated += 1
             return
         tally.counted.add(key)
-        tally.rated.append(await self._rate(usage))
+        rated = await self._rate(usage)
+        tally.rated.append(rated)  # Not before: meanwhile the list may have been taken out.
         tally.late += usage.late
         tally.note_time(usage.tenant_id, usage.occurred_at_micros)
 
@@ -320,6 +322,16 @@ class Rater:
             else:
                 self._tell_currencies(terms, book)
         return found
+
+    def with_metered_quotas(self, tenant_ids: Iterable[str]) -> set[str]:
+        """Return who has a quota by which the ledger refuses: a hard one, of anything but calls."""
+        terms = {tenant_id: self._contracts.terms(tenant_id) for tenant_id in tenant_ids}
+        return {
+            tenant_id
+            for tenant_id, known in terms.items()
+            if known is not None
+            and any(quota.meter != API_CALLS and not quota.soft for quota in known.quotas)
+        }
 
     def _forget_what_changed(self) -> None:
         """Drop what follows from contracts and prices once they are others."""

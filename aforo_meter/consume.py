@@ -6,7 +6,6 @@ for a while (Redis, Kafka, the database) is waited for; the position does not mo
 
 import asyncio
 import contextlib
-import functools
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -117,8 +116,10 @@ class Consumption:
             accept_lost_records=settings.accept_lost_records,
             released=self._publisher.forget,
         )
+        self._gatherings = Gatherings(self._rater, calm_s_max=settings.calm_ms_max / 1000)
         self._upkeep = Upkeep(
             *(ledger, self._contracts, self._rater, self._partitions, self._publisher),
+            self._gatherings,
             close_after_days=settings.close_after_days,
             accrue_every_s=settings.accrue_every_s,
         )
@@ -136,7 +137,6 @@ class Consumption:
         )
         self._dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_letter_topic)
         self._waits = Waits("usage")
-        self._gatherings = Gatherings(self._rater, calm_s_max=settings.calm_ms_max / 1000)
         self._settling = Settling(
             *(ledger, self._rater, self._dead_letters, self._upkeep, self._publisher),
             *(self._waits, self._gatherings),
@@ -284,24 +284,8 @@ class Consumption:
                 owned = self._owned(topic_partition)
                 if owned is not None:
                     await self._gatherings.add(owned, records)
-                    await self._settle_due(underway, stop)
-            await self._settle_due(underway, stop)
-
-    async def _settle_due(self, underway: Underway, stop: asyncio.Event) -> None:
-        for owned, gathering in self._gatherings.hurried():
-            if not underway.has(owned, ahead=True):
-                work = functools.partial(self._settling.settle_ahead, owned, gathering, stop)
-                await underway.begin(owned, work, ahead=True)
-        for owned, gathering in self._gatherings.due():
-            # What is calm leaves the way free for what is not.
-            has_own = underway.has(owned) or underway.has(owned, ahead=True)
-            waits = has_own if gathering.is_urgent else underway.is_busy
-            if waits and not gathering.is_full:
-                continue
-            self._gatherings.take(owned)
-            await underway.begin(
-                owned, functools.partial(self._settling.settle, owned, gathering, stop)
-            )
+                    await self._settling.begin_due(underway, stop)
+            await self._settling.begin_due(underway, stop)
 
     async def _fetch(self, stop: asyncio.Event) -> Mapping[TopicPartition, Sequence[Any]]:
         """Return records, or none after a while. In a rebalance it waits for the assignment."""

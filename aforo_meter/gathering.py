@@ -15,10 +15,12 @@ from aforo_meter.batches import Rater
 from aforo_meter.kinds import Tally
 from aforo_meter.ledger import Standing, Watch
 from aforo_meter.partitions import Owned
+from aforo_meter.settings_types import MIB
 
 # How long records may wait, by how long the last transaction took: with little load hardly at all.
 WAIT_PER_COMMIT: Final = 40
 RECORDS_MAX: Final = 20_000  # Of a partition. More gain little by waiting.
+BYTES_MAX: Final = 16 * MIB  # Of a partition, too: events may be large.
 BEHIND_RECORDS: Final = 4000  # As many at once come to who is behind: throughput is all, then.
 KINDS_FEW: Final = 100  # So few kinds of usage are quickly written: nobody goes ahead of them.
 HURRIED_SHARE: Final = 8  # Where more than an eighth can't wait, nobody does.
@@ -72,14 +74,16 @@ class Headrooms:
         tenant_ids: Collection[str],
         watches: Mapping[str, Watch],
         standings: Mapping[str, Standing],
+        metered: Collection[str],
         waiting: Tally | None,
-    ) -> None:
-        """Take over what the ledger says after a transaction.
+    ) -> set[str]:
+        """Take over what the ledger says after a transaction; return who can't wait any longer.
 
         Args:
             tenant_ids: Whose usage was in it.
             watches: What they are measured by; who has no contract has none.
             standings: How they stand; who is missing may have another level with the next call.
+            metered: Whose calls are refused by what the ledger says of their quotas: as soon.
             waiting: What of them is added up already, and not in the ledger.
         """
         known = self._known
@@ -87,7 +91,7 @@ class Headrooms:
             known.clear()
         for tenant_id in tenant_ids:
             standing = standings.get(tenant_id)
-            if standing is not None:
+            if standing is not None and tenant_id not in metered:
                 left_nanos = standing.holds_until_nanos - standing.assessment.cogs_nanos
                 place = standing.subscription_id, standing.period.start_micros
                 known[tenant_id] = Headroom(place, left_nanos)
@@ -95,11 +99,18 @@ class Headrooms:
                 known.pop(tenant_id, None)
             else:
                 known[tenant_id] = Headroom(None, 0)
+        short = set()
         for kind, added in () if waiting is None else waiting.sums.items():
-            if kind.usage.tenant_id in tenant_ids:
-                headroom = known.get(kind.usage.tenant_id)
-                if headroom is not None:
+            tenant_id = kind.usage.tenant_id
+            if tenant_id in tenant_ids:
+                headroom = known.get(tenant_id)
+                if headroom is None:
+                    short.add(tenant_id)
+                elif headroom.place is not None:
                     headroom.left_nanos -= added.cost_nanos
+                    if headroom.left_nanos <= SLACK_NANOS or headroom.place != kind.place:
+                        short.add(tenant_id)
+        return short
 
 
 class Gathering:
@@ -107,6 +118,7 @@ class Gathering:
 
     def __init__(self, owned: Owned, basis: tuple[int, int]) -> None:
         self.records: list[Any] = []
+        self._bytes = 0
         self.tally: Tally | None = Tally()  # None: they are to be read again.
         self.counted: set[bytes] = set()  # What of them the ledger has already.
         self.hurried: set[str] = set()  # Tenants that can't wait.
@@ -119,7 +131,11 @@ class Gathering:
     @property
     def is_full(self) -> bool:
         """Can't it take any more?"""
-        return len(self.records) >= RECORDS_MAX
+        return len(self.records) >= RECORDS_MAX or self._bytes >= BYTES_MAX
+
+    def extend(self, records: Sequence[Any]) -> None:
+        self.records.extend(records)
+        self._bytes += sum(len(record.value or b"") for record in records)
 
     def follows(self, owned: Owned) -> bool:
         """Do these records go on where the partition stands?"""
@@ -159,7 +175,7 @@ class Gatherings:
         gathering = self._followed(owned)
         if gathering is None:
             gathering = self._open[owned] = Gathering(owned, self._rater.basis)
-        gathering.records.extend(records)
+        gathering.extend(records)
         owned.calm_records = len(gathering.records)
         gathering.is_behind = len(records) >= BEHIND_RECORDS
         gathering.is_urgent |= gathering.is_behind
@@ -183,7 +199,7 @@ class Gatherings:
     def hurried(self) -> Iterator[tuple[Owned, Gathering]]:
         """Yield where usage of some tenants is to be written ahead of the others'."""
         for owned, gathering in self._followed_all():
-            if gathering.hurried and not gathering.is_due(self._calm_s_max):
+            if gathering.hurried and not gathering.is_behind:
                 yield owned, gathering
 
     def due(self) -> Iterator[tuple[Owned, Gathering]]:
@@ -191,7 +207,10 @@ class Gatherings:
         for owned, gathering in self._followed_all():
             if gathering.basis != self._rater.basis:
                 gathering.read_again()
+            # So long a wait is enough: it does not wait for other partitions, too.
+            gathering.is_urgent |= gathering.is_due(self._calm_s_max)
             if gathering.is_due(min(self._calm_s_max, WAIT_PER_COMMIT * owned.commit_s)):
+                owned.calm_records = 0  # From now on it does not wait by choice.
                 yield owned, gathering
 
     def take(self, owned: Owned) -> Gathering:
@@ -208,9 +227,13 @@ class Gatherings:
     ) -> None:
         """Note what the ledger says after a transaction: see `Headrooms.learn`."""
         waiting = self._open.get(owned)
-        self._current_headrooms().learn(
-            tenant_ids, watches, standings, None if waiting is None else waiting.tally
+        metered = self._rater.with_metered_quotas(standings)
+        short = self._current_headrooms().learn(
+            *(tenant_ids, watches, standings, metered),
+            None if waiting is None else waiting.tally,
         )
+        if waiting is not None and short:
+            waiting.hurry(short)
 
     def _followed(self, owned: Owned) -> Gathering | None:
         """Return what was gathered; what is of no use any more is dropped: it will come again."""

@@ -1,6 +1,7 @@
 """Records of a partition → the ledger, each exactly once, however long that takes."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
@@ -30,6 +31,7 @@ from aforo_meter.ledger import (
 from aforo_meter.partitions import Owned
 from aforo_meter.publish import Publisher
 from aforo_meter.transitions import log_transitions
+from aforo_meter.underway import Underway
 from aforo_meter.upkeep import Upkeep
 from aforo_meter.waits import Waits
 
@@ -77,7 +79,7 @@ class Settling:
         # Each by itself, once one of them must be taken out; else many at once.
         readable: list[Readable] | None = None
         refused: Sequence[Refused] | None = None  # None: not looked for yet.
-        while not stop.is_set() and not owned.is_revoked and not owned.is_displaced:
+        while not stop.is_set() and gathering.follows(owned):
             try:
                 generation = self._rater.generation
                 if readable is None:
@@ -87,7 +89,7 @@ class Settling:
                     some = await self._rater.one_by_one(readable)
                 await self._dead_letters.send(refused or ())
                 refused = ()
-                await self._write(owned, some, records)
+                await self._write(owned, gathering, some, records)
                 self._look_again(some, generation)
             except PriceConflictError as error:
                 log.error("usage is kept unpriced", error=str(error))
@@ -106,6 +108,27 @@ class Settling:
             else:
                 self._waits.worked()
                 return
+
+    async def begin_due(self, underway: Underway, stop: asyncio.Event) -> None:
+        """Begin with what is due, and with what can't wait.
+
+        Raises:
+            Exception: What was begun before has failed with.
+        """
+        for owned, gathering in self._gatherings.hurried():
+            # All of it goes at once, unless what came before it is still being settled.
+            is_next = gathering.is_urgent and not underway.has(owned)
+            if not is_next and not underway.has(owned, ahead=True):
+                work = functools.partial(self.settle_ahead, owned, gathering, stop)
+                await underway.begin(owned, work, ahead=True)
+        for owned, gathering in self._gatherings.due():
+            # What is calm leaves the way free for what is not.
+            has_own = underway.has(owned) or underway.has(owned, ahead=True)
+            waits = has_own if gathering.is_urgent else underway.is_busy
+            if waits and not gathering.is_full:
+                continue
+            self._gatherings.take(owned)
+            await underway.begin(owned, functools.partial(self.settle, owned, gathering, stop))
 
     async def settle_ahead(self, owned: Owned, gathering: Gathering, stop: asyncio.Event) -> None:
         """Bring what can't wait of records into the ledger."""
@@ -131,7 +154,7 @@ class Settling:
             return
         ahead = self._rater.rated(some)
         try:
-            await self._write(owned, ahead, ())
+            await self._write(owned, gathering, ahead, ())
         except PartitionLostError as error:
             owned.displaced(error)
         except (PriceConflictError, RepeatedError, TooLargeError, *AWAY):
@@ -155,11 +178,14 @@ class Settling:
             return await self._rater.finish(tally)
         return await self._rater.add_up(gathering.records, counted=counted)
 
-    async def _write(self, owned: Owned, some: Counted, records: Sequence[Any]) -> None:
+    async def _write(
+        self, owned: Owned, gathering: Gathering, some: Counted, records: Sequence[Any]
+    ) -> None:
         """Write what came of records, and move the position behind them; of none, leave it."""
         started_s = time.monotonic()
         async with owned.lock:
-            if owned.is_revoked:
+            # Where the partition was begun anew, these records are not what comes next.
+            if not gathering.follows(owned):
                 return
             batch = self._rater.batch(
                 owned.partition,
@@ -175,7 +201,7 @@ class Settling:
             if records:
                 owned.settled_micros, owned.commit_s = records[-1].timestamp * 1000, took_s
         metrics.COMMIT.observe(took_s)
-        metrics.BATCHES.inc()
+        metrics.BATCHES.inc(bool(records))
         metrics.RECORDS.inc(len(records))
         metrics.DUPLICATES.inc(written.duplicates + some.repeated)
         metrics.LATE.inc(some.late)

@@ -14,6 +14,7 @@ from aforo_meter.contracts import Contracts
 from aforo_meter.domain.periods import DAY_MICROS
 from aforo_meter.domain.prices import PriceEntry
 from aforo_meter.domain.rating import ChargeKey, rerate
+from aforo_meter.gathering import Gatherings
 from aforo_meter.ledger import (
     Ledger,
     PartitionLostError,
@@ -46,6 +47,7 @@ class Upkeep:
         rater: Rater,
         partitions: Partitions,
         publisher: Publisher,
+        gatherings: Gatherings,
         *,
         close_after_days: int,
         accrue_every_s: int,
@@ -55,6 +57,7 @@ class Upkeep:
         self._rater = rater
         self._partitions = partitions
         self._publisher = publisher
+        self._gatherings = gatherings
         self._close_after_micros = close_after_days * DAY_MICROS
         self._accrue_every_micros = accrue_every_s * 1_000_000
         self._due_micros: dict[str, int] = {}  # By tenant: when time alone changes its margin.
@@ -244,7 +247,9 @@ class Upkeep:
 
     def _settled(self, owned: Owned, written: Written, names: Sequence[str]) -> None:
         log_transitions(written.transitions)
-        for tenant_id, watch in self._rater.watches(names).items():
+        watches = self._rater.watches(names)
+        self._gatherings.settled(owned, names, watches, written.standings)
+        for tenant_id, watch in watches.items():
             self._due_micros[tenant_id] = self._due_of(watch)
             self._publisher.mark(tenant_id, owned.partition.number)
         for tenant_id in names:

@@ -12,10 +12,12 @@ import pytest
 from aforo_meter import gathering, settling
 from aforo_meter.batches import Rater, Refused
 from aforo_meter.gathering import Gatherings
-from aforo_meter.ledger import Batch, LedgerUnavailableError, Written
+from aforo_meter.ledger import Batch, LedgerUnavailableError, Partition, Written
 from aforo_meter.ledger_sql import SqlLedger
-from aforo_meter.partitions import Owned
+from aforo_meter.partitions import Owned, Partitions
 from aforo_meter.settling import Settling
+from aforo_meter.underway import Underway
+from aforo_meter.upkeep import Upkeep
 from aforo_meter.waits import Waits
 from aforo_proto import usage_pb2
 from tests.contract.ledger_lab import PARTITION
@@ -72,6 +74,7 @@ class Consumer:
         self.gatherings = Gatherings(self.rater, calm_s_max=3600.0)
         self.owned = Owned(PARTITION, next_offset, commit_s=3600.0)
         self.read_until = next_offset
+        self.heard = heard
         self.settling = Settling(
             *(ledger, self.rater, heard, heard, heard),  # type: ignore[arg-type]
             *(Waits("usage"), self.gatherings),
@@ -163,3 +166,111 @@ async def test_it_counts_once_whenever_things_end(
         query = "SELECT payload FROM outbox WHERE tenant_id = ? ORDER BY outbox_id"
         told = [json.loads(payload)["data"] for (payload,) in file.rows(query, tenant)]
         assert [one["from"] for one in told][1:] == [one["to"] for one in told][:-1]
+
+
+def calls_of(tenants: Sequence[str], *, offset: int = 0) -> list[Record]:
+    """Return a call of each tenant, from an offset on."""
+    return [
+        Record(
+            usage_pb2.UsageEvent(
+                event_id=f"c-{number}",
+                source="envoy:a",
+                tenant_id=tenant,
+                subscription_id="sub-1",
+                occurred_at_micros=HOUR + number,
+                outcome=usage_pb2.OUTCOME_ALLOW,
+                measures=[usage_pb2.Measure(meter="api.calls", units=1)],
+            ).SerializeToString(),
+            offset=number,
+            key=b"k",
+            timestamp=number,
+        )
+        for number, tenant in enumerate(tenants, start=offset)
+    ]
+
+
+@pytest.fixture
+async def consumer(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch) -> Consumer:
+    monkeypatch.setattr("aforo_meter.batches.now_micros", lambda: HOUR + 10**9)
+    await ledger.set_offset(PARTITION, 0)
+    return Consumer(ledger, 0, Heard())  # type: ignore[arg-type]
+
+
+async def ended(underway: Underway, owned: Owned, *, ahead: bool = False) -> None:
+    await asyncio.wait([underway._tasks[owned, ahead]])
+    underway.look()
+
+
+async def test_what_was_read_before_the_ledger_went_back_leaves_no_gap(
+    consumer: Consumer, ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    """A backup came back while records waited: those before them are to be read again, first."""
+    owned, own = consumer.owned, consumer.gatherings
+    await own.add(owned, calls_of(["acme", "acme"]))
+    await consumer.settling.settle(owned, own.take(owned), asyncio.Event())
+    await own.add(owned, calls_of(["acme"], offset=2))
+    old = own.take(owned)
+    await ledger.set_offset(PARTITION, 1)
+    owned.next_offset, owned.taken = 1, owned.taken + 1  # As partitions.py takes it again.
+
+    await consumer.settling.settle(owned, old, asyncio.Event())
+
+    assert await ledger.next_offset(PARTITION) == 1
+    assert file.units("acme")["calls"] == 2
+
+
+async def test_what_has_waited_long_enough_does_not_wait_for_other_partitions(
+    consumer: Consumer, ledger: SqlLedger
+) -> None:
+    owned, own, underway = consumer.owned, consumer.gatherings, Underway()
+    other, never = Owned(Partition("usage", 1), 0), asyncio.Event()
+    await underway.begin(other, never.wait)  # type: ignore[arg-type]
+    await own.add(owned, [Record(b"no event", offset=0, key=b"k")])
+    await consumer.settling.begin_due(underway, asyncio.Event())
+    assert not underway.has(owned)
+
+    own._calm_s_max = 0.0
+    await consumer.settling.begin_due(underway, asyncio.Event())
+    await ended(underway, owned)
+
+    assert await ledger.next_offset(PARTITION) == 1
+    never.set()
+
+
+async def test_who_can_not_wait_does_not_wait_for_a_large_batch_of_the_partition(
+    consumer: Consumer, ledger: SqlLedger, file: AuditedLedger
+) -> None:
+    owned, own, underway = consumer.owned, consumer.gatherings, Underway()
+    never = asyncio.Event()
+    await underway.begin(owned, never.wait)  # type: ignore[arg-type]
+    await own.add(owned, calls_of(["newcomer"], offset=1))
+
+    await consumer.settling.begin_due(underway, asyncio.Event())
+    await ended(underway, owned, ahead=True)
+
+    assert file.units("newcomer")["calls"] == 1
+    assert await ledger.next_offset(PARTITION) == 0
+    never.set()
+
+
+async def test_who_is_assessed_by_upkeep_is_measured_by_that(
+    consumer: Consumer, ledger: SqlLedger
+) -> None:
+    owned, own = consumer.owned, consumer.gatherings
+    partitions = Partitions(ledger, accept_lost_records=False, released=print)
+    partitions._owned[PARTITION] = owned
+    partitions._count = PARTITION.number + 1
+    tenant = next(name for name in TENANTS if partitions.of_tenant(name) is owned)
+    upkeep = Upkeep(
+        *(ledger, AnyContract(), consumer.rater, partitions),  # type: ignore[arg-type]
+        *(consumer.heard, own),  # type: ignore[arg-type]
+        close_after_days=1,
+        accrue_every_s=60,
+    )
+    await consumer.rater._contracts.know([])
+
+    await upkeep._reassess([tenant])
+    await own.add(owned, calls_of([tenant, tenant]))
+
+    assert [one.hurried for _, one in own.hurried()] == []
+    assert list(own.due()) == []

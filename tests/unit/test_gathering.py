@@ -13,8 +13,9 @@ from aforo_meter.batches import Rater
 from aforo_meter.domain.margin import Assessment, Level, MarginState, Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceBook, PriceEntry, PriceList, Prices
+from aforo_meter.domain.quotas import Quota, WindowKind
 from aforo_meter.domain.terms import Terms
-from aforo_meter.gathering import BEHIND_RECORDS, KINDS_FEW, Gathering, Gatherings
+from aforo_meter.gathering import BEHIND_RECORDS, BYTES_MAX, KINDS_FEW, Gathering, Gatherings
 from aforo_meter.kinds import Kind
 from aforo_meter.ledger import Partition, Standing, Watch
 from aforo_meter.partitions import Owned
@@ -33,6 +34,7 @@ class AnyContract:
 
     def __init__(self) -> None:
         self.generation = 1
+        self.quotas: tuple[Quota, ...] = ()
         entry = PriceEntry(
             price_id="calls",
             meter="api.calls",
@@ -58,6 +60,7 @@ class AnyContract:
                 anchor_micros=HOUR - 24 * HOUR_MICROS,
                 thresholds=Thresholds(),
                 committed_fee_nanos=FEE_NANOS,
+                quotas=self.quotas,
             ),
         )
 
@@ -105,6 +108,7 @@ class Bench:
         self.settled(*tenants, left_nanos=left_nanos)
 
     def settled(self, *tenants: str, left_nanos: int = 10**9) -> None:
+        """Let the ledger say so, as a transaction of usage or one of upkeep ends."""
         watches = self.rater.watches(tenants)
         standings = {name: _standing(watch, left_nanos) for name, watch in watches.items()}
         self.gatherings.settled(self.owned, tenants, watches, standings)
@@ -236,6 +240,62 @@ async def test_what_waits_already_is_taken_off_what_the_ledger_says(bench: Bench
     await bench.add(["t-7"])
 
     assert bench.hurried() == {"t-7"}
+
+
+async def test_usage_that_waits_is_measured_again_by_what_the_ledger_says(bench: Bench) -> None:
+    """A price that was found, or a correction, may leave less room than was known."""
+    await bench.calm(*names(MANY))
+    await bench.add(names(MANY))
+    assert bench.hurried() == set()
+
+    bench.settled("t-7", left_nanos=1000 + PRICE_NANOS)
+
+    assert bench.hurried() == {"t-7"}
+
+
+@pytest.mark.parametrize(
+    ("meter", "soft", "waits"),
+    [
+        ("llm.tokens.output", False, False),
+        ("llm.tokens.output", True, True),  # Its calls pass.
+        ("api.calls", False, True),  # Counted where calls are decided.
+    ],
+)
+async def test_a_quota_that_the_ledger_decides_does_not_wait(
+    meter: str, *, soft: bool, waits: bool, bench: Bench
+) -> None:
+    quota = Quota(quota_id="q", meter=meter, window=WindowKind.DAY, limit_units=10, soft=soft)
+    bench.contracts.quotas = (quota,)
+    await bench.calm("acme")
+
+    await bench.add(["acme"])
+
+    assert (bench.due() is None) is waits
+
+
+async def test_large_records_are_not_gathered_without_bound(bench: Bench) -> None:
+    await bench.calm("acme")
+    large = call("acme", 1)
+    large.value = b"x" * BYTES_MAX
+
+    await bench.gatherings.add(bench.owned, [large])
+
+    gathering = bench.due()
+    assert gathering is not None
+    assert gathering.is_full
+
+
+async def test_what_is_due_does_not_wait_by_choice(bench: Bench) -> None:
+    await bench.calm("acme")
+    await bench.add(["acme"])
+    assert bench.due() is None
+    assert bench.owned.calm_records == 1
+
+    bench.owned.commit_s = 0.0
+    for _ in bench.gatherings.due():
+        break
+
+    assert bench.owned.calm_records == 0
 
 
 async def test_who_is_behind_waits_for_nothing(bench: Bench) -> None:
