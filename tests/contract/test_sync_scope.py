@@ -23,8 +23,8 @@ from aforo_admin.domain import catalog as parts
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError
 from aforo_admin.following import Follower
-from aforo_admin.read_model import credential_key
-from aforo_admin.sync import KEYS_PER_COMMAND
+from aforo_admin.read_model import build, credential_key
+from aforo_admin.sync import KEYS_PER_COMMAND, compare
 from aforo_proto.contract_pb2 import PriceList
 from aforo_proto.policy_pb2 import Policy, SyncState
 from lab.servers import ROOT
@@ -213,6 +213,21 @@ async def test_a_change_in_a_pass_is_published_in_it_and_outlives_it(redis: Redi
 
     await follower.pass_once()
     assert await held_keys(redis) == [2]
+
+
+async def test_what_was_published_alone_is_what_a_pass_would_write(redis: Redis) -> None:
+    first = many()
+    source = Fake(first)
+    follower = Follower(redis=redis, source=source, clock=lambda: NOW, interval_s=600)
+    await follower.pass_once()
+    follower.look_s = 0.0
+    source.to_come = [(with_key(first, 1), frozenset({"zeta"}))]
+    await follower.pass_once()
+    assert await held_keys(redis) == [1]
+
+    differences = await compare(redis, build(source.catalog, NOW, ()))
+
+    assert not len(differences)
 
 
 async def test_a_change_for_all_in_a_pass_is_for_the_next_one(redis: Redis) -> None:
