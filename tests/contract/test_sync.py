@@ -108,7 +108,7 @@ async def test_credentials_come_after_their_policies_and_go_before_them(
     redis: Redis, model: ReadModel
 ) -> None:
     """Watched through MONITOR, so that no reader could ever have seen another order."""
-    empty = replace(model, basis={}, credentials={}, tenants=frozenset())
+    empty = replace(model, basis={}, credentials={}, tenants={})
     async with redis.monitor() as monitor:
         await make_equal(redis, model)
         await make_equal(redis, empty)
