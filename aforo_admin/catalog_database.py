@@ -13,10 +13,12 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from aforo_admin import audit, store
+from aforo_admin.control.recording import OF_NOBODY
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.reach import to_check
 from aforo_admin.faults import CatalogError
 from aforo_admin.prices_file import imported_prices
+from aforo_admin.row_reading import TENANTS_APART_MAX
 from aforo_proto.contract_pb2 import PriceList
 
 log = structlog.get_logger("aforo_admin")
@@ -24,7 +26,6 @@ log = structlog.get_logger("aforo_admin")
 # From where a catalog of the database names a file of prices: the process's working directory.
 PLACE: Final = Path("catalog")
 RETRY_S: Final = 1.0  # After a look that failed.
-OF_NOBODY: Final = ""  # The tenant of entries that are about no tenant.
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class CatalogDatabase:
         before, after = self.catalog.tenants, catalog.tenants
         touched = frozenset(name for name in named if before.get(name) != after.get(name))
         concerns_all = (
-            len(touched) > store.TENANTS_APART_MAX
+            len(touched) > TENANTS_APART_MAX
             or imported is not self.imported
             or _general(catalog) != _general(self.catalog)
         )
@@ -107,7 +108,8 @@ class CatalogDatabase:
             return catalog, self.imported
         concerned = to_check(self.catalog, catalog)
         if concerned:  # They have not changed, and may miss what is gone.
-            store.refuse_problems(replace(catalog, tenants=concerned))
+            part = replace(catalog, tenants=concerned)
+            store.refuse_problems(part, others=catalog.tenants.keys())
         imported = imported_prices(catalog, PLACE)
         return catalog, self.imported if imported == self.imported else imported
 

@@ -35,7 +35,6 @@ from aforo_admin.sync import (
     mark_complete,
     mark_written,
     publish_tenants,
-    version_of,
 )
 from aforo_meter.domain.periods import micros_of
 from aforo_proto.contract_pb2 import PriceList
@@ -66,7 +65,7 @@ class Ahead:
 
     def add(self, tenants: Collection[str], model: ReadModel, written: Differences) -> None:
         self.keys |= written.stale.keys() | written.gone.keys()
-        self.versions |= {name: version_of(name, model) for name in tenants}
+        self.versions |= {name: model.tenants.get(name, "") for name in tenants}
         self.holds_until = min(self.holds_until, model.holds_until)
 
 

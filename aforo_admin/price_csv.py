@@ -14,7 +14,7 @@ from typing import Final
 
 from aforo_admin.catalog_yaml_tenants import read_costs
 from aforo_admin.domain.catalog import Catalog, CostPrice
-from aforo_admin.domain.checking import find_problems
+from aforo_admin.domain.checking_costs import check_costs
 from aforo_admin.domain.problems import Problem
 from aforo_admin.faults import advice, message_of
 from aforo_admin.yaml_fields import Fields
@@ -97,7 +97,7 @@ def _breaches(new: Mapping[int, CostPrice], catalog: Catalog) -> Iterator[RowFau
         index = int(match[1])
         return "an entry of the price book" if index < first else f"row {numbers[index - first]}"
 
-    for problem in find_problems(changed):
+    for problem in check_costs((_COSTS,), changed.costs, changed.known_meters):
         message = _ENTRY.sub(told, message_of(problem))
         at = problem.path[1] if problem.path[:1] == (_COSTS,) and len(problem.path) > 1 else -1
         if isinstance(at, int) and at >= first:

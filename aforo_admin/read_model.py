@@ -1,5 +1,6 @@
 """The catalog → every key and value that Redis should hold of it, at one instant. No I/O."""
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ SYNC_KEY: Final = b"aforo:v1:sync"
 # Of a tenant's keys, all that ends with its removal. The margin is the consumer's while it lives.
 TENANT_VALUES: Final = (b"policy", b"contract", b"margin")
 
+Versioned = Routes | Metering | Credential | IngestKey
+
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -42,7 +45,7 @@ class ReadModel:
     """
 
     version: str  # Of the content: the passing of time alone does not change it.
-    tenants: frozenset[str]
+    tenants: Mapping[str, str]  # With the version of each one's contract and policy.
     basis: Mapping[bytes, bytes]  # Routes, prices, metering, contracts, policies.
     credentials: Mapping[bytes, bytes]  # Of tenants, and ingest keys.
     holds_until: datetime  # From then on some value is another. Exclusive.
@@ -69,12 +72,12 @@ def build(
     if published is None:
         published = built_in_lists()
     basis: dict[bytes, bytes] = {
-        ROUTES_KEY: encoded(messages.routes(catalog)),
+        ROUTES_KEY: _versioned(messages.routes(catalog)),
         PRICEBOOK_KEY: encoded(messages.price_book(catalog, published)),
-        METERING_KEY: encoded(messages.metering(catalog)),
+        METERING_KEY: _versioned(messages.metering(catalog)),
     }
     credentials: dict[bytes, bytes] = {
-        INGEST_PREFIX + key.sha256.encode(): encoded(messages.ingest_key(key))
+        INGEST_PREFIX + key.sha256.encode(): _versioned(messages.ingest_key(key))
         for key in catalog.ingest_keys
     }
     known = Known() if known is None else known
@@ -83,7 +86,7 @@ def build(
 
 
 def build_tenants(catalog: Catalog, tenants: Collection[str], now: datetime) -> ReadModel:
-    """Work out the values of some tenants alone, under a version that names just them.
+    """Work out the values of some tenants alone: the same that `build` works out for them.
 
     Args:
         catalog: One without problems.
@@ -96,11 +99,11 @@ def build_tenants(catalog: Catalog, tenants: Collection[str], now: datetime) -> 
 
 @dataclass(frozen=True, slots=True)
 class TenantValues:
-    """A tenant's values, without period and version."""
+    """A tenant's values, and the version of the first two."""
 
     contract: bytes
     policy: bytes
-    period: bytes
+    version: str  # Of what they say, the period aside.
     credentials: tuple[tuple[bytes, bytes], ...]
     holds_until: datetime
 
@@ -137,12 +140,19 @@ class Known:
 
 def _values(catalog: Catalog, tenant: Tenant, now: datetime) -> TenantValues:
     entitled = entitle(catalog, tenant, now)
+    contract = encoded(messages.contract(entitled.contract))
+    policy = encoded(messages.policy(entitled.policy, tenant.margin_override))
+    # One version for both: who reads terms again reads both, whichever of them has changed.
+    version = messages.digest([contract, policy])
     return TenantValues(
-        contract=encoded(messages.contract(entitled.contract)),
-        policy=encoded(messages.policy(entitled.policy, tenant.margin_override)),
-        period=encoded(messages.period(entitled.policy)),
+        # Encodings of one message, put end to end, are an encoding of the whole.
+        contract=contract + encoded(Contract(catalog_version=version)),
+        policy=policy
+        + encoded(messages.period(entitled.policy))
+        + encoded(Policy(catalog_version=version)),
+        version=version,
         credentials=tuple(
-            (credential_key(each), encoded(messages.credential(tenant.tenant_id, each)))
+            (credential_key(each), _versioned(messages.credential(tenant.tenant_id, each)))
             for each in tenant.credentials
         ),
         holds_until=entitled.holds_until,
@@ -154,21 +164,19 @@ def _model(
     credentials: dict[bytes, bytes],
     tenants: Sequence[tuple[str, TenantValues]],
 ) -> ReadModel:
-    periods: dict[bytes, bytes] = {}
+    content = [*_flat(basis)]  # Of tenants, their versions: periods are not part of them.
     holds_until = FOREVER
     for tenant_id, values in tenants:
-        policy_key = tenant_key(tenant_id, b"policy")
         basis[tenant_key(tenant_id, b"contract")] = values.contract
-        basis[policy_key] = values.policy
-        periods[policy_key] = values.period
+        basis[tenant_key(tenant_id, b"policy")] = values.policy
+        content += (tenant_id.encode(), values.version.encode())
         credentials |= values.credentials
         holds_until = min(holds_until, values.holds_until)
-    version = messages.digest(_flat(basis, credentials))
     return ReadModel(
-        version=version,
-        tenants=frozenset(tenant_id for tenant_id, _ in tenants),
-        basis=_stamped(basis, periods, version),
-        credentials=_stamped(credentials, {}, version),
+        version=messages.digest([*content, *_flat(credentials)]),
+        tenants={tenant_id: values.version for tenant_id, values in tenants},
+        basis=basis,
+        credentials=credentials,
         holds_until=holds_until,
     )
 
@@ -208,35 +216,11 @@ def encoded(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _flat(*parts: Mapping[bytes, bytes]) -> Iterable[bytes]:
-    for part in parts:
-        for key, value in part.items():
-            yield key
-            yield value
+def _versioned(message: Versioned) -> bytes:
+    """Encode a message with the version of its content in it."""
+    message.catalog_version = messages.digest([encoded(message)])
+    return encoded(message)
 
 
-def _stamped(
-    values: Mapping[bytes, bytes], periods: Mapping[bytes, bytes], version: str
-) -> dict[bytes, bytes]:
-    """Add period and version, which are not part of what the version names.
-
-    Encodings of one message, put end to end, are an encoding of the whole: no message needs to
-    be built twice.
-    """
-    stamps = {
-        b"policy": encoded(Policy(catalog_version=version)),
-        b"contract": encoded(Contract(catalog_version=version)),
-        b"cred": encoded(Credential(catalog_version=version)),
-        b"routes": encoded(Routes(catalog_version=version)),
-        b"metering": encoded(Metering(catalog_version=version)),
-        b"ingest": encoded(IngestKey(catalog_version=version)),
-        b"pricebook": b"",  # It has a version of its own.
-    }
-    return {
-        key: value + periods.get(key, b"") + stamps[_name_of(key)] for key, value in values.items()
-    }
-
-
-def _name_of(key: bytes) -> bytes:
-    found = tenant_of(key)
-    return found[1] if found else key[len(PREFIX) :].partition(b":")[0]
+def _flat(part: Mapping[bytes, bytes]) -> Iterable[bytes]:
+    return itertools.chain.from_iterable(part.items())

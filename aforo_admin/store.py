@@ -5,24 +5,25 @@ Whatever changes, the catalog that results obeys the rules of `domain/checking`,
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from django.db import connection, models
+from django.db import models
 
 from aforo_admin import audit
 from aforo_admin.control import models as tables
 from aforo_admin.control.models_plans import State
-from aforo_admin.control.recording import Change, Source, recorded
+from aforo_admin.control.recording import OF_NOBODY, Change, Source, recorded
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.checking import find_problems
+from aforo_admin.domain.reach import reaches_rules, to_check
 from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError, fault_of
+from aforo_admin.row_reading import Read, read_rows, snapshot, table_of
 from aforo_admin.rows import (
     COLUMNS,
     OF_CONTRACTS,
     OF_PLANS,
     OF_TENANTS,
-    UNORDERED,
     Key,
     Rows,
     catalog_of,
@@ -32,8 +33,6 @@ from aforo_admin.rows import (
 
 NAME: Final = "catalog"  # What faults are told of.
 ROWS_PER_STATEMENT: Final = 500
-# With more, all are read: it costs no more, and no statement grows without bounds.
-TENANTS_APART_MAX: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +41,6 @@ class Held:
 
     catalog: Catalog
     seq: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    rows: Rows
-    pks: dict[str, dict[Key, Any]]
 
 
 @contextlib.contextmanager
@@ -72,17 +65,21 @@ def change(
     Raises:
         CatalogError: As it ends: what results breaks a rule. Nothing has changed.
     """
+    before: Catalog | None = None
+
+    def lock() -> None:
+        nonlocal before
+        audit.lock_head()
+        before = None if checked else _without_tenants()
 
     def finish(made: Change) -> None:
         if permit is not None:
             permit(made)
         if not checked:
-            load_checked(made.tenants)
+            _check(made.tenants, before)
         audit.append(made)
 
-    with recorded(
-        actor=actor, source=source, reason=reason, lock=audit.lock_head, finish=finish
-    ) as made:
+    with recorded(actor=actor, source=source, reason=reason, lock=lock, finish=finish) as made:
         yield made
 
 
@@ -93,9 +90,9 @@ def load_catalog(tenants: Collection[str] | None = None) -> Held:
         NoCatalogError: There is none.
         CatalogError: A rate card can't be read.
     """
-    with _snapshot():
+    with snapshot():
         seq = audit.last_seq()
-        rows = _read(tenants).rows
+        rows = read_rows(tenants).rows
     if not rows["General"]:
         raise NoCatalogError
     return Held(catalog=catalog_of(rows), seq=seq)
@@ -111,20 +108,20 @@ def load_checked(tenants: Collection[str] | None = None) -> Held:
         CatalogError: It breaks a rule: with every breach.
     """
     held = load_catalog(tenants)
-    refuse_problems(held.catalog)
+    refuse_problems(held.catalog, others=_named_by_keys(held.catalog))
     return held
 
 
 def load_with_draft(draft: tables.PlanVersion, tenants: Collection[str] | None = None) -> Catalog:
     """Return the catalog as it would be with a draft in force: whole, or with some tenants."""
-    return catalog_of(_read(tenants, draft).rows)
+    return catalog_of(read_rows(tenants, draft).rows)
 
 
 def load_plans(draft: tables.PlanVersion | None = None, tenants: Collection[str] = ()) -> Catalog:
     """Return the plans, as they are or with a draft in force, and what contracts depend on."""
     rows: Rows = {table: {} for table in COLUMNS}
     wanted = OF_CONTRACTS if tenants else ("General", *OF_PLANS)
-    return catalog_of(rows | _read(tenants, draft, wanted).rows)
+    return catalog_of(rows | read_rows(tenants, draft, wanted).rows)
 
 
 def check_draft(draft: tables.PlanVersion) -> None:
@@ -139,9 +136,14 @@ def check_draft(draft: tables.PlanVersion) -> None:
         raise CatalogError(NAME, [fault_of(problem) for problem in own])
 
 
-def refuse_problems(catalog: Catalog) -> None:
-    """Raise CatalogError with every breach of the catalog's rules, if there is one."""
-    problems = find_problems(catalog)
+def refuse_problems(catalog: Catalog, others: Collection[str] = ()) -> None:
+    """Raise CatalogError with every breach of the catalog's rules, if there is one.
+
+    Args:
+        catalog: Whole, or with some of its tenants.
+        others: Tenants that there are, and that it is without.
+    """
+    problems = find_problems(catalog, others)
     if problems:
         raise CatalogError(NAME, [fault_of(problem) for problem in problems])
 
@@ -189,7 +191,7 @@ def make_equal(
 
     What it held `before` is known to some who call; else it is made of what is read.
     """
-    wanted, held = rows_of(catalog), _read(tenants)
+    wanted, held = rows_of(catalog), read_rows(tenants)
     if before is None and held.rows["General"]:
         before = catalog_of(held.rows)
     if before is not None:
@@ -213,7 +215,7 @@ def new_draft(plan_id: str) -> tables.PlanVersion:
         **_copied(held, "id", "number", *held.lifecycle), number=versions[-1].number + 1
     )
     for table in OF_PLANS[1:]:
-        model = _model(table)
+        model = table_of(table)
         parts = model.objects.filter(version=held).order_by("position", "pk")
         model.objects.bulk_create(
             [model(**_copied(part, "id", "version_id"), version=draft) for part in parts]
@@ -234,64 +236,37 @@ def retire(plan_id: str, made: Change) -> None:
         held.save()
 
 
-@contextlib.contextmanager
-def _snapshot() -> Iterator[None]:
-    """Let all reads see the same instant, without keeping writers waiting."""
-    if connection.in_atomic_block:  # Of a change, which is alone anyway.
-        yield
-        return
-    isolation = " ISOLATION LEVEL REPEATABLE READ" if connection.vendor == "postgresql" else ""
-    with connection.cursor() as cursor:
-        # Not Django's atomic(), which on SQLite would take the writers' lock.
-        cursor.execute(f"BEGIN{isolation}")
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("COMMIT")
+def _without_tenants() -> Catalog | None:
+    """Return what is of no tenant, if it can be read."""
+    with contextlib.suppress(NoCatalogError, CatalogError):
+        return load_catalog(()).catalog
+    return None
 
 
-def _read(
-    tenants: Collection[str] | None,
-    draft: tables.PlanVersion | None = None,
-    wanted_tables: Collection[str] = tuple(COLUMNS),
-) -> _Read:
-    found = _Read(rows={}, pks={})
-    if tenants is not None and len(tenants) > TENANTS_APART_MAX:
-        tenants = None
-    for table in wanted_tables:
-        columns, lookups = COLUMNS[table], _key_lookups(table)
-        query = _in_force(table, draft)
-        if tenants is not None and table in OF_TENANTS:
-            query = query.filter(**{f"{lookups[0]}__in": list(tenants)})
-        names = list(dict.fromkeys(["pk", *lookups, *_stored(table, columns)]))
-        rows, pks = found.rows.setdefault(table, {}), found.pks.setdefault(table, {})
-        at = [names.index(lookup) for lookup in lookups]
-        wanted = [(name, names.index(name)) for name in _stored(table, columns)]
-        for values in query.values_list(*names):
-            key = tuple(_hashable(values[index]) for index in at)
-            rows[key] = {name: values[index] for name, index in wanted}
-            pks[key] = values[0]
-    return found
+def _check(touched: frozenset[str], before: Catalog | None) -> None:
+    """Check what has changed, and the tenants whose rules that reaches: seldom all of them.
+
+    Args:
+        touched: Whose rows have changed; OF_NOBODY among them: what is of no tenant has.
+        before: What was of no tenant; None: it is not known.
+    """
+    held = load_catalog(touched - {OF_NOBODY}).catalog
+    if OF_NOBODY in touched and (before is None or reaches_rules(before, held)):
+        held = load_catalog().catalog
+        if before is not None:
+            names = to_check(before, held).keys() | touched
+            tenants = {name: one for name, one in held.tenants.items() if name in names}
+            held = replace(held, tenants=tenants)
+    refuse_problems(held, others=_named_by_keys(held))
 
 
-def _in_force(table: str, draft: tables.PlanVersion | None) -> models.QuerySet:
-    query = _model(table).objects.order_by(*([] if table in UNORDERED else ["position", "pk"]))
-    if table == "PlanChange":
-        query = query.order_by("effective_from")
-    if table == "FormerSubscription":
-        query = query.order_by("started_at")
-    if table not in OF_PLANS:
-        return query
-    version = "" if table == "PlanVersion" else "version__"
-    published = models.Q(**{f"{version}state": State.PUBLISHED})
-    if draft is not None:
-        others = ~models.Q(**{f"{version}plan_id": draft.plan_id})
-        published = (published & others) | models.Q(**{f"{version}pk": draft.pk})
-    return query.filter(published)
+def _named_by_keys(catalog: Catalog) -> frozenset[str]:
+    """Return the tenants that ingest keys are confined to, as far as they are there."""
+    names = {name for key in catalog.ingest_keys for name in key.tenants}
+    return frozenset(tables.Tenant.objects.filter(pk__in=names).values_list("pk", flat=True))
 
 
-def _make_equal(wanted: Rows, held: _Read, made: Change) -> None:
+def _make_equal(wanted: Rows, held: Read, made: Change) -> None:
     plans = sorted(
         {
             key[0]
@@ -327,16 +302,16 @@ def _new_version(plan_id: str, wanted: Rows, made: Change) -> None:
 def add_parts(version: tables.PlanVersion, rows: Rows) -> None:
     """Add what belongs to a version that has just been made, or emptied."""
     for table in OF_PLANS[1:]:
-        model = _model(table)
+        model = table_of(table)
         of_plan = [row for key, row in rows[table].items() if key[0] == version.plan_id]
         model.objects.bulk_create([model(**row, version=version) for row in of_plan])
 
 
-def _remove(table: str, wanted: dict[Key, Any], held: _Read) -> None:
+def _remove(table: str, wanted: dict[Key, Any], held: Read) -> None:
     """Remove what is gone, and what is to be replaced since it is never edited."""
     rows = held.rows[table]
     gone = [key for key, row in rows.items() if _is_gone(table, row, wanted.get(key))]
-    model = _model(table)
+    model = table_of(table)
     parents = {lookup.rpartition("__")[0] for lookup in model.key_fields} - {""}
     for start in range(0, len(gone), ROWS_PER_STATEMENT):
         chunk = gone[start : start + ROWS_PER_STATEMENT]
@@ -347,11 +322,11 @@ def _remove(table: str, wanted: dict[Key, Any], held: _Read) -> None:
 
 
 def _is_gone(table: str, row: Any, wanted: Any) -> bool:  # noqa: ANN401 - rows.
-    return wanted is None or any(row[name] != wanted[name] for name in _model(table).never_edited)
+    return wanted is None or any(row[name] != wanted[name] for name in table_of(table).never_edited)
 
 
-def _add(table: str, wanted: dict[Key, Any], held: _Read, deals: dict[Key, Any]) -> None:
-    model = _model(table)
+def _add(table: str, wanted: dict[Key, Any], held: Read, deals: dict[Key, Any]) -> None:
+    model = table_of(table)
     missing = [key for key in wanted if key not in held.rows[table]]
     if table in {"DealQuota", "DealGuard", "DealRateCard"}:
         known = {key[:2] for key in missing} - deals.keys()
@@ -369,32 +344,14 @@ def _parent(table: str, key: Key, deals: dict[Key, Any]) -> dict[str, Any]:
     return {"tenant_id": key[0]} if table in OF_TENANTS and table != "Tenant" else {}
 
 
-def _edit(table: str, wanted: dict[Key, Any], held: _Read) -> None:
+def _edit(table: str, wanted: dict[Key, Any], held: Read) -> None:
     rows = held.rows[table]
     changed = [key for key, row in rows.items() if key in wanted and row != wanted[key]]
     for start in range(0, len(changed), ROWS_PER_STATEMENT):
         chunk = changed[start : start + ROWS_PER_STATEMENT]
-        found = _model(table).objects.in_bulk([held.pks[table][key] for key in chunk])
+        found = table_of(table).objects.in_bulk([held.pks[table][key] for key in chunk])
         for key in chunk:
             row = found[held.pks[table][key]]
             for name, value in wanted[key].items():
                 setattr(row, name, value)
             row.save()
-
-
-def _key_lookups(table: str) -> list[str]:
-    lookups = _model(table).key_fields
-    # Of a plan's versions, the one in force is the plan.
-    return [lookup for lookup in lookups if not (table in OF_PLANS and lookup.endswith("number"))]
-
-
-def _stored(table: str, columns: Collection[str]) -> list[str]:
-    return [*columns, *([] if table in UNORDERED else ["position"])]
-
-
-def _model(table: str) -> Any:  # noqa: ANN401 - a class of Django's making.
-    return getattr(tables, table)
-
-
-def _hashable(value: Any) -> Any:  # noqa: ANN401 - a column.
-    return tuple(value) if isinstance(value, list) else value

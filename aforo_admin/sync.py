@@ -131,7 +131,7 @@ async def publish_tenants(
         for name in catalog.tenants.keys() & set(tenants)
         for credential in catalog.tenants[name].credentials
     }
-    removed = set(tenants) - model.tenants
+    removed = set(tenants) - model.tenants.keys()
     gone |= {tenant_key(name, value) for name in removed for value in TENANT_VALUES}
     differences = Differences(
         stale=dict.fromkeys([*model.basis, *model.credentials]),
@@ -174,14 +174,9 @@ async def mark_written(
         model: What was written of them.
     """
     for name in tenants:
-        state.written_since[name] = version_of(name, model)
+        state.written_since[name] = model.tenants.get(name, "")  # Empty: it is gone.
     # An emptied Redis stays without it: all the rest is missing there until the next pass.
     await redis.set(SYNC_KEY, encoded(state), xx=True)
-
-
-def version_of(name: str, model: ReadModel) -> str:
-    """Return the version of what was written of a tenant; empty: it is gone."""
-    return model.version if name in model.tenants else ""
 
 
 async def _values(redis: Redis, keys: list[bytes]) -> list[bytes | None]:

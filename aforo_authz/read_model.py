@@ -177,7 +177,7 @@ def policy_of(key: str, value: bytes) -> Policy:
         stale_margin_blocks=message.stale_margin_blocks,
         override_level_max=_level_of(override.level_max) if override is not None else None,
         override_until_micros=override.until_micros if override is not None else 0,
-        catalog_version=sys.intern(message.catalog_version),
+        catalog_version=message.catalog_version,
     )
 
 

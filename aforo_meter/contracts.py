@@ -74,6 +74,7 @@ class Contracts:
         self._book: PriceBook | None = None
         self._general: Prices | None = None
         self._catalog_version: str | None = None
+        self._written: frozenset[str] = frozenset()  # Alone, since the last pass.
         self._former: set[tuple[str, str]] = set()  # Subscriptions that are not the known ones.
         self._prices_changed = False
         # How often prices or terms have changed: what was rated before such a change, and is
@@ -153,6 +154,7 @@ class Contracts:
             log.error("the catalog's changes can't be read; the last known hold", error=str(error))
             return Look(emptied=emptied)
         self._catalog_version = version
+        self._written = frozenset(state.written_since)
         self._former.clear()
         prices, self._prices_changed = self._prices_changed, False
         return Look(tenants=frozenset(changed), prices=prices, emptied=emptied)
@@ -169,13 +171,18 @@ class Contracts:
         )
 
     async def _read_written(self, versions: Mapping[str, str]) -> set[str]:
-        """Read again whom sync wrote alone, under versions that are not those that are known."""
+        """Read again whom sync wrote alone, under versions that are not those that are known.
+
+        Whom it no longer names, too: what changed and changed back leaves a pass, and the catalog's
+        version, as they were.
+        """
         stale = {
             tenant_id
-            for tenant_id in versions.keys() & self._terms.keys()
-            if versions[tenant_id] != _version_of(self._terms[tenant_id])
+            for tenant_id in self._terms.keys() & (versions.keys() | self._written)
+            if versions.get(tenant_id) != _version_of(self._terms[tenant_id])
         }
         changed = await self._read_again(stale)
+        self._written = frozenset(versions)
         self._former = {pair for pair in self._former if pair[0] not in stale}
         return changed
 

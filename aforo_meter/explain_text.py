@@ -255,7 +255,7 @@ def _aged(told: Explanation) -> Iterator[tuple[str, str]]:
     confirmed = published.confirmed_micros if published else 0
     yield "usage complete as of", age(confirmed, now) if confirmed else "unknown"
     if state.assessed_at_micros:
-        versions = f"catalog {state.catalog_version}, price book {state.price_book_version}"
+        versions = f"terms {state.catalog_version}, price book {state.price_book_version}"
         yield "assessed", f"{age(state.assessed_at_micros, now)}, with {versions}"
     else:
         yield "assessed", "never: no contract was known"

@@ -15,6 +15,7 @@ from typing import Any, Final
 from django.db import transaction
 
 MASKED_CHARS_KEPT: Final = 8
+OF_NOBODY: Final = ""  # The tenant of what is about no tenant.
 
 
 class Source(StrEnum):
@@ -71,10 +72,9 @@ class Change:
         )
 
     @property
-    def tenants(self) -> frozenset[str] | None:
-        """Whose terms alone have changed; None: what concerns all has."""
-        touched = {note.tenant_id for note in self.notes}
-        return None if "" in touched else frozenset(touched)
+    def tenants(self) -> frozenset[str]:
+        """Whose rows have changed; OF_NOBODY among them: what is of no tenant has."""
+        return frozenset(note.tenant_id for note in self.notes)
 
 
 _current: ContextVar[Change | None] = ContextVar("change", default=None)

@@ -1,7 +1,7 @@
 """What a catalog must obey across its parts: every breach, with its place and its remedy. Pure."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from aforo_admin.domain.catalog import (
@@ -37,8 +37,13 @@ from aforo_admin.domain.problems import (
 WEIGHT_UNITS_MAX: Final = 1_000_000
 
 
-def find_problems(catalog: Catalog) -> list[Problem]:
-    """Return every breach of the catalog's rules, in the order of its parts."""
+def find_problems(catalog: Catalog, others: Collection[str] = ()) -> list[Problem]:
+    """Return every breach of the catalog's rules, in the order of its parts.
+
+    Args:
+        catalog: Whole, or with some of its tenants.
+        others: Tenants that there are, and that it is without.
+    """
     features = frozenset(feature.feature_id for feature in catalog.features)
     return [
         *_money(catalog),
@@ -48,7 +53,7 @@ def find_problems(catalog: Catalog) -> list[Problem]:
         *(problem for plan in catalog.plans.values() for problem in _plan(plan, features, catalog)),
         *tenants_problems(catalog, features),
         *check_costs(("costs",), catalog.costs, catalog.known_meters),
-        *metering_problems(catalog, features),
+        *metering_problems(catalog, features, others),
     ]
 
 

@@ -1,7 +1,7 @@
 """What meters, metering rules and ingest keys of a catalog must obey. Pure."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from aforo_admin.domain.catalog import (
@@ -36,10 +36,12 @@ ALIAS_CHARS_MAX: Final = 255  # As long as the ingest contract lets the name of 
 _PRINTABLE = re.compile(r"[!-~]+")
 
 
-def metering_problems(catalog: Catalog, features: frozenset[str]) -> Iterator[Problem]:
+def metering_problems(
+    catalog: Catalog, features: frozenset[str], others: Collection[str] = ()
+) -> Iterator[Problem]:
     yield from _meters(catalog.meters)
     yield from _rules(catalog, features)
-    yield from _ingest_keys(catalog)
+    yield from _ingest_keys(catalog, frozenset(catalog.tenants).union(others))
 
 
 def _meters(meters: Iterable[Meter]) -> Iterator[Problem]:
@@ -144,14 +146,14 @@ def _statuses(path: Path, statuses: Iterable[str]) -> Iterator[Problem]:
             yield Problem(path=(*path, number), message=str(error))
 
 
-def _ingest_keys(catalog: Catalog) -> Iterator[Problem]:
+def _ingest_keys(catalog: Catalog, tenants: frozenset[str]) -> Iterator[Problem]:
     owners = {
         credential.identity: f"{tenant.tenant_id}/{credential.credential_id}"
         for tenant in catalog.tenants.values()
         for credential in tenant.credentials
     }
     for index, key in enumerate(catalog.ingest_keys):
-        yield from _ingest_key(("ingest_keys", index), key, catalog)
+        yield from _ingest_key(("ingest_keys", index), key, tenants)
         if key.sha256 in owners:
             yield Problem(
                 path=("ingest_keys", index, "sha256"),
@@ -166,7 +168,7 @@ def _ingest_keys(catalog: Catalog) -> Iterator[Problem]:
     yield from check_unique_ids(("ingest_keys",), [key.key_id for key in catalog.ingest_keys])
 
 
-def _ingest_key(path: Path, key: IngestKey, catalog: Catalog) -> Iterator[Problem]:
+def _ingest_key(path: Path, key: IngestKey, tenants: frozenset[str]) -> Iterator[Problem]:
     yield from check_id((*path, "id"), key.key_id)
     yield from check_sha256((*path, "sha256"), key.sha256)
     if not key.scopes:
@@ -176,6 +178,4 @@ def _ingest_key(path: Path, key: IngestKey, catalog: Catalog) -> Iterator[Proble
     yield from check_known((*path, "scopes"), key.scopes, kind="scope", known=frozenset(SCOPES))
     if key.installation:
         yield from check_text((*path, "installation"), key.installation)
-    yield from check_known(
-        (*path, "tenants"), key.tenants, kind="tenant", known=frozenset(catalog.tenants)
-    )
+    yield from check_known((*path, "tenants"), key.tenants, kind="tenant", known=tenants)

@@ -25,12 +25,25 @@ def has_one_of(tenant: Tenant, plans: frozenset[str]) -> bool:
     return not plans.isdisjoint(_plan_ids(tenant))
 
 
+def reaches_rules(before: Catalog, after: Catalog) -> bool:
+    """May a tenant break a rule by now, though it has not changed?"""
+    return _reaches_all_rules(before, after) or bool(changed_plans(before, after))
+
+
 def to_check(before: Catalog, after: Catalog) -> dict[str, Tenant]:
     """Return the tenants that may break a rule by now, though they have not changed."""
-    if reaches_all_terms(before, after) or _named(before) != _named(after):
+    if _reaches_all_rules(before, after):
         return dict(after.tenants)
     plans = changed_plans(before, after)
     return {name: one for name, one in after.tenants.items() if has_one_of(one, plans)}
+
+
+def _reaches_all_rules(before: Catalog, after: Catalog) -> bool:
+    return (
+        reaches_all_terms(before, after)
+        or _named(before) != _named(after)
+        or before.ingest_keys != after.ingest_keys  # None is a tenant's credential too.
+    )
 
 
 def _named(catalog: Catalog) -> tuple[frozenset[str], frozenset[str]]:

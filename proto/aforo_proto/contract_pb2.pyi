@@ -797,6 +797,7 @@ class Contract(message.Message):
     anchor_micros: builtins.int
     """a period starts here; the others follow by cadence"""
     catalog_version: builtins.str
+    """of this and the Policy, the period aside"""
     basis: RevenueBasis.ValueType
     ended_at_micros: builtins.int
     """exclusive: nothing is charged from then on; 0: it has no end"""

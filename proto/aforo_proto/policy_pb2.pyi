@@ -290,6 +290,7 @@ class Policy(message.Message):
     stale_margin_blocks: builtins.bool
     """a margin older than stale_max still blocks"""
     catalog_version: builtins.str
+    """of this and the Contract, the period aside"""
     @builtins.property
     def features(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """entitled, by plan or by deal"""
@@ -415,6 +416,7 @@ class SyncState(message.Message):
     TENANTS_FIELD_NUMBER: builtins.int
     WRITTEN_SINCE_FIELD_NUMBER: builtins.int
     catalog_version: builtins.str
+    """of all that sync wrote; each value has one of its own content"""
     completed_at_micros: builtins.int
     """Unix time, UTC"""
     tenants: builtins.int

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from aforo_meter.contract_messages import UnreadableError
 from aforo_meter.contracts import Contracts, Look, NotSyncedError
-from aforo_proto.contract_pb2 import PriceBook, PriceEntry, PriceList
+from aforo_proto.contract_pb2 import Contract, PriceBook, PriceEntry, PriceList
 from aforo_proto.policy_pb2 import SyncState
 from tests.contract.consume_lab import DOLLAR, Catalog
 
@@ -119,6 +119,31 @@ async def test_a_look_reads_again_whom_sync_wrote_alone(
 
     assert await contracts.look() == Look(tenants=frozenset({"globex", "late", "gone"}))
     assert contracts.terms("gone") is None
+    assert await contracts.look() == Look()
+
+
+async def test_a_look_sees_that_a_change_was_taken_back(
+    contracts: Contracts, catalog: Catalog
+) -> None:
+    """globex gets another fee, and its old one again: a pass finds the catalog that it knew."""
+    catalog.contract("globex")
+    catalog.sync()
+    catalog.redis.set("aforo:v1:published", b"1")
+    await contracts.know([("globex", "")])
+    await contracts.look()
+    key, version = "aforo:v1:{globex}:contract", f"v{catalog.version}"
+    before: Any = catalog.redis.get(key)
+    changed = Contract.FromString(before)
+    changed.committed_fee_nanos, changed.catalog_version = 1, "alone"
+    catalog.redis.set(key, changed.SerializeToString())
+    state = SyncState(catalog_version=version, written_since={"globex": "alone"})
+    catalog.redis.set("aforo:v1:sync", state.SerializeToString())
+    assert (await contracts.look()).tenants == {"globex"}
+
+    catalog.redis.set(key, before)
+    catalog.redis.set("aforo:v1:sync", SyncState(catalog_version=version).SerializeToString())
+
+    assert (await contracts.look()).tenants == {"globex"}
     assert await contracts.look() == Look()
 
 

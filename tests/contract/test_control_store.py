@@ -17,10 +17,12 @@ from aforo_admin.control.models import (
     AuditEntry,
     Deal,
     Feature,
+    IngestKey,
     PlanQuota,
     PlanRateCard,
     PlanVersion,
     Tenant,
+    WebhookEndpoint,
 )
 from aforo_admin.control.models_base import NeverEditedError
 from aforo_admin.control.recording import Source, UnrecordedError
@@ -284,6 +286,63 @@ def test_a_change_that_breaks_a_rule_changes_nothing(example: Catalog) -> None:
 
     assert loaded() == example
     assert audit.last_seq() == seq
+
+
+@pytest.mark.parametrize("edit", ["draft", "webhook", "feature's title"])
+def test_what_reaches_no_tenant_is_saved_without_reading_any(example: Catalog, edit: str) -> None:
+    with CaptureQueriesContext(connection) as queries, store.change(actor="d", source=Source.UI):
+        if edit == "draft":
+            store.new_draft("pro")
+        elif edit == "webhook":
+            WebhookEndpoint.objects.create(pk="ops", url_kept_in="env:HOOK")
+        else:
+            feature = Feature.objects.get(pk="reports")
+            feature.title = "All reports"
+            feature.save()
+
+    assert not [each for each in queries if "control_subscription" in each["sql"]]
+    assert loaded().tenants == example.tenants
+
+
+def test_what_reaches_tenants_is_checked_with_them(example: Catalog) -> None:
+    unused = replace(
+        example, features=(*example.features, parts.Feature(feature_id="beta", title="Beta"))
+    )
+    deal = replace(example.tenants["umbrella"].deals[0], add_features=("beta",))
+    applied(with_tenant(unused, "umbrella", lambda held: replace(held, deals=(deal,))))
+
+    with (
+        pytest.raises(CatalogError, match=r'tenants.umbrella.deals\[0\].*: no feature "beta"'),
+        store.change(actor="dana", source=Source.UI),
+    ):
+        Feature.objects.get(pk="beta").delete()
+
+
+def test_keys_confined_to_a_tenant_let_others_change(example: Catalog) -> None:
+    key = replace(example.ingest_keys[0], tenants=("acme",))
+    confined = replace(example, ingest_keys=(key,))
+    applied(confined)
+
+    with store.change(actor="dana", source=Source.UI):
+        globex = Tenant.objects.get(pk="globex")
+        globex.name = "Globex Inc."
+        globex.save()
+    assert store.load_checked({"globex"}).catalog.tenants["globex"].name == "Globex Inc."
+    with (
+        pytest.raises(CatalogError, match=r'ingest_keys\[0\].tenants\[0\]: no tenant "acme"'),
+        store.change(actor="dana", source=Source.UI),
+    ):
+        Tenant.objects.get(pk="acme").delete()
+
+
+def test_a_tenants_credential_does_not_become_a_key_for_usage(example: Catalog) -> None:
+    held = next(each for each in example.tenants["acme"].credentials if len(each.identity) == 64)
+
+    with (
+        pytest.raises(CatalogError, match="a tenant's key must not report usage"),
+        store.change(actor="dana", source=Source.UI),
+    ):
+        IngestKey.objects.create(pk="bridge", sha256=held.identity, scopes=["usage:ingest"])
 
 
 @pytest.mark.usefixtures("example")

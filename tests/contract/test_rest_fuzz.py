@@ -140,7 +140,7 @@ def _try(operation: APIOperation[Any, Any, Any, Any], apis: Sequence[Api]) -> No
             if name in KNOWN and data.draw(st.booleans()):
                 case.path_parameters[name] = data.draw(st.sampled_from(KNOWN[name]))
         headers = {"Host": "testserver"}
-        if operation.method.upper() in {"PUT", "DELETE"} and data.draw(st.booleans()):
+        if "If-Match" in {each.name for each in operation.headers} and data.draw(st.booleans()):
             headers["If-Match"] = "*"
         for api in apis:
             shown = {**headers, "Authorization": f"Bearer {api.token}"}

@@ -246,10 +246,10 @@ async def test_the_mark_of_a_pass_says_when_and_what(running: Running) -> None:
 
 async def test_a_touched_file_with_the_same_content_writes_nothing(running: Running) -> None:
     before = await running.redis.get("aforo:v1:{acme}:contract")
-    os.utime(running.path)
-    assert running.follower is not None
-    model = running.follower.complete
     follower = running.follower
+    assert follower is not None
+    model = await eventually(lambda: follower.complete)
+    os.utime(running.path)
 
     await eventually(lambda: follower.complete is not model)
 

@@ -23,8 +23,8 @@ from aforo_admin.domain import catalog as parts
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError
 from aforo_admin.following import Follower
-from aforo_admin.read_model import credential_key
-from aforo_admin.sync import KEYS_PER_COMMAND
+from aforo_admin.read_model import build, credential_key
+from aforo_admin.sync import KEYS_PER_COMMAND, compare
 from aforo_proto.contract_pb2 import PriceList
 from aforo_proto.policy_pb2 import Policy, SyncState
 from lab.servers import ROOT
@@ -151,6 +151,11 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+def following(redis: Redis, source: Fake) -> Follower:
+    """Return one that looks at the source after each command: else a pass is over before."""
+    return Follower(redis=redis, source=source, clock=lambda: NOW, interval_s=600, look_s=0.0)
+
+
 def many() -> Catalog:
     """Return a catalog whose pass takes several commands."""
     acme, globex = EXAMPLE.tenants["acme"], EXAMPLE.tenants["globex"]
@@ -190,7 +195,7 @@ async def test_a_change_in_a_pass_is_published_in_it_and_outlives_it(redis: Redi
     """zeta's key is changed twice while a plan's new version is written for all."""
     first = many()
     source = Fake(first)
-    follower = Follower(redis=redis, source=source, clock=lambda: NOW, interval_s=600)
+    follower = following(redis, source)
     await follower.pass_once()
     pro = replace(first.plans["pro"], features=("chat",))
     second = replace(first, plans={**first.plans, "pro": pro})
@@ -198,7 +203,6 @@ async def test_a_change_in_a_pass_is_published_in_it_and_outlives_it(redis: Redi
     source.catalog, follower.model = second, None
     source.to_come = [(third, frozenset({"zeta"})), (fourth, frozenset({"zeta"}))]
     source.probe = lambda: held_keys(redis)
-    follower.look_s = 0.0  # Else the pass is over before two looks are due.
     await follower.pass_once()
 
     assert source.seen[:2] == [[0], [1]], "each was published before the next look"
@@ -215,13 +219,27 @@ async def test_a_change_in_a_pass_is_published_in_it_and_outlives_it(redis: Redi
     assert await held_keys(redis) == [2]
 
 
+async def test_what_was_published_alone_is_what_a_pass_would_write(redis: Redis) -> None:
+    first = many()
+    source = Fake(first)
+    follower = following(redis, source)
+    await follower.pass_once()
+    source.to_come = [(with_key(first, 1), frozenset({"zeta"}))]
+    await follower.pass_once()
+    assert await held_keys(redis) == [1]
+
+    differences = await compare(redis, build(source.catalog, NOW, ()))
+
+    assert not len(differences)
+
+
 async def test_a_change_for_all_in_a_pass_is_for_the_next_one(redis: Redis) -> None:
     first = many()
     source = Fake(first)
-    follower = Follower(redis=redis, source=source, clock=lambda: NOW, interval_s=600)
+    follower = following(redis, source)
     await follower.pass_once()
     pro = replace(first.plans["pro"], features=("chat",))
-    follower.model, follower.look_s = None, 0.0
+    follower.model = None
     source.to_come = [(replace(first, plans={**first.plans, "pro": pro}), None)]
 
     await follower.pass_once()

@@ -6,7 +6,7 @@ from pathlib import Path
 from aforo_admin.catalog_yaml import read_text
 from aforo_admin.domain.catalog import Catalog, sha256_hex
 from aforo_admin.mint import sha256_of_key
-from aforo_admin.read_model import ReadModel, build, is_ours_to_remove
+from aforo_admin.read_model import ReadModel, build, build_tenants, is_ours_to_remove
 from aforo_authz import read_model as reader
 from aforo_authz.domain.access import CredentialKind, Level, SubscriptionState
 from aforo_meter.contract_messages import book_of
@@ -39,7 +39,7 @@ def test_the_decision_reads_what_sync_writes() -> None:
     assert policy.features == {"chat", "embeddings", "reports"}
     assert policy.quotas[0].limit_units == 2_000_000
     assert policy.period_start_micros < NOW.timestamp() * 10**6 < policy.period_end_micros
-    assert policy.catalog_version == found.version
+    assert policy.catalog_version == found.tenants["acme"]
 
 
 def test_an_override_says_until_when_why_and_who() -> None:
@@ -118,16 +118,37 @@ def test_a_deal_that_begins_or_ends_changes_the_version() -> None:
     assert contract(after, "acme").committed_fee_nanos == 24_000 * 10**9
 
 
-def test_every_value_carries_the_version() -> None:
+def test_every_value_carries_the_version_of_its_own_content() -> None:
     found = model()
+    other = model(EXAMPLE.replace("weight: 10", "weight: 11"))
 
-    assert Routes.FromString(found.basis[b"aforo:v1:routes"]).catalog_version == found.version
-    assert contract(found, "acme").catalog_version == found.version
-    for key, value in found.basis.items():
-        if key.endswith(b":policy"):
-            policy = Policy.FromString(value)
-            assert policy.catalog_version == found.version
-            assert policy.period_end_micros > 0
+    assert len(set(found.tenants.values())) == len(found.tenants) == 4
+    for tenant_id, version in found.tenants.items():
+        policy = Policy.FromString(found.basis[reader.policy_key(tenant_id).encode()])
+        assert contract(found, tenant_id).catalog_version == policy.catalog_version == version
+        assert policy.period_end_micros > 0
+    versions = [
+        Routes.FromString(each.basis[b"aforo:v1:routes"]).catalog_version for each in (found, other)
+    ]
+    assert len({"", *versions}) == 3
+
+
+def test_a_change_changes_no_value_that_says_the_same() -> None:
+    before, after = model(), model(EXAMPLE.replace("limit: 600", "limit: 601"))
+
+    changed = {key for key, value in after.basis.items() if before.basis[key] != value}
+
+    assert changed == {b"aforo:v1:{globex}:contract", b"aforo:v1:{globex}:policy"}
+    assert before.credentials == after.credentials
+    assert before.version != after.version
+
+
+def test_a_tenant_alone_has_the_values_that_it_has_among_all() -> None:
+    every, alone = model(), build_tenants(catalog(), {"acme"}, NOW)
+
+    assert alone.basis.items() <= every.basis.items()
+    assert alone.credentials.items() <= every.credentials.items()
+    assert alone.tenants == {"acme": every.tenants["acme"]}
 
 
 def test_rating_finds_own_and_negotiated_prices_before_the_published_ones() -> None:

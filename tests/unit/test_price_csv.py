@@ -1,10 +1,11 @@
 """A CSV of cost prices: what it says, and what is wrong at which row and column."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from aforo_admin.domain.catalog import Catalog, CostPrice
+from aforo_admin.domain.catalog import Catalog, CostPrice, IngestKey
 from aforo_admin.price_csv import BYTES_MAX, ROWS_MAX, TEMPLATE, RowFault, read_price_rows
 
 HEADER = "meter,provider,model,price,per,from\n"
@@ -29,6 +30,17 @@ def faults(text: str | bytes) -> list[RowFault]:
 
 def told(text: str) -> list[tuple[int, str, str]]:
     return [(each.row, each.column, each.message) for each in faults(text)]
+
+
+def test_keys_confined_to_tenants_are_no_fault_of_a_price() -> None:
+    """Prices are read beside a catalog without its tenants."""
+    key = IngestKey(key_id="k", sha256="a" * 64, scopes=("usage:ingest",), tenants=("acme",))
+
+    found = read_price_rows(
+        f"{HEADER}api.calls,,,1,1,2027-01-01".encode(), replace(CATALOG, ingest_keys=(key,))
+    )
+
+    assert (len(found.new), found.faults) == (1, ())
 
 
 def test_rows_become_entries_exactly() -> None:
