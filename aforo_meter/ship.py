@@ -31,9 +31,10 @@ from aforo_meter.settings_ship import ShipSettings
 from aforo_meter.ship_metrics import REFUSED, ShipMetrics
 from aforo_meter.ship_rules import event_reader, follow_rules
 
-# How long streams go on when nobody new is let in. An Envoy that looks each 250 ms has noticed by
-# then, and opens its next stream elsewhere; it would lose what it wrote to one that is refused.
-NOTICE_S: Final = 1.0
+# How long streams go on when nobody new is let in. By then Envoy opens its next stream elsewhere;
+# what it writes to one that is refused is lost. It looks each 250 ms, but its workers may hear of
+# what it saw a second later: that is its `update_merge_window`, if another change was just before.
+NOTICE_S: Final = 2.0
 
 log = structlog.get_logger()
 
