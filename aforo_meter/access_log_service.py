@@ -19,10 +19,10 @@ from aforo_meter.records import Record
 from aforo_meter.ship_metrics import ShipMetrics
 from aforo_proto import usage_pb2
 
-# While we drain, a stream is closed when it is quiet for this long after a message. What Envoy sends
-# until it hears of that is lost: grpc reads nothing of a stream that it has ended. Right after a
-# message the next one is farthest: one comes each `buffer_flush_interval`, or, at 800 calls a
-# second, each 34 ms.
+# While we drain, a stream is closed when it is quiet for this long after a message. What Envoy
+# sends until it hears of that is lost: grpc reads nothing of a stream that it has ended. Right
+# after a message the next one is farthest: one comes each `buffer_flush_interval`, or, at 800 calls
+# a second, each 34 ms.
 LULL_S: Final = 0.01
 STREAMS_CLOSE_S_MAX: Final = 2.0  # Then also one that is never quiet, or on which nothing comes.
 
