@@ -24,7 +24,6 @@ from aforo_proto import usage_pb2
 # after a message the next one is farthest: one comes each `buffer_flush_interval`, or, at 800 calls
 # a second, each 34 ms.
 LULL_S: Final = 0.01
-STREAMS_CLOSE_S_MAX: Final = 2.0  # Then also one that is never quiet, or on which nothing comes.
 
 # grpc.health.v1.HealthCheckResponse has one field, an enum: these are the two encodings we use.
 SERVING: Final = b"\x08\x01"
@@ -83,9 +82,9 @@ class AccessLogService:
     def serving(self) -> bool:
         return not self._draining.is_set()
 
-    def drain(self) -> None:
-        """Close each stream in the lull after its next message."""
-        self._close_at_s = asyncio.get_running_loop().time() + STREAMS_CLOSE_S_MAX
+    def drain(self, *, within_s: float) -> None:
+        """Close each stream in the lull after its next message, or when the time is up."""
+        self._close_at_s = asyncio.get_running_loop().time() + within_s
         self._draining.set()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:

@@ -13,8 +13,7 @@ import grpc.aio
 import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 
-from aforo_meter.access_log_service import STREAMS_CLOSE_S_MAX
-from aforo_meter.ship import NOTICE_S
+from aforo_meter.ship import LAST_MESSAGE_S_MAX, NOTICE_S
 from aforo_proto.usage_pb2 import UsageEvent
 from lab.ports import free_port
 from lab.servers import HANG_S, KafkaServer, eventually, scratch_dir
@@ -221,7 +220,7 @@ async def test_a_stop_waits_for_the_next_message_of_a_stream_but_not_for_ever(
         waited_s = time.monotonic() - began_s
         assert await stopping == 0
 
-    assert waited_s >= NOTICE_S + STREAMS_CLOSE_S_MAX
+    assert waited_s >= NOTICE_S + LAST_MESSAGE_S_MAX
 
 
 async def test_a_stop_while_kafka_is_away_tells_how_much_was_not_written(
