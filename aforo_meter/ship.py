@@ -14,8 +14,6 @@ from prometheus_client import REGISTRY
 from aforo_meter import process
 from aforo_meter.access_log import Reader
 from aforo_meter.access_log_service import (
-    LULL_S,
-    STREAMS_CLOSE_S_MAX,
     AccessLogService,
     Topics,
     dead_letter,
@@ -31,9 +29,14 @@ from aforo_meter.settings_ship import ShipSettings
 from aforo_meter.ship_metrics import REFUSED, ShipMetrics
 from aforo_meter.ship_rules import event_reader, follow_rules
 
-# How long streams go on when nobody new is let in. An Envoy that looks each 250 ms has noticed by
-# then, and opens its next stream elsewhere; it would lose what it wrote to one that is refused.
-NOTICE_S: Final = 1.0
+# How long streams go on when nobody new is let in. By then Envoy opens its next stream elsewhere;
+# what it writes to one that is refused is lost. It looks each 250 ms, but its workers may hear of
+# what it saw a second later: that is its `update_merge_window`, if another change was just before.
+NOTICE_S: Final = 2.0
+# How long they may then wait for a message to end after, and how long the word of that may take.
+# A stream that is cut instead has lost what was under way.
+LAST_MESSAGE_S_MAX: Final = 2.0
+LAST_WORD_S_MAX: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -87,10 +90,11 @@ async def run(settings: ShipSettings) -> int:
         end_s = time.monotonic() + settings.drain_s
         log.info("stopping", held=outflow.held)
         notice_s = min(NOTICE_S, settings.drain_s / 4)
-        grace_s = min(settings.drain_s, notice_s + STREAMS_CLOSE_S_MAX + LULL_S)
+        last_message_s = min(LAST_MESSAGE_S_MAX, settings.drain_s / 4)
+        grace_s = min(settings.drain_s, notice_s + last_message_s + LAST_WORD_S_MAX)
         closing = asyncio.create_task(server.stop(grace=grace_s))  # Nobody new from here on.
         await asyncio.sleep(notice_s)
-        service.drain()
+        service.drain(within_s=last_message_s)
         await closing
         return await drain(outflow, flowing, within_s=max(0.0, end_s - time.monotonic()))
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import grpc.aio
 import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 
+from aforo_meter.ship import LAST_MESSAGE_S_MAX, NOTICE_S
 from aforo_proto.usage_pb2 import UsageEvent
 from lab.ports import free_port
 from lab.servers import HANG_S, KafkaServer, eventually, scratch_dir
@@ -203,6 +205,22 @@ async def test_a_stop_writes_what_is_held_and_tells_that_nothing_is_left(
     assert answer == b"", "the stream was ended in order, not cut"
     assert not lab.socket_path.exists()
     assert "stopped, nothing is left" in lab.program.log_text()
+
+
+async def test_a_stop_waits_for_the_next_message_of_a_stream_but_not_for_ever(
+    kafka_server: KafkaServer,
+) -> None:
+    """What is sent before the end is heard of is lost; right after a message nothing is."""
+    async with ship_lab(kafka_server.bootstrap) as lab, lab.stream() as stream:
+        await stream.write(make_message(make_entry()))
+        await lab.arrived(1)
+        began_s = time.monotonic()
+        stopping = asyncio.create_task(lab.stop())
+        assert await stream == b"", "it was ended in order, not cut"
+        waited_s = time.monotonic() - began_s
+        assert await stopping == 0
+
+    assert waited_s >= NOTICE_S + LAST_MESSAGE_S_MAX
 
 
 async def test_a_stop_while_kafka_is_away_tells_how_much_was_not_written(

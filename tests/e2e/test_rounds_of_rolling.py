@@ -16,9 +16,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SEED = 1
 
 
-@pytest.mark.xfail(
-    reason="not kept yet: where a ship ends that has Envoy's stream, one flush of its log is lost"
-)
 async def test_every_process_is_replaced_and_no_request_fails_and_no_usage_is_lost() -> None:
     found = await play(
         SEED, orders=[*orders(2), Order(names=WORKLOADS, together=True)], rate_per_s=40
