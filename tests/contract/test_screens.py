@@ -310,7 +310,7 @@ def test_the_audit_shows_before_and_after_and_follows_the_chain(world: World) ->
         tenant.save()
     with store.change(actor="lee", source=Source.UI, reason="renewed"):
         deal = Deal.objects.create(
-            tenant=tenant,
+            tenant=Tenant.objects.get(pk="globex"),
             deal_id="renewal",
             effective_from=datetime_of(NOW),
             committed_fee_nanos=30_500_000_000,
@@ -321,7 +321,7 @@ def test_the_audit_shows_before_and_after_and_follows_the_chain(world: World) ->
     assert "changed tenant acme" in said
     assert "“contract 7” 1 field Field Before After Name Acme GmbH Acme Inc." in said
     added = world.part("audit/", actor="lee")
-    assert f"added deal acme/{deal.deal_id}" in added
+    assert f"added deal globex/{deal.deal_id}" in added
     assert "Committed fee 30.5 " in added
     assert "Warn below 25% " in added
     assert f"Effective from {datetime_of(NOW):%Y-%m-%d %H:%M:%S} UTC" in added

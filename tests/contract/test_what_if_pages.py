@@ -145,8 +145,8 @@ def test_what_is_wrong_is_told_with_its_remedy(world: World) -> None:
 def test_a_page_shows_the_change_beside_the_record(world: World) -> None:
     text = world.page(provider_cost="openai:llm.input_tokens=+900%")
 
-    assert "11.1 USD" in text
-    assert "110.1 USD" in text
+    assert "11.10 USD" in text
+    assert "110.10 USD" in text
     assert "block L3" in text
     assert "openai" in text
     assert world.client.get("/admin/what-if/").status_code == 200
