@@ -15,7 +15,7 @@ from django.db import connection
 from aforo_admin import audit, store
 from aforo_admin.control.recording import OF_NOBODY
 from aforo_admin.domain.catalog import Catalog
-from aforo_admin.domain.reach import to_check
+from aforo_admin.domain.reach import terms_reached, to_check
 from aforo_admin.faults import CatalogError
 from aforo_admin.prices_file import imported_prices
 from aforo_admin.row_reading import TENANTS_APART_MAX
@@ -37,7 +37,8 @@ class CatalogDatabase:
     seq: int
     name: str = "the catalog's database"
     fault_count: int = 0
-    touched: frozenset[str] | None = None
+    touched: frozenset[str] = frozenset()
+    goes_beyond: bool = False
     # Django's connections belong to threads.
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _seen: int = 0
@@ -82,19 +83,17 @@ class CatalogDatabase:
             self._seen = seq
             self.fault_count = len(error.faults)
             raise
-        before, after = self.catalog.tenants, catalog.tenants
-        touched = frozenset(name for name in named if before.get(name) != after.get(name))
-        concerns_all = (
-            len(touched) > TENANTS_APART_MAX
+        self.touched, is_whole = _apart(self.catalog, catalog, named)
+        self.goes_beyond = (
+            not is_whole
             or imported is not self.imported
-            or _general(catalog) != _general(self.catalog)
+            or _of_no_terms(catalog) != _of_no_terms(self.catalog)
         )
         self.catalog, self.imported = catalog, imported
-        self.touched = None if concerns_all else touched
         is_mended, self.fault_count = self.fault_count > 0, 0
         # Not the change that was read: it may concern others than those who were asked about.
         self.seq = self._seen = seq
-        return concerns_all or bool(touched) or is_mended
+        return self.goes_beyond or bool(self.touched) or is_mended
 
     def _read(self, named: frozenset[str]) -> tuple[Catalog, Sequence[PriceList] | None]:
         """Read what entries name; all other tenants are as they were.
@@ -140,5 +139,19 @@ def _merged(before: Catalog, part: Catalog, named: frozenset[str]) -> Catalog:
     return replace(part, tenants=kept | dict(part.tenants))
 
 
-def _general(catalog: Catalog) -> Catalog:
-    return replace(catalog, tenants={})
+def _apart(before: Catalog, after: Catalog, named: frozenset[str]) -> tuple[frozenset[str], bool]:
+    """Return the tenants to write at once, and whether those are all whose terms are others.
+
+    Who was changed by name does not wait for the many who are reached by a plan.
+    """
+    reached = terms_reached(before, after, named)
+    if reached is None:
+        return frozenset(), False
+    if len(reached) <= TENANTS_APART_MAX:
+        return reached, True
+    changed = reached & named
+    return changed if len(changed) <= TENANTS_APART_MAX else frozenset(), False
+
+
+def _of_no_terms(catalog: Catalog) -> Catalog:
+    return replace(catalog, tenants={}, plans={})

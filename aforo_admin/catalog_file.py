@@ -28,7 +28,9 @@ class CatalogFile:
     catalog: Catalog
     imported: Sequence[PriceList] | None  # The prices of the file that the catalog names.
     name: str = "the catalog's file"
-    touched: frozenset[str] | None = None  # A file does not say whose terms its change concerns.
+    # A file does not say whose terms its change concerns.
+    touched: frozenset[str] = frozenset()
+    goes_beyond: bool = True
     fault_count: int = 0  # What is wrong with the file as it is now; 0: `catalog` is what it says.
     _read: Fingerprints | None = None
     _seen: Fingerprints | None = None

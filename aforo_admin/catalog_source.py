@@ -14,7 +14,8 @@ class CatalogSource(Protocol):
     catalog: Catalog
     fault_count: int  # What is wrong with what is there now; 0: `catalog` is what it says.
     imported: Sequence[PriceList] | None  # The prices of the file that the catalog names.
-    touched: frozenset[str] | None  # Whose terms the last change concerned; None: everybody's.
+    touched: frozenset[str]  # Whose terms the last change concerned, few enough to write at once.
+    goes_beyond: bool  # It concerned more than that: only a pass writes the rest.
 
     async def poll(self) -> bool:
         """Look for a change; say whether there is a new catalog.

@@ -222,14 +222,13 @@ class Follower:
             return
         metrics.CATALOG_FAULTS.set(0)
         self.model = None
-        tenants = self.source.touched
-        log.info("the catalog has changed", tenants="all" if tenants is None else len(tenants))
-        if self.failures or not self.leads():
-            self.again = True
-            return  # While Redis is away, the next attempt is planned already.
-        if tenants is None or self.synced is None or self.refused is not None:
-            self.again = True
-        else:
+        tenants, goes_beyond = self.source.touched, self.source.goes_beyond
+        log.info("the catalog has changed", tenants=len(tenants), others=goes_beyond)
+        if self.failures or not self.leads() or self.synced is None or self.refused is not None:
+            self.again = True  # While Redis is away, the next attempt is planned already.
+            return
+        self.again |= goes_beyond
+        if tenants:
             await self._try_to_publish([self.synced, before], tenants)
 
     async def _try_to_publish(self, before: Sequence[Catalog], tenants: Collection[str]) -> None:

@@ -12,6 +12,7 @@ from aforo_admin.domain import catalog as said
 from aforo_admin.domain import entitling
 from aforo_admin.domain.problems import day
 from aforo_authz.domain import access, quotas
+from aforo_meter.domain import periods, terms
 from aforo_meter.domain.metering import Quantity
 from aforo_meter.domain.periods import micros_of
 from aforo_meter.domain.prices import NEGOTIATED_SOURCE, OWN_SOURCE
@@ -53,11 +54,25 @@ from aforo_proto.policy_pb2 import (
 DIGEST_CHARS: Final = 12
 PRICE_DIGEST_CHARS: Final = 8
 
+# By the domain's names: protobuf looks a number up by name slowly, and every tenant has some.
+_KINDS: Final = {
+    each: CredentialKind.Value(f"CREDENTIAL_KIND_{each.name}") for each in access.CredentialKind
+}
+_STATES: Final = {
+    each: SubscriptionState.Value(f"SUBSCRIPTION_STATE_{each.name}")
+    for each in access.SubscriptionState
+}
+_WINDOWS: Final = {each: Window.Value(f"WINDOW_{each.name}") for each in quotas.WindowKind}
+_CADENCES: Final = {each: Cadence.Value(f"CADENCE_{each.name}") for each in periods.Cadence}
+_BASES: Final = {
+    each: RevenueBasis.Value(f"REVENUE_BASIS_{each.name}") for each in terms.RevenueBasis
+}
+
 
 def credential(tenant_id: str, given: said.Credential) -> Credential:
     return Credential(
         tenant_id=tenant_id,
-        kind=CredentialKind.Value(f"CREDENTIAL_KIND_{given.kind.name}"),
+        kind=_KINDS[given.kind],
         status=CREDENTIAL_STATUS_REVOKED if given.revoked else CREDENTIAL_STATUS_ACTIVE,
         expires_at_micros=micros_of(given.expires_at) if given.expires_at else 0,
         credential_id=given.credential_id,
@@ -70,7 +85,7 @@ def policy(given: access.Policy, override: said.MarginOverride | None) -> Policy
         tenant_id=given.tenant_id,
         subscription_id=given.subscription_id,
         plan_id=given.plan_id,
-        state=SubscriptionState.Value(f"SUBSCRIPTION_STATE_{given.state.name}"),
+        state=_STATES[given.state],
         features=sorted(given.features),
         quotas=[_quota(each) for each in given.quotas],
         shadow=given.shadow,
@@ -97,13 +112,14 @@ def period(given: access.Policy) -> Policy:
     )
 
 
+@functools.lru_cache(maxsize=1024)  # The tenants of a plan share its quotas.
 def _quota(given: quotas.Quota) -> Quota:
     return Quota(
         quota_id=given.quota_id,
         meter=given.meter,
         features=sorted(given.features),
         limit_units=given.limit_units,
-        window=Window.Value(f"WINDOW_{given.window.name}"),
+        window=_WINDOWS[given.window],
         soft=given.soft,
     )
 
@@ -116,7 +132,7 @@ def contract(given: entitling.Contract) -> Contract:
         currency=given.currency,
         committed_fee_nanos=given.committed_fee_nanos,
         allowance_nanos=given.allowance_nanos,
-        cadence=Cadence.Value(f"CADENCE_{given.cadence.name}"),
+        cadence=_CADENCES[given.cadence],
         anchor_micros=micros_of(given.anchor),
         thresholds=messages_guards.thresholds(given.thresholds, source=given.thresholds_source),
         guards=[messages_guards.guard(each) for each in given.guards],
@@ -124,7 +140,7 @@ def contract(given: entitling.Contract) -> Contract:
             given.negotiated, source=NEGOTIATED_SOURCE, owner=f"negotiated:{given.tenant_id}"
         ),
         phases=[messages_rates.phase(each) for each in given.phases],
-        basis=RevenueBasis.Value(f"REVENUE_BASIS_{given.basis.name}"),
+        basis=_BASES[given.basis],
         exchange_rates=[messages_rates.exchange_rate(each) for each in given.exchange_rates],
         ended_at_micros=micros_of(given.ended_at) if given.ended_at else 0,
         former=[contract(each) for each in given.former],

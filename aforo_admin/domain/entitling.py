@@ -95,8 +95,11 @@ def entitle(catalog: Catalog, tenant: Tenant, now: datetime) -> Entitled:
     period = period_containing(anchor, plan.cadence, max(now, started_at))
     return Entitled(
         policy=_policy(tenant, plan, deal, period, state=_state(subscription, now)),
-        contract=replace(
-            _contract(catalog, tenant, plan, deal),
+        contract=_contract(
+            catalog,
+            tenant,
+            plan,
+            deal,
             former=tuple(_former(catalog, tenant, each) for each in tenant.former),
         ),
         holds_until=min(
@@ -206,7 +209,14 @@ def _own(change: QuotaChange) -> quotas.Quota:
     )
 
 
-def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -> Contract:
+def _contract(
+    catalog: Catalog,
+    tenant: Tenant,
+    plan: Plan,
+    deal: Deal | None,
+    *,
+    former: tuple[Contract, ...] = (),
+) -> Contract:
     fee_nanos = plan.committed_fee_nanos
     allowance_nanos = plan.allowance_nanos
     if deal is not None and deal.committed_fee_nanos is not None:
@@ -240,6 +250,7 @@ def _contract(catalog: Catalog, tenant: Tenant, plan: Plan, deal: Deal | None) -
             rate for rate in catalog.exchange_rates if rate.currency in currencies
         ),
         ended_at=tenant.subscription.ended_at,
+        former=former,
     )
 
 

@@ -16,10 +16,7 @@ def phases_of(catalog: Catalog, tenant: Tenant) -> tuple[Phase, ...]:
     found: list[Phase] = []
     begun_micros: dict[str, int] = {}  # By who grants it: when a prepaid balance began.
     for at in _instants(tenant):
-        phase, grantor = _phase_at(catalog, tenant, at)
-        # One that holds again goes on with what it had left. The first is there for every period.
-        begun = begun_micros.setdefault(grantor, phase.effective_from_micros if found else 0)
-        phase = replace(phase, prepaid_from_micros=begun)
+        phase = _phase_at(catalog, tenant, at, begun_micros)
         if found and found[-1] == replace(
             phase, effective_from_micros=found[-1].effective_from_micros
         ):
@@ -54,7 +51,9 @@ def _instants(tenant: Tenant) -> list[datetime]:
     return [started_at, *sorted(later)]
 
 
-def _phase_at(catalog: Catalog, tenant: Tenant, at: datetime) -> tuple[Phase, str]:
+def _phase_at(
+    catalog: Catalog, tenant: Tenant, at: datetime, begun_micros: dict[str, int]
+) -> Phase:
     plan = catalog.plans[tenant.subscription.plan_at(at)]
     deal = next((deal for deal in tenant.deals if deal.holds_at(at)), None)
     fee, fee_source = plan.committed_fee_nanos, f"plan:{plan.plan_id}"
@@ -67,12 +66,15 @@ def _phase_at(catalog: Catalog, tenant: Tenant, at: datetime) -> tuple[Phase, st
             prepaid, grantor = deal.prepaid_nanos, f"deal:{deal.deal_id}"
         if deal.rate_cards is not None:
             rate_cards = deal.rate_cards
-    phase = Phase(
-        effective_from_micros=micros_of(at),
+    at_micros = micros_of(at)
+    # One that holds again goes on with what it had left. The first is there for every period.
+    begun = begun_micros.setdefault(grantor, at_micros if begun_micros else 0)
+    return Phase(
+        effective_from_micros=at_micros,
         source=fee_source,
         currency=currency_of(catalog, plan, deal),
         committed_fee_nanos=fee,
         rate_cards=rate_cards,
         prepaid_nanos=prepaid,
+        prepaid_from_micros=begun,
     )
-    return phase, grantor

@@ -25,6 +25,23 @@ def has_one_of(tenant: Tenant, plans: frozenset[str]) -> bool:
     return not plans.isdisjoint(_plan_ids(tenant))
 
 
+def terms_reached(before: Catalog, after: Catalog, named: Iterable[str]) -> frozenset[str] | None:
+    """Return the tenants whose terms may be others by now; None: everybody's.
+
+    Args:
+        before: The catalog that was in force.
+        after: The one that is now.
+        named: All tenants that have changed, or are new or gone, are among these.
+    """
+    if reaches_all_terms(before, after):
+        return None
+    changed = {name for name in named if before.tenants.get(name) != after.tenants.get(name)}
+    plans = changed_plans(before, after)
+    if plans:
+        changed |= {name for name, one in after.tenants.items() if has_one_of(one, plans)}
+    return frozenset(changed)
+
+
 def reaches_rules(before: Catalog, after: Catalog) -> bool:
     """May a tenant break a rule by now, though it has not changed?"""
     return _reaches_all_rules(before, after) or bool(changed_plans(before, after))

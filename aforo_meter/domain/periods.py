@@ -34,6 +34,7 @@ class PeriodMicros:
 
 
 _MONTHS = {Cadence.MONTH: 1, Cadence.YEAR: 12}
+_DAYS_OF_EVERY_MONTH = 28
 
 
 def period_containing(anchor: datetime, cadence: Cadence, at: datetime) -> Period:
@@ -49,19 +50,19 @@ def period_containing(anchor: datetime, cadence: Cadence, at: datetime) -> Perio
     """
     months = _MONTHS[cadence]
     count = ((at.year - anchor.year) * 12 + at.month - anchor.month) // months
-    if _months_after(anchor, count * months) > at:
-        count -= 1  # In the boundary's month, but before its day.
-    return Period(
-        start=_months_after(anchor, count * months),
-        end=_months_after(anchor, (count + 1) * months),
-    )
+    boundary = _months_after(anchor, count * months)
+    if boundary > at:  # In the boundary's month, but before its day.
+        return Period(start=_months_after(anchor, (count - 1) * months), end=boundary)
+    return Period(start=boundary, end=_months_after(anchor, (count + 1) * months))
 
 
 def _months_after(anchor: datetime, months: int) -> datetime:
     years, month0 = divmod(anchor.month - 1 + months, 12)
     year = anchor.year + years
-    last_day = calendar.monthrange(year, month0 + 1)[1]
-    return anchor.replace(year=year, month=month0 + 1, day=min(anchor.day, last_day))
+    day = anchor.day
+    if day > _DAYS_OF_EVERY_MONTH:
+        day = min(day, calendar.monthrange(year, month0 + 1)[1])
+    return anchor.replace(year=year, month=month0 + 1, day=day)
 
 
 def billing_period(anchor_micros: int, cadence: Cadence, at_micros: int) -> PeriodMicros:

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 
-from aforo_admin import audit, store
+from aforo_admin import audit, catalog_database, store
 from aforo_admin.catalog_database import CatalogDatabase
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.control.models import Feature, Tenant, WebhookEndpoint
@@ -59,7 +59,7 @@ def test_a_feature_is_taken_over_without_reading_tenants(source: CatalogDatabase
         Feature.objects.create(feature_id="new", title="New")
 
     assert looked(source)
-    assert source.touched is None
+    assert (source.touched, source.goes_beyond) == (frozenset(), True)
     assert source.catalog.features[-1].feature_id == "new"
     assert source.catalog.tenants["acme"] is before.tenants["acme"]
     assert source.seq == audit.last_seq()
@@ -76,9 +76,8 @@ def test_what_is_in_force_for_nobody_is_no_change(source: CatalogDatabase) -> No
     assert source.seq == audit.last_seq()
 
 
-def test_a_plan_s_version_and_a_tenant_s_change_are_taken_over_together(
-    source: CatalogDatabase,
-) -> None:
+def publish_and_rename() -> None:
+    """Change the plan `pro`, which globex has, and acme, which has another."""
     with store.change(actor="dana", source=Source.UI) as made:
         draft: Any = store.new_draft("pro")
         draft.committed_fee_nanos = 7
@@ -88,9 +87,36 @@ def test_a_plan_s_version_and_a_tenant_s_change_are_taken_over_together(
         tenant.name = "A"
         tenant.save()
 
+
+def test_a_plan_s_version_and_a_tenant_s_change_are_taken_over_together(
+    source: CatalogDatabase,
+) -> None:
+    publish_and_rename()
+
     assert looked(source)
-    assert source.touched is None
+    assert source.touched == {"globex", "acme"}, "globex has the plan"
+    assert not source.goes_beyond
     assert source.catalog == store.load_catalog().catalog
+
+
+def test_whoever_is_changed_by_name_does_not_wait_for_the_many_of_a_plan(
+    source: CatalogDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_database, "TENANTS_APART_MAX", 1)
+
+    publish_and_rename()
+
+    assert looked(source)
+    assert source.touched == {"acme"}
+    assert source.goes_beyond
+
+
+def test_floors_of_all_are_for_a_pass(source: CatalogDatabase) -> None:
+    changed = replace(EXAMPLE, thresholds=replace(EXAMPLE.thresholds, warn_below_bp=4321))
+    store.apply_catalog(changed, actor="tests")
+
+    assert looked(source)
+    assert (source.touched, source.goes_beyond) == (frozenset(), True)
 
 
 def test_a_tenant_that_says_what_it_said_is_not_published(source: CatalogDatabase) -> None:
@@ -118,7 +144,7 @@ def test_what_tenants_would_miss_is_refused(source: CatalogDatabase) -> None:
         Feature.objects.create(feature_id="reports", title="Usage reports", position=2)
 
     assert looked(source), "it is good again, though it says what it said"
-    assert (source.fault_count, source.touched) == (0, frozenset())
+    assert (source.fault_count, source.touched, source.goes_beyond) == (0, frozenset(), False)
 
 
 @dataclass
@@ -126,12 +152,12 @@ class Fake:
     """A catalog that becomes another one at the looks that are told."""
 
     catalog: Catalog
-    to_come: Sequence[tuple[Catalog, frozenset[str] | None]] = ()
+    to_come: Sequence[tuple[Catalog, frozenset[str]]] = ()
+    goes_beyond: bool = False
     name: str = "the test's catalog"
     fault_count: int = 0
     imported: Sequence[PriceList] | None = ()
-    touched: frozenset[str] | None = None
-
+    touched: frozenset[str] = frozenset()
     seen: list[list[int]] = field(default_factory=list)
     probe: Callable[[], Awaitable[list[int]]] | None = None  # What is seen at each look.
 
@@ -240,12 +266,14 @@ async def test_a_change_for_all_in_a_pass_is_for_the_next_one(redis: Redis) -> N
     await follower.pass_once()
     pro = replace(first.plans["pro"], features=("chat",))
     follower.model = None
-    source.to_come = [(replace(first, plans={**first.plans, "pro": pro}), None)]
+    changed = with_key(replace(first, plans={**first.plans, "pro": pro}), 1)
+    source.to_come, source.goes_beyond = [(changed, frozenset({"zeta"}))], True
 
     await follower.pass_once()
 
     assert follower.again
     assert follower.model is None
+    assert await held_keys(redis) == [1], "whoever was changed alone does not wait for it"
     await follower.pass_once()
     policy = await message(redis, "{t0007}:policy", Policy)
     assert list(policy.features) == ["chat"]
