@@ -5,7 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.missing import missing
 
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
@@ -53,5 +53,5 @@ def authority(folder: Path, name: str = "authority") -> Authority:
 def _openssl(*arguments: str) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("no openssl to make certificates with")
+        missing("no openssl to make certificates with")
     subprocess.run([openssl, *arguments], check=True, capture_output=True)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from lab.postgres import PostgresServer
 from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
+from tests.missing import missing
 
 P = TypeVar("P", bound=Program)
 WORKERS_PER_CPU = 2  # Most tests wait for servers more than they compute.
@@ -65,10 +66,7 @@ def started(kind: type[P]) -> Iterator[P]:
         server = kind(log_dir=scratch_dir(f"test-{kind.__name__.lower()}"))  # type: ignore[call-arg]
         server.start()
     except (ImportError, OSError, ServerStartError) as error:
-        message = f"no {kind.__name__}: {error}"
-        if os.environ.get("AFORO_REQUIRE_ALL") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"no {kind.__name__}: {error}")
     yield server
     server.stop()
 

@@ -4,11 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from lab.kafka_java import Guard, JavaKafka
 from lab.servers import ROOT, ServerStartError
 from tests.certificates import certificate
+from tests.missing import missing
 
 USERS = ("aforo-ship", "aforo-ingest", "aforo-consume", "aforo-tools")
 
@@ -22,7 +21,7 @@ def guarded_kafka(folder: Path) -> JavaKafka:
             log_dir=folder, guard=Guard(certificate=chain, key=key, passwords=passwords)
         )
     except ServerStartError as error:
-        pytest.skip(f"no Kafka with TLS and users: {error}")
+        missing(f"no Kafka with TLS and users: {error}")
 
 
 def give_rights(kafka: JavaKafka) -> None:

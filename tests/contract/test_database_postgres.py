@@ -17,6 +17,7 @@ from tests.conftest import KafkaAt, PostgresAt
 from tests.contract.consume_lab import DOLLAR, ConsumeLab, consume_lab, usage_event
 from tests.contract.ledger_lab import PARTITION, batch, used, watch, watched
 from tests.contract.ledgers import LedgerOnServer, OnServer
+from tests.missing import missing
 
 pytestmark = pytest.mark.contract
 
@@ -120,7 +121,7 @@ def server(tmp_path: Path) -> Iterator[PostgresServer]:
     try:
         made.start()
     except ServerStartError as error:
-        pytest.skip(str(error))
+        missing(error)
     yield made
     made.stop()
 

@@ -20,6 +20,7 @@ from tests.certificates import certificate
 from tests.conftest import KafkaAt
 from tests.contract.doctor_lab import assert_told, doctor, document_of, faults, found
 from tests.guarded_kafka import give_rights, guarded_kafka
+from tests.missing import missing
 
 pytestmark = pytest.mark.contract
 
@@ -33,7 +34,7 @@ def real_kafka() -> Iterator[KafkaProgram]:
     try:
         broker = JavaKafka()
     except ServerStartError as error:
-        pytest.skip(str(error))
+        missing(error)
     with broker:
         yield broker
 

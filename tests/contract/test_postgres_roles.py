@@ -21,6 +21,7 @@ from lab.servers import ROOT, ServerStartError, ask_tcp, python_module
 from lab.stack import wait_until
 from tests.certificates import certificate
 from tests.contract.test_sync_process import EXAMPLE, aforo_admin
+from tests.missing import missing
 
 pytestmark = pytest.mark.contract
 
@@ -217,7 +218,7 @@ async def test_a_ledger_is_opened_by_tls_with_a_known_certificate_and_no_other_w
     try:
         guarded = PostgresServer(log_dir=tmp_path, tls=tls)
     except ServerStartError as error:
-        pytest.skip(str(error))
+        missing(error)
     with guarded as server:
         prepare(server)
         url = server.url("ledger", login=f"aforo_consume:{PASSWORD}")

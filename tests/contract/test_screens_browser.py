@@ -23,6 +23,7 @@ from lab.browser import VIEWPORT, Browser, Scheme, opened
 from lab.pictures import keep
 from lab.servers import ServerStartError
 from tests.contract.screens_lab import World, empty_world, fill
+from tests.missing import missing
 
 pytestmark = [
     pytest.mark.contract,
@@ -148,9 +149,7 @@ def browser() -> Iterator[Browser]:
         with opened() as found:
             yield found
     except (ImportError, ServerStartError) as error:
-        if os.environ.get("AFORO_REQUIRE_ALL") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        missing(error)
 
 
 @pytest.fixture

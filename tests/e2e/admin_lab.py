@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
-import pytest
 from playwright.sync_api import Page
 
 from demo.tenants import catalog
@@ -169,10 +168,3 @@ def _add_user(role: str, database: dict[str, str]) -> None:
         text=True,
         timeout=60,
     )
-
-
-def missing_browser(error: Exception) -> NoReturn:
-    """Skip, or fail where everything is required."""
-    if os.environ.get("AFORO_REQUIRE_ALL") == "1":
-        pytest.fail(str(error))
-    pytest.skip(str(error))

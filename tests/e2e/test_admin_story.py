@@ -13,7 +13,8 @@ from demo.tenants import TENANTS
 from lab.browser import Browser, opened
 from lab.http_client import Answer, HttpClient
 from lab.servers import ServerStartError
-from tests.e2e.admin_lab import Installation, Person, installed, missing_browser
+from tests.e2e.admin_lab import Installation, Person, installed
+from tests.missing import missing
 
 # Ten people sign in one after another, on cores that others use too.
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -30,7 +31,7 @@ def browser() -> Iterator[Browser]:
         with opened() as found:
             yield found
     except (ImportError, ServerStartError) as error:
-        missing_browser(error)
+        missing(error)
 
 
 @pytest.fixture(scope="module")

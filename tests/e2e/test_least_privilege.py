@@ -21,6 +21,7 @@ from lab.servers import ROOT, Program, RedisServer, ServerStartError, scratch_di
 from lab.stack import Options, Stack
 from tests.certificates import certificate
 from tests.guarded_kafka import give_rights, guarded_kafka
+from tests.missing import missing
 from tests.redis_users import OPERATOR, login, refused, url_of, users_file
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -38,7 +39,7 @@ def _postgres(home: Path) -> PostgresServer:
     try:
         return PostgresServer(log_dir=home, tls=certificate(home, "postgres", "IP:127.0.0.1"))
     except ServerStartError as error:
-        pytest.skip(str(error))
+        missing(error)
 
 
 def _roles(database: PostgresServer) -> None:

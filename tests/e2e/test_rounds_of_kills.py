@@ -11,6 +11,7 @@ from lab.faults import Kind, schedule
 from lab.servers import scratch_dir
 from tests.e2e.kills_witness import ShipWitness
 from tests.e2e.rounds_of_kills import Round, broker_for_kills, play
+from tests.missing import missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -29,7 +30,7 @@ async def test_kills_and_freezes_of_ships_consumer_and_kafka_charge_all_that_was
 ):
     kafka, why = broker_for_kills()
     if kafka is None:
-        pytest.skip(why)
+        missing(why)
     found = await play(1, requests=REQUESTS, rate_per_s=RATE_PER_S, kafka=kafka)
 
     assert_kept(found)

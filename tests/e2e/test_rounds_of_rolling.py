@@ -10,6 +10,7 @@ import pytest
 from lab.servers import Program, ServerStartError, scratch_dir
 from tests.e2e.rolling_lab import Ends, manifest_of
 from tests.e2e.rounds_of_rolling import WORKLOADS, Order, installation, play
+from tests.missing import missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -20,7 +21,7 @@ async def test_every_process_is_replaced_and_no_request_fails_and_no_usage_is_lo
     try:
         stack = installation()
     except ServerStartError as error:
-        pytest.skip(str(error))
+        missing(error)
     found = await play(
         SEED,
         orders=[*orders(1), Order(names=WORKLOADS, together=True)],
