@@ -69,7 +69,7 @@ class DeliveryView(ScreenView):
             "attempts": attempts,
             "payload": _pretty(rows[0].payload),
             "may_resend": may(self.request, MAY_RESEND),
-            "endpoints": _endpoints(rows),
+            "endpoints": endpoints_for(rows),
         }
 
     def post(self, request: HttpRequest, *_arguments: Any, **given: Any) -> HttpResponse:
@@ -79,7 +79,7 @@ class DeliveryView(ScreenView):
         message_id, endpoint_id = str(given["message_id"]), request.POST.get("endpoint", "")
         missing = stores.Missing()
         rows, _ = stores.run(missing.of(_read(message_id))) or ([], [])
-        if endpoint_id in _endpoints(rows):
+        if endpoint_id in endpoints_for(rows):
             with recorded(request, request.POST.get(REASON, ""), checked=True) as made:
                 stores.run(missing.of(_resend(rows[0], endpoint_id)))
                 if not missing.said:
@@ -123,13 +123,25 @@ async def _resend(row: DeliveryRow, endpoint_id: str) -> None:
         await DeliveryLog(ledger).resend(row, endpoint_id, now_micros=stores.now_micros())
 
 
-def _endpoints(rows: list[DeliveryRow]) -> list[str]:
-    """Return where a message may go: where it went, and where the catalog says."""
+def endpoints_for(rows: list[DeliveryRow]) -> list[str]:
+    """Return where a message may go: where it went, and where the catalog says.
+
+    Never where the catalog says that it may not: an endpoint may be another customer's.
+    """
     if not rows:
         return []
-    known = [row.endpoint_id for row in rows if row.endpoint_id]
-    others = WebhookEndpoint.objects.filter(enabled=True).values_list("endpoint_id", flat=True)
-    return sorted({*known, *others})
+    listed = WebhookEndpoint.objects.in_bulk()
+    wanting = {name for name, one in listed.items() if _wants(one, rows[0])}
+    went = {row.endpoint_id for row in rows if row.endpoint_id}
+    return sorted(wanting | (went - listed.keys()))
+
+
+def _wants(endpoint: WebhookEndpoint, row: DeliveryRow) -> bool:
+    return (
+        endpoint.enabled
+        and (not endpoint.tenants or row.tenant_id in endpoint.tenants)
+        and (not endpoint.kinds or row.kind in endpoint.kinds)
+    )
 
 
 def _pretty(payload: str) -> str:

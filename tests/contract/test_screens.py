@@ -14,7 +14,7 @@ from django.db import connection
 from django.test import Client, override_settings
 
 from aforo_admin import store
-from aforo_admin.control.models import AuditEntry, Deal, Tenant
+from aforo_admin.control.models import AuditEntry, Deal, Tenant, WebhookEndpoint
 from aforo_admin.control.recording import Source
 from aforo_admin.control.words import HINTS, LABELS
 from aforo_admin.places import Places
@@ -277,8 +277,16 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
 
     assert "500 Internal Server Error" in said
     assert viewer().post(address, {"endpoint": "finance"}).status_code == 403
-    wrong = world.client.post(address, {"endpoint": "elsewhere"}, follow=True)
-    assert "elsewhere: choose one of the endpoints listed." in wrong.content.decode()
+    with store.change(actor="tests", source=Source.SHELL):
+        WebhookEndpoint.objects.create(
+            endpoint_id="others", url_kept_in="env:X", tenants=["somebody-else"]
+        )
+        WebhookEndpoint.objects.create(
+            endpoint_id="quotas", url_kept_in="env:X", kinds=["quota.reached"]
+        )
+    for name in ("elsewhere", "others", "quotas"):
+        wrong = world.client.post(address, {"endpoint": name}, follow=True)
+        assert f"{name}: choose one of the endpoints listed." in wrong.content.decode()
     seq = AuditEntry.objects.latest("seq").seq
     world.client.post(address, {"endpoint": "finance", "change_reason": "they were down"})
 
