@@ -188,7 +188,7 @@ async def test_another_customers_endpoint_gets_nothing_however_it_was_asked_for(
     )
     assert (await meter(env, "deliver", "--once"))[0] == 1
     _, said = await meter(env, "alerts", "show", "--ledger-url", ledger.url, "m-1")
-    assert "ops: gave up" in said
+    assert "ops: gave-up" in said
     assert "leave this message out" in said
     assert slack.requests == []
     assert receiver.ids == ["m-1"]
