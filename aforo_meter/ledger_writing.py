@@ -121,9 +121,7 @@ class Writing:
             False: hour + 24 * retention.ingest_days,
         }
         for from_gateway, until in last_hours.items():
-            keys = [
-                k for one in new if one.usage.from_gateway is from_gateway for k in one.event_keys
-            ]
+            keys = [k for r in new if r.usage.from_gateway is from_gateway for k in r.event_keys]
             note(self._sql, keys, keep_until_hour=until)
             self.noted += len(keys)
         self._learn(price for one in new for price in one.prices)
