@@ -7,7 +7,7 @@ from django import template
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString
 
-from aforo_admin.control import codes
+from aforo_admin.control import codes, navigation
 from aforo_admin.domain.catalog import CostPrice
 from aforo_admin.written_values import hours_of_day
 from aforo_meter.domain.margin import Assessment, Level
@@ -191,6 +191,12 @@ def reason_words(code: str) -> str:
 def source(code: str) -> str:
     """Return by which way a change came, in words."""
     return codes.source(code)
+
+
+@register.filter
+def sidebar_title(link: object) -> str:
+    """Return what the sidebar calls the list at an address; empty: none is there."""
+    return navigation.title_at(str(link)) if link else ""
 
 
 @register.simple_tag
