@@ -285,7 +285,8 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
     address = f"/admin/deliveries/{message_id}/"
 
     assert "500 Internal Server Error" in said
-    assert "margin.level_changed block L3 from none initech finance" in said
+    assert "margin.level_changed warn L1 from none initech finance" in said
+    assert "margin.level_changed warn L1 from none , guard chat-margin globex" in said
     assert viewer().post(address, {"endpoint": "finance"}).status_code == 403
     wrong = world.client.post(address, {"endpoint": "elsewhere"}, follow=True)
     assert "elsewhere: choose one of the endpoints listed." in wrong.content.decode()
