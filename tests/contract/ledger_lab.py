@@ -54,11 +54,16 @@ def used(  # noqa: PLR0913 - one argument for each thing that a test may vary
         features=features,
         occurred_at_micros=at_micros,
         outcome=outcome,
-        reason="some reason",
         shadow_reason="",
         provider=provider,
         model=model,
-        **({"measures": (Measured(meter, units * UNIT),) if units else ()} | more),
+        **(
+            {
+                "measures": (Measured(meter, units * UNIT),) if units else (),
+                "reason": "some reason",
+            }
+            | more
+        ),
     )
     book = PriceBook(version="1", currency="USD", own=(PriceList(entries=tuple(prices)),))
     return rate(usage, Prices(book), subscription_id=subscription, period=period)
