@@ -244,7 +244,8 @@ def _json_patch(document: Document, operation: Document) -> None:
     assert operation["op"] == "add"
     (listener,) = document["static_resources"]["listeners"]
     place: Any = {"default_filter_chain": listener["filter_chains"][0]}
-    *path, last = [*_parts(operation.get("jsonPath", "$")), *operation["path"].split("/")[1:]]
+    pointer: str = operation["path"]
+    *path, last = [*_parts(operation.get("jsonPath", "$")), *pointer.split("/")[1:]]
     for part in path:
         if isinstance(place, dict):
             place = place[part]
