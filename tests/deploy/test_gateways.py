@@ -14,6 +14,9 @@ import pytest_asyncio
 import yaml
 from google.protobuf.json_format import MessageToDict
 
+from aforo_meter.domain.tokens import ReportedTokens
+from aforo_meter.llm_metadata import llm_call
+from aforo_proto.access_log_pb2 import Metadata
 from lab.servers import envoy_binary, eventually
 from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, http_filters
 from tests.deploy.control_planes import as_envoy_gateway, as_istio
@@ -84,6 +87,51 @@ async def test_a_gateway_asks_and_the_log_has_the_decision_and_the_tokens(
     assert used["provider"] == "openai"
     assert used["input_tokens"] > 0
     assert used["output_tokens"] > 0
+
+
+# As each provider can tell it: OpenAI has no count of what was put into a cache, Anthropic none of
+# reasoning, Gemini's thoughts stand beside its output.
+USED = {"input": 11, "cached": 40, "cache_creation": 7, "output": 20, "reasoning": 5}
+OF_OPENAI = ReportedTokens(
+    input_tokens=58, cached_input_tokens=40, output_tokens=25, reasoning_tokens=5
+)
+OF_ANTHROPIC = ReportedTokens(
+    input_tokens=58, cached_input_tokens=40, cache_creation_tokens=7, output_tokens=25
+)
+CALLS = {
+    "/v1/chat/completions": ("openai", OF_OPENAI),
+    "/v1/responses": ("openai", OF_OPENAI),
+    "/v1/messages": ("anthropic", OF_ANTHROPIC),
+    "/v1beta/models/gemini-2.5-pro:generateContent": ("google", OF_OPENAI),
+    "/v1beta/models/gemini-2.5-pro:streamGenerateContent": ("google", OF_OPENAI),
+}
+
+
+# Gemini says in the path whether it streams. Istio's build of Envoy has nothing that reads streams.
+READ = [
+    (plane, call, stream)
+    for call in CALLS
+    for stream in ([call.endswith(":streamGenerateContent")] if ":" in call else [False, True])
+    for plane in (["envoy-gateway"] if stream else ["istio", "envoy-gateway"])
+]
+
+
+@pytest.mark.parametrize(("plane", "call", "stream"), READ)
+async def test_ship_reads_the_tokens_of_every_provider(
+    lab: EnvoyLab, call: str, *, stream: bool
+) -> None:
+    provider, expected = CALLS[call]
+    path = lab.unique(call)
+    body = COMPLETION | {"x_lab_usage": USED, "stream": stream}
+    answer = await lab.client.post(path, body | {"stream_options": {"include_usage": True}})
+    assert answer.status == 200
+    await eventually(lambda: lab.log.about(path) or lab.backup.about(path))
+    (entry,) = lab.log.about(path) + lab.backup.about(path)
+
+    found = llm_call(Metadata.FromString(entry.common_properties.metadata.SerializeToString()))
+
+    assert (found.provider, found.tokens) == (provider, expected)
+    assert found.model
 
 
 async def test_no_client_speaks_with_aforos_voice(lab: EnvoyLab) -> None:
