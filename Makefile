@@ -106,8 +106,8 @@ bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and Po
 bench-what-if: $(STAMP) ## measure what-ifs over many tenants' recorded hours
 	$(BIN)/python -m bench.what_if $(BENCH_ARGS)
 
-# What Go builds, and of which version. Istio's module has no tags: this is its main branch at the end of 1.31, whose
-# release candidates' API it has.
+# What Go builds, and of which version. Istio's module has no tags: this is a commit whose file VERSION says 1.31, with the
+# API of 1.31's release candidates.
 KUBECTL_VALIDATE := sigs.k8s.io/kubectl-validate@v0.0.4
 ISTIOCTL := istio.io/istio/istioctl/cmd/istioctl@v0.0.0-20260827124520-eed52ebb66ad
 EGCTL := github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
