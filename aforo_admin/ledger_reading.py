@@ -38,6 +38,10 @@ ADJUSTED = (
     f" FROM adjustment AS entry LEFT JOIN price USING (price_id){IN_PERIOD}"
 )
 WIDTH: Final = len(ChargeKey._fields)
+COSTLIEST = (
+    "SELECT tenant_id FROM margin_state WHERE in_force = 1"
+    " ORDER BY cogs_nanos DESC, tenant_id LIMIT ?"
+)
 CURRENCIES = "SELECT DISTINCT currency FROM price ORDER BY currency"
 GUARDS = "SELECT guard_id, level FROM guard_state WHERE tenant_id = ? AND in_force = 1"
 
@@ -67,6 +71,16 @@ def currencies(ledger_url: str) -> list[str]:
     """
     with reading(ledger_url) as ask:
         return [str(row[0]) for row in ask(CURRENCIES, ())]
+
+
+def costliest(ledger_url: str, *, count_max: int) -> list[str]:
+    """Return the tenants whose periods in force have cost most so far, the first of all first.
+
+    Raises:
+        LedgerUnreadableError: There is no ledger, or it is none of this version's.
+    """
+    with reading(ledger_url) as ask:
+        return [str(row[0]) for row in ask(COSTLIEST, (count_max,))]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import micros_of
 from aforo_meter.domain.rate_card import RateCard
 
-TENANTS_MAX: Final = 50  # Of one preview: those that are looked at, by id.
+TENANTS_MAX: Final = 50  # Of one preview: those that are looked at.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What publishing a draft would do to its tenants, by recorded usage: for who is about to."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from aforo_admin import store
 from aforo_admin.catalog_differences import differences
@@ -9,17 +10,20 @@ from aforo_admin.control.models import PlanChange, PlanVersion, Subscription
 from aforo_admin.domain.catalog import Catalog, Plan
 from aforo_admin.domain.scenario import DraftChoice
 from aforo_admin.ledger_periods import TooMuchUsageError
-from aforo_admin.ledger_reading import LedgerUnreadableError
-from aforo_admin.places import NotSetError
+from aforo_admin.ledger_reading import LedgerUnreadableError, costliest
+from aforo_admin.places import NotSetError, places
 from aforo_admin.previews import TENANTS_MAX, Preview, preview_version
 from aforo_admin.simulating import ground_of
 
+COSTLIEST_MAX: Final = 10_000  # Of all plans; others come after them, by id.
 UNKNOWN = (LedgerUnreadableError, NotSetError, TooMuchUsageError)
 
 
 def of_draft(draft: PlanVersion) -> dict[str, Any]:
     """Return what the page shows: how the plan differs, and a preview, or why there is none."""
     having = _having(draft.plan_id)
+    with contextlib.suppress(*UNKNOWN):  # The preview tells of it.
+        having = _by_cost(having)
     held = store.load_plans(tenants=having[:TENANTS_MAX])
     changed = store.load_plans(draft)
     shown: dict[str, Any] = {"differences": list(differences(_plans_of(held), _plans_of(changed)))}
@@ -27,6 +31,15 @@ def of_draft(draft: PlanVersion) -> dict[str, Any]:
         return {**shown, "preview": _preview(draft, held, changed.plans, having)}
     except UNKNOWN as error:
         return {**shown, "preview_missing": str(error)}
+
+
+def _by_cost(having: Sequence[str]) -> list[str]:
+    """Return those first of whom most is at stake: not all of many are looked at."""
+    if len(having) <= TENANTS_MAX:
+        return list(having)
+    costly = costliest(places().ledger(), count_max=COSTLIEST_MAX)
+    rank = {name: number for number, name in enumerate(costly)}
+    return sorted(having, key=lambda name: (rank.get(name, len(rank)), name))
 
 
 def _plans_of(catalog: Catalog) -> Catalog:

@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from aforo_admin import audit, scenario_drafts, scenario_store, simulating, store
 from aforo_admin.catalog_database import open_database
+from aforo_admin.control import plan_preview
 from aforo_admin.control.models import AuditEntry, CostPrice, Feature, PlanVersion, Scenario
 from aforo_admin.control.recording import Source
 from aforo_admin.control.role_groups import set_role
@@ -25,6 +26,7 @@ from aforo_admin.domain.catalog import CostPrice as Entry
 from aforo_admin.domain.scenario import CostChange, DraftChoice, FeeChange, PriceChange
 from aforo_admin.domain.scenario import Scenario as Asked
 from aforo_admin.faults import CatalogError
+from aforo_admin.ledger_reading import costliest
 from aforo_admin.places import Places
 from aforo_admin.previews import preview_prices, preview_version
 from aforo_admin.simulating import Ground
@@ -391,6 +393,15 @@ def test_publishing_shows_whose_price_quota_or_level_changes(world: World) -> No
     assert (preview.tenants, preview.looked_at) == (1, 1)
     assert "What it would have done" in page
     assert "20.00 → 12.00" in page
+
+
+def test_of_many_tenants_those_are_looked_at_who_cost_most(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert costliest(world.ground.ledger_url, count_max=10) == ["acme"]
+    monkeypatch.setattr(plan_preview, "TENANTS_MAX", 1)
+
+    assert plan_preview._by_cost(["aaa", "acme", "zzz"]) == ["acme", "aaa", "zzz"]
 
 
 def test_new_prices_tell_who_crosses_which_level_and_when(world: World) -> None:
