@@ -60,6 +60,7 @@ EXAMPLES: Final = """examples:
   aforo-admin apply catalog.yaml --dry-run     what would change in the database?
   aforo-admin audit verify                     has anybody tampered with the record of changes?
   aforo-admin user add dana --role finance     may sign in at /admin/
+  aforo-admin user password dana               gives another password
   aforo-admin token add shop --role viewer     for /api/v1
   aforo-admin mint --tenant acme --id production --expires 2027-12-31
   aforo-admin mint --ingest billing-bridge     a key that reports usage over HTTP

@@ -10,8 +10,10 @@ from typing import Any, Final
 from aforo_admin.control.models import AuditEntry, Head
 from aforo_admin.control.models_scenarios import KIND as SCENARIO
 from aforo_admin.control.recording import Change
+from aforo_admin.kept_heads import Kept
 
 ROWS_PER_STATEMENT: Final = 500
+NOT_KEPT: Final = "is not the one that was kept elsewhere: it, or what is before it, was rewritten"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,7 @@ class Verified:
     entries: int  # That follow from one another, from the first on.
     broken_at: int | None = None  # The number of the first that does not.
     why: str = ""
+    head: Kept | None = None  # The last, if there is one and nothing is broken.
 
 
 def lock_head() -> None:
@@ -69,22 +72,31 @@ def hash_of(entry: AuditEntry) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def verify() -> Verified:
-    """Follow the chain from the first entry, to the head or to the first that is broken."""
+def verify(kept: Kept | None = None) -> Verified:
+    """Follow the chain from the first entry, to the head or to the first that is broken.
+
+    A chain that was rewritten from its beginning follows as well; only an entry that was kept
+    elsewhere tells. If it is in its place, so is all that is before it.
+    """
     head = Head.objects.get()
     previous = ""
     seq = 0
     for entry in AuditEntry.objects.iterator(chunk_size=ROWS_PER_STATEMENT):
         why = _fault(entry, seq=seq + 1, previous=previous)
+        if not why and kept is not None and entry.seq == kept.seq and entry.hash != kept.hash:
+            why = NOT_KEPT
         if why:
             return Verified(entries=seq, broken_at=min(entry.seq, seq + 1), why=why)
         seq, previous = entry.seq, entry.hash
+    if kept is not None and seq < kept.seq:
+        why = f"is missing: entry {kept.seq} was kept elsewhere, so it was there"
+        return Verified(entries=seq, broken_at=seq + 1, why=why)
     if seq < head.last_seq:
         why = f"is missing: the last entry should be {head.last_seq}"
         return Verified(entries=seq, broken_at=seq + 1, why=why)
     if previous != head.last_hash:
         return Verified(entries=seq, broken_at=seq, why="is not the one that the head names")
-    return Verified(entries=seq)
+    return Verified(entries=seq, head=Kept(seq=seq, hash=previous) if seq else None)
 
 
 def verify_between(first_seq: int, last_seq: int) -> Verified:

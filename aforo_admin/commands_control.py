@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aforo_admin import settings
+from aforo_admin.kept_heads import Kept, kept_of
 
 ENTRIES_SHOWN: Final = 50
 
@@ -18,7 +19,11 @@ APPLY: Final = """examples:
 """
 AUDIT: Final = """examples:
   aforo-admin audit list --tenant acme
-  aforo-admin audit verify                                  has anybody tampered with it?
+  aforo-admin audit verify                                  does each entry follow? and the head
+  aforo-admin audit verify --head 1204:9f86d081884c7d65…    is it the record of which this was one?
+
+Who may write to the database can rewrite the whole record, and it follows again. So keep the head
+that is printed where they can't write, and give it back later. docs/operations.md says how.
 """
 
 
@@ -61,9 +66,10 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
 
     command = commands.add_parser(
         "manage",
-        help="run a command of Django's, like changepassword",
-        epilog="examples:\n  aforo-admin manage changepassword dana\n"
-        "  aforo-admin manage check --deploy        is what serve is told safe?",
+        help="run a command of Django's, like check",
+        epilog="examples:\n  aforo-admin manage axes_reset_username dana   is locked out\n"
+        "  aforo-admin manage check --deploy             is what serve is told safe?\n\n"
+        "Passwords and users: aforo-admin user. What changes them here is refused.",
     )
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND …")
     command.set_defaults(run=_manage)
@@ -79,7 +85,20 @@ def _add_audit(commands: Any) -> None:  # noqa: ANN401 - as above.
     verifying = of_audit.add_parser(
         "verify", help="follow the chain; 1 if it is broken", epilog=AUDIT
     )
+    verifying.add_argument(
+        "--head",
+        type=_kept,
+        metavar="SEQ:HASH",
+        help="an earlier head, kept elsewhere; 1 if it is not of this record",
+    )
     verifying.set_defaults(run=in_database("audit_verify"))
+
+
+def _kept(given: str) -> Kept:
+    try:
+        return kept_of(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def set_up(database_url: str) -> None:

@@ -14,7 +14,7 @@ EXAMPLES: Final = """examples:
   aforo-admin token add shop --role viewer --scope entitlements:read
   aforo-admin token add acme-portal --role viewer --tenant acme    sees acme, and nothing else
   aforo-admin token list
-  aforo-admin token revoke billing
+  aforo-admin token revoke billing --reason "was in a log"
 
 A token is printed once; of it only a hash is kept. docs/api.md says what scopes there are.
 """
@@ -42,11 +42,13 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     adding.add_argument(
         "--expires", type=_instant, metavar="DATE", help="refused from then on (default: never)"
     )
+    adding.add_argument("--reason", default="", help="why, for the record")
     adding.set_defaults(run=in_database("token_add"))
     listing = what.add_parser("list", help="print all tokens, without the tokens", epilog=EXAMPLES)
     listing.set_defaults(run=in_database("token_list"))
     revoking = what.add_parser("revoke", help="end a token, at once", epilog=EXAMPLES)
     revoking.add_argument("name", metavar="NAME")
+    revoking.add_argument("--reason", default="", help="why, for the record")
     revoking.set_defaults(run=in_database("token_revoke"))
 
 

@@ -125,10 +125,14 @@ def entry_text(entry: AuditEntry) -> str:
     return "\n".join([head, *changes])
 
 
-def audit_verify(_options: argparse.Namespace) -> int:
-    found = audit.verify()
+def audit_verify(options: argparse.Namespace) -> int:
+    found = audit.verify(options.head)
     if found.broken_at is None:
         _print(f"{found.entries} entries, each follows from the one before")
+        if options.head is not None:
+            _print(f"entry {options.head.seq} is the one that was kept elsewhere")
+        if found.head is not None:
+            _print(f"head: {found.head}")
         return OK
     _print(f"entry {found.broken_at} {found.why}; {found.entries} entries before it are whole")
     return FAILED
@@ -147,6 +151,34 @@ def user_add(options: argparse.Namespace) -> int:
     return OK
 
 
+def user_password(options: argparse.Namespace) -> int:
+    given = read_password()  # Before the change: others would wait for who types.
+    with _user(options) as user:
+        users.set_password(user, given)
+    _print(f"{options.name} has another password; whoever was signed in with it no longer is")
+    return OK
+
+
+def user_role(options: argparse.Namespace) -> int:
+    with _user(options) as user:
+        users.set_role(user, Role(options.role))
+    _print(f"{options.name} is {options.role} from now on")
+    return OK
+
+
+def user_deactivate(options: argparse.Namespace) -> int:
+    with _user(options) as user:
+        users.deactivate(user)
+    _print(f"{options.name} may no longer sign in; an owner lets them in again under Users")
+    return OK
+
+
+def _user(options: argparse.Namespace) -> contextlib.AbstractContextManager[User]:
+    return users.changed(
+        options.name, actor=getpass.getuser(), source=Source.SHELL, reason=options.reason
+    )
+
+
 def user_list(_options: argparse.Namespace) -> int:
     for user in User.objects.prefetch_related("groups").order_by("username"):
         has = ["superuser"] if user.is_superuser else sorted(role_groups.roles_of(user))
@@ -163,6 +195,7 @@ def token_add(options: argparse.Namespace) -> int:
         tenant_id=options.tenant,
         expires_at=options.expires,
         actor=getpass.getuser(),
+        reason=options.reason,
     )
     _print(token)
     return OK
@@ -183,7 +216,7 @@ def token_list(_options: argparse.Namespace) -> int:
 
 
 def token_revoke(options: argparse.Namespace) -> int:
-    tokens.revoke(options.name, actor=getpass.getuser())
+    tokens.revoke(options.name, actor=getpass.getuser(), reason=options.reason)
     _print(f"{options.name} is refused from now on")
     return OK
 

@@ -10,6 +10,7 @@ from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 
 from aforo_admin.django_security import SingleSignOn, security
+from aforo_admin.faults import StoreError
 from aforo_admin.places import Places
 
 NOWHERE: Final = Places()
@@ -33,6 +34,12 @@ APPS: Final = (
     "allauth.socialaccount",
     "allauth.socialaccount.providers.openid_connect",
 )
+# Commands of Django's that know nothing of our record, and what does the same on it.
+INSTEAD: Final = {
+    "changepassword": "aforo-admin user password NAME",
+    "createsuperuser": "aforo-admin user add NAME --role owner",
+    "loaddata": "aforo-admin apply FILE",
+}
 TEMPLATES: Final = {
     "BACKEND": "django.template.backends.django.DjangoTemplates",
     "APP_DIRS": True,
@@ -145,5 +152,12 @@ def database_of(url: str) -> dict[str, Any]:
 
 
 def manage(arguments: list[str]) -> None:
-    """Run one of Django's own commands, with its own words and exit codes."""
+    """Run one of Django's own commands, with its own words and exit codes.
+
+    Raises:
+        StoreError: It would change something and leave no entry in the record.
+    """
+    if arguments and arguments[0] in INSTEAD:
+        name, instead = arguments[0], INSTEAD[arguments[0]]
+        raise StoreError(f"{name} leaves nothing in the record of changes: {instead} does")
     execute_from_command_line([Path(sys.argv[0]).name, *arguments])

@@ -117,11 +117,15 @@ def clients() -> dict[Any, list[str]]:
     from django.contrib.auth.models import User  # noqa: PLC0415 - Django is set up only now.
     from django.test import Client  # noqa: PLC0415
 
+    from aforo_admin import store  # noqa: PLC0415
+    from aforo_admin.control.recording import Source  # noqa: PLC0415
     from aforo_admin.control.roles import Role  # noqa: PLC0415
     from aforo_admin.rest import tokens  # noqa: PLC0415
 
     person = Client()
-    person.force_login(User.objects.create_user("bench", is_staff=True, is_superuser=True))
+    with store.change(actor="bench", source=Source.SHELL, checked=True):
+        user = User.objects.create_user("bench", is_staff=True, is_superuser=True)
+    person.force_login(user)
     token = tokens.add("bench", Role.OWNER, actor="bench")
     program = Client(headers={"Authorization": f"Bearer {token}"})
     return {

@@ -1,6 +1,5 @@
 """Users and their role. Only owners come here."""
 
-from http import HTTPStatus
 from typing import Any
 
 from django import forms
@@ -17,7 +16,6 @@ from aforo_admin.control import opened, role_groups, users
 from aforo_admin.control.gone import GoneMixin
 from aforo_admin.control.opened import OPENED, ChangedSinceOpenedError
 from aforo_admin.control.recorded_admin import recorded, rendered
-from aforo_admin.control.recording import current
 from aforo_admin.control.roles import Role
 
 ROLES = [(role.value, role.value) for role in Role]
@@ -47,10 +45,16 @@ class EditUserForm(UserChangeForm):
             self.fields["role"].initial = min(held, default=Role.VIEWER).value
 
     def clean(self) -> Any:
-        given = super().clean()
+        """Refuse that the last who looks after users no longer does; superusers do in any role."""
+        cleaned = super().clean()
         if self.told:
             self.add_error(None, self.told)
-        return given
+        if users.is_last_owner(self.instance):
+            if not self.cleaned_data.get("is_active"):
+                self.add_error("is_active", users.NO_OWNER_LEFT)
+            elif not self.instance.is_superuser and self.cleaned_data.get("role") != Role.OWNER:
+                self.add_error("role", users.NO_OWNER_LEFT)
+        return cleaned
 
 
 admin.site.unregister(User)  # Django's own form.
@@ -110,19 +114,13 @@ class ControlUserAdmin(GoneMixin, UserAdmin, ModelAdmin):
         view = super().user_change_password
         if request.method != "POST":
             return view(request, id, form_url)
-        with recorded(request, checked=True) as made:
-            answer = rendered(view(request, id, form_url))
-            if answer.status_code == HTTPStatus.FOUND:
-                users.note_password(made, User.objects.get(pk=id))
-            return answer
+        with recorded(request, checked=True):
+            return rendered(view(request, id, form_url))
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        held = User.objects.filter(pk=obj.pk).first()
-        before = None if held is None else users.told(held)
         obj.is_staff = True
         super().save_model(request, obj, form, change)
         role_groups.set_role(obj, Role(form.cleaned_data["role"]))
-        users.note(current(), obj, before=before, after=users.told(obj))
 
     def save_related(self, *_arguments: Any) -> None:
         """Roles are saved with the user: it would take their groups away."""

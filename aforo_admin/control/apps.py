@@ -15,7 +15,9 @@ class ControlConfig(AppConfig):
 
     def ready(self) -> None:
         # Models can be loaded only now.
-        from aforo_admin.control import role_groups  # noqa: PLC0415
+        from aforo_admin.control import role_groups, user_guard  # noqa: PLC0415
+
+        user_guard.install()
 
         # After every migration: SQLite rebuilds a table that changes, and loses its triggers.
         post_migrate.connect(immutability.install, sender=self)

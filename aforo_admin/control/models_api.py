@@ -1,16 +1,27 @@
 """What the REST API keeps: tokens of programs, and answers that must not be made twice."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 from django.db import models
 
 from aforo_admin.control.fields import TextsColumn
-from aforo_admin.control.models_base import ID_CHARS_MAX
+from aforo_admin.control.models_base import ID_CHARS_MAX, Recorded, RecordedQuerySet
 
 TOKEN_CHARS_KEPT = 18  # What a token begins with, and a few characters of its own.
 
 
-class ApiToken(models.Model):
+LAST_USED: Final = "last_used_at"
+
+
+class TokenQuerySet(RecordedQuerySet):
+    def update(self, **values: Any) -> int:
+        """Note that tokens were used; nothing else of them changes unrecorded."""
+        if values.keys() != {LAST_USED}:
+            return super().update(**values)
+        return int(models.QuerySet.update(self, **values))
+
+
+class ApiToken(Recorded):
     """What a program shows. Only its hash is known."""
 
     token_id = models.CharField(max_length=ID_CHARS_MAX, primary_key=True)
@@ -26,6 +37,12 @@ class ApiToken(models.Model):
     revoked = models.BooleanField(default=False)
     last_used_at = models.DateTimeField(null=True, help_text="To the hour.")
 
+    objects = TokenQuerySet.as_manager()
+
+    key_fields = ("token_id",)
+    masked = frozenset({"sha256"})
+    never_edited = ("sha256",)
+
     class Meta:
         ordering = ("token_id",)
         verbose_name = "API token"
@@ -38,6 +55,9 @@ class ApiToken(models.Model):
     def tenant_key(self) -> str:
         """The tenant that the record of changes names; a token changes no terms of it."""
         return str(self.tenant_id)
+
+    def as_row(self) -> dict[str, Any]:
+        return {name: value for name, value in super().as_row().items() if name != LAST_USED}
 
 
 class IdempotentAnswer(models.Model):

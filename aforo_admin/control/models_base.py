@@ -24,8 +24,28 @@ class NeverEditedError(Exception):
     """What the past depends on can't be edited; the message says what to do instead."""
 
 
-class RecordedQuerySet(models.QuerySet):
-    """Rows that change only where somebody answers for it."""
+class AnsweredForQuerySet(models.QuerySet):
+    """Rows that are written only within a change, also by what Django loads or relates."""
+
+    def _insert(self, *arguments: Any, **options: Any) -> Any:
+        recording.current()
+        return super()._insert(*arguments, **options)
+
+    _insert.queryset_only = False  # type: ignore[attr-defined] # As it is in Django.
+
+    def _update(self, values: Any) -> int:
+        recording.current()
+        return int(super()._update(values))
+
+    _update.queryset_only = False  # type: ignore[attr-defined] # As above.
+
+    def _raw_delete(self, using: str | None) -> int:
+        recording.current()
+        return int(super()._raw_delete(using))
+
+
+class RecordedQuerySet(AnsweredForQuerySet):
+    """Rows of which every change is recorded."""
 
     def update(self, **_values: Any) -> int:
         raise recording.UnrecordedError("rows are saved one by one, so that each is recorded")
@@ -33,15 +53,21 @@ class RecordedQuerySet(models.QuerySet):
     def bulk_update(self, *_arguments: Any, **_options: Any) -> int:
         raise recording.UnrecordedError("rows are saved one by one, so that each is recorded")
 
-    def bulk_create(self, objs: Iterable[Any], **options: Any) -> list[Any]:
+    def bulk_create(self, objs: Iterable[Any], *, batch_size: int | None = None) -> list[Any]:
+        """Add rows. Django's other options would edit rows, or leave some out, unseen."""
         change = recording.current()
-        made: list[Any] = super().bulk_create(objs, **options)
+        made: list[Any] = super().bulk_create(objs, batch_size)
         for each in made:
             change.note(each, before=None, after=each.as_row())
         return made
 
     def delete(self) -> tuple[int, dict[str, int]]:
         return delete(list(self))
+
+    def _raw_delete(self, using: str | None) -> int:
+        """Delete as Django does with what belongs to a row, if nothing belongs to it in turn."""
+        note_removals(self)
+        return int(super()._raw_delete(using))
 
 
 class Recorded(models.Model):
@@ -135,6 +161,11 @@ class Recorded(models.Model):
         return f"{self._meta.verbose_name} {other} has it already: choose another"
 
 
+# The manager behind relations records as well. It does not stand in Meta: of tables without a Meta
+# of their own, Django would take it for a change that wants a migration.
+Recorded._meta.base_manager_name = "objects"
+
+
 class Ordered(Recorded):
     """Rows in an order that somebody chose."""
 
@@ -154,19 +185,23 @@ class Ordered(Recorded):
 
 def delete(rows: list[Any]) -> tuple[int, dict[str, int]]:
     """Delete rows with all that belongs to them, and record each of them."""
+    recording.current()
     if not rows:
         return 0, {}
-    change = recording.current()
     collector = Collector(using=rows[0]._state.db or "default", origin=rows[0])
     collector.collect(rows)
-    found = [each for group in collector.data.values() for each in group]
-    found += [each for query in collector.fast_deletes for each in query]
-    for each in found:
+    # The rest of it deletes, and records, `_raw_delete`.
+    note_removals(each for group in collector.data.values() for each in group)
+    done: tuple[int, dict[str, int]] = collector.delete()
+    return done
+
+
+def note_removals(rows: Iterable[Any]) -> None:
+    change = recording.current()
+    for each in rows:
         if isinstance(each, Recorded):
             each.check_removal()
             change.note(each, before=each.as_row(), after=None)
-    done: tuple[int, dict[str, int]] = collector.delete()
-    return done
 
 
 def _follow(row: Any, lookup: str) -> Any:
@@ -176,7 +211,7 @@ def _follow(row: Any, lookup: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class Floors(models.Model):
+class Floors(Recorded):
     """Thresholds, as far as they are said here."""
 
     warn_below_bp = BasisPointsColumn(

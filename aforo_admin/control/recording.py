@@ -51,6 +51,8 @@ class Change:
     reason: str
     at: datetime
     notes: list[Note] = field(default_factory=list)
+    # Of tables of others: how to compare what was there with what is, as the change ends.
+    compared: dict[object, Callable[[], Note | None]] = field(default_factory=dict)
 
     def note(self, row: Any, *, before: Any, after: Any) -> None:
         if before is not None and after is not None:
@@ -64,12 +66,12 @@ class Change:
             Note(kind=kind, name=str(row), tenant_id=row.tenant_key, before=before, after=after)
         )
 
-    def note_act(self, kind: str, name: str, *, tenant_id: str, after: dict[str, Any]) -> None:
-        """Record what was done to something that is no row of the catalog."""
-        before = dict.fromkeys(after)
-        self.notes.append(
-            Note(kind=kind, name=name, tenant_id=tenant_id, before=before, after=after)
-        )
+    def compare(self, key: object, note: Callable[[], Note | None]) -> None:
+        """Have something compared as the change ends; the first who asks knows how it was."""
+        self.compared.setdefault(key, note)
+
+    def end(self) -> None:
+        self.notes += [note for each in self.compared.values() if (note := each()) is not None]
 
     @property
     def tenants(self) -> frozenset[str]:
@@ -121,6 +123,7 @@ def recorded(
         token = _current.set(change)
         try:
             yield change
+            change.end()
         finally:
             _current.reset(token)
         if change.notes:

@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from aforo_admin import store
-from aforo_admin.control import role_groups, users
+from aforo_admin.control import role_groups
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.django_security import SingleSignOn
@@ -34,18 +34,15 @@ class Adapter(DefaultSocialAccountAdapter):
             return
         if not sociallogin.user.is_active:
             raise ImmediateHttpResponse(render(request, "control/no_role.html", status=403))
-        with _change(sociallogin.user) as made:
-            before = users.told(sociallogin.user)
+        with _change(sociallogin.user):
             role_groups.set_role(sociallogin.user, role)
-            users.note(made, sociallogin.user, before=before, after=users.told(sociallogin.user))
 
     def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> User:
         sociallogin.user.is_staff = True
         role = sociallogin.user.role
-        with _change(sociallogin.user) as made:
+        with _change(sociallogin.user):
             user: User = super().save_user(request, sociallogin, form)
             role_groups.set_role(user, role)
-            users.note(made, user, before=None, after=users.told(user))
         return user
 
     def is_open_for_signup(self, _request: HttpRequest, _sociallogin: Any) -> bool:

@@ -1,6 +1,5 @@
 """The admin's site: unfold's, with our pages, and without styles that stand in the page itself."""
 
-from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
@@ -8,7 +7,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.sites import UnfoldAdminSite
 
-from aforo_admin.control import navigation, users
+from aforo_admin.control import navigation
 from aforo_admin.control.recorded_admin import recorded, rendered
 from aforo_admin.django_security import OIDC
 
@@ -24,11 +23,8 @@ class ControlSite(UnfoldAdminSite):
         view = super().password_change
         if request.method != "POST":
             return view(request, extra_context)
-        with recorded(request, checked=True) as made:
-            answer = rendered(view(request, extra_context))
-            if answer.status_code == HTTPStatus.FOUND:
-                users.note_password(made, request.user)
-        return answer
+        with recorded(request, checked=True):
+            return rendered(view(request, extra_context))
 
     def extra_urls(self) -> list[Any]:
         return navigation.urls(self.admin_view)

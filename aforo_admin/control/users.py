@@ -1,14 +1,26 @@
-"""Users and their roles: made, and told apart, in one recorded change each."""
+"""Users and their roles: made and edited in one recorded change each.
+
+What the record keeps of it, `user_guard` sees to.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
 
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.db.models import Q
 
 from aforo_admin import store
 from aforo_admin.control import role_groups
-from aforo_admin.control.recording import Change, Note, Source
+from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.faults import StoreError
+
+NO_OWNER_LEFT: Final = (
+    "nobody would be left who looks after users: first give another user the role owner"
+)
 
 
 def add(name: str, role: Role, password: str, *, actor: str, source: Source, reason: str) -> User:
@@ -22,42 +34,76 @@ def add(name: str, role: Role, password: str, *, actor: str, source: Source, rea
         raise StoreError(f'there is a user "{name}" already: choose another name')
     try:
         User.username_validator(name)
+    except ValidationError as error:
+        raise StoreError(" ".join(error.messages)) from None
+    _give_password(user, password)
+    # No rule of the catalog speaks of users.
+    with store.change(actor=actor, source=source, reason=reason, checked=True):
+        user.save()
+        role_groups.set_role(user, role)
+    return user
+
+
+@contextlib.contextmanager
+def changed(name: str, *, actor: str, source: Source, reason: str) -> Iterator[User]:
+    """Change a user: yield them, as they are while nobody else changes anything.
+
+    Raises:
+        StoreError: There is none of that name.
+    """
+    with store.change(actor=actor, source=source, reason=reason, checked=True):
+        user = User.objects.filter(username=name).first()
+        if user is None:
+            raise StoreError(f'no user "{name}": aforo-admin user list shows them')
+        yield user
+
+
+def set_password(user: User, password: str) -> None:
+    """Give a user another password. It signs their sessions: those end.
+
+    Raises:
+        StoreError: It is too easy.
+    """
+    _give_password(user, password)
+    user.save()
+
+
+def set_role(user: User, role: Role) -> None:
+    """Give a user this role, and nothing beside it: a superuser is none any more.
+
+    Raises:
+        StoreError: No owner would be left.
+    """
+    if role is not Role.OWNER and is_last_owner(user):
+        raise StoreError(NO_OWNER_LEFT)
+    user.is_superuser = False
+    user.save()
+    user.user_permissions.clear()
+    role_groups.set_role(user, role)
+
+
+def deactivate(user: User) -> None:
+    """Let a user sign in no more; who is signed in is asked at each request.
+
+    Raises:
+        StoreError: No owner would be left.
+    """
+    if is_last_owner(user):
+        raise StoreError(NO_OWNER_LEFT)
+    user.is_active = False
+    user.save()
+
+
+def is_last_owner(user: User) -> bool:
+    """Whether this is the only one who may sign in and look after users."""
+    may = Q(is_superuser=True) | Q(groups__name=Role.OWNER.value)
+    owners = User.objects.filter(may, is_active=True, is_staff=True)
+    return set(owners.values_list("pk", flat=True)) == {user.pk}
+
+
+def _give_password(user: User, password: str) -> None:
+    try:
         validate_password(password, user)
     except ValidationError as error:
         raise StoreError(" ".join(error.messages)) from None
     user.set_password(password)
-    # No rule of the catalog speaks of users.
-    with store.change(actor=actor, source=source, reason=reason, checked=True) as made:
-        user.save()
-        role_groups.set_role(user, role)
-        note(made, user, before=None, after=told(user))
-    return user
-
-
-def told(user: User) -> dict[str, object]:
-    """Return what the record keeps of a user."""
-    return {
-        "username": user.get_username(),
-        "roles": sorted(role_groups.roles_of(user)),
-        "active": user.is_active,
-        "superuser": user.is_superuser,
-    }
-
-
-def note(
-    change: Change, user: User, *, before: dict[str, object] | None, after: dict[str, object] | None
-) -> None:
-    if before != after:
-        change.notes.append(
-            Note(kind="user", name=user.get_username(), tenant_id="", before=before, after=after)
-        )
-
-
-def note_password(change: Change, user: User) -> None:
-    """Record that somebody was given another password; not which."""
-    said = {"password": "another"}
-    change.notes.append(
-        Note(
-            kind="user", name=user.get_username(), tenant_id="", before={"password": ""}, after=said
-        )
-    )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 
-from aforo_admin.control.recording import Change
+from aforo_admin.acts import Act
 from aforo_admin.control.roles import KILL_SESSION, RESEND_ALERT
 from aforo_admin.rest import ledger_lists as lists
 from aforo_admin.rest import places
@@ -18,7 +18,7 @@ from aforo_admin.rest.paging import cursor_of, key_of
 from aforo_admin.rest.problems import NotFoundError, invalid
 from aforo_admin.rest.scopes import Scope
 from aforo_admin.rest.tokens import Caller
-from aforo_admin.rest.writes import Answer, shown, write
+from aforo_admin.rest.writes import perform, shown
 from aforo_admin.screens import stores
 from aforo_admin.screens.deliveries import endpoints_for
 from aforo_admin.written_values import amount
@@ -261,18 +261,19 @@ def kill(request: HttpRequest) -> HttpResponse:
     tenant, session_id = body["tenant"], body["session"]
     caller = _operator(request, tenant, KILL_SESSION)
 
+    async def find(ledger: SqlLedger) -> Session | None:
+        return await SqlSessions(ledger).get(tenant, session_id)
+
     async def end(ledger: SqlLedger) -> Session | None:
         return await SqlSessions(ledger).kill(tenant, session_id, now_micros=stores.now_micros())
 
-    def work(made: Change) -> Answer:
-        killed = stores.run(stores.from_ledger(end))
-        if killed is None:
-            raise NotFoundError("such session")
-        at = lists.as_instant(killed.killed_micros)
-        made.note_act("session", session_id, tenant_id=tenant, after={"killed_at": at})
-        return Answer(body=body)
-
-    return write(request, caller, work, checked=True)
+    if stores.run(stores.from_ledger(find)) is None:
+        raise NotFoundError("such session")
+    act = Act(what="kill", kind="session", name=session_id, tenant_id=tenant)
+    killed = perform(request, caller, act, lambda: stores.run(stores.from_ledger(end)), body)
+    if killed is None:  # It was pruned meanwhile.
+        raise NotFoundError("such session")
+    return killed
 
 
 def resend(request: HttpRequest) -> HttpResponse:
@@ -292,20 +293,20 @@ def resend(request: HttpRequest) -> HttpResponse:
             "endpoint", "is not for this alert", f"give one of: {', '.join(allowed) or '(none)'}"
         )
 
-    async def send(ledger: SqlLedger) -> None:
+    async def send(ledger: SqlLedger) -> bool:
         await DeliveryLog(ledger).resend(rows[0], body["endpoint"], now_micros=stores.now_micros())
+        return True
 
-    def work(made: Change) -> Answer:
-        stores.run(stores.from_ledger(send))
-        made.note_act(
-            "alert",
-            body["message"],
-            tenant_id=rows[0].tenant_id,
-            after={"resent_to": body["endpoint"]},
-        )
-        return Answer(body=body)
-
-    return write(request, caller, work, checked=True)
+    act = Act(
+        what=f"resend to {body['endpoint']}",
+        kind="alert",
+        name=body["message"],
+        tenant_id=rows[0].tenant_id,
+    )
+    sent = perform(request, caller, act, lambda: stores.run(stores.from_ledger(send)), body)
+    if sent is None:
+        raise NotFoundError("such alert")
+    return sent
 
 
 def _operator(request: HttpRequest, tenant: str, act: str) -> Caller:

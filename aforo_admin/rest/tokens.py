@@ -16,7 +16,7 @@ from aforo_admin.control.models_api import TOKEN_CHARS_KEPT, ApiToken
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import sha256_hex
-from aforo_admin.domain.problems import check_id, day
+from aforo_admin.domain.problems import check_id
 from aforo_admin.faults import StoreError
 from aforo_admin.rest.scopes import Scope
 
@@ -74,6 +74,7 @@ def add(
     tenant_id: str = "",
     expires_at: datetime | None = None,
     actor: str,
+    reason: str = "",
 ) -> str:
     """Make a token and return it: it can't be shown again.
 
@@ -81,9 +82,9 @@ def add(
         StoreError: The name is no id, or taken; it has expired; or there is no such tenant.
     """
     token = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
-    with store.change(actor=actor, source=Source.SHELL, checked=True) as made:
+    with store.change(actor=actor, source=Source.SHELL, reason=reason, checked=True) as made:
         _refuse(token_id, tenant_id, expires_at, made.at)
-        row = ApiToken.objects.create(
+        ApiToken.objects.create(
             token_id=token_id,
             sha256=sha256_hex(token),
             prefix=token[:TOKEN_CHARS_KEPT],
@@ -93,29 +94,21 @@ def add(
             created_at=made.at,
             expires_at=expires_at,
         )
-        said = {
-            "role": role.value,
-            "scopes": row.scopes,
-            "tenant": tenant_id,
-            "expires_at": None if expires_at is None else day(expires_at),
-        }
-        made.note(row, before=None, after=said)
     return token
 
 
-def revoke(token_id: str, *, actor: str) -> None:
+def revoke(token_id: str, *, actor: str, reason: str = "") -> None:
     """End a token, at once and for good.
 
     Raises:
         StoreError: There is none of that name.
     """
-    with store.change(actor=actor, source=Source.SHELL, checked=True) as made:
+    with store.change(actor=actor, source=Source.SHELL, reason=reason, checked=True):
         row = ApiToken.objects.filter(pk=token_id).first()
         if row is None:
             raise StoreError(f'no token "{token_id}": aforo-admin token list shows them')
-        was, row.revoked = row.revoked, True
+        row.revoked = True
         row.save()
-        made.note(row, before={"revoked": was}, after={"revoked": True})
 
 
 def listed() -> Iterable[ApiToken]:

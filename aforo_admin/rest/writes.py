@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
@@ -9,7 +10,8 @@ from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from aforo_admin import store
+from aforo_admin import acts, store
+from aforo_admin.acts import Act
 from aforo_admin.control import permitting
 from aforo_admin.control.models_api import IdempotentAnswer
 from aforo_admin.control.recording import Change, Source
@@ -70,13 +72,7 @@ def write(
     """
     digest = _request_digest(request)
     key = _key_digest(request, caller)
-    with store.change(
-        actor=caller.actor,
-        source=Source.REST,
-        reason=_reason(request) or reason,
-        checked=checked,
-        permit=lambda made: permitting.check(made, caller.has),
-    ) as made:
+    with _change(request, caller, reason=reason, checked=checked) as made:
         # The change waits for other writers, so a repeat finds what the first has left.
         repeated = _find(key, digest, made) if key else None
         if repeated is not None:
@@ -85,6 +81,54 @@ def write(
         if key:
             _keep(key, digest, answer, made)
     return answer.response()
+
+
+def perform(
+    request: HttpRequest, caller: Caller, act: Act, work: Callable[[], object], body: Any
+) -> HttpResponse | None:
+    """Do something outside the catalog's database, and answer; None: it could not be done.
+
+    A repeat is answered as it was once the act is known to be done; until then it is done again.
+
+    Args:
+        request: What was asked.
+        caller: By whom.
+        act: What is done, for the record, which tells of it first.
+        work: Does it; None: it could not.
+        body: The answer.
+
+    Raises:
+        ApiError: It was asked with a key that was used for something else.
+    """
+    digest, key, answer = _request_digest(request), _key_digest(request, caller), Answer(body=body)
+
+    def change() -> AbstractContextManager[Change]:
+        return _change(request, caller, checked=True)
+
+    if key:
+        with change() as made:
+            repeated = _find(key, digest, made)
+        if repeated is not None:
+            return repeated.response()
+    if acts.do(act, work, change) is None:
+        return None
+    if key:
+        with change() as made:
+            if _find(key, digest, made) is None:  # Else the same was asked twice at once.
+                _keep(key, digest, answer, made)
+    return answer.response()
+
+
+def _change(
+    request: HttpRequest, caller: Caller, *, reason: str = "", checked: bool
+) -> AbstractContextManager[Change]:
+    return store.change(
+        actor=caller.actor,
+        source=Source.REST,
+        reason=_reason(request) or reason,
+        checked=checked,
+        permit=lambda made: permitting.check(made, caller.has),
+    )
 
 
 def check_match(request: HttpRequest, held: Any) -> None:

@@ -10,6 +10,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from aforo_admin import acts
+from aforo_admin.acts import Act
 from aforo_admin.control.forms import REASON
 from aforo_admin.control.models import WebhookEndpoint
 from aforo_admin.control.recorded_admin import recorded
@@ -93,15 +95,16 @@ class DeliveryView(ScreenView):
         missing = stores.Missing()
         rows, _ = stores.run(missing.of(_read(message_id))) or ([], [])
         if endpoint_id in endpoints_for(rows):
-            with recorded(request, request.POST.get(REASON, ""), checked=True) as made:
-                stores.run(missing.of(_resend(rows[0], endpoint_id)))
-                if not missing.said:
-                    made.note_act(
-                        "alert",
-                        message_id,
-                        tenant_id=rows[0].tenant_id,
-                        after={"resent_to": endpoint_id},
-                    )
+            acts.do(
+                Act(
+                    what=f"resend to {endpoint_id}",
+                    kind="alert",
+                    name=message_id,
+                    tenant_id=rows[0].tenant_id,
+                ),
+                lambda: stores.run(missing.of(_resend(rows[0], endpoint_id))),
+                lambda: recorded(request, request.POST.get(REASON, ""), checked=True),
+            )
         elif not missing.said:
             missing.said.append(f"{endpoint_id or '(none)'}: choose one of the endpoints listed.")
         if missing.said:
@@ -151,9 +154,10 @@ async def _read(message_id: str) -> tuple[list[DeliveryRow], list[AttemptRow]]:
         return rows, list(await log.attempts(rows[0].outbox_id)) if rows else []
 
 
-async def _resend(row: DeliveryRow, endpoint_id: str) -> None:
+async def _resend(row: DeliveryRow, endpoint_id: str) -> bool:
     async with stores.opened_ledger() as ledger:
         await DeliveryLog(ledger).resend(row, endpoint_id, now_micros=stores.now_micros())
+        return True
 
 
 def endpoints_for(rows: list[DeliveryRow]) -> list[str]:

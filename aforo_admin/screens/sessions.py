@@ -7,12 +7,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from aforo_admin import acts
+from aforo_admin.acts import Act
 from aforo_admin.control.forms import REASON
 from aforo_admin.control.recorded_admin import recorded
 from aforo_admin.control.roles import KILL_SESSION
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
-from aforo_admin.written_values import instant_of_micros
 from aforo_meter.domain.sessions import Session
 from aforo_meter.sessions import SessionQuery
 from aforo_meter.sessions_sql import SqlSessions
@@ -52,11 +53,13 @@ class SessionsView(ScreenView):
             raise PermissionDenied
         tenant_id, session_id = request.POST.get("tenant", ""), request.POST.get("session", "")
         missing = stores.Missing()
-        with recorded(request, request.POST.get(REASON, ""), checked=True) as made:
-            killed = stores.run(missing.of(_kill(tenant_id, session_id)))
-            if killed is not None:
-                at = str(instant_of_micros(killed.killed_micros or stores.now_micros()))
-                made.note_act("session", session_id, tenant_id=tenant_id, after={"killed_at": at})
+        killed = stores.run(missing.of(_get(tenant_id, session_id)))
+        if killed is not None:
+            killed = acts.do(
+                Act(what="kill", kind="session", name=session_id, tenant_id=tenant_id),
+                lambda: stores.run(missing.of(_kill(tenant_id, session_id))),
+                lambda: recorded(request, request.POST.get(REASON, ""), checked=True),
+            )
         if killed is not None:
             messages.success(
                 request,
@@ -71,6 +74,11 @@ class SessionsView(ScreenView):
 async def _find(query: SessionQuery) -> list[Session]:
     async with stores.opened_ledger() as ledger:
         return list(await SqlSessions(ledger).find(query))
+
+
+async def _get(tenant_id: str, session_id: str) -> Session | None:
+    async with stores.opened_ledger() as ledger:
+        return await SqlSessions(ledger).get(tenant_id, session_id)
 
 
 async def _kill(tenant_id: str, session_id: str) -> Session | None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.db import connection
 from django.forms import BoundField
 from django.http import HttpResponse
@@ -19,10 +18,13 @@ PASSWORD = "correct horse battery"
 QUERIES_MAX = 30
 
 
-def as_role(role: Role) -> Client:
-    users.add(role.value, role, PASSWORD, actor="tests", source=Source.SHELL, reason="")
+def as_role(role: Role, name: str = "") -> Client:
+    """Return the browser of a new user, who is called like their role if not otherwise."""
+    user = users.add(
+        name or role.value, role, PASSWORD, actor="tests", source=Source.SHELL, reason=""
+    )
     client = Client()
-    client.force_login(User.objects.get(username=role.value))
+    client.force_login(user)
     return client
 
 

@@ -118,8 +118,9 @@ def text_of(markup: str) -> str:
 
 def client_of(name: str, *, permissions: tuple[str, ...] | None = None) -> Client:
     """Return the browser of a user who has signed in; None: one who may do everything."""
-    user = User.objects.create_user(name, is_staff=True, is_superuser=permissions is None)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions or ()))
+    with store.change(actor="tests", source=Source.SHELL, checked=True):
+        user = User.objects.create_user(name, is_staff=True, is_superuser=permissions is None)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions or ()))
     client = Client()
     client.force_login(user)
     return client

@@ -127,6 +127,14 @@ def test_the_record_is_listed_and_verified(filled: Mapping[str, str], tmp_path: 
     assert '    name: "Acme GmbH" → "Acme Inc."' in listed.stdout
     assert verified.returncode == 0
     assert "each follows from the one before" in verified.stdout
+    head = verified.stdout.rpartition("head: ")[2].strip()
+    again = aforo_admin("audit", "verify", "--head", head, env=filled)
+    other = aforo_admin("audit", "verify", "--head", f"{head[:-64]}{'0' * 64}", env=filled)
+    wrong = aforo_admin("audit", "verify", "--head", "latest", env=filled)
+    assert (again.returncode, other.returncode, wrong.returncode) == (0, 1, 2)
+    assert "is the one that was kept elsewhere" in again.stdout
+    assert "was rewritten" in other.stdout
+    assert "expected SEQ:HASH" in wrong.stderr
 
 
 def test_a_database_that_is_not_there_is_one_line_without_its_password() -> None:

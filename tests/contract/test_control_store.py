@@ -406,6 +406,33 @@ def test_the_chain_of_the_record_breaks_where_it_was_tampered_with() -> None:
     assert audit.verify().broken_at == 7
 
 
+@pytest.mark.usefixtures("example")
+def test_a_record_rewritten_from_its_beginning_is_told_by_a_head_kept_elsewhere() -> None:
+    kept = audit.verify().head
+    assert kept is not None
+    applied(with_tenant(loaded(), "acme", lambda tenant: replace(tenant, name="A")))
+    assert audit.verify(kept).broken_at is None
+
+    entries = list(AuditEntry.objects.all())
+    entries[2].actor = "somebody else"
+    previous = ""
+    for entry in entries:
+        entry.previous_hash = previous
+        entry.hash = previous = audit.hash_of(entry)
+    table = "ON control_auditentry" if connection.vendor == "postgresql" else ""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TRIGGER control_auditentry_update_refused {table}")
+        cursor.execute("UPDATE control_head SET last_hash = %s", [previous])
+    AuditEntry.objects.bulk_update(entries, ["actor", "previous_hash", "hash"])
+
+    assert audit.verify().broken_at is None
+    told = audit.verify(kept)
+    assert (told.broken_at, told.why, told.head) == (kept.seq, audit.NOT_KEPT, None)
+    later = audit.verify(replace(kept, seq=len(entries) + 1))
+    assert later.broken_at == len(entries) + 1
+    assert "was kept elsewhere, so it was there" in later.why
+
+
 def test_a_catalog_of_many_tenants_is_read_in_as_few_queries(example: Catalog) -> None:
     tenants = {
         f"t{number}": replace(

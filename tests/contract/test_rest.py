@@ -12,6 +12,7 @@ from django.test import Client
 from aforo_admin import audit, store
 from aforo_admin.control.models import AuditEntry, Credential, IdempotentAnswer
 from aforo_admin.control.models_api import ApiToken
+from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.mint import sha256_of_key
 from aforo_admin.rest import tokens
@@ -421,7 +422,10 @@ def test_a_whole_catalog_takes_the_scopes_of_all_that_is_in_it(owner: Api) -> No
 
 
 def expire() -> None:
-    ApiToken.objects.update(expires_at=datetime.now(UTC))
+    with store.change(actor="tests", source=Source.SHELL, checked=True):
+        for token in ApiToken.objects.all():
+            token.expires_at = datetime.now(UTC)
+            token.save()
 
 
 def revoke() -> None:

@@ -8,9 +8,10 @@ from uuid import uuid4
 
 import pytest
 import redis
+from django.db import connection
 from django.test import override_settings
 
-from aforo_admin import store
+from aforo_admin import acts, audit, store
 from aforo_admin.control.models import AuditEntry, WebhookEndpoint
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
@@ -142,7 +143,46 @@ def test_a_session_is_killed_by_who_may_and_recorded(owner: Api) -> None:
     assert (ended["session"], ended["ended_by"]) == ("s/1", "killed")
     entry = AuditEntry.objects.latest("seq")
     assert (entry.kind, entry.name, entry.reason) == ("session", "s/1", "it loops")
-    assert "changed session s/1 (it loops)\n    killed_at: null → " in entry_text(entry)
+    assert 'changed session s/1 (it loops)\n    kill: null → "begun"' in entry_text(entry)
+
+
+def test_nothing_is_done_that_the_record_can_not_tell_of(owner: Api) -> None:
+    wanted = {"tenant": "acme", "session": "s/1"}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON control_auditentry"
+            " BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+
+    refused = owner.post("/sessions/kill", wanted)
+
+    assert refused.status == 409  # The catalog's database refuses.
+    assert owner.get("/sessions?state=ended").body["items"] == []
+
+
+def test_what_was_begun_and_failed_has_two_entries_and_is_done_when_asked_again(
+    owner: Api, file: AuditedLedger
+) -> None:
+    wanted = {"tenant": "acme", "session": "s/1"}
+    file.execute(
+        "CREATE TRIGGER full BEFORE UPDATE ON session"
+        " BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+    )
+    with pytest.raises(Exception, match="the disk is full"):
+        owner.post("/sessions/kill", wanted, Idempotency_Key="k")
+    begun, failed = AuditEntry.objects.order_by("-seq")[:2][::-1]
+    file.execute("DROP TRIGGER full")
+
+    killed = owner.post("/sessions/kill", wanted, Idempotency_Key="k")
+    seq = audit.last_seq()
+    repeated = owner.post("/sessions/kill", wanted, Idempotency_Key="k")
+
+    assert (begun.before, begun.after) == ({"kill": None}, {"kill": acts.BEGUN})
+    assert (failed.before, failed.after) == ({"kill": acts.BEGUN}, {"kill": acts.FAILED})
+    assert (killed.status, repeated.status) == (200, 200)
+    assert repeated.headers["Idempotent-Replayed"] == "true"
+    assert audit.last_seq() == seq
+    assert len(owner.get("/sessions?state=ended").body["items"]) == 1
 
 
 def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:

@@ -266,7 +266,7 @@ def test_a_session_is_killed_by_who_may(world: World) -> None:
     assert "killed" in world.part("sessions/", state="all")
     entry = AuditEntry.objects.latest("seq")
     assert (entry.kind, entry.name, entry.tenant_id) == ("session", "s-1", "globex")
-    assert (entry.source, entry.reason, list(entry.after)) == ("ui", "it loops", ["killed_at"])
+    assert (entry.source, entry.reason, list(entry.after)) == ("ui", "it loops", ["kill"])
 
 
 def test_an_unknown_session_is_told(world: World) -> None:
@@ -303,7 +303,7 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
 
     entry = AuditEntry.objects.latest("seq")
     assert (entry.seq, entry.kind, entry.name) == (seq + 1, "alert", message_id)
-    assert (entry.reason, entry.after) == ("they were down", {"resent_to": "finance"})
+    assert (entry.reason, entry.after) == ("they were down", {"resend to finance": "begun"})
     page = world.part(f"deliveries/{message_id}/")
     assert "finance waiting" in page
     assert '"type": "margin.level_changed"' in page

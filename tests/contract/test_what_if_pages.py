@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -19,7 +18,6 @@ from aforo_admin.catalog_database import open_database
 from aforo_admin.control import plan_preview
 from aforo_admin.control.models import AuditEntry, CostPrice, Feature, PlanVersion, Scenario
 from aforo_admin.control.recording import Source
-from aforo_admin.control.role_groups import set_role
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.catalog import CostPrice as Entry
@@ -33,6 +31,7 @@ from aforo_admin.simulating import Ground
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, micros_of
 from aforo_meter.domain.rate_card import PerUnit
+from tests.contract.forms_lab import as_role
 from tests.contract.ledgers import AuditedLedger, LedgerFile
 from tests.contract.test_sync_process import aforo_admin
 from tests.contract.what_if_lab import NOW, START, Hour, catalog_of, play
@@ -55,11 +54,7 @@ class World:
     client: Client  # Of somebody in finance.
 
     def as_role(self, role: Role) -> Client:
-        user = User.objects.create_user(str(role), is_staff=True)
-        set_role(user, role)
-        client = Client()
-        client.force_login(user)
-        return client
+        return as_role(role)
 
     def page(self, **fields: str) -> str:
         response = self.client.post("/admin/what-if/", fields)
@@ -74,10 +69,6 @@ def world(database: str, redis_url: str, empty_ledger: Path, tmp_path: Path) -> 
     catalog = catalog_of(plan="flat")
     asyncio.run(play(catalog, STEADY, file, redis_url))
     store.apply_catalog(catalog, actor="tests")
-    user = User.objects.create_user("dana", is_staff=True)
-    set_role(user, Role.FINANCE)
-    client = Client()
-    client.force_login(user)
     places = Places(ledger_url=file.url, redis_url=redis_url)
     with override_settings(AFORO_PLACES=places, ALLOWED_HOSTS=["testserver"]):
         yield World(
@@ -85,7 +76,7 @@ def world(database: str, redis_url: str, empty_ledger: Path, tmp_path: Path) -> 
             ledger=file,
             catalog=catalog,
             ground=Ground(catalog=catalog, ledger_url=file.url, now=NOW),
-            client=client,
+            client=as_role(Role.FINANCE, "dana"),
         )
 
 
