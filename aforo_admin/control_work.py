@@ -12,8 +12,9 @@ from django.core.management import call_command
 from django.db import Error as DatabaseError
 
 from aforo_admin import audit, django_setup, settings, store, written
-from aforo_admin.catalog_differences import differences
+from aforo_admin.catalog_differences import differences, digest_of
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.commands_control import Shown
 from aforo_admin.commands_users import read_password
 from aforo_admin.control import role_groups, users
 from aforo_admin.control.models import AuditEntry
@@ -21,7 +22,7 @@ from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import day
-from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, StoreError
+from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, NotAsShownError, StoreError
 from aforo_admin.rest import tokens
 from aforo_admin.rest.scopes import Scope
 from aforo_admin.yaml_writing import yaml_text
@@ -70,20 +71,34 @@ def export(options: argparse.Namespace) -> int:
 def apply(options: argparse.Namespace) -> int:
     catalog = read_file(options.file)
     held, seq = held_catalog()
-    if options.at is not None and options.at != seq:
-        raise ChangedMeanwhileError(seq=seq, expected=options.at)
+    as_shown = Shown(seq=seq, digest=digest_of(seq, catalog))
+    if options.at is not None:
+        _refuse_others(options.at, as_shown, name=str(options.file))
     found = differences(held, catalog)
     for difference in found:
         _print(str(difference))
     count = f"{len(found)} {'difference' if len(found) == 1 else 'differences'}"
     if options.dry_run:
-        _print(f"{count}; to make just these: aforo-admin apply {options.file} --at {seq}")
+        _print(f"{count}; to make just these: aforo-admin apply {options.file} --at {as_shown}")
         return OK
     made = store.apply_catalog(
         catalog, actor=getpass.getuser(), reason=options.reason, expected_seq=seq
     )
     _print(f"{count}, {len(made.notes)} rows written" if made.notes else "nothing to do")
     return OK
+
+
+def _refuse_others(wanted: Shown, held: Shown, *, name: str) -> None:
+    """Refuse to make other differences than those that were looked at.
+
+    Raises:
+        ChangedMeanwhileError: The database has changed since.
+        NotAsShownError: The file has.
+    """
+    if wanted.seq != held.seq:
+        raise ChangedMeanwhileError(seq=held.seq, expected=wanted.seq)
+    if str(wanted) != str(held):
+        raise NotAsShownError(name)
 
 
 def diff(options: argparse.Namespace) -> int:

@@ -1,6 +1,5 @@
 """The catalog as a whole: exported, compared, and made equal to a file, as far as was shown."""
 
-import hashlib
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -8,7 +7,7 @@ from typing import Any, Final
 from django.http import HttpRequest, HttpResponse
 
 from aforo_admin import audit, store, written
-from aforo_admin.catalog_differences import Difference, differences
+from aforo_admin.catalog_differences import Difference, differences, digest_of
 from aforo_admin.catalog_yaml import read_text
 from aforo_admin.control.recording import Change
 from aforo_admin.control.roles import APPLY_CATALOG
@@ -147,10 +146,9 @@ def _read(request: HttpRequest) -> Catalog:
 
 
 def _body(found: list[Difference], seq: int, catalog: Catalog) -> dict[str, Any]:
-    said = hashlib.sha256(f"{seq}\n{yaml_text(written.catalog(catalog))}".encode())
     return {
         "change": seq,
-        "digest": said.hexdigest(),
+        "digest": digest_of(seq, catalog),
         "differences": [
             {
                 name: value
