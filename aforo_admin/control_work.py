@@ -24,7 +24,7 @@ from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import day
 from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, NotAsShownError, StoreError
 from aforo_admin.rest import tokens
-from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.scopes import Scope, not_for_tenants
 from aforo_admin.yaml_writing import yaml_text
 
 OK = 0
@@ -171,15 +171,22 @@ def user_list(_options: argparse.Namespace) -> int:
 
 
 def token_add(options: argparse.Namespace) -> int:
+    scopes = [Scope(scope) for scope in options.scope]
     token = tokens.add(
         options.name,
         Role(options.role),
-        scopes=[Scope(scope) for scope in options.scope],
+        scopes=scopes,
         tenant_id=options.tenant,
         expires_at=options.expires,
         actor=getpass.getuser(),
     )
     _print(token)
+    internal = not_for_tenants(scopes) if options.tenant else []
+    if internal:
+        _warn(
+            f"{', '.join(internal)}: this token shows what {options.tenant} costs us, its margins "
+            "or floors; keep it from the customer"
+        )
     return OK
 
 
@@ -201,6 +208,10 @@ def token_revoke(options: argparse.Namespace) -> int:
     tokens.revoke(options.name, actor=getpass.getuser())
     _print(f"{options.name} is refused from now on")
     return OK
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)  # noqa: T201 - not into what is piped on.
 
 
 def _print(text: str) -> None:

@@ -122,6 +122,24 @@ def test_apply_makes_what_was_shown_or_nothing(filled: Mapping[str, str], tmp_pa
 
 
 @sqlite_only
+def test_a_token_that_shows_costs_of_a_tenant_is_warned_of(filled: Mapping[str, str]) -> None:
+    add = ("token", "add", "--role", "viewer", "--tenant", "acme")
+
+    portal = aforo_admin(*add, "portal", env=filled)
+    books = aforo_admin(*add, "books", "--scope", "money:read", env=filled)
+    listed = aforo_admin("token", "list", env=filled).stdout.splitlines()
+
+    assert (portal.returncode, books.returncode) == (0, 0)
+    assert "warning" not in portal.stderr
+    assert "warning: money:read: this token shows what acme costs us" in books.stderr
+    assert books.stdout.startswith("aforo_admin_")
+    assert [line.partition(": ")[2] for line in listed] == [
+        "viewer, money:read, tenant acme, never used",
+        "viewer, entitlements:read, tenant acme, never used",
+    ]
+
+
+@sqlite_only
 def test_apply_refuses_a_wrong_file_with_its_faults(
     filled: Mapping[str, str], tmp_path: Path
 ) -> None:
