@@ -19,12 +19,15 @@ from aforo_admin.faults import CatalogError, NoCatalogError
 from aforo_admin.rest import (
     audit_views,
     catalog_views,
+    decide_views,
     endpoint_views,
     entitlement_views,
     ledger_views,
     letter_views,
     plan_views,
+    preview_views,
     tenant_views,
+    what_if_views,
 )
 from aforo_admin.rest.authentication import Bearer, forbidden, unauthenticated
 from aforo_admin.rest.described_names import with_components
@@ -65,8 +68,8 @@ PROBLEM: Final = {
 
 
 VIEWS: Final[Any] = (
-    *(tenant_views, plan_views, endpoint_views, catalog_views, audit_views),
-    *(ledger_views, letter_views, entitlement_views),
+    *(tenant_views, plan_views, preview_views, endpoint_views, catalog_views, audit_views),
+    *(ledger_views, letter_views, entitlement_views, what_if_views, decide_views),
 )
 
 

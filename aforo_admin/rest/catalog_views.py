@@ -1,6 +1,6 @@
 """The catalog as a whole: exported, compared, and made equal to a file, as far as was shown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -149,16 +149,21 @@ def _body(found: list[Difference], seq: int, catalog: Catalog) -> dict[str, Any]
     return {
         "change": seq,
         "digest": digest_of(seq, catalog),
-        "differences": [
-            {
-                name: value
-                for name, value in {
-                    "place": each.place,
-                    "before": each.before,
-                    "after": each.after,
-                }.items()
-                if value is not None
-            }
-            for each in found
-        ],
+        "differences": differences_told(found),
     }
+
+
+def differences_told(found: Sequence[Difference]) -> list[dict[str, str]]:
+    """Return differences as the API tells them."""
+    return [
+        {
+            name: value
+            for name, value in {
+                "place": each.place,
+                "before": each.before,
+                "after": each.after,
+            }.items()
+            if value is not None
+        }
+        for each in found
+    ]
