@@ -1,5 +1,6 @@
 """How one catalog differs from another, for people: in the words of the written form."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from aforo_admin import written
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import place_of
+from aforo_admin.yaml_writing import yaml_text
 
 ORDER: Final = "order"  # Of a list's members, told as a field of the list.
 HASH_CHARS_SHOWN: Final = 8
@@ -42,6 +44,12 @@ def differences(before: Catalog | None, after: Catalog) -> list[Difference]:
         # A list that is new or gone has no order worth telling beside its members.
         and not (path[-1] == ORDER and (path not in old or path not in new))
     ]
+
+
+def digest_of(seq: int, after: Catalog) -> str:
+    """Return what names differences: the change that they were told from, and the new content."""
+    said = f"{seq}\n{yaml_text(written.catalog(after))}"
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _fields(catalog: Catalog) -> Flat:

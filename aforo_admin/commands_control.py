@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +12,15 @@ from aforo_admin import settings
 from aforo_admin.kept_heads import Kept, kept_of
 
 ENTRIES_SHOWN: Final = 50
+DIGEST_CHARS_SHOWN: Final = 16
+_SHOWN: Final = re.compile(rf"(?P<seq>[0-9]+):(?P<digest>[0-9a-f]{{{DIGEST_CHARS_SHOWN}}})")
 
 URL: Final = settings.variable("database_url")
 SECRET_KEY: Final = settings.variable("secret_key")
 APPLY: Final = """examples:
   aforo-admin apply catalog.yaml --dry-run                  what would change?
-  aforo-admin apply catalog.yaml --at 1204 --reason "Q3"    just that, or nothing
+  aforo-admin apply catalog.yaml --at 1204:3f9c08d1a2b4c6e7 --reason "Q3"
+                                                            just that, or nothing
 """
 AUDIT: Final = """examples:
   aforo-admin audit list --tenant acme
@@ -25,6 +30,17 @@ AUDIT: Final = """examples:
 Who may write to the database can rewrite the whole record, and it follows again. So keep the head
 that is printed where they can't write, and give it back later. docs/operations.md says how.
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What `apply --dry-run` names the differences by that it shows."""
+
+    seq: int  # Of the database's last change.
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.digest[:DIGEST_CHARS_SHOWN]}"
 
 
 def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type for it.
@@ -50,7 +66,10 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
     command.add_argument("file", type=Path, metavar="FILE")
     command.add_argument("--dry-run", action="store_true", help="print what would change, and stop")
     command.add_argument(
-        "--at", type=int, metavar="CHANGE", help="refuse unless this is the database's last change"
+        "--at",
+        type=_shown,
+        metavar="CHANGE:DIGEST",
+        help="make what --dry-run showed with this, or nothing: refuse if database or file differ",
     )
     command.add_argument("--reason", default="", help="why, for the record")
     command.set_defaults(run=in_database("apply"))
@@ -99,6 +118,16 @@ def _kept(given: str) -> Kept:
         return kept_of(given)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _shown(given: str) -> Shown:
+    match = _SHOWN.fullmatch(given)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f'"{given}" does not say which file was looked at: give what apply --dry-run prints, '
+            "like 1204:3f9c08d1a2b4c6e7"
+        )
+    return Shown(seq=int(match["seq"]), digest=match["digest"])
 
 
 def set_up(database_url: str) -> None:

@@ -12,7 +12,9 @@ from aforo_admin.yaml_scalars import instant
 EXAMPLES: Final = """examples:
   aforo-admin token add billing --role finance --expires 2027-12-31
   aforo-admin token add shop --role viewer --scope entitlements:read
-  aforo-admin token add acme-portal --role viewer --tenant acme    sees acme, and nothing else
+  aforo-admin token add acme-portal --role viewer --tenant acme    may acme use a feature?
+  aforo-admin token add ours --role viewer --tenant acme --scope money:read
+                                                      acme's costs and margins: not for acme
   aforo-admin token list
   aforo-admin token revoke billing --reason "was in a log"
 
@@ -36,9 +38,16 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse has no public type fo
         action="append",
         default=[],
         choices=[scope.value for scope in Scope],
-        help="only this of it; may be given several times",
+        help="only this of it; may be given several times (default: all that the role may; with "
+        "--tenant: entitlements:read)",
     )
-    adding.add_argument("--tenant", metavar="ID", default="", help="it sees this tenant alone")
+    adding.add_argument(
+        "--tenant",
+        metavar="ID",
+        default="",
+        help="it sees this tenant alone, of which it may ask for "
+        "entitlements, unless --scope names more",
+    )
     adding.add_argument(
         "--expires", type=_instant, metavar="DATE", help="refused from then on (default: never)"
     )

@@ -12,8 +12,9 @@ from django.core.management import call_command
 from django.db import Error as DatabaseError
 
 from aforo_admin import audit, django_setup, settings, store, written
-from aforo_admin.catalog_differences import differences
+from aforo_admin.catalog_differences import differences, digest_of
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.commands_control import Shown
 from aforo_admin.commands_users import read_password
 from aforo_admin.control import role_groups, users
 from aforo_admin.control.models import AuditEntry
@@ -21,9 +22,9 @@ from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import day
-from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, StoreError
+from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, NotAsShownError, StoreError
 from aforo_admin.rest import tokens
-from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.scopes import Scope, not_for_tenants
 from aforo_admin.yaml_writing import yaml_text
 
 OK = 0
@@ -70,20 +71,34 @@ def export(options: argparse.Namespace) -> int:
 def apply(options: argparse.Namespace) -> int:
     catalog = read_file(options.file)
     held, seq = held_catalog()
-    if options.at is not None and options.at != seq:
-        raise ChangedMeanwhileError(seq=seq, expected=options.at)
+    as_shown = Shown(seq=seq, digest=digest_of(seq, catalog))
+    if options.at is not None:
+        _refuse_others(options.at, as_shown, name=str(options.file))
     found = differences(held, catalog)
     for difference in found:
         _print(str(difference))
     count = f"{len(found)} {'difference' if len(found) == 1 else 'differences'}"
     if options.dry_run:
-        _print(f"{count}; to make just these: aforo-admin apply {options.file} --at {seq}")
+        _print(f"{count}; to make just these: aforo-admin apply {options.file} --at {as_shown}")
         return OK
     made = store.apply_catalog(
         catalog, actor=getpass.getuser(), reason=options.reason, expected_seq=seq
     )
     _print(f"{count}, {len(made.notes)} rows written" if made.notes else "nothing to do")
     return OK
+
+
+def _refuse_others(wanted: Shown, held: Shown, *, name: str) -> None:
+    """Refuse to make other differences than those that were looked at.
+
+    Raises:
+        ChangedMeanwhileError: The database has changed since.
+        NotAsShownError: The file has.
+    """
+    if wanted.seq != held.seq:
+        raise ChangedMeanwhileError(seq=held.seq, expected=wanted.seq)
+    if str(wanted) != str(held):
+        raise NotAsShownError(name)
 
 
 def diff(options: argparse.Namespace) -> int:
@@ -188,16 +203,23 @@ def user_list(_options: argparse.Namespace) -> int:
 
 
 def token_add(options: argparse.Namespace) -> int:
+    scopes = [Scope(scope) for scope in options.scope]
     token = tokens.add(
         options.name,
         Role(options.role),
-        scopes=[Scope(scope) for scope in options.scope],
+        scopes=scopes,
         tenant_id=options.tenant,
         expires_at=options.expires,
         actor=getpass.getuser(),
         reason=options.reason,
     )
     _print(token)
+    internal = not_for_tenants(scopes) if options.tenant else []
+    if internal:
+        _warn(
+            f"{', '.join(internal)}: this token shows what {options.tenant} costs us, its margins "
+            "or floors; keep it from the customer"
+        )
     return OK
 
 
@@ -219,6 +241,10 @@ def token_revoke(options: argparse.Namespace) -> int:
     tokens.revoke(options.name, actor=getpass.getuser(), reason=options.reason)
     _print(f"{options.name} is refused from now on")
     return OK
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)  # noqa: T201 - not into what is piped on.
 
 
 def _print(text: str) -> None:

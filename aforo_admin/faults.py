@@ -66,6 +66,16 @@ class ChangedMeanwhileError(StoreError):
         )
 
 
+class NotAsShownError(StoreError):
+    """A catalog's file is no longer the one that differences were told of."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} no longer says what it said when its differences were shown: look at them "
+            "again (apply --dry-run)"
+        )
+
+
 def fault_of(problem: Problem) -> Fault:
     """Return a problem as it is told where there is no file."""
     return Fault(

@@ -78,7 +78,7 @@ def scenario_of(node: Node, catalog: Catalog, *, name: str = NAME) -> Scenario:
     """
     problems: list[Problem] = []
     fields = Fields(node, path=(), problems=problems)
-    scenario = _scenario(fields, catalog)
+    scenario = read_scenario(fields, catalog)
     fields.close()
     refuse(problems, name=name)
     return scenario
@@ -96,7 +96,8 @@ def refuse(problems: list[Problem], *, name: str = NAME) -> None:
         )
 
 
-def _scenario(fields: Fields, catalog: Catalog) -> Scenario:
+def read_scenario(fields: Fields, catalog: Catalog) -> Scenario:
+    """Read a scenario from its fields; amounts are in the catalog's currencies."""
     return Scenario(
         month=fields.may("month", month, ""),
         tenants=fields.texts("tenants") or (),

@@ -151,7 +151,7 @@ def comparison_written(found: Comparison) -> dict[str, Any]:
             "replayed": _sum_written(replayed),
             "acted": _sum_written(acted),
         },
-        "tenants": [_outcome_written(one) for one in found.outcomes],
+        "tenants": [outcome_written(one) for one in found.outcomes],
         "left_out": [{"tenant": name, "why": why} for name, why in found.left_out],
     }
 
@@ -168,7 +168,7 @@ def summary_written(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _outcome_written(one: Outcome) -> dict[str, Any]:
+def outcome_written(one: Outcome) -> dict[str, Any]:
     return {
         "tenant": one.tenant_id,
         "subscription": one.subscription_id,

@@ -47,8 +47,13 @@ def as_text(told: Explanation, call: Call, now_micros: int) -> str:
 
 def as_json(told: Explanation, call: Call, now_micros: int) -> str:
     """Return a document for programs."""
+    return json.dumps(document_of(told, call, now_micros), indent=2)
+
+
+def document_of(told: Explanation, call: Call, now_micros: int) -> dict[str, Any]:
+    """Return what programs read, in JSON's terms."""
     decision = told.decision
-    document: dict[str, Any] = {
+    return {
         "decision": decision.outcome.value,
         "reason": decision.reason.value,
         "shadow_reason": decision.shadow_reason.value if decision.shadow_reason else None,
@@ -77,7 +82,6 @@ def as_json(told: Explanation, call: Call, now_micros: int) -> str:
         ],
         "headers": headers_of(told),
     }
-    return json.dumps(document, indent=2)
 
 
 def rule_of(told: Explanation, call: Call) -> str:

@@ -12,6 +12,7 @@ from aforo_admin.columns import ALLOWANCE_COLUMNS, FLOOR_COLUMNS
 from aforo_admin.control.models_base import Recorded
 from aforo_admin.control.models_plans import PlanVersion, State
 from aforo_admin.control.models_tenants import Deal
+from aforo_admin.control.plan_moves import loosening_moves
 from aforo_admin.control.recording import Change, Note
 from aforo_admin.control.roles import PUBLISH, SET_FLOORS, WRITES
 
@@ -52,11 +53,18 @@ class NotPermittedError(Exception):
 
 
 class ReasonMissingError(Exception):
-    """What changes only for a reason was to change without one; the message says what it is."""
+    """What changes only for a reason was to change without one; the message says what it is.
 
-    def __init__(self, note: Note, column: str = "") -> None:
+    Args:
+        note: What changes.
+        column: Where; empty: the row as such.
+        what: What comes of it, where that does not show.
+    """
+
+    def __init__(self, note: Note, column: str = "", what: str = "") -> None:
         where = f"{note.kind} {note.name}" + (f": {column}" if column else "")
-        super().__init__(f"say why {where} changes: floors and overrides change for a reason")
+        told = f" ({what})" if what else ""
+        super().__init__(f"say why {where} changes{told}: floors and overrides change for a reason")
 
 
 def check(change: Change, has: Has) -> None:
@@ -76,8 +84,12 @@ def check(change: Change, has: Has) -> None:
                 raise NotPermittedError(note, f"control.{permission}", column)
             if permission in _WITH_REASON and unsaid is None and not _has_own_reason(note):
                 unsaid = note, column
-    if unsaid is not None and not change.reason.strip():
+    if change.reason.strip():
+        return
+    if unsaid is not None:
         raise ReasonMissingError(*unsaid)
+    for moved, what in loosening_moves(change):
+        raise ReasonMissingError(moved, what=what)
 
 
 def _has_own_reason(note: Note) -> bool:

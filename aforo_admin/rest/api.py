@@ -1,12 +1,14 @@
 """All operations in one API, and how what goes wrong is answered."""
 
 import functools
+import traceback
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from django.db import DataError, IntegrityError, OperationalError
+from django.core.exceptions import DisallowedHost
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, ValidationError
@@ -17,12 +19,15 @@ from aforo_admin.faults import CatalogError, NoCatalogError
 from aforo_admin.rest import (
     audit_views,
     catalog_views,
+    decide_views,
     endpoint_views,
     entitlement_views,
     ledger_views,
     letter_views,
     plan_views,
+    preview_views,
     tenant_views,
+    what_if_views,
 )
 from aforo_admin.rest.authentication import Bearer, forbidden, unauthenticated
 from aforo_admin.rest.described_names import with_components
@@ -63,8 +68,8 @@ PROBLEM: Final = {
 
 
 VIEWS: Final[Any] = (
-    *(tenant_views, plan_views, endpoint_views, catalog_views, audit_views),
-    *(ledger_views, letter_views, entitlement_views),
+    *(tenant_views, plan_views, preview_views, endpoint_views, catalog_views, audit_views),
+    *(ledger_views, letter_views, entitlement_views, what_if_views, decide_views),
 )
 
 
@@ -134,6 +139,12 @@ def _of_outage(error: Exception) -> ApiError:
     )
 
 
+def _of_failure(error: Exception) -> ApiError:
+    """Return how our own faults are told: the log has them, as it has those of pages."""
+    log.error("the API failed", trace="".join(traceback.format_exception(error)))
+    return failed()
+
+
 def _of_data(_error: DataError) -> ApiError:
     return ApiError(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -170,8 +181,9 @@ HANDLERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     NeverEditedError: _never_edited,
     IntegrityError: _of_conflict,
     DataError: _of_data,
-    OperationalError: _of_outage,
+    **dict.fromkeys((OperationalError, InterfaceError), _of_outage),
     **dict.fromkeys(AWAY, entitlement_views.away),
+    Exception: _of_failure,
 }
 
 
@@ -200,6 +212,27 @@ def _telling(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         ).response()
 
     return told
+
+
+def refused(_request: HttpRequest, error: Exception) -> HttpResponse:
+    """Answer what Django itself refuses, before any operation is asked."""
+    host = isinstance(error, DisallowedHost)
+    return ApiError(
+        HTTPStatus.BAD_REQUEST,
+        "malformed",
+        "the Host header names none of this server's hosts: ask for one of those that "
+        "AFORO_ADMIN_HOSTS lists"
+        if host
+        else "the request can't be read: see that its address, headers and body are well-formed",
+    ).response()
+
+
+def failed() -> ApiError:
+    return ApiError(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal",
+        "this is a fault of the server, and its log says which: try again, or report it",
+    )
 
 
 def missing(_request: HttpRequest, _rest: str = "") -> HttpResponse:

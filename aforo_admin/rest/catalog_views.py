@@ -1,14 +1,13 @@
 """The catalog as a whole: exported, compared, and made equal to a file, as far as was shown."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 
 from aforo_admin import audit, store, written
-from aforo_admin.catalog_differences import Difference, differences
+from aforo_admin.catalog_differences import Difference, differences, digest_of
 from aforo_admin.catalog_yaml import read_text
 from aforo_admin.control.recording import Change
 from aforo_admin.control.roles import APPLY_CATALOG
@@ -147,20 +146,24 @@ def _read(request: HttpRequest) -> Catalog:
 
 
 def _body(found: list[Difference], seq: int, catalog: Catalog) -> dict[str, Any]:
-    said = hashlib.sha256(f"{seq}\n{yaml_text(written.catalog(catalog))}".encode())
     return {
         "change": seq,
-        "digest": said.hexdigest(),
-        "differences": [
-            {
-                name: value
-                for name, value in {
-                    "place": each.place,
-                    "before": each.before,
-                    "after": each.after,
-                }.items()
-                if value is not None
-            }
-            for each in found
-        ],
+        "digest": digest_of(seq, catalog),
+        "differences": differences_told(found),
     }
+
+
+def differences_told(found: Sequence[Difference]) -> list[dict[str, str]]:
+    """Return differences as the API tells them."""
+    return [
+        {
+            name: value
+            for name, value in {
+                "place": each.place,
+                "before": each.before,
+                "after": each.after,
+            }.items()
+            if value is not None
+        }
+        for each in found
+    ]

@@ -6,15 +6,17 @@ from typing import Any, Final
 
 from aforo_admin.rest.operations import Schema
 from aforo_admin.written_values import amount, instant_of_micros
+from aforo_authz.domain.access import Outcome
 from aforo_meter.completeness_sql import OF_ALL
 from aforo_meter.database import Sql
 from aforo_meter.domain.completeness import FILLED
 from aforo_meter.domain.margin import Level
-from aforo_meter.outbox_reading import CONDITIONS
+from aforo_meter.outbox_reading import CONDITIONS, STATES
 
 TEXT: Final[Schema] = {"type": "string"}
 MAYBE: Final[Schema] = {"type": ["string", "null"]}
 COUNT: Final[Schema] = {"type": ["integer", "null"]}
+LEVELS: Final = {level.name.lower(): level for level in Level}
 
 
 def _plain(value: Any) -> Any:
@@ -72,6 +74,7 @@ class Listing:
     columns: tuple[Column, ...]
     order: tuple[Order, ...]
     filters: Mapping[str, str]  # What can be asked for → a condition on `:name`.
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)  # Of filters that have them.
     always: str = "1 = 1"
 
     @property
@@ -151,6 +154,7 @@ MARGINS: Final = Listing(
     ),
     order=(Order(sql="tenant_id", kind=str),),
     filters={**OF_TENANT, "level": "level = :level"},
+    choices={"level": tuple(LEVELS)},
 )
 CHARGES: Final = Listing(
     source="margin_state",
@@ -184,6 +188,7 @@ INTERVENTIONS: Final = Listing(
         Order(sql="reason", kind=str),
     ),
     filters={**OF_TENANT, "outcome": "outcome = :outcome", "reason": "reason = :reason"},
+    choices={"outcome": (Outcome.THROTTLE.value, Outcome.BLOCK.value)},
 )
 SESSIONS: Final = Listing(
     source="session",
@@ -202,6 +207,7 @@ SESSIONS: Final = Listing(
         Order(sql="session_id", kind=str),
     ),
     filters={**OF_TENANT, "state": "(:state = 'open') = (ended_by = '')"},
+    choices={"state": ("open", "ended")},
 )
 _DELIVERY_STATE: Final = (
     f"CASE WHEN endpoint_id IS NULL THEN '' WHEN {CONDITIONS['delivered']} THEN 'delivered'"
@@ -231,6 +237,7 @@ ALERTS: Final = Listing(
         "endpoint": "endpoint_id = :endpoint",
         "state": f"{_DELIVERY_STATE} = :state",
     },
+    choices={"state": STATES},
 )
 COMPLETENESS: Final = Listing(
     source=(

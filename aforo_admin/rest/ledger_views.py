@@ -25,21 +25,19 @@ from aforo_admin.written_values import amount
 from aforo_admin.yaml_scalars import instant
 from aforo_meter.database import Sql
 from aforo_meter.domain.inquiry import CostLine, Record
-from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, micros_of
 from aforo_meter.domain.sessions import Session
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 from aforo_meter.inquiries import Choice
 from aforo_meter.inquiries_sql import SqlInquiries
 from aforo_meter.ledger_sql import SqlLedger
-from aforo_meter.outbox_reading import STATES, DeliveryLog, DeliveryRow
+from aforo_meter.outbox_reading import DeliveryLog, DeliveryRow
 from aforo_meter.sessions_sql import SqlSessions
 
 HOURS_LISTED: Final = 24
 HOURS_LISTED_MAX: Final = 31 * 24
 TENANT: Final = text_query("Of this tenant alone.")
 TEXT: Final[Schema] = {"type": "string"}
-LEVELS: Final = {level.name.lower(): level for level in Level}
 LINE: Final[Schema] = {
     "type": "object",
     "properties": {
@@ -51,7 +49,7 @@ LINE: Final[Schema] = {
 
 def operations() -> Iterator[Operation]:
     yield _list("/margins", lists.MARGINS, "Levels and margins in force", Scope.MONEY_READ,
-                level=text_query(f"One of {', '.join(LEVELS)}."))  # fmt: skip
+                level=_choice(lists.MARGINS, "level"))  # fmt: skip
     yield _list("/charges", lists.CHARGES, "Sums of each tenant's periods", Scope.MONEY_READ)
     yield Operation(
         method="GET",
@@ -63,15 +61,15 @@ def operations() -> Iterator[Operation]:
         gives={"type": "object", "properties": {"lines": {"type": "array", "items": LINE}}},
     )
     yield _list("/interventions", lists.INTERVENTIONS, "Calls throttled and blocked, by hour",
-                Scope.MONEY_READ, outcome=text_query("throttle or block."),
+                Scope.MONEY_READ, outcome=_choice(lists.INTERVENTIONS, "outcome"),
                 reason=text_query("As decisions name it."))  # fmt: skip
     yield _list("/sessions", lists.SESSIONS, "Sessions, those seen last first",
-                Scope.OPERATIONS_READ, state=text_query("open or ended."))  # fmt: skip
+                Scope.OPERATIONS_READ, state=_choice(lists.SESSIONS, "state"))  # fmt: skip
     yield _act("/sessions/kill", kill, "End a session for good", ("tenant", "session"))
     yield _list("/alerts", lists.ALERTS, "Alerts and their deliveries, the newest first",
                 Scope.OPERATIONS_READ, kind=text_query("Of this kind."),
                 endpoint=text_query("To this endpoint."),
-                state=text_query(f"One of {', '.join(STATES)}."))  # fmt: skip
+                state=_choice(lists.ALERTS, "state"))  # fmt: skip
     yield _act("/alerts/resend", resend, "Send an alert once more", ("message", "endpoint"))
     yield Operation(
         method="GET",
@@ -104,6 +102,10 @@ def _list(
     )
 
 
+def _choice(listing: Listing, name: str) -> tuple[type, Any]:
+    return text_query(f"One of {', '.join(listing.choices[name])}.")
+
+
 def _act(path: str, view: Any, summary: str, names: tuple[str, ...]) -> Operation:
     body = {
         "type": "object",
@@ -122,17 +124,14 @@ def _view_of(listing: Listing, scope: Scope) -> Callable[..., HttpResponse]:
     ) -> HttpResponse:
         caller = caller_for(request, scope, tenant=tenant or request.auth.tenant_id)
         given: dict[str, Any] = {"tenant": tenant or caller.tenant_id, **filters}
+        for name, choices in listing.choices.items():
+            if given[name] and given[name] not in choices:
+                raise invalid(name, "is none", f"give one of {', '.join(choices)}")
         if given.get("level"):
-            given["level"] = _level(given["level"])
+            given["level"] = lists.LEVELS[given["level"]].value
         return page(listing, given, limit=limit, cursor=cursor)
 
     return view
-
-
-def _level(name: str) -> int:
-    if name not in LEVELS:
-        raise invalid("level", "is none", f"give one of {', '.join(LEVELS)}")
-    return LEVELS[name].value
 
 
 def page(

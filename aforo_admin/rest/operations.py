@@ -12,13 +12,14 @@ from ninja import NinjaAPI
 from ninja import Query as NinjaQuery
 
 from aforo_admin.rest.paging import CURSOR_CHARS_MAX, LIMIT, LIMIT_MAX
-from aforo_admin.rest.problems import MEDIA_TYPE, NotFoundError
+from aforo_admin.rest.problems import MEDIA_TYPE, ApiError, NotFoundError
 from aforo_admin.rest.writes import KEY, KEY_CHARS_MAX, REASON, REASON_CHARS_MAX
 
 Schema = Mapping[str, Any]
 Parameters = Mapping[str, tuple[type, Any]]
 View = Callable[..., HttpResponse]
 
+JSON: Final = "application/json"
 PATH_CHARS_MAX: Final = 256
 Query: Any = NinjaQuery  # A function that says it is a generic class.
 PAGING: Final[Parameters] = {
@@ -62,9 +63,9 @@ class Operation:
     tag: str
     query: Parameters = field(default_factory=dict)
     body: Schema | None = None
-    body_type: str = "application/json"
+    body_type: str = JSON
     gives: Schema = field(default_factory=dict)
-    gives_type: str = "application/json"
+    gives_type: str = JSON
     status: HTTPStatus = HTTPStatus.OK
     matched: bool = False  # It edits what has an ETag.
 
@@ -108,6 +109,8 @@ def _with_signature(operation: Operation) -> View:
             # No id of ours has such characters, and no database takes them all.
             if not given[name].isprintable() or len(given[name]) > PATH_CHARS_MAX:
                 raise NotFoundError("such thing")
+        if operation.body is not None:
+            _check_type(request, operation.body_type)
         return operation.view(request, **given)
 
     names = re.findall(r"\{(\w+)\}", operation.path)
@@ -121,6 +124,23 @@ def _with_signature(operation: Operation) -> View:
     view.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     view.__name__ = operation.operation_id
     return view
+
+
+def _check_type(request: HttpRequest, wanted: str) -> None:
+    """Refuse a body that says that it is something else; one that says nothing is read.
+
+    Raises:
+        ApiError: It does.
+    """
+    given = str(request.content_type or "").lower()
+    # JSON is YAML as well.
+    if given and given not in {wanted, JSON} and not (wanted == JSON and given.endswith("+json")):
+        raise ApiError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            f"the body says that it is {given}: send it with Content-Type: {wanted}",
+            headers={"Accept": wanted},
+        )
 
 
 def _described(operation: Operation) -> dict[str, Any]:

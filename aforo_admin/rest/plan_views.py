@@ -127,7 +127,7 @@ def put_draft(request: HttpRequest, *, plan: str, number: str) -> HttpResponse:
     body = places.mapping(json_of(request))
 
     def work(_made: Change) -> Answer:
-        version = _draft(plan, number)
+        version = draft_of(plan, number)
         check_match(request, _version_body(version))
         return _kept(request, _read(plan, body), version.number)
 
@@ -138,7 +138,7 @@ def delete_draft(request: HttpRequest, *, plan: str, number: str) -> HttpRespons
     caller = caller_for(request, Scope.CATALOG_WRITE)
 
     def work(_made: Change) -> Answer:
-        version = _draft(plan, number)
+        version = draft_of(plan, number)
         check_match(request, _version_body(version))
         version.delete()
         return Answer(status=HTTPStatus.NO_CONTENT)
@@ -150,7 +150,7 @@ def publish(request: HttpRequest, *, plan: str, number: str) -> HttpResponse:
     caller = caller_for(request, Scope.CATALOG_WRITE)
 
     def work(made: Change) -> Answer:
-        version = _draft(plan, number)
+        version = draft_of(plan, number)
         check_match(request, _version_body(version))
         store.publish(version, made)
         return _answer(version)
@@ -210,7 +210,12 @@ def _version(plan: str, number: str) -> PlanVersion:
     return found
 
 
-def _draft(plan: str, number: str) -> PlanVersion:
+def draft_of(plan: str, number: str) -> PlanVersion:
+    """Return a draft.
+
+    Raises:
+        ApiError: There is none, or it is a draft no longer.
+    """
     version = _version(plan, number)
     if version.state != State.DRAFT:
         raise _wrong_state(version, "it stays as it is: draft a further version")

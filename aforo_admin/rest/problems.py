@@ -101,7 +101,7 @@ def invalid(field: str, what: str, remedy: str) -> InvalidError:
 
 def of_catalog(error: CatalogError, *, within: str = "") -> InvalidError:
     """Return what a catalog's faults say of a part of it: fields are told from there."""
-    return InvalidError(wrong(_below(fault.place, within), fault.message) for fault in error.faults)
+    return InvalidError(wrong(below(fault.place, within), fault.message) for fault in error.faults)
 
 
 def wrong(field: str, message: str) -> Wrong:
@@ -111,7 +111,8 @@ def wrong(field: str, message: str) -> Wrong:
     return Wrong(field=field, what=what, remedy=remedy)
 
 
-def _below(place: str, within: str) -> str:
+def below(place: str, within: str) -> str:
+    """Return a place as it is told where somebody edits what stands within another."""
     if not within or not place.startswith(within):
         return place
     rest = place.removeprefix(within)

@@ -18,7 +18,7 @@ from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import sha256_hex
 from aforo_admin.domain.problems import check_id
 from aforo_admin.faults import StoreError
-from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.scopes import Scope, scopes_of
 
 PREFIX: Final = "aforo_admin_"
 RANDOM_BYTES: Final = 32
@@ -78,6 +78,8 @@ def add(
 ) -> str:
     """Make a token and return it: it can't be shown again.
 
+    Without scopes it is for all that its role may; one of a tenant, for what that tenant may see.
+
     Raises:
         StoreError: The name is no id, or taken; it has expired; or there is no such tenant.
     """
@@ -89,7 +91,7 @@ def add(
             sha256=sha256_hex(token),
             prefix=token[:TOKEN_CHARS_KEPT],
             role=role.value,
-            scopes=[scope.value for scope in scopes],
+            scopes=[scope.value for scope in scopes_of(scopes, tenant_id=tenant_id)],
             tenant_id=tenant_id,
             created_at=made.at,
             expires_at=expires_at,

@@ -133,7 +133,7 @@ def _play(form: WhatIfForm) -> _Asked:
         asked.scenario = form.scenario(ground.catalog)
         if asked.scenario is not None:
             drafts = scenario_drafts.drafts_of(asked.scenario)
-            asked.found = simulate(asked.scenario, ground, drafts=drafts, progress=_deadline())
+            asked.found = simulate(asked.scenario, ground, drafts=drafts, progress=deadline())
     except CatalogError as error:
         written = scenario_written.scenario(asked.scenario) if asked.scenario else {}
         form.put(error, {} if form.cleaned_data[SAVED_AS] else written)
@@ -142,7 +142,8 @@ def _play(form: WhatIfForm) -> _Asked:
     return asked
 
 
-def _deadline() -> Progress:
+def deadline() -> Progress:
+    """Return what gives up once a page has waited long enough."""
     until_s = time.monotonic() + SECONDS_MAX
 
     def progress(done: int, of_all: int) -> None:

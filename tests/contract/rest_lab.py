@@ -64,13 +64,15 @@ class Api:
         path: str,
         body: object = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        media_type: str = "application/json",
     ) -> Said:
         data: bytes | str = body if isinstance(body, (bytes, str)) else json.dumps(body)
         answer = self.client.generic(
             method,
             f"/api/v1{path}",
             "" if body is None else data,
-            content_type="application/json",
+            content_type=media_type,
             headers={"Authorization": f"Bearer {self.token}", **(headers or {})},
         )
         is_json = "json" in answer.headers.get("Content-Type", "")
@@ -98,9 +100,9 @@ def _dashed(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def api_of(role: Role, *, tenant: str = "", scopes: tuple[Scope, ...] = ()) -> Api:
-    """Return the API as a new token of this role sees it."""
+    """Return the API as a new token of this role sees it. Without scopes it has all of them."""
     name = f"{role}-{len(list(tokens.listed()))}"
-    token = tokens.add(name, role, tenant_id=tenant, scopes=scopes, actor="tests")
+    token = tokens.add(name, role, tenant_id=tenant, scopes=scopes or tuple(Scope), actor="tests")
     return Api(token=token, tenant=tenant)
 
 
@@ -108,9 +110,9 @@ def applied(catalog: Catalog = EXAMPLE) -> None:
     store.apply_catalog(catalog, actor="tests")
 
 
-def fill_redis(client: redis.Redis) -> None:
-    """Write the example as sync leaves it."""
-    model = build(EXAMPLE, datetime.now(UTC))
+def fill_redis(client: redis.Redis, catalog: Catalog = EXAMPLE) -> None:
+    """Write a catalog as sync leaves it."""
+    model = build(catalog, datetime.now(UTC))
     client.mset({**model.basis, **model.credentials})
     client.set(SYNC_KEY, SyncState(completed_at_micros=1).SerializeToString())
 

@@ -466,11 +466,25 @@ def test_a_fault_of_what_has_a_form_of_its_own_is_told_with_its_place(product: C
         )
         quota_id = EXAMPLE.plans["pro"].quotas[0].quota_id
         DealQuota.objects.create(deal=deal, quota_id=quota_id, unlimited=True)
-    answer = sent(product, "tenant/globex/change/", **{"subscription-0-plan": "pilot"})
+    answer = sent(
+        product, "tenant/globex/change/", **{"subscription-0-plan": "pilot", "change_reason": "x"}
+    )
 
     told = faults(answer)["__all__"]
     assert "tenants.globex.deals[0].quotas[0].id: " in told
     assert Tenant.objects.get(pk="globex").subscription.plan_id == "pro"
+
+
+def test_another_plan_that_lets_more_pass_takes_a_reason(product: Client) -> None:
+    path, pilot = "tenant/globex/change/", {"subscription-0-plan": "pilot"}
+
+    refused = faults(sent(product, path, **pilot))
+    unchanged = Tenant.objects.get(pk="globex").subscription.plan_id
+    sent(product, path, **pilot, change_reason="they try it out")
+
+    assert "with the plan pilot, it is in shadow mode" in refused["change_reason"]
+    assert unchanged == "pro"
+    assert Tenant.objects.get(pk="globex").subscription.plan_id == "pilot"
 
 
 def test_a_fault_of_a_part_alone_is_refused_with_the_form(finance: Client) -> None:

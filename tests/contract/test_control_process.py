@@ -104,6 +104,42 @@ def test_a_dry_run_says_what_apply_then_does_and_nothing_else(
 
 
 @sqlite_only
+def test_apply_makes_what_was_shown_or_nothing(filled: Mapping[str, str], tmp_path: Path) -> None:
+    path = edited(tmp_path, "committed_fee: 500 USD", "committed_fee: 501 USD")
+    dry = aforo_admin("apply", path, "--dry-run", env=filled)
+    at = dry.stdout.split()[-1]
+    Path(path).write_text(Path(path).read_text().replace("name: Acme GmbH", "name: Acme Inc."))
+
+    done = aforo_admin("apply", path, "--at", at, env=filled)
+    number = aforo_admin("apply", path, "--at", at.partition(":")[0], env=filled)
+    shown = aforo_admin("apply", path, "--dry-run", env=filled)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no longer says what it said" in done.stderr
+    assert (number.returncode, number.stdout) == (2, "")
+    assert "give what apply --dry-run prints, like 1204:" in number.stderr
+    assert "2 differences; to make just these" in shown.stdout  # Neither has been made.
+
+
+@sqlite_only
+def test_a_token_that_shows_costs_of_a_tenant_is_warned_of(filled: Mapping[str, str]) -> None:
+    add = ("token", "add", "--role", "viewer", "--tenant", "acme")
+
+    portal = aforo_admin(*add, "portal", env=filled)
+    books = aforo_admin(*add, "books", "--scope", "money:read", env=filled)
+    listed = aforo_admin("token", "list", env=filled).stdout.splitlines()
+
+    assert (portal.returncode, books.returncode) == (0, 0)
+    assert "warning" not in portal.stderr
+    assert "warning: money:read: this token shows what acme costs us" in books.stderr
+    assert books.stdout.startswith("aforo_admin_")
+    assert [line.partition(": ")[2] for line in listed] == [
+        "viewer, money:read, tenant acme, never used",
+        "viewer, entitlements:read, tenant acme, never used",
+    ]
+
+
+@sqlite_only
 def test_apply_refuses_a_wrong_file_with_its_faults(
     filled: Mapping[str, str], tmp_path: Path
 ) -> None:

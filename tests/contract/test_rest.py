@@ -6,14 +6,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connections
-from django.test import Client
+from django.db import InterfaceError, connections
+from django.test import Client, RequestFactory, override_settings
 
 from aforo_admin import audit, store
 from aforo_admin.control.models import AuditEntry, Credential, IdempotentAnswer
 from aforo_admin.control.models_api import ApiToken
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
+from aforo_admin.control.urls import handler500
 from aforo_admin.mint import sha256_of_key
 from aforo_admin.rest import tokens
 from aforo_admin.rest.scopes import Scope
@@ -215,8 +216,15 @@ def test_a_credential_of_another_tenant_is_refused_without_naming_it(owner: Api)
 
     refused = owner.post("/tenants/acme/credentials", {"id": "taken", "sha256": held.identity})
 
-    assert refused.status == 409
-    assert "initech" not in str(refused.body)
+    whole = {**owner.get("/tenants/acme").body}
+    whole["credentials"] = [*whole["credentials"], {"id": "taken", "sha256": held.identity}]
+    edited = owner.put("/tenants/acme", whole)
+
+    assert (refused.status, refused.fields) == (409, ["sha256"])
+    assert refused.body["errors"][0]["remedy"].startswith("leave the hash out to have another key")
+    last = len(whole["credentials"]) - 1
+    assert (edited.status, edited.fields) == (409, [f"credentials[{last}].sha256"])
+    assert "initech" not in f"{refused.body} {edited.body}"
 
 
 def test_an_override_names_its_author_and_its_reason_is_the_record_s(owner: Api) -> None:
@@ -365,6 +373,38 @@ def test_floors_and_overrides_do_not_change_without_a_reason(owner: Api) -> None
     assert owner.put("/tenants/globex", {**overridden, "thresholds": floors}).status == 200
 
 
+def test_a_plan_that_lets_more_pass_takes_a_reason_now_or_from_a_date(owner: Api) -> None:
+    path = "/tenants/globex/subscription"
+    held = owner.get(path).body
+    in_shadow = {**held, "plan": "pilot"}
+    from_a_date = {**held, "changes": [{"plan": "pilot", "from": "2027-01-01"}]}
+    seq = audit.last_seq()
+
+    for api in (api_of(Role.PRODUCT), owner):
+        for body in (in_shadow, from_a_date):
+            said = api.put(path, body)
+            assert (said.status, said.fields) == (422, ["X-Aforo-Reason"])
+            assert "with the plan pilot, it is in shadow mode" in str(said.body)
+    assert not AuditEntry.objects.filter(seq__gt=seq, tenant_id="globex").exists()
+    product = api_of(Role.PRODUCT)
+    assert product.put(path, from_a_date, {**ANY, **WHY}).status == 200
+    # Back to what blocks more: nobody needs to say why.
+    assert product.put(path, held).status == 200
+
+
+def test_a_coming_plan_that_blocks_more_is_not_taken_back_without_a_reason() -> None:
+    product = api_of(Role.PRODUCT)
+    path = "/tenants/globex/subscription"
+    held = product.get(path).body
+    coming = {**held, "changes": [{"plan": "free", "from": "2027-01-01"}]}
+    moved = {**held, "changes": [{"plan": "free", "from": "2027-02-01"}]}
+
+    assert product.put(path, coming, {**ANY, **WHY}).status == 200
+    for body in (held, moved):
+        said = product.put(path, body)
+        assert (said.status, said.fields) == (422, ["X-Aforo-Reason"])
+
+
 def test_only_an_owner_applies_a_whole_catalog(owner: Api) -> None:
     finance = api_of(Role.FINANCE)
     text = owner.get("/catalog").body
@@ -399,6 +439,19 @@ def test_a_scope_narrows_what_a_role_may() -> None:
     assert narrow.get("/tenants/acme").status == 200
     assert narrow.get("/features").body["type"] == "urn:aforo:problem:scope"
     assert narrow.delete("/tenants/acme").status == 403
+
+
+def test_a_token_of_one_tenant_is_for_what_the_tenant_may_see() -> None:
+    portal = Api(token=tokens.add("portal", Role.OWNER, tenant_id="acme", actor="tests"))
+
+    for path in (
+        *("/tenants/acme", "/tenants/acme/deals", "/tenants/acme/thresholds"),
+        *("/tenants/acme/negotiated_costs", "/margins", "/charges", "/charges/acme"),
+        *("/alerts", "/audit", "/sessions", "/interventions", "/completeness"),
+    ):
+        said = portal.get(path)
+        assert (said.status, said.body["type"]) == (403, "urn:aforo:problem:scope"), path
+    assert portal.get("/entitlements/acme/chat").status == 503  # Nothing but Redis is missing.
 
 
 def test_a_whole_catalog_takes_the_scopes_of_all_that_is_in_it(owner: Api) -> None:
@@ -539,6 +592,70 @@ def test_pages_of_others_cannot_write_through_a_browser() -> None:
     answer = strict.post("/api/v1/features", data="{}", content_type="application/json")
 
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (InterfaceError("connection already closed"), 503, "database-away"),
+        (RuntimeError("hunter2"), 500, "internal"),
+    ],
+)
+def test_a_failure_is_a_problem_too(
+    owner: Api,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    kind: str,
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "load_catalog", fail)
+    said = owner.get("/features")
+
+    assert (said.status, said.headers["Content-Type"]) == (status, "application/problem+json")
+    assert said.body["type"] == f"urn:aforo:problem:{kind}"
+    assert "hunter2" not in str(said.body)
+    assert owner.token not in caplog.text
+
+
+def test_what_django_refuses_is_a_problem_under_api_and_a_page_elsewhere() -> None:
+    client = Client(raise_request_exception=False, headers={"Host": "evil.example"})
+
+    with override_settings(ALLOWED_HOSTS=["aforo.example"]):
+        api, page = client.get("/api/v1/features"), client.get("/admin/")
+
+    assert (api.status_code, page.status_code) == (400, 400)
+    assert api.headers["Content-Type"] == "application/problem+json"
+    assert "AFORO_ADMIN_HOSTS" in api.json()["detail"]
+    assert page.headers["Content-Type"].startswith("text/html")
+
+
+def test_what_fails_outside_of_operations_is_a_problem_under_api() -> None:
+    asked = RequestFactory()
+
+    api, page = (handler500(asked.get(path)) for path in ("/api/v1/features", "/admin/"))
+
+    assert (api.status_code, page.status_code) == (500, 500)
+    assert api.headers["Content-Type"] == "application/problem+json"
+    assert page.headers["Content-Type"].startswith("text/html")
+
+
+def test_a_body_says_that_it_is_json_or_nothing(owner: Api) -> None:
+    feature = {"id": "x"}
+
+    xml = owner("POST", "/features", feature, media_type="application/xml")
+    typed = owner("POST", "/features", feature, media_type="application/json; charset=utf-8")
+    catalog = owner.get("/catalog").body
+    yaml = owner("POST", "/catalog/diff", catalog, media_type="application/yaml")
+    form = owner("POST", "/catalog/diff", catalog, media_type="text/plain")
+
+    assert (xml.status, xml.headers["Accept"]) == (415, "application/json")
+    assert xml.body["type"] == "urn:aforo:problem:unsupported-media-type"
+    assert (typed.status, yaml.status) == (201, 200)
+    assert (form.status, form.headers["Accept"]) == (415, "application/yaml")
 
 
 def test_a_method_that_is_not_there_is_a_problem_too(owner: Api) -> None:

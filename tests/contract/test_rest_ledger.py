@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
@@ -16,7 +17,11 @@ from aforo_admin.control.models import AuditEntry, WebhookEndpoint
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.control_work import entry_text
+from aforo_admin.domain.catalog import COGS, Quota
 from aforo_admin.places import Places
+from aforo_admin.rest.entitlement_views import ENTITLEMENT
+from aforo_admin.rest.scopes import Scope
+from aforo_authz.domain.quotas import WindowKind
 from aforo_authz.read_model import counter_key, margin_key
 from aforo_meter.completeness import Decided
 from aforo_meter.completeness_sql import SqlCompleteness
@@ -32,7 +37,7 @@ from tests.contract.answers_lab import fill
 from tests.contract.ledger_lab import START
 from tests.contract.ledgers import AuditedLedger
 from tests.contract.outbox_lab import OutboxLab
-from tests.contract.rest_lab import Api, api_of, applied, fill_redis, forget_failures
+from tests.contract.rest_lab import EXAMPLE, Api, api_of, applied, fill_redis, forget_failures
 from tests.contract.test_screens_letters import put as put_letters
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
@@ -253,6 +258,24 @@ async def _decide(url: str, hours: Sequence[int]) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ("/margins?level=bad", "none, warn, throttle, block"),
+        ("/interventions?outcome=allow", "throttle, block"),
+        ("/sessions?state=closed", "open, ended"),
+        ("/alerts?state=sent", "waiting, delivered, gave-up"),
+    ],
+)
+def test_an_unknown_value_of_a_filter_is_refused_with_those_there_are(
+    owner: Api, asked: str, allowed: str
+) -> None:
+    said = owner.get(asked)
+
+    assert (said.status, said.fields) == (422, [asked.partition("?")[2].partition("=")[0]])
+    assert said.body["errors"][0]["remedy"] == f"give one of {allowed}"
+
+
 def test_a_token_of_one_tenant_sees_its_rows_alone(owner: Api) -> None:
     globex = api_of(Role.VIEWER, tenant="globex")
 
@@ -271,6 +294,23 @@ def synced(redis_url: str) -> Iterator[redis.Redis]:
     ):
         fill_redis(client)
         yield client
+
+
+def test_an_entitlement_tells_nothing_of_quotas_of_money(synced: redis.Redis) -> None:
+    plan = EXAMPLE.plans["pro"]
+    tight = Quota(quota_id="spend", meter=COGS, limit_units=7, window=WindowKind.DAY)
+    plans = {**EXAMPLE.plans, "pro": replace(plan, quotas=(*plan.quotas, tight))}
+    alone = {**EXAMPLE.plans, "pro": replace(plan, quotas=(tight,))}
+    portal = api_of(Role.VIEWER, tenant="globex", scopes=(Scope.ENTITLEMENTS_READ,))
+
+    fill_redis(synced, replace(EXAMPLE, plans=plans))
+    beside = portal.get("/entitlements/globex/chat").body
+    fill_redis(synced, replace(EXAMPLE, plans=alone))
+    by_itself = portal.get("/entitlements/globex/chat").body
+
+    assert beside["remaining_quota"] == 600
+    assert (by_itself["remaining_quota"], by_itself["quota_reset"]) == (None, None)
+    assert beside.keys() == by_itself.keys() == ENTITLEMENT["properties"].keys()
 
 
 def test_an_entitlement_is_what_would_be_decided_now(synced: redis.Redis) -> None:
