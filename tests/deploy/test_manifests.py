@@ -115,6 +115,25 @@ def keys(path: str) -> list[str]:
     return [name.replace("~1", "/") for name in path.split("/")]
 
 
+def test_migrations_can_be_applied_alone_as_the_readme_says() -> None:
+    """The selector in k8s/README.md ("Upgrades") has the jobs, and what they cannot do without."""
+    text = (ROOT / "k8s" / "README.md").read_text()
+    selector = re.search(r"kubectl apply --selector (\S+)=(\S+)", text)
+    assert selector is not None
+    chosen = {
+        title(document)
+        for document in rendered("prod")
+        if document["metadata"].get("labels", {}).get(selector[1]) == selector[2]
+    }
+
+    assert chosen == {
+        "Job migrate-control",
+        "Job migrate-ledger",
+        "NetworkPolicy migrate",
+        "ServiceAccount migrate",
+    }
+
+
 @pytest.mark.parametrize("process", ["authz", "ship", "ingest", "consume"])
 def test_what_a_process_requests_follows_from_a_stated_rate(process: str) -> None:
     """Rate × CPU each × 2, as docs/operations.md reckons, is what every overlay requests."""
