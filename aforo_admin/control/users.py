@@ -37,6 +37,7 @@ def add(name: str, role: Role, password: str, *, actor: str, source: Source, rea
 def told(user: User) -> dict[str, object]:
     """Return what the record keeps of a user."""
     return {
+        "username": user.get_username(),
         "roles": sorted(role_groups.roles_of(user)),
         "active": user.is_active,
         "superuser": user.is_superuser,
