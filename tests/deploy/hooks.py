@@ -16,14 +16,13 @@ def hooks(documents: Sequence[Document]) -> Iterator[str]:
         if pod is None or HOOK not in _annotations(job):
             continue
         needed = {f"ServiceAccount {pod['spec'].get('serviceAccountName')}", *_config_maps(pod)}
-        labels = pod["metadata"]["labels"]
+        labels, turn = pod["metadata"]["labels"], _turn(job)
         for document in documents:
             needs = title(document) in needed or _lets_out(document, labels)
-            if needs and not _turn(document) < _turn(job):
+            if needs and not _turn(document) < turn:
                 yield f"{title(job)}: Argo CD makes {title(document)} too late for it"
-            if document["kind"] in {"Deployment", "StatefulSet"} and not _turn(document) > _turn(
-                job
-            ):
+            serves = document["kind"] in {"Deployment", "StatefulSet"}
+            if serves and not _turn(document) > turn:
                 yield f"{title(document)}: Argo CD would not wait for {title(job)}"
 
 
