@@ -13,8 +13,10 @@ from aforo_admin.catalog_yaml import read_file
 from aforo_proto.policy_pb2 import SUBSCRIPTION_STATE_PAUSED, Policy, SyncState
 from lab.ports import free_port
 from lab.postgres import PostgresServer
-from lab.servers import Program, eventually, python_module
+from lab.servers import Program, ServerStartError, ask_tcp, eventually, python_module
+from tests.certificates import certificate
 from tests.contract.test_sync_process import EXAMPLE, aforo_admin, get
+from tests.missing import missing
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -320,3 +322,57 @@ async def test_sync_outlives_its_database(redis_url: str, tmp_path: Path) -> Non
 
             await eventually(lambda: not client.exists(MAIN))
             assert program.stop() == 0
+
+
+async def test_a_database_with_tls_is_believed_by_its_authority_alone(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """Commands, sync and the pages, with the URL that docs/operations.md gives."""
+    tls = certificate(tmp_path, "postgres", "IP:127.0.0.1")
+    stranger, _ = certificate(tmp_path, "stranger", "IP:127.0.0.1")
+    try:
+        guarded = PostgresServer(log_dir=tmp_path, tls=tls)
+    except ServerStartError as error:
+        missing(error)
+    with guarded as server, redis.Redis.from_url(redis_url) as client:
+        url = server.url()
+        assert "sslmode=verify-full&sslrootcert=" in url
+        env = {"AFORO_ADMIN_DATABASE_URL": url, "AFORO_ADMIN_REDIS_URL": redis_url}
+        for arguments in (["migrate"], ["apply", str(EXAMPLE)]):
+            done = aforo_admin(*arguments, env=env)
+            assert done.returncode == 0, done.stderr
+        program, _ = syncing(env, tmp_path)
+        with program:
+            await eventually(lambda: client.exists(ACME_KEY))
+        with serving(env, tmp_path):
+            pass
+
+        for bad, cause in (
+            (url.replace("verify-full", "disable"), "no encryption"),
+            (url.replace(str(tls[0]), str(stranger)), "certificate verify failed"),
+        ):
+            done = aforo_admin("export", env={**env, "AFORO_ADMIN_DATABASE_URL": bad})
+            assert done.returncode != 0
+            assert cause in done.stderr
+
+
+def serving(env: Mapping[str, str], log_dir: Path) -> Program:
+    """Return the pages, ready once they have looked for an API token in the database."""
+    port = free_port()
+    request = (
+        b"GET /api/v1/catalog HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
+        b"authorization: Bearer unknown\r\n\r\n"
+    )
+    return python_module(
+        "serve",
+        "aforo_admin",
+        "serve",
+        env={
+            **env,
+            "AFORO_ADMIN_LISTEN": f"127.0.0.1:{port}",
+            "AFORO_ADMIN_HOSTS": "a",
+            "AFORO_ADMIN_SECRET_KEY": "k" * 50,
+        },
+        ready=lambda: b" 401 " in ask_tcp(port, request, bytes_max=100_000),
+        log_dir=log_dir,
+    )

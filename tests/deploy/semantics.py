@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from tests.deploy.hooks import hooks
+from tests.deploy.operated import admitted, connected, labelled
 from tests.deploy.rendering import Document, containers_of, pod_of, title
 
 Rule = Callable[[Sequence[Document]], Iterator[str]]
@@ -13,6 +15,8 @@ DNS_1035: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 PORT_NAME: Final = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 UNITS: Final = {"m": 0.001, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
+# CoreDNS keeps an answer for 5 s, Envoy asks every 5 s, endpoints are written in about 2; and more.
+ADDRESS_KNOWN_S: Final = 20
 # Settings that say how long a process goes on after SIGTERM, in seconds.
 DRAINS: Final = re.compile(r"AFORO_[A-Z_]*DRAIN(_NOTICE)?_S")
 
@@ -72,10 +76,11 @@ def foreign_selectors(documents: Sequence[Document]) -> Iterator[str]:
     for document in documents:
         if document["kind"] not in SELECTING or not (wanted := _selected(document)):
             continue
+        ours = (pod["metadata"]["labels"] for _, pod in pods(documents))
         hit = {
-            each["metadata"]["labels"]["app.kubernetes.io/name"]
-            for each in documents
-            if (pod := pod_of(each)) and wanted.items() <= pod["metadata"]["labels"].items()
+            labels["app.kubernetes.io/name"]
+            for labels in (*ours, *labelled(documents))
+            if wanted.items() <= labels.items()
         }
         if hit != {document["metadata"].get("labels", {}).get("app.kubernetes.io/name")}:
             yield f"{title(document)}: selects pods of {sorted(hit) or 'nobody'}"
@@ -194,6 +199,7 @@ def amount(text: str) -> float:
 def references(documents: Sequence[Document]) -> Iterator[str]:
     """ConfigMaps, with the keys that are read, and ServiceAccounts exist."""
     there = {title(document): document for document in documents}
+    there["ConfigMap aforo-ca"] = {}  # Whose authority it is, we can't know.
     for name, pod in pods(documents):
         account = pod["spec"].get("serviceAccountName")
         if account and f"ServiceAccount {account}" not in there:
@@ -326,6 +332,17 @@ def budgets(documents: Sequence[Document]) -> Iterator[str]:
             yield f"{title(document)}: could keep a node from being drained"
 
 
+def successions(documents: Sequence[Document]) -> Iterator[str]:
+    """The next pod ends only once all who ask DNS know the new one's address."""
+    services = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Service"}
+    for document in documents:
+        if document["kind"] == "StatefulSet":
+            spec = document["spec"]
+            told = services.get(spec["serviceName"], {}).get("publishNotReadyAddresses") is True
+            if not told or spec.get("minReadySeconds", 0) < ADDRESS_KNOWN_S:
+                yield f"{title(document)}: the next pod ends before all know the new one's address"
+
+
 def policies(documents: Sequence[Document]) -> Iterator[str]:
     """Every pod has a network policy of its own; so none is open by being forgotten."""
     selected = [_selected(d) for d in documents if d["kind"] == "NetworkPolicy"]
@@ -338,5 +355,5 @@ def policies(documents: Sequence[Document]) -> Iterator[str]:
 RULES: Final[tuple[Rule, ...]] = (
     *(names, once, own_selectors, foreign_selectors, spread, scaling, ports, target_ports),
     *(resources, references, mounts, no_secrets, images, confinement, probes, graces),
-    *(service_links, budgets, policies),
+    *(service_links, budgets, successions, policies, admitted, connected, hooks),
 )

@@ -111,7 +111,27 @@ def change(documents: Sequence[Document], bad: dict[str, Any]) -> None:
 
 
 def keys(path: str) -> list[str]:
-    return path.split("/")
+    """Return a path's names; a slash in one of them is written as in JSON pointers."""
+    return [name.replace("~1", "/") for name in path.split("/")]
+
+
+def test_migrations_can_be_applied_alone_as_the_readme_says() -> None:
+    """The selector in k8s/README.md ("Upgrades") has the jobs, and what they cannot do without."""
+    text = (ROOT / "k8s" / "README.md").read_text()
+    selector = re.search(r"kubectl apply --selector (\S+)=(\S+)", text)
+    assert selector is not None
+    chosen = {
+        title(document)
+        for document in rendered("prod")
+        if document["metadata"].get("labels", {}).get(selector[1]) == selector[2]
+    }
+
+    assert chosen == {
+        "Job migrate-control",
+        "Job migrate-ledger",
+        "NetworkPolicy migrate",
+        "ServiceAccount migrate",
+    }
 
 
 @pytest.mark.parametrize("process", ["authz", "ship", "ingest", "consume"])

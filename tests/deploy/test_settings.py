@@ -29,6 +29,10 @@ SECRETS = {
     "webhook-url": "https://hooks.example.com/aforo",
     "webhook-secret": "whsec_" + base64.b64encode(bytes(range(32))).decode(),
     "secret-key": "k" * 50,
+    "issuer": "https://id.example.com",
+    "client-id": "aforo",
+    "client-secret": "secret",
+    "roles": "staff=viewer",
 }
 DESCRIBE = "print(s.describe(s.load(s.ServeSettings, os.environ)))"
 # The process that a command starts, and how it is asked for its settings.
