@@ -137,8 +137,9 @@ otelcol: $(STAMP) build/otelcol/otelcol ## build an OpenTelemetry Collector and 
 bench-sync: $(STAMP) ## measure sync with 100,000 tenants, and decisions beside it
 	$(BIN)/python -m bench.sync $(BENCH_ARGS)
 
-dashboards: $(STAMP) ## write ops/observability/grafana anew, from its code
+dashboards: $(STAMP) ## write ops/observability/grafana anew, from its code, and the alert rules for the Prometheus operator
 	$(BIN)/python -m ops.observability.dashboards
+	$(BIN)/python -m ops.observability.operator
 
 fix: $(STAMP) ## let ruff repair and format
 	$(BIN)/ruff check --fix .

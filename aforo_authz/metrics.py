@@ -22,7 +22,14 @@ from prometheus_client.registry import Collector
 
 from aforo_authz.domain.access import PASSING, Decision, Outcome, Reason
 from aforo_authz.redis_link import Failure
-from aforo_authz.server import Method, OwnFaultError, RpcError
+from aforo_authz.server import (
+    INTERNAL,
+    INVALID_ARGUMENT,
+    UNAVAILABLE,
+    Method,
+    OwnFaultError,
+    RpcError,
+)
 
 DECISION_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 REDIS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -73,7 +80,9 @@ class Metrics(Collector):
         self._shadowed: Counter[Reason] = Counter()
         self._stale = 0
         self._uncounted = 0
-        self._failed: Counter[int] = Counter()
+        # Of what a check may end with, 0 is shown: a count that comes as 1 has not grown, to
+        # Prometheus, and raises no alert.
+        self._failed = Counter({INVALID_ARGUMENT: 0, INTERNAL: 0, UNAVAILABLE: 0})
         self._own_faults = 0
         self._redis_failures: Counter[tuple[str, Failure]] = Counter()
         self._refused: Counter[str] = Counter()

@@ -58,6 +58,8 @@ class Lane:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.endpoint = endpoint
+        # Shown as 0: a count that comes as 1 has not grown, to Prometheus, and raises no alert.
+        GAVE_UP.labels(endpoint.endpoint_id)
         self.under_way: set[asyncio.Task[None]] = set()
         self.failed = 0  # Attempts.
         self._outbox = outbox

@@ -37,6 +37,8 @@ WARNINGS: Final = {
 ENTRIES: Final = ("event", "interim", "dead_letter", "ignored")
 # These dead letters were events first.
 REFUSED: Final = "too_large"
+# Shown as 0 from the start: to Prometheus, a count that comes as 1 has not grown, and none alerts.
+DEAD_LETTERS: Final = ("unreadable", REFUSED)
 
 
 class ShipMetrics(Collector):
@@ -60,7 +62,8 @@ class ShipMetrics(Collector):
                 entries[f"ignored_{which}" if what == "ignored" else what] += times
         yield self._family("entries", "Access-log entries, by what became of them.", "as", entries)
         for what, (name, text, label) in METRICS.items():
-            own = {which: n for (kind, which), n in self.counts.items() if kind == what}
+            own = dict.fromkeys(DEAD_LETTERS if what == "dead_letter" else (), 0)
+            own |= {which: n for (kind, which), n in self.counts.items() if kind == what}
             if label is None:
                 yield CounterMetricFamily(f"aforo_ship_{name}", text, sum(own.values()))
             else:

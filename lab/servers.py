@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import yaml
 
@@ -278,6 +278,7 @@ def envoy_binary() -> Path:
     return Path(found)
 
 
+OWN_ADMIN: Final = "envoy_admin"  # The cluster by which an Envoy asks its own administration.
 Address = int | Path  # A loopback port, or the path of a UNIX socket.
 
 
@@ -348,7 +349,8 @@ def move(
     for name, port in listeners.items():
         by_name[name]["address"] = _envoy_address(port)
     by_name = {cluster["name"]: cluster for cluster in resources["clusters"]}
-    for name, addresses in clusters.items():
+    own = {OWN_ADMIN: [admin_port]} if OWN_ADMIN in by_name else {}
+    for name, addresses in {**clusters, **own}.items():
         places = [
             endpoint["endpoint"]
             for locality in by_name[name]["load_assignment"]["endpoints"]

@@ -57,6 +57,17 @@ DECISIONS: Final = Dashboard(
             unit="reqps",
         ),
         Panel(
+            title="Passed undecided, as Envoy counts",
+            says="Calls that nobody decided, also where authz was not reached or too slow."
+            " unheard: authz decided, and Envoy had given up.",
+            queries=[
+                (rate("envoy_http_ext_authz_failure_mode_allowed", "instance"), "{{instance}}"),
+                (rate("aforo_authz_tally_decisions_unheard_total"), "unheard"),
+            ],
+            unit="reqps",
+            red_from=0.001,
+        ),
+        Panel(
             title="Stale now",
             says="Processes that can't confirm what they know.",
             queries=[("sum(aforo_authz_cache_stale)", "stale processes")],

@@ -5,6 +5,8 @@ from typing import Final
 from ops.observability.dashboards import Dashboard, Panel
 from ops.observability.promql import quantile, rate
 
+DROPPED: Final = "envoy_access_logs_grpc_access_log_logs_dropped"
+
 METERING: Final = Dashboard(
     uid="aforo-metering",
     title="Aforo: metering and completeness",
@@ -70,8 +72,11 @@ METERING: Final = Dashboard(
         ),
         Panel(
             title="Lost",
-            says="Records that are gone.",
-            queries=[("sum by (instance) (increase(aforo_ship_lost_total[1d]))", "{{instance}}")],
+            says="Records that are gone; entries that Envoy dropped.",
+            queries=[
+                ("sum by (instance) (increase(aforo_ship_lost_total[1d]))", "{{instance}}"),
+                (f"sum by (instance) (increase({DROPPED}[1d]))", "Envoy {{instance}}"),
+            ],
             figure=True,
             red_from=1,
         ),

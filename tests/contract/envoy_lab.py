@@ -9,7 +9,7 @@ from __future__ import annotations  # grpc-stubs has generics that grpc has not.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -339,6 +339,8 @@ async def envoy_lab(
     tcp: bool = False,
     patient: bool = True,
     authz_server: Callable[[Address], AuthzLab] = AuthzLab,
+    config: Path = SHIPPED,
+    more_listeners: Iterable[str] = (),
 ) -> AsyncIterator[EnvoyLab]:
     """Run the shipped configuration, moved to free addresses and edited, with all around it.
 
@@ -348,6 +350,8 @@ async def envoy_lab(
         patient: Don't take the check's server for dead while the test itself is busy: both run
             in one event loop.
         authz_server: Makes what decides.
+        config: Another configuration than the shipped one.
+        more_listeners: Those that it has beside `ingress`.
     """
 
     def prepare(document: dict[str, Any]) -> None:
@@ -367,8 +371,8 @@ async def envoy_lab(
         api, premium = await enter(FakeLlm()), await enter(FakeLlm(name="premium"))
         economy = await enter(FakeLlm(name="economy"))
         envoy = EnvoyServer(
-            SHIPPED,
-            listeners={"ingress": free_port()},
+            config,
+            listeners={name: free_port() for name in ("ingress", *more_listeners)},
             clusters={
                 "api": [api.port],
                 "llm": [premium.port],

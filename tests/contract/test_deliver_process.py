@@ -134,6 +134,8 @@ async def test_it_tells_probes_and_prometheus_how_it_is(
             lambda: b'attempts_total{endpoint="default",result="delivered"} 1.0' in ask(port)
         )
         assert metrics, program.log_text()
+        # Before one is given up: else the first would be no growth, and alert nobody.
+        assert b'gave_up_total{endpoint="default"} 0.0' in ask(port)
 
 
 def ask(port: int, path: str = "/metrics") -> bytes:

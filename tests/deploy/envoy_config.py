@@ -1,7 +1,7 @@
 """The Envoy configuration of `k8s/overlays/envoy-sidecar`, made of `envoy/aforo.yaml`.
 
-`python -m tests.deploy.envoy_config` writes it. Only addresses differ: what is tested of the one
-holds for the other.
+`python -m tests.deploy.envoy_config` writes it. Addresses differ, and a pod has a listener more, at
+which Prometheus reads: what is tested of the one holds for the other.
 """
 
 from pathlib import Path
@@ -29,6 +29,13 @@ def _cluster(name: str) -> tuple[str, str]:
 DNS: Final = "type: STRICT_DNS\n    "
 SHIP: Final = "ship-{}.ship-pods.aforo.svc.cluster.local"
 
+# A pod's own administration is on loopback, where Prometheus does not come: one page of it is shown
+# elsewhere.
+STATS: Final = Path(__file__).parent / "envoy_stats.yaml"
+STATS_LISTENER, STATS_CLUSTER = STATS.read_text().split("\n---\n")
+CLUSTERS: Final = "\n  clusters:\n"
+AFORO: Final = "  # --- Aforo's ----"
+
 REPLACEMENTS: Final = (
     (_socket("127.0.0.1", 10000), _socket("0.0.0.0", 10000)),  # noqa: S104 - in a pod.
     (_socket("127.0.0.1", 9000), _socket("api.upstream.svc.cluster.local", 8080)),
@@ -38,6 +45,8 @@ REPLACEMENTS: Final = (
     ("{pipe: {path: /run/aforo/als-a.sock}}", _socket(SHIP.format(0), 9192)),
     ("{pipe: {path: /run/aforo/als-b.sock}}", _socket(SHIP.format(1), 9192)),
     *(_cluster(name) for name in ("api", "grpc", "llm", "llm_economy", "aforo_als")),
+    (CLUSTERS, f"\n{STATS_LISTENER}\n{CLUSTERS}"),
+    (AFORO, STATS_CLUSTER + AFORO),
 )
 
 

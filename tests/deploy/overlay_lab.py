@@ -88,6 +88,7 @@ def stack_of(overlay: Overlay) -> Stack:
     """Return all of it, not yet started."""
 
     def edit(document: Document) -> None:
+        without_stats(document)
         overlay.edit(document)
         patient(document)
 
@@ -133,9 +134,20 @@ def _containers(overlay: str) -> Iterator[Document]:
             yield from containers_of(pod)
 
 
+def listeners_of(document: Document) -> list[Document]:
+    found: list[Document] = document["static_resources"]["listeners"]
+    return found
+
+
+def without_stats(document: Document) -> None:
+    """Take out where Prometheus reads: its port is this machine's. test_envoy_stats reads it."""
+    listeners = listeners_of(document)
+    listeners[:] = [each for each in listeners if each["name"] != "stats"]
+
+
 def patient(document: Document) -> None:
     """Let Envoy wait for a decision as long as it takes: on a busy machine one may be late."""
-    (listener,) = document["static_resources"]["listeners"]
+    (listener,) = (each for each in listeners_of(document) if each["name"] == "ingress")
     hcm = listener["filter_chains"][0]["filters"][0]["typed_config"]
     for each in hcm["http_filters"]:
         service = each["typed_config"].get("grpc_service")

@@ -71,6 +71,11 @@ def _selected(document: Document) -> Any:
 SELECTING: Final = {"Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor"}
 
 
+def looks_elsewhere(document: Document) -> bool:
+    """Say whether it may select pods of other namespaces, which other overlays have."""
+    return "namespaceSelector" in document["spec"]
+
+
 def foreign_selectors(documents: Sequence[Document]) -> Iterator[str]:
     """What selects pods hits exactly the workload whose name it bears as a label."""
     for document in documents:
@@ -82,6 +87,8 @@ def foreign_selectors(documents: Sequence[Document]) -> Iterator[str]:
             for labels in (*ours, *labelled(documents))
             if wanted.items() <= labels.items()
         }
+        if not hit and looks_elsewhere(document):
+            continue
         if hit != {document["metadata"].get("labels", {}).get("app.kubernetes.io/name")}:
             yield f"{title(document)}: selects pods of {sorted(hit) or 'nobody'}"
 
@@ -160,6 +167,8 @@ def target_ports(documents: Sequence[Document]) -> Iterator[str]:
             for port in container.get("ports", ())
             for value in (port["name"], port["containerPort"])
         }
+        if not there and looks_elsewhere(document):
+            continue
         for port in _named_ports(document):
             if port not in there:
                 yield f"{title(document)}: port {port!r} is none of its pods'"
@@ -174,6 +183,32 @@ def _named_ports(document: Document) -> Iterator[object]:
     elif document["kind"] == "NetworkPolicy":
         for rule in spec.get("ingress", ()):
             yield from (port["port"] for port in rule.get("ports", ()))
+
+
+def scraped(documents: Sequence[Document]) -> Iterator[str]:
+    """Where Prometheus reads, a policy lets the namespace `monitoring` in."""
+    for document in documents:
+        if document["kind"] != "PodMonitor":
+            continue
+        wanted = {each["port"] for each in document["spec"]["podMetricsEndpoints"]}
+        for name, pod in pods(documents):
+            if _selected(document).items() <= pod["metadata"]["labels"].items():
+                for port in sorted(wanted - _open_to_monitoring(documents, pod)):
+                    yield f"{title(document)}: no policy of {name} lets it in at {port}"
+
+
+def _open_to_monitoring(documents: Sequence[Document], pod: Document) -> set[object]:
+    namespace = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    return {
+        port["port"]
+        for policy in documents
+        if policy["kind"] == "NetworkPolicy"
+        and (wanted := _selected(policy))
+        and wanted.items() <= pod["metadata"]["labels"].items()
+        for rule in policy["spec"].get("ingress", ())
+        if {"namespaceSelector": namespace} in rule.get("from", ())
+        for port in rule.get("ports", ())
+    }
 
 
 def resources(documents: Sequence[Document]) -> Iterator[str]:
@@ -354,6 +389,7 @@ def policies(documents: Sequence[Document]) -> Iterator[str]:
 
 RULES: Final[tuple[Rule, ...]] = (
     *(names, once, own_selectors, foreign_selectors, spread, scaling, ports, target_ports),
+    scraped,
     *(resources, references, mounts, no_secrets, images, confinement, probes, graces),
     *(service_links, budgets, successions, policies, admitted, connected, hooks),
 )
