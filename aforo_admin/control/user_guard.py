@@ -18,6 +18,7 @@ from aforo_admin.control.recording import Note, UnrecordedError
 
 PASSWORD: Final = "password"  # noqa: S105 - a column's name.
 SIGNED_IN: Final = frozenset({"last_login"})
+HASHED: Final = frozenset({PASSWORD})
 
 Said = dict[str, Any]
 
@@ -150,7 +151,7 @@ def _compared(pk: int, before: Said | None) -> Note | None:
 
 def _only_hashes_anew(user: User, fields: frozenset[str] | None) -> bool:
     """Whether somebody signs in whose hash has become too cheap: the password stays the same."""
-    if fields != {PASSWORD} or user._password is not None:
+    if fields != HASHED or user._password is not None:
         return False
     held = User.objects.filter(pk=user.pk).values_list(PASSWORD, flat=True).first()
     try:

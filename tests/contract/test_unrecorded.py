@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -46,7 +47,7 @@ def anew() -> User:
     return User.objects.get(username="dana")
 
 
-def last() -> AuditEntry:
+def last() -> Any:  # noqa: ANN401 - an entry, as Django has it.
     return AuditEntry.objects.latest("seq")
 
 
@@ -62,17 +63,18 @@ def known(sqlite_database: str) -> None:  # noqa: ARG001 - Django uses it.
 def test_no_row_of_a_recorded_table_changes_elsewhere(table: type[Recorded]) -> None:
     before = list(table._base_manager.values())
     named = {table._meta.pk.attname: None}
+    ways: list[Callable[[Any], object]] = [
+        lambda rows: rows.update(**named),
+        lambda rows: rows.bulk_update([table()], [table._meta.concrete_fields[-1].name]),
+        lambda rows: rows.bulk_create([table()]),
+        lambda rows: rows.delete(),
+        lambda rows: rows._raw_delete("default"),
+        lambda rows: rows._update([]),
+        lambda rows: (rows.first() or table()).save(),
+        lambda _rows: models.Model.save_base(table(), raw=True),
+    ]
     for manager in (table.objects, table._base_manager, table._default_manager):
-        for go_around in (
-            lambda rows: rows.update(**named),
-            lambda rows: rows.bulk_update([table()], [table._meta.concrete_fields[-1].name]),
-            lambda rows: rows.bulk_create([table()]),
-            lambda rows: rows.delete(),
-            lambda rows: rows._raw_delete("default"),
-            lambda rows: rows._update([]),
-            lambda rows: (rows.first() or table()).save(),
-            lambda rows: models.Model.save_base(rows.first() or table(), raw=True),
-        ):
+        for go_around in ways:
             with pytest.raises((UnrecordedError, NeverEditedError)):
                 go_around(manager.all())
     assert list(table._base_manager.values()) == before
@@ -98,6 +100,12 @@ def test_rows_are_not_added_in_ways_that_edit_others() -> None:
 
 def promote(**columns: object) -> None:
     User.objects.filter(username="dana").update(**columns)
+
+
+def having(user: User, **columns: object) -> None:
+    for name, value in columns.items():
+        setattr(user, name, value)
+    user.save()
 
 
 WAYS: list[Callable[[], object]] = [
@@ -159,9 +167,9 @@ def test_nobody_is_promoted_or_removed_off_the_record(way: Callable[[], object])
             lambda user: user.user_permissions.add(Permission.objects.get(codename="set_floors")),
             {"permissions": ["set_floors"]},
         ),
-        (lambda user: (setattr(user, "is_superuser", True), user.save()), {"superuser": True}),
-        (lambda user: (setattr(user, "is_staff", False), user.save()), {"staff": False}),
-        (lambda user: (setattr(user, "username", "d"), user.save()), {"username": "d"}),
+        (lambda user: having(user, is_superuser=True), {"superuser": True}),
+        (lambda user: having(user, is_staff=False), {"staff": False}),
+        (lambda user: having(user, username="d"), {"username": "d"}),
         (lambda user: (user.set_password("x" * 20), user.save()), {"password": "another"}),
         (lambda user: user.delete(), None),
     ],
