@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts rolling kills money-kills names kubectl-validate otelcol dashboards fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts rolling kills money-kills names kubectl-validate istioctl-analyze egctl-translate otelcol dashboards fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +10,7 @@ PROTOS := $(wildcard proto/aforo_proto/*.proto)
 CODE := aforo_authz aforo_meter aforo_admin lab demo bench ops tests
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv from the constraints file
 
@@ -106,11 +106,27 @@ bench-consume: $(STAMP) ## measure consuming: Kafka to a ledger in SQLite and Po
 bench-what-if: $(STAMP) ## measure what-ifs over many tenants' recorded hours
 	$(BIN)/python -m bench.what_if $(BENCH_ARGS)
 
-build/bin/kubectl-validate:
-	GOBIN=$(CURDIR)/build/bin go install sigs.k8s.io/kubectl-validate@v0.0.4
+# What Go builds, and of which version. Istio's module has no tags: this is a commit whose file VERSION says 1.31, with the
+# API of 1.31's release candidates.
+KUBECTL_VALIDATE := sigs.k8s.io/kubectl-validate@v0.0.4
+ISTIOCTL := istio.io/istio/istioctl/cmd/istioctl@v0.0.0-20260827124520-eed52ebb66ad
+EGCTL := github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
+
+build/bin/kubectl-validate: PROGRAM = $(KUBECTL_VALIDATE)
+build/bin/istioctl: PROGRAM = $(ISTIOCTL)
+build/bin/egctl: PROGRAM = $(EGCTL)
+build/bin/kubectl-validate build/bin/istioctl build/bin/egctl:
+	@command -v go >/dev/null || { echo "$@ is built with Go 1.26 or newer, and there is no go on the path" >&2; exit 1; }
+	GOBIN=$(CURDIR)/build/bin go install $(PROGRAM)
 
 kubectl-validate: $(STAMP) build/bin/kubectl-validate ## let Kubernetes' own code validate every overlay (needs Go)
 	$(BIN)/python -m tests.deploy.kubectl_validate build/bin/kubectl-validate
+
+istioctl-analyze: $(STAMP) build/bin/istioctl ## let Istio's own code judge the overlay istio (needs Go; minutes to build)
+	$(BIN)/python -m tests.deploy.istioctl_analyze build/bin/istioctl
+
+egctl-translate: $(STAMP) build/bin/egctl ## let Envoy Gateway's own code translate its overlay, for Envoy (needs Go; minutes to build)
+	$(BIN)/python -m tests.deploy.egctl_translate build/bin/egctl
 
 build/otelcol/otelcol: ops/observability/otel/builder.yaml
 	go run go.opentelemetry.io/collector/cmd/builder@v0.161.0 --config $<

@@ -2,10 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from aforo_admin.domain.problems import Problem, place_of
+from aforo_admin.domain.problems import Figure, Problem, place_of
 
 CHOICES_SHOWN_MAX: Final = 30  # All built-in meters are among what can be shown.
 
@@ -17,6 +17,7 @@ class Fault:
     line: int  # Counted from 1; 0: the file could not be read at all.
     place: str  # Path of the field; empty: the file as such.
     message: str
+    pair: tuple[Figure, Figure] | None = field(default=None, compare=False)  # As of a Problem.
 
     def told(self, name: str) -> str:
         line = f":{self.line}" if self.line else ""
@@ -67,7 +68,9 @@ class ChangedMeanwhileError(StoreError):
 
 def fault_of(problem: Problem) -> Fault:
     """Return a problem as it is told where there is no file."""
-    return Fault(line=0, place=place_of(problem.path), message=message_of(problem))
+    return Fault(
+        line=0, place=place_of(problem.path), message=message_of(problem), pair=problem.pair
+    )
 
 
 def message_of(problem: Problem) -> str:

@@ -32,6 +32,8 @@ from aforo_admin.sync import (
     Differences,
     apply,
     compare,
+    credential_keys,
+    held_state,
     mark_complete,
     mark_written,
     publish_tenants,
@@ -48,6 +50,7 @@ RETRY_MAX_S: Final = 5.0
 FAULTS_LOGGED_MAX: Final = 200
 OVERDUE_INTERVALS: Final = 3
 WRITTEN_ALONE_MAX: Final = 1_000  # Tenants between two passes: all readers look at their names.
+MISSED_S: Final = 60.0  # A leader writes a tenant's change in one, and ends in five at most.
 
 # Redis away, refusing, or answering what no Redis would.
 RedisFailure = (RedisError, OSError)
@@ -67,6 +70,34 @@ class Ahead:
         self.keys |= written.stale.keys() | written.gone.keys()
         self.versions |= {name: model.tenants.get(name, "") for name in tenants}
         self.holds_until = min(self.holds_until, model.holds_until)
+
+
+class LeadLostError(Exception):
+    """Another process may write by now: what this one has begun is given up."""
+
+
+@dataclass(slots=True)
+class Missed:
+    """Changes of tenants that perhaps nobody has written: they were seen while this did not lead.
+
+    Whoever led then may have ended before. A pass writes them too, seconds later if there are many
+    tenants; a key that was revoked should not be good for so long.
+    """
+
+    seen_s: dict[str, float] = field(default_factory=dict)  # By tenant; on the monotonic clock.
+    had: dict[str, set[bytes]] = field(default_factory=dict)  # Keys of its credentials before.
+
+    def add(self, tenants: Collection[str], before: Catalog) -> None:
+        now_s = time.monotonic()
+        for name in tenants:
+            self.seen_s[name] = now_s
+            self.had[name] = self.had.get(name, set()) | credential_keys(before, [name])
+        self.forget(now_s)
+
+    def forget(self, now_s: float) -> None:
+        """Forget what a leader has had time for."""
+        for name in [one for one, at_s in self.seen_s.items() if at_s < now_s - MISSED_S]:
+            del self.seen_s[name], self.had[name]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +123,7 @@ class Follower:
     known: Known = field(default_factory=Known)
     again: bool = False  # There is a change that only a pass writes.
     ahead: Ahead = field(default_factory=Ahead)
+    missed: Missed = field(default_factory=Missed)
     look_s: float = POLL_S  # Between two looks at the source, in a pass.
     next_look_s: float = 0.0
 
@@ -115,6 +147,7 @@ class Follower:
                 begins anew.
             OSError: It can't be reached.
             CurrencyChangedError: What Redis knows was charged in another currency.
+            LeadLostError: Another process leads by now. It writes all of it.
         """
         began_s = time.monotonic()
         now = self.clock()
@@ -160,16 +193,20 @@ class Follower:
         building = asyncio.create_task(
             asyncio.to_thread(build, catalog, now, published, self.known)
         )
-        while not building.done():
-            await asyncio.wait([building], timeout=POLL_S)
-            await self._meanwhile()
-        model = await building
+        try:
+            while not building.done():
+                await asyncio.wait([building], timeout=POLL_S)
+                await self._meanwhile()
+        finally:
+            model = await building  # A thread can't be stopped, and the next would disturb it.
         # What has changed meanwhile is for the next pass.
         self.model = model if catalog is self.source.catalog else None
         return model
 
     async def _meanwhile(self) -> None:
         """In a pass, which may take seconds: publish what changes, without waiting for its end."""
+        if not self.leads():
+            raise LeadLostError
         if time.monotonic() >= self.next_look_s:
             self.next_look_s = time.monotonic() + self.look_s
             await self._look_at_source()
@@ -224,25 +261,43 @@ class Follower:
         self.model = None
         tenants, goes_beyond = self.source.touched, self.source.goes_beyond
         log.info("the catalog has changed", tenants=len(tenants), others=goes_beyond)
-        if self.failures or not self.leads() or self.synced is None or self.refused is not None:
+        if not self.leads():
+            self.missed.add(tenants, before)
+        if self.failures or not self.leads() or self.refused is not None:
             self.again = True  # While Redis is away, the next attempt is planned already.
             return
         self.again |= goes_beyond
         if tenants:
-            await self._try_to_publish([self.synced, before], tenants)
+            known = [before] if self.synced is None else [self.synced, before]
+            had = set().union(*(credential_keys(catalog, tenants) for catalog in known))
+            await self._try_to_publish(tenants, had)
 
-    async def _try_to_publish(self, before: Sequence[Catalog], tenants: Collection[str]) -> None:
+    async def _catch_up(self) -> None:
+        """Before the first pass of a new leader: write what the last one perhaps did not."""
+        missed, self.missed = self.missed, Missed()
+        missed.forget(time.monotonic())
+        if missed.seen_s:
+            await self._try_to_publish(missed.seen_s.keys(), set().union(*missed.had.values()))
+
+    async def _try_to_publish(self, tenants: Collection[str], had: Collection[bytes]) -> None:
         """Write what concerns some tenants at once; the next pass does the rest."""
         catalog, now = self.source.catalog, self.clock()
         model = build_tenants(catalog, tenants, now)
         try:
-            differences = await publish_tenants(self.redis, tenants, before=before, model=model)
+            if self.synced is None:  # What Redis holds, another process wrote.
+                await require_same_currency(self.redis, catalog)
+                self.state = await held_state(self.redis)
+            differences = await publish_tenants(self.redis, tenants, had=had, model=model)
             await mark_written(self.redis, self.state, tenants, model)
         except RedisFailure as error:
             self.again = True
             self._plan_retry(error)
             return
-        self.synced = catalog
+        except CurrencyChangedError:
+            self.again = True  # The pass refuses it, and says so.
+            return
+        if self.synced is not None:
+            self.synced = catalog
         self.holds_until = min(self.holds_until, model.holds_until)
         self.ahead.add(tenants, model, differences)
         metrics.VALUES.labels("written").inc(len(differences.stale))
@@ -276,7 +331,13 @@ class Follower:
 
     async def _try_pass(self) -> None:
         try:
+            await self._catch_up()
             await self.pass_once()
+        except LeadLostError:
+            metrics.PASSES.labels("given_up").inc()
+            log.warning("a pass is given up: another process may lead by now")
+            self._stand_by()
+            return
         except RedisFailure as error:
             metrics.PASSES.labels("error").inc()
             self._plan_retry(error)

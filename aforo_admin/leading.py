@@ -56,7 +56,8 @@ class Leader:
         if ours is not None:  # Else it may be ours still, until it expires.
             self._until_s = asked_s + LEASE_S if ours else 0.0
         if led != self.leads():
-            log.info("leading" if self.leads() else "another process leads", holder=self.holder)
+            lost = "the lease has lapsed" if ours is not False else "another process leads"
+            log.info("leading" if self.leads() else lost, holder=self.holder)
 
     def _acquire(self) -> bool | None:
         """Say whether the lease is ours; None: the database does not say."""

@@ -21,7 +21,8 @@ BUILD = Gauge(
 )
 PASSES = Counter(
     "aforo_sync_passes_total",
-    "Passes that made Redis equal to the catalog (ok), or could not (error).",
+    "Passes that made Redis equal to the catalog (ok), could not (error), or were given up because "
+    "another process may lead by now (given_up).",
     ["result"],
 )
 VALUES = Counter(
@@ -41,7 +42,7 @@ CATALOG_FAULTS = Gauge(
 )
 TENANTS = Gauge("aforo_sync_tenants", "Tenants of the catalog in force.")
 
-for result in ("ok", "error"):
+for result in ("ok", "error", "given_up"):
     PASSES.labels(result)
 for action in ("written", "repaired", "deleted"):
     VALUES.labels(action)

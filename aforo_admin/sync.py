@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
+from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 
 from aforo_admin.domain.catalog import Catalog
@@ -114,24 +115,29 @@ async def apply(
             await between()
 
 
+def credential_keys(catalog: Catalog, tenants: Iterable[str]) -> set[bytes]:
+    """Return the keys of all credentials that some tenants have in a catalog."""
+    return {
+        credential_key(credential)
+        for name in tenants
+        if name in catalog.tenants
+        for credential in catalog.tenants[name].credentials
+    }
+
+
 async def publish_tenants(
-    redis: Redis, tenants: Collection[str], *, before: Iterable[Catalog], model: ReadModel
+    redis: Redis, tenants: Collection[str], *, had: Collection[bytes], model: ReadModel
 ) -> Differences:
     """Write the values of tenants whose terms have changed, and remove what they no longer have.
 
     Args:
         redis: A client that answers in bytes.
         tenants: Whose terms have changed, or who are gone.
-        before: What Redis may hold of them: credentials that they had then end.
+        had: The keys of their credentials that Redis may hold: what is not in the model ends.
         model: The values of these tenants, and of no others.
     """
-    gone = {
-        credential_key(credential)
-        for catalog in before
-        for name in catalog.tenants.keys() & set(tenants)
-        for credential in catalog.tenants[name].credentials
-    }
     removed = set(tenants) - model.tenants.keys()
+    gone = set(had)
     gone |= {tenant_key(name, value) for name in removed for value in TENANT_VALUES}
     differences = Differences(
         stale=dict.fromkeys([*model.basis, *model.credentials]),
@@ -160,6 +166,15 @@ async def mark_complete(
     )
     await redis.set(SYNC_KEY, encoded(state))
     return state
+
+
+async def held_state(redis: Redis) -> SyncState:
+    """Return what Redis was last told of a pass, by whomever; an empty one if nothing."""
+    value: Any = await redis.get(SYNC_KEY)
+    try:
+        return SyncState.FromString(value or b"")
+    except DecodeError:
+        return SyncState()
 
 
 async def mark_written(

@@ -48,6 +48,17 @@ class UnexplainableError(Exception):
     """Nothing can be said; the message says why, and what to do."""
 
 
+class UnknownTenantError(UnexplainableError):
+    """The read model knows no tenant of this name."""
+
+    def __init__(self, tenant_id: str, policy_key: str) -> None:
+        super().__init__(
+            f"nobody knows a tenant {tenant_id!r}: {policy_key} is not in Redis; is it in the"
+            " catalog (aforo-admin check), and has aforo-admin sync run since?"
+        )
+        self.tenant_id = tenant_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """Whose call, and which."""
@@ -138,10 +149,7 @@ async def _known(question: Question, reader: "_Reader") -> Known:
     policy = await reader.read("policy", policy_key)
     if policy is None and question.tenant_id:
         # With a credential we would know whose it is; of a bare name we know nothing.
-        raise UnexplainableError(
-            f"nobody knows a tenant {question.tenant_id!r}: {policy_key} is not in Redis; is it in"
-            " the catalog (aforo-admin check), and has aforo-admin sync run since?"
-        )
+        raise UnknownTenantError(question.tenant_id, policy_key)
     margin: Margin | None = await reader.read("margin", read_model.margin_key(credential.tenant_id))
     if margin is None:
         return Known(presented=True, credential=credential, policy=policy)

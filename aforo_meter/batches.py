@@ -91,7 +91,7 @@ class Rater:
     ) -> None:
         self._contracts = contracts
         self._ledger = ledger
-        self._retention = retention or Retention()
+        self.retention = retention or Retention()
         self._refused_prices: set[str] = set()
         self._told_currencies: set[tuple[str, str, str]] = set()
         self._kinds = Kinds()
@@ -259,7 +259,7 @@ class Rater:
             watches=self.watches(counted.oldest_micros),
             currency=self.currency,
             now_micros=now_micros(),
-            retention=self._retention,
+            retention=self.retention,
         )
 
     async def _know(self, usages: Iterable[Usage]) -> None:

@@ -152,6 +152,14 @@ async def _resend(options: argparse.Namespace) -> int:
         wanted = [_known(endpoints, name) for name in names if name is not None]
         if not wanted:
             return complain("no endpoint wanted this message; name one by --endpoint", FAILED)
+        tenant_id, kind = rows[0].tenant_id, rows[0].kind
+        for endpoint in wanted:
+            if not endpoint.wants(tenant_id=tenant_id, kind=kind):
+                about = f"{kind} of {tenant_id}" if tenant_id else kind
+                return complain(
+                    f"{endpoint.endpoint_id} is not for {about}: see its `tenants` and `kinds`",
+                    FAILED,
+                )
         for endpoint in wanted:
             if options.dry_run:
                 _print_post(endpoint, options.message_id, rows[0].payload.encode())

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from aforo_meter import consume_metrics as metrics
 from aforo_meter import process, redis_client
 from aforo_meter.alert_work import alert_work
 from aforo_meter.batches import Rater, now_micros
@@ -114,7 +115,7 @@ class Consumption:
         self._partitions = Partitions(
             ledger,
             accept_lost_records=settings.accept_lost_records,
-            released=self._publisher.forget,
+            released=self._release,
         )
         self._gatherings = Gatherings(self._rater, calm_s_max=settings.calm_ms_max / 1000)
         self._upkeep = Upkeep(
@@ -204,6 +205,12 @@ class Consumption:
             except AWAY as error:
                 waits.failed(error)
             await asyncio.sleep(every_s)
+
+    def _release(self, partition: int) -> None:
+        """Say nothing more of a partition: another consumer does."""
+        self._publisher.forget(partition)
+        with contextlib.suppress(KeyError):  # It was never told of.
+            metrics.LAG.remove(str(partition))
 
     async def _heartbeat(self) -> None:
         if self._consumer is not None:

@@ -18,6 +18,8 @@ from aforo_meter.sending import Sender, SendError
 # A claim outlives its attempt by this, so that a slow write of the result does not repeat it.
 CLAIM_MARGIN_S: Final = 30
 
+NOT_FOR_IT: Final = "the endpoint's `tenants` or `kinds` leave this message out"
+
 ATTEMPTS = Counter(
     "aforo_deliver_attempts_total", "Attempts to deliver, by result.", ["endpoint", "result"]
 )
@@ -104,6 +106,9 @@ class Lane:
             kind=delivery.kind,
             tenant=delivery.tenant_id,
         )
+        if not self.endpoint.wants(tenant_id=delivery.tenant_id, kind=delivery.kind):
+            await self._refuse(delivery, lines)
+            return
         started_s = time.monotonic()
         try:
             with LATENCY.labels(name).time():
@@ -126,6 +131,16 @@ class Lane:
         result = Result(took_ms=_ms_since(started_s), status=status)
         await _note(lambda: self._outbox.delivered(delivery, result, now_micros=now_micros()))
         lines.info("delivered", attempts=delivery.attempts + 1)
+
+    async def _refuse(
+        self, delivery: Delivery, lines: structlog.typing.FilteringBoundLogger
+    ) -> None:
+        """Send nothing: since it was routed, the endpoint has become one for others."""
+        self.failed += 1
+        GAVE_UP.labels(self.endpoint.endpoint_id).inc()
+        result = Result(took_ms=0, status=None, error=NOT_FOR_IT)
+        lines.error("gave a message up", attempts=delivery.attempts + 1, error=result.error)
+        await _note(lambda: self._outbox.give_up(delivery, result, now_micros=now_micros()))
 
     async def _note_failure(
         self,

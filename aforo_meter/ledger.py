@@ -302,10 +302,13 @@ class Ledger(Protocol):
     ) -> PeriodMicros | None:
         """Return the period of a former subscription that an instant is in, if it has charges."""
 
-    async def prune(self, *, now_micros: int, rows_max: int) -> int:
+    async def prune(self, *, now_micros: int, rows_max: int, retention: Retention) -> int:
         """Look at the next ids of events, and at parts of calls, and forget what is old.
+
+        More events mean more to look at: nothing that is old stays for long, at any rate.
 
         Args:
             now_micros: What was to be kept until before it is forgotten.
-            rows_max: So many ids are looked at: after a while they have all been.
+            rows_max: So many in one transaction.
+            retention: For how long ids were to be kept.
         """

@@ -16,9 +16,8 @@ from aforo_meter.database import (
     schema_version,
 )
 from aforo_meter.domain.ledger_schema import SCHEMA_VERSION
-from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.periods import PeriodMicros
 from aforo_meter.domain.rating import ChargeKey
-from aforo_meter.domain.seen import KEY_BYTES
 from aforo_meter.ledger import (
     Batch,
     LedgerError,
@@ -27,6 +26,7 @@ from aforo_meter.ledger import (
     PartitionLostError,
     Place,
     Reprice,
+    Retention,
     Standing,
     UsageQuery,
     Watch,
@@ -35,6 +35,7 @@ from aforo_meter.ledger import (
 from aforo_meter.ledger_currency import held_currency
 from aforo_meter.ledger_grouping import Waiting, take_group
 from aforo_meter.ledger_memory import Memory, StaleError
+from aforo_meter.ledger_pruning import look, looks
 from aforo_meter.ledger_reading import read_standing
 from aforo_meter.ledger_seen import LookFirstError
 from aforo_meter.ledger_sums import is_above_zero, parts, whole
@@ -88,21 +89,7 @@ PERIOD_COVERING = (
     "SELECT period_start_micros, period_end_micros FROM margin_state WHERE tenant_id = ?"
     " AND subscription_id = ? AND period_start_micros <= ? AND period_end_micros > ?"
 )
-OLD_CALLS: Final = (
-    "SELECT tenant_id, decision_id FROM call WHERE keep_until_micros < ?"
-    " ORDER BY keep_until_micros, tenant_id, decision_id LIMIT ?"
-)
-# There is no index by time: it would cost each event as much as the table itself. Instead all of it
-# is looked at in turn, by the key, which is random.
-PRUNE_UNTIL = (
-    "SELECT event_key FROM seen_event WHERE event_key > ? ORDER BY event_key LIMIT 1 OFFSET ?"
-)
-PRUNE_SEEN = "DELETE FROM seen_event WHERE event_key > ? AND event_key <= ? AND keep_until_hour < ?"
-LAST_KEY: Final = b"\xff" * KEY_BYTES
 STALE_MAX: Final = 5
-PRUNE_PARTS = f"DELETE FROM call_part WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
-PRUNE_FIGURES = f"DELETE FROM true_figure WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
-PRUNE_CALLS = f"DELETE FROM call WHERE (tenant_id, decision_id) IN ({OLD_CALLS})"  # noqa: S608
 
 
 class SqlLedger:
@@ -120,6 +107,7 @@ class SqlLedger:
         self._memory = Memory()
         self._waiting: deque[Waiting] = deque()
         self._pruned_to = b""  # Ids of events up to this key were looked at.
+        self._noted = 0  # Events since they were.
         self._database = database_of(ledger_url, busy_timeout_ms=busy_timeout_ms)
         # After a while away all may be otherwise: it may be another server, with an older state.
         self._writer = DatabaseThread(self._database, "ledger-write", opened=self._memory.forget)
@@ -242,21 +230,23 @@ class SqlLedger:
         row = await self.read(lambda sql: sql.execute(PERIOD_COVERING, values).fetchone())
         return None if row is None else PeriodMicros(*row)
 
-    async def prune(self, *, now_micros: int, rows_max: int) -> int:
-        values = (now_micros, rows_max)
-
-        def work(sql: Sql) -> int:
-            sql.execute(PRUNE_PARTS, values)
-            sql.execute(PRUNE_FIGURES, values)
-            calls = sql.execute(PRUNE_CALLS, values).rowcount
-            row = sql.execute(PRUNE_UNTIL, (self._pruned_to, rows_max - 1)).fetchone()
-            until = LAST_KEY if row is None else bytes(row[0])
-            span = (self._pruned_to, until, -(-now_micros // HOUR_MICROS))
-            seen = sql.execute(PRUNE_SEEN, span).rowcount
-            self._pruned_to = b"" if row is None else until
-            return calls + seen
-
-        return await self.write(work)
+    async def prune(self, *, now_micros: int, rows_max: int, retention: Retention) -> int:
+        due, self._noted = looks(events=self._noted, rows_max=rows_max), 0
+        forgotten = 0
+        for _ in range(due):  # Each by itself: what is to be counted does not wait for all of them.
+            work = functools.partial(
+                look,
+                after=self._pruned_to,
+                now_micros=now_micros,
+                rows_max=rows_max,
+                kept_days=retention.gateway_days,
+            )
+            found = await self.write(work)
+            self._pruned_to = found.after
+            forgotten += found.forgotten
+            if found.is_last:
+                break
+        return forgotten
 
     def _apply(self, mine: Waiting, transact: Transact) -> None:
         """Apply a batch, and with it the others that wait. On the thread that writes.
@@ -299,6 +289,7 @@ class SqlLedger:
             writing = self._write(work, transact)
         except LookFirstError:
             writing = self._write(functools.partial(work, look_first=True), transact)
+        self._noted += writing.noted
         written = writing.written()
         for one in group:
             one.succeed(written)

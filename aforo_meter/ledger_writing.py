@@ -92,6 +92,7 @@ class Writing:
         self._assessed: dict[str, Assessment] = {}
         self._balances = Balances(sql, memory.charged)
         self._levels = Levels(sql, self._balances, now_micros=now_micros)
+        self.noted = 0  # Events that the ledger knows by now, and did not before.
         self._repriced = 0
         self._adjusting = Adjusting(sql)
         self._closed: dict[PeriodKey, bool] = {}
@@ -120,10 +121,9 @@ class Writing:
             False: hour + 24 * retention.ingest_days,
         }
         for from_gateway, until in last_hours.items():
-            keys = [
-                k for one in new if one.usage.from_gateway is from_gateway for k in one.event_keys
-            ]
+            keys = [k for r in new if r.usage.from_gateway is from_gateway for k in r.event_keys]
             note(self._sql, keys, keep_until_hour=until)
+            self.noted += len(keys)
         self._learn(price for one in new for price in one.prices)
         for one in new:
             period = (one.tenant_id, one.subscription_id, one.period.start_micros)

@@ -4,7 +4,7 @@ An hour is judged once it is over, its grace has passed, and the partition of th
 ledger until then: a consumer that lags must not take for lost what it has not read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ SECOND_MICROS: Final = 1_000_000
 DAY_MICROS: Final = 24 * HOUR_MICROS
 HOURS_WATCHED: Final = 24
 ROWS_MAX: Final = 5000  # Of each kind, in one transaction.
+TURNS_MAX: Final = 100  # At each look: 500,000 of each kind.
 
 DECIDED = Counter(
     "aforo_consume_decided_totals_total", "Totals of decisions that had grown and were kept."
@@ -124,14 +125,14 @@ class Reconciliation:
         """
         now, rules = self._now_micros(), self._rules
         silent_since = now - rules.idle_micros
-        ended = await self._sessions.end_idle(silent_since_micros=silent_since, rows_max=ROWS_MAX)
+        ended = await _in_turns(
+            self._sessions.end_idle, silent_since_micros=silent_since, rows_max=ROWS_MAX
+        )
         IDLE.inc(ended)
-        await self._sessions.prune(
-            last_seen_before_micros=now - rules.session_days * DAY_MICROS, rows_max=ROWS_MAX
-        )
-        await self._completeness.prune(
-            before_micros=now - rules.keep_days * DAY_MICROS, rows_max=ROWS_MAX
-        )
+        last_seen = now - rules.session_days * DAY_MICROS
+        await _in_turns(self._sessions.prune, last_seen_before_micros=last_seen, rows_max=ROWS_MAX)
+        kept_from = now - rules.keep_days * DAY_MICROS
+        await _in_turns(self._completeness.prune, before_micros=kept_from, rows_max=ROWS_MAX)
 
     def _is_settled(self, score: Score) -> bool:
         # Nobody is told of calls of nobody: they are in the figures, and have no tenant.
@@ -164,3 +165,14 @@ def _show(scores: Sequence[Score]) -> None:
         # Nothing decided, nothing lost.
         SCORE.labels(label).set(1.0 if score_bp is None else score_bp / 10_000)
     MISSING.set(whole.missing)
+
+
+async def _in_turns(work: Callable[..., Awaitable[int]], **given: int) -> int:
+    """Repeat while there is more: each turn is a transaction, and others write between two."""
+    done = 0
+    for _ in range(TURNS_MAX):
+        found = await work(**given)
+        done += found
+        if found < given["rows_max"]:
+            break
+    return done

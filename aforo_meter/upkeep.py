@@ -32,7 +32,7 @@ ASSESS_TENANTS_MAX: Final = 200  # In one transaction.
 REPRICE_ROWS_MAX: Final = 1000
 OFFSETS_TIMEOUT_S: Final = 1.0
 CLOSE_EVERY_S: Final = 3600.0
-PRUNE_ROWS_MAX: Final = 10_000  # Each time, every few seconds: all of 170 million in a day.
+PRUNE_ROWS_MAX: Final = 10_000  # In one transaction.
 
 log = structlog.get_logger()
 
@@ -128,6 +128,8 @@ class Upkeep:
         progress: dict[int, int] = {}
         for topic_partition, told in ends.items():
             one = owned[topic_partition.partition]
+            if one.is_revoked:  # While the broker was asked: another consumer tells of it now.
+                continue
             # Some brokers of Kafka's protocol name the start of the last batch as the end.
             end = max(told, self._partitions.end_of(one) or 0)
             lag = max(0, end - one.next_offset)
@@ -149,7 +151,9 @@ class Upkeep:
         metrics.UNPRICED.set(await self._ledger.unpriced_rows())
         now = now_micros()
         # A few at a time: others write too.
-        await self._ledger.prune(now_micros=now, rows_max=PRUNE_ROWS_MAX)
+        await self._ledger.prune(
+            now_micros=now, rows_max=PRUNE_ROWS_MAX, retention=self._rater.retention
+        )
         if time.monotonic() - self._closed_at_s < CLOSE_EVERY_S:
             return
         closed = await self._ledger.close(

@@ -325,25 +325,32 @@ METRICS = "(a free port)"
 PROBE = b"GET / HTTP/1.0\r\n\r\n"
 READY = b"GET /readyz HTTP/1.0\r\n\r\n"
 LOGIN = b"GET /admin/login/ HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n"
+# A command starts, and does all its work: on shared cores that is long.
+COMMAND_S = 3 * HANG_S
 
 
-def run_aforo(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+def run_aforo(
+    module: str, *arguments: str, env: Mapping[str, str] | None = None, within_s: float = COMMAND_S
+) -> str:
     """Run one of our commands to its end and return what it printed.
 
     Raises:
-        StackCommandError: It failed.
+        StackCommandError: It failed, or did not end in time.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env={**os.environ, **(env or {})},
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=3 * HANG_S,  # It starts, and does all its work: on shared cores that is long.
-    )
+    command = " ".join([module, *arguments])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            env={**os.environ, **(env or {})},
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StackCommandError(f"{command} did not end within {within_s:g} s") from error
     if done.returncode != 0:
-        command = " ".join([module, *arguments])
         raise StackCommandError(f"{command} ended with {done.returncode}:\n{done.stderr}")
     return done.stdout
 

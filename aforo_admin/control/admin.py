@@ -11,6 +11,7 @@ from aforo_admin.control import (  # noqa: F401 - they register theirs.
     admin_plans,
     admin_tenants,
     admin_users,
+    codes,
     models,
 )
 from aforo_admin.control.fields import amount_field
@@ -120,11 +121,15 @@ class WebhookEndpointAdmin(RecordedAdmin):
 class AuditEntryAdmin(ModelAdmin):
     """The record of changes, to be read."""
 
-    list_display = ("seq", "at", "actor", "source", "kind", "name", "reason")
+    list_display = ("seq", "at", "actor", "via", "kind", "name", "reason")
     list_filter = ("source", "kind")
     search_fields = ("name", "actor", "tenant_id")
     show_full_result_count = False
     ordering = ("-seq",)
+
+    @admin.display(ordering="source")
+    def via(self, entry: models.AuditEntry) -> str:
+        return codes.source(entry.source)
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False

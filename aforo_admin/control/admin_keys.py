@@ -5,7 +5,7 @@ from typing import Any, Final
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
 
@@ -123,7 +123,7 @@ class KeyAdmin(RecordedAdmin):
         """Ask, then revoke: sync hears of it within a second."""
         row = self.get_object(request, object_id)  # None for what is no id at all, too.
         if row is None:
-            raise Http404("there is no such key")
+            return self.gone(request, object_id)
         if not self.has_change_permission(request, row):
             raise PermissionDenied
         if request.method != "POST":
@@ -137,6 +137,11 @@ class KeyAdmin(RecordedAdmin):
             return TemplateResponse(request, "control/revoke.html", context)
         try:
             with recorded(request, request.POST.get(REASON, "")):
+                # As it is now: nothing that somebody else has saved meanwhile is lost. Revoked once
+                # more it is what it was, and nothing is on the record.
+                row = self.get_object(request, object_id)
+                if row is None:
+                    return self.gone(request, object_id)
                 row.revoked = True
                 row.save()
         except REFUSALS as error:

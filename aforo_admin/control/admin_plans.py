@@ -3,10 +3,9 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import path
 from unfold.widgets import UnfoldAdminTextInputWidget
@@ -139,20 +138,41 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
     def publish(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show what publishing a draft changes; then do it."""
         opened.mark(request)
-        draft = get_object_or_404(PlanVersion, pk=pk, state=State.DRAFT)
+        draft = PlanVersion.objects.filter(pk=pk, state=State.DRAFT).first()
+        if draft is None:
+            return self._no_longer(request, pk, State.DRAFT)
         return self._step(request, draft, "publish", lambda made: store.publish(draft, made))
 
     def retire(self, request: HttpRequest, pk: int) -> HttpResponse:
         """End a version in force."""
         opened.mark(request)
-        version = get_object_or_404(PlanVersion, pk=pk, state=State.PUBLISHED)
+        version = PlanVersion.objects.filter(pk=pk, state=State.PUBLISHED).first()
+        if version is None:
+            return self._no_longer(request, pk, State.PUBLISHED)
         plan_id = version.plan_id
         return self._step(request, version, "retire", lambda made: store.retire(plan_id, made))
 
     def copy(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Make a draft of what is in force."""
-        version = get_object_or_404(PlanVersion, pk=pk)
+        version = PlanVersion.objects.filter(pk=pk).first()
+        if version is None:
+            return self.gone(request, str(pk))
         return self._step(request, version, "copy", lambda _: store.new_draft(version.plan_id))
+
+    def _no_longer(self, request: HttpRequest, pk: int, wanted: str) -> HttpResponse:
+        """Say that somebody else was faster: it was removed, or is in another state by now."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        version = PlanVersion.objects.filter(pk=pk).first()
+        if version is None:
+            return self.gone(request, str(pk))
+        self.message_user(
+            request,
+            f"Nothing was changed: {version} is {version.state} by now, and no longer"
+            f" {'a draft' if wanted == State.DRAFT else 'in force'}.",
+            messages.WARNING,
+        )
+        return back_to(self, version)
 
     def _step(self, request: HttpRequest, version: Any, step: str, take: Any) -> HttpResponse:
         needed = "control.add_planversion" if step == "copy" else PUBLISH

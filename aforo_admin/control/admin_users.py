@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
 from django.http import HttpRequest
@@ -11,7 +12,9 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from aforo_admin.control import role_groups, users
+from aforo_admin.control import opened, role_groups, users
+from aforo_admin.control.gone import GoneMixin
+from aforo_admin.control.opened import OPENED, ChangedSinceOpenedError
 from aforo_admin.control.recorded_admin import recorded, rendered
 from aforo_admin.control.roles import Role
 
@@ -27,32 +30,41 @@ class NewUserForm(UserCreationForm):
 
 
 class EditUserForm(UserChangeForm):
+    """A user's form. A subclass made for one request knows how it was opened, as `RecordedForm`."""
+
+    told = ""  # Why it was not saved.
+    opened: int | None = None
     role = role_field()
+    opened_at_change = forms.CharField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.initial[OPENED] = self.opened
         held = role_groups.roles_of(self.instance)
         if "role" in self.fields:
             self.fields["role"].initial = min(held, default=Role.VIEWER).value
 
     def clean(self) -> Any:
         """Refuse that the last who looks after users no longer does; superusers do in any role."""
-        cleaned = super().clean()
+        given = super().clean()
+        if self.told:
+            self.add_error(None, self.told)
         if users.is_last_owner(self.instance):
             if not self.cleaned_data.get("is_active"):
                 self.add_error("is_active", users.NO_OWNER_LEFT)
             elif not self.instance.is_superuser and self.cleaned_data.get("role") != Role.OWNER:
                 self.add_error("role", users.NO_OWNER_LEFT)
-        return cleaned
+        return given
 
 
 admin.site.unregister(User)  # Django's own form.
 
 
 @admin.register(User)
-class ControlUserAdmin(UserAdmin, ModelAdmin):
+class ControlUserAdmin(GoneMixin, UserAdmin, ModelAdmin):
     form = EditUserForm
     add_form = NewUserForm
+    change_form_after_template = "control/opened.html"
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "roles", "is_active", "last_login")
     list_filter = ("is_active", "groups")
@@ -70,12 +82,33 @@ class ControlUserAdmin(UserAdmin, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("groups")
 
-    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> Any:
+    def get_form(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
+        form = super().get_form(request, obj, **options)
+        if obj is None:
+            return form
+        own = {
+            "told": str(getattr(request, "refusal", "")),
+            "opened": getattr(request, "opened", None),
+        }
+        return type(form.__name__, (form,), own)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *arguments: Any, **options: Any
+    ) -> Any:
         view = super().changeform_view
         if request.method != "POST":
-            return view(request, *arguments, **options)
-        with recorded(request, checked=True):  # No rule of the catalog speaks of users.
-            return rendered(view(request, *arguments, **options))
+            opened.mark(request)
+            return view(request, object_id, *arguments, **options)
+        try:
+            with recorded(request, checked=True):  # No rule of the catalog speaks of users.
+                user = None if object_id is None else self.get_object(request, unquote(object_id))
+                if user is not None:
+                    opened.check(request, user)
+                return rendered(view(request, object_id, *arguments, **options))
+        except ChangedSinceOpenedError as error:
+            request.refusal = error
+            opened.renew(request)
+            return view(request, object_id, *arguments, **options)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name.
         view = super().user_change_password

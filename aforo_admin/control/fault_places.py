@@ -1,11 +1,13 @@
 """Where in a form a fault of the catalog belongs: its path in the YAML's words → row and column."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
 
 from aforo_admin.control import models
-from aforo_admin.domain.problems import Path, place_of
+from aforo_admin.domain.problems import Path, path_of, place_of
+from aforo_admin.faults import Fault
 
 # What belongs to a row, by the name it has in the written form.
 PARTS: Final[dict[str, dict[str, str]]] = {
@@ -42,8 +44,13 @@ COLUMNS: Final = {
     "sha256": "identity",
     "jwt_subject": "identity",
     "certificate_uri": "identity",
-    "thresholds": "warn_below_bp",  # Of several that don't go together: the first.
-    "allowance_thresholds": "allowance_warn_at_bp",
+}
+# Columns of what is one field in the catalog.
+TOGETHER: Final = {
+    "thresholds": ("warn_below_bp", "throttle_below_bp", "block_below_bp"),
+    "allowance_thresholds": (
+        *("allowance_warn_at_bp", "allowance_throttle_at_bp", "allowance_block_at_bp"),
+    ),
 }
 WRITTEN: Final = frozenset({"components", "discounts", "changes"})
 _WITHIN: Final = frozenset({"thresholds", "allowance_thresholds"})
@@ -59,12 +66,14 @@ class Place:
         index: Which of the rows that belong to the form's, in their order.
         column: Empty: the row as such.
         within: Where in a column that is written as in the YAML.
+        among: Columns that don't go together: the one that was changed is to be told.
     """
 
     table: str = ""
     index: int = 0
     column: str = ""
     within: str = ""
+    among: tuple[str, ...] = ()
 
 
 def root_of(row: Any) -> Path:
@@ -93,6 +102,34 @@ def place_in(row: Any, path: Path) -> Place | None:
     return _place(type(row), path[len(root) :], Place())
 
 
+def place_of_fault(row: Any, fault: Fault) -> Place | None:
+    """Return where a fault belongs in the form of a row; None: nowhere in it."""
+    path = path_of(fault.place)
+    place = place_in(row, path)
+    if place is None or fault.pair is None:
+        return place
+    found = [place_in(row, (*path, figure.name)) for figure in fault.pair]
+    among = tuple(each.column for each in found if each is not None and each.column)
+    return replace(place, among=among) if among else place
+
+
+def model_of(place: Place, model: Any) -> Any:
+    """Return whose column a place is, in the form of a row of a model."""
+    return getattr(models, place.table) if place.table else model
+
+
+def in_words_of_forms(fault: Fault, labels: Sequence[str]) -> str:
+    """Return what is wrong with a pair of figures, in the words of the form that has them."""
+    assert fault.pair is not None, "others have their message"
+    (high, low), (higher, lower) = labels, fault.pair
+    inherited = [label for label, each in zip(labels, fault.pair, strict=True) if each.inherited]
+    held = f" ({inherited[0]} is not said here, but inherited)" if inherited else ""
+    return (
+        f"{low} is {lower.written}, and {high} only {higher.written}{held}: lower {low} to "
+        f"{higher.written} or less, or raise {high} to {lower.written} or more"
+    )
+
+
 def _place(model: Any, rest: Path, place: Place) -> Place:
     if not rest:
         return place
@@ -101,6 +138,9 @@ def _place(model: Any, rest: Path, place: Place) -> Place:
     if part is not None:
         index = int(further.pop(0)) if further and isinstance(further[0], int) else 0
         return _place(getattr(models, part), tuple(further), Place(table=part, index=index))
+    together = TOGETHER.get(str(step), ()) if len(rest) == 1 else ()
+    if together:
+        return replace(place, column=together[0], among=together)
     column = _column(model, rest)
     within = place_of((column, *rest[1:])) if column in WRITTEN and len(rest) > 1 else ""
     return Place(table=place.table, index=place.index, column=column, within=within)

@@ -12,8 +12,8 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.control import words
 from aforo_admin.domain.problems import percent
-from aforo_admin.written_values import amount
-from aforo_admin.yaml_scalars import amount_nanos, percent_bp
+from aforo_admin.written_values import amount, time_of_day
+from aforo_admin.yaml_scalars import amount_nanos, percent_bp, time_of_day_s
 
 # Of what a tenant or a deal may leave to its plan.
 PERHAPS: Final = (("unknown", "as the plan says"), ("true", "yes"), ("false", "no"))
@@ -88,6 +88,23 @@ class BasisPointsColumn(NamedByQuantity, models.IntegerField):
         return _written(self, percent_bp, percent, options)
 
 
+class TimeOfDayColumn(NamedByQuantity, models.PositiveIntegerField):
+    """A time of the day in seconds after midnight UTC. A form takes 22:00."""
+
+    unit = "s"
+
+    def deconstruct(self) -> Any:
+        """Say for migrations what it is in a database: a number as any other."""
+        name, _, positional, named = super().deconstruct()
+        return name, "django.db.models.PositiveIntegerField", positional, named
+
+    def written(self, seconds: int) -> str:
+        return time_of_day(seconds)
+
+    def formfield(self, **options: Any) -> Any:
+        return _written(self, time_of_day_s, time_of_day, options)
+
+
 class ReadableJSONField(forms.JSONField):
     """Lines of a rate card, to be read and edited by people."""
 
@@ -138,7 +155,7 @@ def in_plain_words(column: models.Field, field: Any) -> Any:
     """Return a form's field with what Django says for databases said for people."""
     if isinstance(field, forms.NullBooleanField):
         field.widget.choices = PERHAPS
-    if column.name.endswith("_s") and field is not None:
+    if column.name.endswith("_s") and field is not None and not hasattr(column, "written"):
         field.label = f"{str(field.label).removesuffix(' s')}, in seconds"
     if field is not None:
         words.put(column, field)

@@ -66,7 +66,7 @@ class RecordedForm(forms.ModelForm):
             self.add_error(REASON, f"say why {names} changes: floors change for a reason")
         for place, message in self.told:
             if not place.table:
-                put(self, place.column, message)
+                put(self, place, message)
         if self.told and not self.errors:
             self.add_error(None, "nothing was saved: what belongs to it, below, breaks a rule")
 
@@ -93,7 +93,7 @@ class PartFormSet(PaginationInlineFormSet):
         for place, message in self.told:
             if place.table == self.model.__name__:
                 if place.index < len(rows):
-                    put(rows[place.index], place.column, message)
+                    put(rows[place.index], place, message)
                 else:
                     self._non_form_errors.append(message)
 
@@ -124,9 +124,14 @@ def read_once() -> type[ModelChoiceIterator]:
     return Once
 
 
-def put(form: Any, column: str, message: str) -> None:
-    """Tell a fault at a field, or at the form where it has no such field."""
-    if column in form.fields:
-        form.add_error(column, message)
-    else:
+def put(form: Any, place: Place, message: str) -> None:
+    """Tell a fault at its field, or at the form where it has no such field.
+
+    Of fields that don't go together it is told at those that were changed.
+    """
+    shown = [name for name in (place.among or (place.column,)) if name in form.fields]
+    changed = [name for name in shown if name in form.changed_data]
+    for name in changed or shown[:1]:
+        form.add_error(name, message)
+    if not shown:
         form.add_error(None, message)

@@ -9,7 +9,12 @@ from django.db import models
 from django.db.models.deletion import Collector
 
 from aforo_admin.control import recording
-from aforo_admin.control.fields import BasisPointsColumn, NanosColumn, TextsColumn
+from aforo_admin.control.fields import (
+    BasisPointsColumn,
+    NanosColumn,
+    TextsColumn,
+    TimeOfDayColumn,
+)
 from aforo_admin.domain.problems import day
 
 ID_CHARS_MAX = 128
@@ -270,10 +275,10 @@ class CostColumns(Ordered):
     input_tokens_from = models.BigIntegerField(
         default=0, help_text="For requests of so many input tokens or more."
     )
-    day_from_s = models.PositiveIntegerField(
+    day_from_s = TimeOfDayColumn(
         default=0, help_text="Seconds after midnight UTC. Both 0: all day."
     )
-    day_to_s = models.PositiveIntegerField(default=0)
+    day_to_s = TimeOfDayColumn(default=0)
 
     never_edited = (*COST_KEY, "price_nanos", "per_units")
     clash_column = "effective_from"

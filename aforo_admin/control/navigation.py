@@ -230,6 +230,16 @@ def urls(admin_view: Callable[[Any], Any]) -> list[Any]:
     ]
 
 
+def tables() -> Iterator[Table]:
+    for group in GROUPS:
+        yield from (line for line in group.lines if isinstance(line, Table))
+
+
+def title_at(link: str) -> str:
+    """Return what the sidebar calls the list at an address; empty: none is there."""
+    return next((table.title for table in tables() if reverse(table.url_name) == link), "")
+
+
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the sidebar of whoever asks, in unfold's terms."""
     return [

@@ -45,6 +45,13 @@ def renew(request: HttpRequest) -> None:
     request.POST = given
 
 
+def opened_at(request: HttpRequest) -> int | None:
+    """Return where the record stood as a form was opened; None: what was sent does not say."""
+    given = request.POST.get(OPENED, "")
+    sound = given.isascii() and given.isdecimal() and len(given) <= DIGITS_MAX
+    return int(given) if sound else None
+
+
 def check(request: HttpRequest, row: Any, parts: Iterable[Any] = (), remedy: str = REMEDY) -> None:
     """Refuse a change of what is no longer what its form was opened with, within a change.
 
@@ -57,12 +64,12 @@ def check(request: HttpRequest, row: Any, parts: Iterable[Any] = (), remedy: str
     Raises:
         ChangedSinceOpenedError: It was changed meanwhile, or the form does not say.
     """
-    given = request.POST.get(OPENED, "")
-    if not (given.isascii() and given.isdecimal() and len(given) <= DIGITS_MAX):
+    since = opened_at(request)
+    if since is None:
         raise ChangedSinceOpenedError(
             f"this form does not say which state of {row} it was opened with: {remedy}"
         )
-    later = list(_about(row, parts).filter(seq__gt=int(given)).order_by("seq"))
+    later = list(_about(row, parts).filter(seq__gt=since).order_by("seq"))
     if later:
         raise ChangedSinceOpenedError(f"{told(later, row, parts)}: {remedy}")
 
@@ -90,7 +97,8 @@ def _change(entry: AuditEntry, model: Any, row: Any) -> str:
     kind = entry.kind if entry.name == str(row) else f"{entry.kind} {entry.name}"
     if entry.before is None or entry.after is None:
         return f"{kind} {'added' if entry.before is None else 'removed'}"
-    names = ", ".join(_label(model, name) for name in entry.after)
+    changed = [name for name in entry.after if entry.before.get(name) != entry.after[name]]
+    names = ", ".join(_label(model, name) for name in changed)
     return names if model is type(row) else f"{kind}: {names}"
 
 

@@ -11,14 +11,15 @@ from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import ValidationError
 from django.db.models import JSONField, TextField
+from django.forms.models import _get_foreign_key
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
-from aforo_admin.control import opened, permitting, roles
-from aforo_admin.control.fault_places import Place, place_in
+from aforo_admin.control import opened, permitting, recorded_values, roles, words
+from aforo_admin.control.fault_places import Place, in_words_of_forms, model_of, place_of_fault
 from aforo_admin.control.fields import ReadableJSONField, in_plain_words
 from aforo_admin.control.forms import (
     REASON,
@@ -28,12 +29,12 @@ from aforo_admin.control.forms import (
     read_once,
     reason_input,
 )
+from aforo_admin.control.gone import GoneMixin
 from aforo_admin.control.models_base import NeverEditedError, Ordered
 from aforo_admin.control.opened import ChangedSinceOpenedError
 from aforo_admin.control.permitting import FLOORS, NotPermittedError, ReasonMissingError
 from aforo_admin.control.recording import Change, Source, current
 from aforo_admin.control.shown import as_written
-from aforo_admin.domain.problems import path_of
 from aforo_admin.faults import CatalogError, Fault, NoCatalogError
 
 FAULTS_SHOWN_MAX: Final = 20
@@ -116,7 +117,7 @@ class PlainMixin:
         return super().formfield_for_choice_field(column, request, **options)  # type: ignore[misc]
 
 
-class RecordedAdmin(PlainMixin, ModelAdmin):
+class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
     """The form of a row, and of what belongs to it."""
 
     form = RecordedForm
@@ -189,13 +190,29 @@ class RecordedAdmin(PlainMixin, ModelAdmin):
             "only_shown": hasattr(request, "tried"),
             "opened": getattr(request, "opened", None) if obj is not None else None,
         }
-        return type(form.__name__, (form,), own)
+        made = type(form.__name__, (form,), own)
+        words.put_where_read(self.model, made)
+        return made
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *arguments: Any, **options: Any
     ) -> Any:
         context |= getattr(request, "tried", {})
         return super().render_change_form(request, context, *arguments, **options)
+
+    def get_inline_instances(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Leave out a part that has no row here and gets none from whoever asks."""
+        return [
+            part
+            for part in super().get_inline_instances(request, obj)
+            if part.has_add_permission(request, obj) or self._has_rows(part, obj)
+        ]
+
+    def _has_rows(self, part: Any, obj: Any) -> bool:
+        if obj is None:
+            return False
+        owner = _get_foreign_key(self.model, part.model, fk_name=part.fk_name)
+        return bool(part.model.objects.filter(**{owner.name: obj}).exists())
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         current().reason = form.cleaned_data.get(REASON, "")
@@ -251,6 +268,7 @@ class PartMixin(PlainMixin):
         formset = super().get_formset(request, obj, **options)  # type: ignore[misc]
         tables = {self.model.__name__}  # type: ignore[attr-defined]
         own = {"told": told(request, obj, self.parent_model, tables)}  # type: ignore[attr-defined]
+        words.put_where_read(self.model, formset.form)  # type: ignore[attr-defined]
         return type(formset.__name__, (formset,), own)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
@@ -294,13 +312,17 @@ def told(request: HttpRequest, obj: Any, model: Any, tables: Collection[str]) ->
     row = obj if obj is not None else _row_of(request, model)
     found: Told = []
     for fault in faults_of(error):
-        place = place_in(row, path_of(fault.place)) if fault.place else None
+        place = place_of_fault(row, fault) if fault.place else None
         if place is None or place.table not in {"", *tables}:
             place = Place()
         where = f"{place.within}: " if place.within else ""
         if fault.place and not place.column:
             where = f"{fault.place}: "
-        found.append((place, f"{where}{fault.message}"))
+        message = fault.message
+        if fault.pair is not None and len(place.among) == len(fault.pair):
+            labels = [recorded_values.label(model_of(place, model), each) for each in place.among]
+            message = in_words_of_forms(fault, labels)
+        found.append((place, f"{where}{message}"))
     return found
 
 

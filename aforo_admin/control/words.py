@@ -12,6 +12,8 @@ ENDS: Final = "From this moment on it no longer holds. Empty: no end is set."
 
 LABELS: Final = {
     "basis": "Revenue basis",
+    "day_from_s": f"Day from {UTC}",
+    "day_to_s": f"Day to {UTC}",
     "level_max": "At worst",
     "url_kept_in": "URL kept in",
 }
@@ -33,6 +35,8 @@ HINTS: Final = {
     ),
     "block_below_bp": "Calls are refused.",
     "cadence": "How long a billing period is.",
+    "day_from_s": "The time of the day, like 22:00. 00:00 in both: all day.",
+    "day_to_s": "Until then, like 06:30, the next morning if it is earlier. 24:00 is 00:00.",
     "effective_until": ENDS,
     "ended_at": ENDS,
     "hysteresis_bp": "How far above a floor the margin must rise before its level ends, like 1%.",
@@ -68,8 +72,24 @@ HINTS: Final = {
 
 def put(column: models.Field, field: Any) -> None:
     """Give a form's field the label and the hint that people read."""
-    field.label = LABELS.get(column.name, field.label)
-    if isinstance(column, models.DateTimeField):
-        field.label = f"{field.label} {UTC}"
+    field.label = _label(column, field.label)
+    field.help_text = _hint(column, field.help_text)
+
+
+def put_where_read(model: Any, form: Any) -> None:
+    """Give a form's class the same labels and hints for what is only shown."""
+    columns = model._meta.concrete_fields
+    form._meta.labels = {
+        each.name: _label(each, str(each.verbose_name).capitalize()) for each in columns
+    }
+    form._meta.help_texts = {each.name: _hint(each, each.help_text) for each in columns}
+
+
+def _label(column: models.Field, otherwise: str) -> str:
+    label = LABELS.get(column.name, otherwise)
+    return f"{label} {UTC}" if isinstance(column, models.DateTimeField) else label
+
+
+def _hint(column: models.Field, otherwise: str) -> str:
     named = f"{column.model.__name__}.{column.name}"
-    field.help_text = HINTS.get(named, HINTS.get(column.name, field.help_text))
+    return HINTS.get(named, HINTS.get(column.name, otherwise))

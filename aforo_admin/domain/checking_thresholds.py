@@ -9,6 +9,7 @@ from aforo_admin.domain.catalog import Guard, ThresholdChanges, Thresholds
 from aforo_admin.domain.checking_rates import Known
 from aforo_admin.domain.problems import (
     FULL_BP,
+    Figure,
     Path,
     Problem,
     check_amount,
@@ -66,6 +67,7 @@ def check_plan_guards(path: Path, guards: Sequence[Guard], merged: Thresholds) -
             yield replace(
                 problem,
                 path=(*path, "thresholds"),
+                pair=None,  # The guard's floors have no field there.
                 message=f'in the plan\'s guard "{guard.guard_id}", {problem.message}',
             )
 
@@ -83,17 +85,26 @@ def _floors_order(path: Path, merged: Thresholds, changes: ThresholdChanges) -> 
         if getattr(changes, higher) is None and getattr(changes, lower) is None:
             continue  # Neither is said here: whoever said them is told.
         if getattr(merged, higher) < getattr(merged, lower):
+            pair = _floor(merged, changes, higher), _floor(merged, changes, lower)
             said = ", ".join(
-                f"{name.removesuffix('_bp')} {percent(getattr(merged, name))}"
-                + ("" if getattr(changes, name) is not None else " (inherited)")
-                for name in (higher, lower)
+                f"{each.name} {each.written}" + (" (inherited)" if each.inherited else "")
+                for each in pair
             )
             yield Problem(
                 path=path,
                 message=f"floors are out of order: {said}; "
                 "order them warn_below ≥ throttle_below ≥ block_below",
                 joint=True,
+                pair=pair,
             )
+
+
+def _floor(merged: Thresholds, changes: ThresholdChanges, name: str) -> Figure:
+    return Figure(
+        name=name.removesuffix("_bp"),
+        written=percent(getattr(merged, name)),
+        inherited=getattr(changes, name) is None,
+    )
 
 
 def _allowance(path: Path, allowance: AllowanceThresholds) -> Iterator[Problem]:
@@ -111,6 +122,11 @@ def _allowance(path: Path, allowance: AllowanceThresholds) -> Iterator[Problem]:
             message=f"shares of the allowance are out of order: {said}; "
             "order them warn_at ≤ throttle_at ≤ block_at",
             joint=True,
+            pair=next(
+                (Figure(name=later, written=percent(bp)), Figure(name=first, written=percent(more)))
+                for (first, more), (later, bp) in itertools.pairwise(shares.items())
+                if bp < more
+            ),
         )
 
 

@@ -28,6 +28,21 @@ _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One of two figures that don't go together.
+
+    Args:
+        name: Of its field, in the catalog's written form.
+        written: As the catalog writes it.
+        inherited: It is said elsewhere, and holds here.
+    """
+
+    name: str
+    written: str
+    inherited: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One breach.
 
@@ -38,6 +53,8 @@ class Problem:
         kind: What `given` should name.
         choices: The names there are.
         joint: It rests on several fields beneath `path`, so it says little while one is unreadable.
+        pair: Two of these fields: the first must not be below the second. Forms tell it in the
+            words of their labels.
     """
 
     path: Path
@@ -46,6 +63,7 @@ class Problem:
     kind: str = ""
     choices: tuple[str, ...] = ()
     joint: bool = False
+    pair: tuple[Figure, Figure] | None = None
 
 
 def check_id(path: Path, given: str) -> Iterator[Problem]:

@@ -20,6 +20,7 @@ from aforo_admin.rest.scopes import Scope
 from aforo_admin.rest.tokens import Caller
 from aforo_admin.rest.writes import perform, shown
 from aforo_admin.screens import stores
+from aforo_admin.screens.deliveries import endpoints_for
 from aforo_admin.written_values import amount
 from aforo_admin.yaml_scalars import instant
 from aforo_meter.database import Sql
@@ -286,8 +287,11 @@ def resend(request: HttpRequest) -> HttpResponse:
     if not rows or not caller.sees(rows[0].tenant_id):
         raise NotFoundError("such alert")
     caller = _operator(request, rows[0].tenant_id, RESEND_ALERT)
-    if body["endpoint"] not in {row.endpoint_id for row in rows}:
-        raise invalid("endpoint", "never had this alert", "give one that /alerts names beside it")
+    allowed = endpoints_for(rows)
+    if body["endpoint"] not in allowed:
+        raise invalid(
+            "endpoint", "is not for this alert", f"give one of: {', '.join(allowed) or '(none)'}"
+        )
 
     async def send(ledger: SqlLedger) -> bool:
         await DeliveryLog(ledger).resend(rows[0], body["endpoint"], now_micros=stores.now_micros())

@@ -1,6 +1,8 @@
 """Alerts, what became of each, attempt by attempt; and once more, for who may say so."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.contrib import messages
@@ -16,10 +18,20 @@ from aforo_admin.control.recorded_admin import recorded
 from aforo_admin.control.roles import RESEND_ALERT
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
-from aforo_meter.alerts import KINDS
+from aforo_meter.alerts import KINDS, LEVEL_CHANGED, PRICE_CHANGED
+from aforo_meter.domain.margin import Level
 from aforo_meter.outbox_reading import STATES, AttemptRow, DeliveryLog, DeliveryRow, LogQuery
 
 MAY_RESEND: Final = f"control.{RESEND_ALERT}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AboutLevel:
+    """The level that an alert is about."""
+
+    level: Level
+    before: Level
+    guard_id: str = ""  # Whose level it is; empty: the tenant's own.
 
 
 class DeliveriesView(ScreenView):
@@ -43,7 +55,7 @@ class DeliveriesView(ScreenView):
         shown, next_before = _page(rows)
         return {
             "missing": missing.said,
-            "rows": shown,
+            "rows": [(row, about_level(row)) for row in shown],
             "asked": given,
             "kinds": KINDS,
             "states": STATES,
@@ -67,11 +79,12 @@ class DeliveryView(ScreenView):
         return {
             "missing": missing.said,
             "message": rows[0],
+            "about": about_level(rows[0]),
             "deliveries": [row for row in rows if row.endpoint_id],
             "attempts": attempts,
             "payload": _pretty(rows[0].payload),
             "may_resend": may(self.request, MAY_RESEND),
-            "endpoints": _endpoints(rows),
+            "endpoints": endpoints_for(rows),
         }
 
     def post(self, request: HttpRequest, *_arguments: Any, **given: Any) -> HttpResponse:
@@ -81,7 +94,7 @@ class DeliveryView(ScreenView):
         message_id, endpoint_id = str(given["message_id"]), request.POST.get("endpoint", "")
         missing = stores.Missing()
         rows, _ = stores.run(missing.of(_read(message_id))) or ([], [])
-        if endpoint_id in _endpoints(rows):
+        if endpoint_id in endpoints_for(rows):
             acts.do(
                 Act(
                     what=f"resend to {endpoint_id}",
@@ -99,6 +112,26 @@ class DeliveryView(ScreenView):
         else:
             messages.success(request, f"It is due for {endpoint_id} now; deliver sends it.")
         return HttpResponseRedirect(reverse("admin:delivery", args=[message_id]))
+
+
+def about_level(row: DeliveryRow) -> AboutLevel | None:
+    """Return the level that an alert tells of; None: it is about none."""
+    try:
+        data = json.loads(row.payload)["data"]
+        if row.kind == LEVEL_CHANGED:
+            before, after = data["from"], data["to"]
+        elif row.kind == PRICE_CHANGED:
+            before, after = data["before"]["level"], data["after"]["level"]
+        else:
+            return None
+        guard: Mapping[str, Any] = data.get("guard") or {}
+        return AboutLevel(
+            level=Level[after.upper()],
+            before=Level[before.upper()],
+            guard_id=str(guard.get("id", "")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # Of another version: the page of the alert shows what it says.
 
 
 def _page(rows: list[DeliveryRow]) -> tuple[list[DeliveryRow], int | None]:
@@ -127,13 +160,25 @@ async def _resend(row: DeliveryRow, endpoint_id: str) -> bool:
         return True
 
 
-def _endpoints(rows: list[DeliveryRow]) -> list[str]:
-    """Return where a message may go: where it went, and where the catalog says."""
+def endpoints_for(rows: list[DeliveryRow]) -> list[str]:
+    """Return where a message may go: where it went, and where the catalog says.
+
+    Never where the catalog says that it may not: an endpoint may be another customer's.
+    """
     if not rows:
         return []
-    known = [row.endpoint_id for row in rows if row.endpoint_id]
-    others = WebhookEndpoint.objects.filter(enabled=True).values_list("endpoint_id", flat=True)
-    return sorted({*known, *others})
+    listed = WebhookEndpoint.objects.in_bulk()
+    wanting = {name for name, one in listed.items() if _wants(one, rows[0])}
+    went = {row.endpoint_id for row in rows if row.endpoint_id}
+    return sorted(wanting | (went - listed.keys()))
+
+
+def _wants(endpoint: WebhookEndpoint, row: DeliveryRow) -> bool:
+    return (
+        endpoint.enabled
+        and (not endpoint.tenants or row.tenant_id in endpoint.tenants)
+        and (not endpoint.kinds or row.kind in endpoint.kinds)
+    )
 
 
 def _pretty(payload: str) -> str:

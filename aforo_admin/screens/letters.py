@@ -23,10 +23,14 @@ class LettersView(ScreenView):
         stage, reason = self.asked("stage", choices=STAGES), self.asked("reason")
         missing = stores.Missing()
         wanted = Filter(stage=stage or None, reason_contains=reason)
-        letters = stores.run(missing.of(_newest(wanted))) or []
+        told = places()
+        # Without Kafka there is nothing to ask: the page says what to set.
+        asked = stores.run(missing.of(_newest(wanted))) if told.kafka_bootstrap else None
+        letters = asked or []
         rows = letters[self.skipped : self.skipped + ROWS_PER_PAGE + 1]
         return {
             "missing": missing.said,
+            "kafka": told,
             "rows": [(letter, plain(letter.letter.reason)) for letter in rows[:ROWS_PER_PAGE]],
             "stage": stage,
             "stages": STAGES,

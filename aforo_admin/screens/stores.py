@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from aforo_admin.places import PREFIX, NotSetError, places
-from aforo_authz.explain import UnexplainableError
+from aforo_authz.explain import UnexplainableError, UnknownTenantError
 from aforo_meter.command_arguments import CommandError
 from aforo_meter.ledger import LedgerError, LedgerUnavailableError
 from aforo_meter.ledger_sql import SqlLedger
@@ -34,9 +34,10 @@ SETTINGS: Final = {
 
 
 def _in_our_words(text: str) -> str:
+    text, run, command = text.partition("run:")  # A command is to be run as it stands.
     for theirs, ours in SETTINGS.items():
         text = text.replace(theirs, ours)
-    return text
+    return f"{text}{run}{command}"
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ class Missing:
         """Return what a store answers; None, and the reason is kept, if it does not."""
         try:
             return await asked
+        except UnknownTenantError:
+            raise  # That is no outage: who was named is told at the field.
         except AWAY as error:
             told = _in_our_words(str(error))
             if told not in self.said:

@@ -9,12 +9,13 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
+from aforo_admin.control.models import Tenant
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ScreenView
 from aforo_admin.screens.tester_asking import Proof, ask, call_of
 from aforo_authz.check import Call
 from aforo_authz.denials import DENIALS
-from aforo_authz.explain import Explanation
+from aforo_authz.explain import Explanation, UnknownTenantError
 from aforo_authz.explain_text import CHECKED, headers_of
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -141,8 +142,21 @@ def _answer(form: TesterForm) -> dict[str, Any]:
         route_features=given["route_features"],
     )
     tenant_id = given["tenant"] if by == TENANT else ""
-    told = stores.run(missing.of(ask(call, tenant_id=tenant_id, now_micros=now_micros)))
+    try:
+        told = stores.run(missing.of(ask(call, tenant_id=tenant_id, now_micros=now_micros)))
+    except UnknownTenantError as error:
+        form.add_error("tenant", _unknown(error.tenant_id))
+        return {}
     return {"missing": missing.said, **(_told(told, call) if told is not None else {})}
+
+
+def _unknown(tenant_id: str) -> str:
+    if Tenant.objects.filter(pk=tenant_id).exists():
+        return (
+            f"The tenant {tenant_id} is in the catalog, but decisions don't know it yet: "
+            "aforo-admin sync tells them, within seconds where it runs."
+        )
+    return f"There is no tenant {tenant_id}: look its id up under Tenants, or add it there."
 
 
 def _proof(by: str, given: Mapping[str, Any]) -> dict[str, str]:

@@ -217,14 +217,23 @@ class ConsumeLab:
 
     async def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""
+        return sum(await self.samples(name))
+
+    async def samples_are(self, name: str, count: int) -> None:
+        """Wait until a metric has so many samples."""
+        async with asyncio.timeout(HANG_S):
+            while len(await self.samples(name)) != count:  # noqa: ASYNC110 - of another process.
+                await asyncio.sleep(0.1)
+
+    async def samples(self, name: str) -> list[float]:
         text = await asyncio.to_thread(
             lambda: ask_all(self.metrics_port, b"GET /metrics HTTP/1.1\r\n\r\n")
         )
-        return sum(
+        return [
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
             if line.startswith((f"{name} ", f"{name}{{"))
-        )
+        ]
 
     def stop(self) -> None:
         self.program.stop()

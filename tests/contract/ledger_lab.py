@@ -9,7 +9,7 @@ from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.prices import PriceBook, PriceEntry, PriceList, Prices
 from aforo_meter.domain.rating import Measured, Rated, Usage, rate
 from aforo_meter.domain.usage import API_CALLS, Outcome
-from aforo_meter.ledger import Batch, Partition, Watch
+from aforo_meter.ledger import Batch, Partition, Retention, Watch
 
 PARTITION = Partition("aforo.usage.v1", 3)
 START = 1_793_491_200_000_000  # 2026-11-01
@@ -54,11 +54,16 @@ def used(  # noqa: PLR0913 - one argument for each thing that a test may vary
         features=features,
         occurred_at_micros=at_micros,
         outcome=outcome,
-        reason="some reason",
         shadow_reason="",
         provider=provider,
         model=model,
-        **({"measures": (Measured(meter, units * UNIT),) if units else ()} | more),
+        **(
+            {
+                "measures": (Measured(meter, units * UNIT),) if units else (),
+                "reason": "some reason",
+            }
+            | more
+        ),
     )
     book = PriceBook(version="1", currency="USD", own=(PriceList(entries=tuple(prices)),))
     return rate(usage, Prices(book), subscription_id=subscription, period=period)
@@ -101,6 +106,7 @@ def batch(
     now_micros: int = NOW,
     partition: Partition = PARTITION,
     stands_at: int = 0,
+    retention: Retention | None = None,
 ) -> Batch:
     events = list(rated)
     return Batch(
@@ -112,4 +118,5 @@ def batch(
         watches=watches or {},
         currency="USD",
         now_micros=now_micros,
+        retention=retention or Retention(),
     )

@@ -25,6 +25,7 @@ from aforo_admin.read_model import ReadModel, build
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import FRAGMENT
 from aforo_authz.check import sha256_hex
+from aforo_authz.domain.access import Reason
 from aforo_meter.contract_messages import terms_of
 from aforo_meter.domain.periods import DAY_MICROS, HOUR_MICROS, PeriodMicros, datetime_of
 from aforo_meter.domain.rating import Measured, Rated
@@ -60,6 +61,7 @@ PRICES = (
     replace(price("out", nanos=15 * DOLLAR, meter=LLM_OUTPUT), per_units=1_000_000),
     price("call", nanos=400_000, meter=API_CALLS),
 )
+LOW, TOO_LOW = str(Reason.MARGIN_THROTTLE), str(Reason.MARGIN_LIMIT_EXCEEDED)
 HOOK = Endpoint(endpoint_id="finance", url="https://hooks.example.com/aforo")
 
 
@@ -219,10 +221,13 @@ def _last_hour(globex: Terms, initech: Terms) -> list[Rated]:
         _used(globex, "s2", 5, at_micros, sighting=done),
         _used(globex, "u1", 40, at_micros, prices=(), meter="gpu.ms"),
         *(
-            _used(globex, f"t{number}", 0, at_micros, outcome=Outcome.THROTTLE)
+            _used(globex, f"t{number}", 0, at_micros, outcome=Outcome.THROTTLE, reason=LOW)
             for number in range(4)
         ),
-        *(_used(initech, f"b{number}", 0, at_micros, outcome=Outcome.BLOCK) for number in range(7)),
+        *(
+            _used(initech, f"b{number}", 0, at_micros, outcome=Outcome.BLOCK, reason=TOO_LOW)
+            for number in range(7)
+        ),
     ]
 
 

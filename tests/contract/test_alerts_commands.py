@@ -72,6 +72,13 @@ async def meter(env: dict[str, str], *arguments: str) -> tuple[int, str]:
     return process.returncode, output.decode()
 
 
+def edit_endpoints(env: dict[str, str], old: str, new: str) -> None:
+    path = Path(env["AFORO_METER_DELIVER_ENDPOINTS"])
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def deliver(env: dict[str, str]) -> Program:
     return python_module("deliver", "aforo_meter", "deliver", env=env)
 
@@ -160,6 +167,31 @@ async def test_a_message_is_sent_again_with_the_same_id_to_one_endpoint(
     assert receiver.ids == ["m-1", "m-1"]
     assert len(slack.requests) == 1
     assert [one["number"] for one in ledger.attempts("m-1", "finance")] == [1, 2]
+
+
+async def test_another_customers_endpoint_gets_nothing_however_it_was_asked_for(
+    env: dict[str, str], ledger: OutboxLab, receiver: ReceiverLab, slack: ReceiverLab
+) -> None:
+    """Payloads tell what a customer brings and costs."""
+    edit_endpoints(env, "format: slack", "format: slack, tenants: [globex]")
+    ledger.put("m-1")
+    await meter(env, "deliver", "--once")
+
+    code, said = await meter(env, "alerts", "resend", "m-1", "--endpoint", "ops")
+    assert code == 1
+    assert "ops is not for margin.level_changed of acme: see its `tenants` and `kinds`" in said
+
+    # As a page of an older version left it, or as it was routed before `tenants` said so.
+    ledger.execute(
+        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, next_attempt_at_micros)"
+        " SELECT outbox_id, 'ops', tenant_id, 0 FROM outbox WHERE message_id = 'm-1'"
+    )
+    assert (await meter(env, "deliver", "--once"))[0] == 1
+    _, said = await meter(env, "alerts", "show", "--ledger-url", ledger.url, "m-1")
+    assert "ops: gave-up" in said
+    assert "leave this message out" in said
+    assert slack.requests == []
+    assert receiver.ids == ["m-1"]
 
 
 async def test_what_is_sent_again_holds_up_nothing_and_waits_for_nothing(

@@ -20,6 +20,7 @@ from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
 from aforo_meter.domain.usage import LLM_OUTPUT
 from aforo_meter.inquiries import Choice
+from aforo_meter.ledger import Retention
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_proto import policy_pb2
 from tests.conftest import Golden
@@ -72,7 +73,7 @@ async def test_an_estimate_is_told_for_as_long_as_its_charge(
 ) -> None:
     """100,000 tokens at 8 dollars a million, whose call is forgotten by then."""
     long_after = NOW + 400 * 24 * HOUR_MICROS
-    assert await ledger.prune(now_micros=long_after, rows_max=1_000) > 0
+    assert await ledger.prune(now_micros=long_after, rows_max=1_000, retention=Retention()) > 0
 
     told = await answers.explanation(of, ACME, now_micros=NOW)
     statement, _ = await answers.statement(of, ACME, now_micros=NOW)

@@ -22,6 +22,7 @@ from tests.contract.consume_lab import (
 
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
+LAG = "aforo_consume_lag_records"
 LOOKS_S = 1.0  # A few looks: they come every 100 ms here.
 
 
@@ -247,8 +248,12 @@ async def test_two_consumers_tell_each_thing_once(lab: ConsumeLab) -> None:
     for tenant in tenants:
         await lab.margin_is(tenant, lambda margin: margin.cogs_nanos == 3 * DOLLAR)
 
+    had = len(await lab.samples(LAG))
     with lab.another("second", alerts_poll_ms="100") as second:
         await eventually(lambda: lab.log_lines("partition taken", second), within_s=60)
+        # Autoscaling adds up what all of them say: none tells of what another has.
+        taken = {line["partition"] for line in lab.log_lines("partition taken", second)}
+        await lab.samples_are(LAG, had - len(taken))
         lab.catalog.prices.append(raised("pair.meter", "pair-2", 2 * DOLLAR))
         lab.catalog.sync()
         for tenant in tenants:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import reverse
 
 from aforo_admin import audit, mint, store
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.control import navigation
 from aforo_admin.control.models import (
     AuditEntry,
     CostPrice,
@@ -130,12 +132,100 @@ def test_prices_of_overlapping_hours_are_refused_too(finance: Client) -> None:
         "effective_from_0": "2027-01-01",
         "effective_from_1": "00:00:00",
     }
-    first = sent(finance, "costprice/add/", **price, day_from_s="0", day_to_s="3600")
-    second = sent(finance, "costprice/add/", **price, day_from_s="1800", day_to_s="7200")
+    first = sent(finance, "costprice/add/", **price, day_from_s="00:00", day_to_s="01:00")
+    second = sent(finance, "costprice/add/", **price, day_from_s="00:30", day_to_s="02:00")
 
     assert first.status_code == 302
     assert "overlaps costs[" in faults(second)["effective_from"]
     assert "was added successfully" not in second.content.decode()
+
+
+def test_hours_of_a_price_are_typed_and_shown_as_a_clock_has_them(finance: Client) -> None:
+    price = {
+        "meter": "api.calls",
+        "price_nanos": "1",
+        "per_units": "1",
+        "effective_from_0": "2027-01-01",
+        "effective_from_1": "00:00:00",
+    }
+    new = page(finance, "costprice/add/").content.decode()
+    wrong = sent(finance, "costprice/add/", **price, day_from_s="22", day_to_s="06:30")
+    made = sent(finance, "costprice/add/", **price, day_from_s="22:00", day_to_s="06:30")
+
+    assert new.count('value="00:00"') == 2
+    assert "Day from (UTC)" in new
+    assert '"22" is no time of the day: write 09:30' in faults(wrong)["day_from_s"]
+    assert made.status_code == 302, faults(made)
+    row = CostPrice.objects.get(meter="api.calls", day_from_s=22 * 3600)
+    assert row.day_to_s == 6 * 3600 + 30 * 60
+    shown = page(finance, f"costprice/{row.pk}/change/").content.decode()
+    assert "22:00" in shown
+    assert "79200" not in shown[shown.index('id="costprice_form"') :]
+
+
+def test_floors_out_of_order_are_told_where_they_were_changed_in_the_form_s_words(
+    finance: Client,
+) -> None:
+    held = PlanVersion.objects.get(plan_id="pro", state="published")
+    finance.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="pro", state="draft")
+    path = f"planversion/{draft.pk}/change/"
+
+    floors = sent(finance, path, block_below_bp="15%", change_reason="x")
+    guard = sent(finance, path, **{"guards-0-throttle_below_bp": "90%", "change_reason": "x"})
+
+    assert faults(floors) == {
+        "block_below_bp": "Block below is 15%, and Throttle below only 10% (Throttle below is not "
+        "said here, but inherited): lower Block below to 10% or less, or raise Throttle below to "
+        "15% or more"
+    }
+    told = faults(guard)
+    assert "warn_below" not in str(told)
+    assert told["guards-0-throttle_below_bp"].startswith("Throttle below is 90%, and Warn below")
+
+
+def test_shares_of_an_allowance_out_of_order_are_told_where_they_were_changed(
+    finance: Client,
+) -> None:
+    shares = {
+        "allowance_warn_at_bp": "80%",
+        "allowance_throttle_at_bp": "70%",
+        "allowance_block_at_bp": "100%",
+    }
+    answer = sent(finance, "tenant/acme/change/", **shares, change_reason="x")
+
+    lower = "lower Allowance warn at to 70% or less, or raise Allowance throttle at to 80% or more"
+    assert lower in faults(answer)["allowance_throttle_at_bp"]
+    assert "allowance_block_at_bp" not in faults(answer)
+
+
+def test_who_only_looks_has_the_hints_of_who_edits(finance: Client) -> None:
+    viewer = as_role(Role.VIEWER)
+    for path, hint in (
+        ("tenant/acme/change/", "Calls are refused."),
+        ("planversion/1/change/", "Per billing period, in the currency below."),
+    ):
+        assert hint in page(viewer, path).content.decode()
+    assert "Calls are refused." in page(finance, "tenant/acme/change/").content.decode()
+
+
+def test_a_part_that_has_nothing_for_whoever_asks_is_not_in_the_form(
+    product: Client, finance: Client
+) -> None:
+    free = PlanVersion.objects.get(plan_id="free", state="published")
+    for path in ("planversion/add/", f"planversion/{free.pk}/change/"):
+        assert "Plan guards" not in page(product, path).content.decode()
+    assert "Plan guards" in page(finance, "planversion/add/").content.decode()
+    guarded = PlanVersion.objects.get(plan_id="pro", state="published")
+    assert "Plan guards" in page(product, f"planversion/{guarded.pk}/change/").content.decode()
+
+
+def test_lists_are_called_as_the_sidebar_calls_them() -> None:
+    owner = as_role(Role.OWNER)
+    for table in navigation.tables():
+        text = owner.get(reverse(table.url_name)).content.decode()
+        heading = text[text.index("<h1") : text.index("</h1>")]
+        assert re.search(rf">\s*{table.title}\s*</a>", heading), table.title
 
 
 def test_a_plan_without_a_period_is_refused_at_the_period(product: Client) -> None:
@@ -461,7 +551,8 @@ def test_an_owner_makes_users_and_that_is_recorded() -> None:
     assert owner.post(f"/admin/auth/user/{dana.pk}/password/", other).status_code == 302
     assert User.objects.get(username="dana").check_password(PASSWORD * 2)
     assert last_change().after == {"password": "another"}
-    owner.post(f"/admin/auth/user/{dana.pk}/change/", {"username": "dana", "role": "viewer"})
+    opened = {"username": "dana", "role": "viewer", "opened_at_change": str(audit.last_seq())}
+    owner.post(f"/admin/auth/user/{dana.pk}/change/", opened)
     dana = User.objects.get(username="dana")
     assert not dana.is_active
     assert not dana.has_perm("control.set_floors")

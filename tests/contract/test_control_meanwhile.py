@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 
 from aforo_admin import audit, store
 from aforo_admin.catalog_yaml import read_file
+from aforo_admin.control import users
 from aforo_admin.control.models import (
+    Credential,
     Deal,
     DealQuota,
     Feature,
@@ -20,7 +23,7 @@ from aforo_admin.control.models import (
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from lab.servers import ROOT
-from tests.contract.forms_lab import as_role, faults, filled, page, sent, step
+from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent, step
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -47,6 +50,16 @@ def save(client: Client, path: str, form: dict[str, Any], **typed: object) -> An
 
 def told(answer: Any) -> str:  # noqa: ANN401
     return faults(answer)["__all__"]
+
+
+def made_user(name: str, role: Role = Role.VIEWER) -> User:
+    return users.add(name, role, PASSWORD, actor="tests", source=Source.SHELL, reason="")
+
+
+def client_of_owner(name: str) -> Client:
+    client = Client()
+    client.force_login(made_user(name, Role.OWNER))
+    return client
 
 
 def draft_of_pro() -> PlanVersion:
@@ -226,6 +239,100 @@ def test_what_changed_meanwhile_is_not_removed(owner: Client, finance: Client) -
     assert held
     assert done.status_code == 302
     assert not Tenant.objects.filter(pk="initech").exists()
+
+
+def of_user(client: Client, pk: int) -> dict[str, str]:
+    """Return what a browser would send of a user's form."""
+    form = client.get(f"/admin/auth/user/{pk}/change/").context["adminform"].form
+    names = ("username", "role", "opened_at_change")
+    return {**{name: str(form[name].value()) for name in names}, "is_active": "on"}
+
+
+def test_a_user_that_another_owner_has_changed_meanwhile_is_told(owner: Client) -> None:
+    pk = made_user("dana").pk
+    other = client_of_owner("otto")
+    path = f"/admin/auth/user/{pk}/change/"
+    mine, theirs = of_user(owner, pk), of_user(other, pk)
+
+    first = other.post(path, {**theirs, "role": "finance"})
+    refused = owner.post(path, {**mine, "username": "dan"})
+    form = refused.context["adminform"].form
+    held = User.objects.get(pk=pk)
+    kept = (held.username, held.has_perm("control.set_floors"))
+    again = {**mine, "username": "dan", "opened_at_change": form["opened_at_change"].value()}
+    saved = owner.post(path, again)
+
+    assert first.status_code == 302
+    assert "otto changed dana on" in str(form.errors)
+    assert "opened (roles): nothing was saved" in str(form.errors)
+    assert 'value="dan"' in refused.content.decode()
+    assert kept == ("dana", True)
+    assert saved.status_code == 302
+    assert User.objects.get(pk=pk).username == "dan"
+    assert owner.post(path, {**mine, "opened_at_change": ""}).status_code == 200
+
+
+def test_a_credential_that_is_revoked_twice_is_revoked_once(owner: Client) -> None:
+    key = Credential.objects.filter(kind="api_key", tenant_id="acme")[0]
+    path = f"/admin/control/credential/{key.pk}/revoke/"
+    first = owner.post(path, {"change_reason": "lost"})
+    seq = audit.last_seq()
+
+    again = owner.post(path, {"change_reason": "lost, says another"}, follow=True)
+
+    key.refresh_from_db()
+    assert first.status_code == 302
+    assert "is revoked." in again.content.decode()
+    assert key.revoked
+    assert audit.last_seq() == seq
+
+
+@pytest.mark.parametrize("step_of", ["change", "delete"])
+def test_a_row_that_is_gone_is_told_with_who_removed_it(
+    owner: Client, finance: Client, step_of: str
+) -> None:
+    deal = Deal.objects.get(deal_id="acme-renewal")
+    opened = filled(owner, f"deal/{deal.pk}/change/")
+    path = f"/admin/control/deal/{deal.pk}/delete/"
+    finance.post(path, {**opened, "post": "yes", "change_reason": "it ended"})
+    assert not Deal.objects.filter(pk=deal.pk).exists()
+
+    sent_late = owner.post(
+        f"/admin/control/deal/{deal.pk}/{step_of}/", {**opened, "post": "yes"}, follow=True
+    )
+    said = sent_late.content.decode()
+
+    assert sent_late.redirect_chain == [("/admin/control/deal/", 302)]
+    assert "finance removed the deal acme/acme-renewal on " in said
+    assert "UTC (“it ended”). Nothing was saved." in said
+
+
+def test_who_opens_a_form_of_what_is_gone_is_told_so(owner: Client, finance: Client) -> None:
+    key = Credential.objects.get(tenant_id="initech")
+    finance.post(
+        "/admin/control/tenant/initech/delete/",
+        {**step(finance, "tenant/initech/delete/"), "post": "yes"},
+    )
+
+    of_tenant = owner.get("/admin/control/tenant/initech/change/", follow=True).content.decode()
+    of_key = owner.get(f"/admin/control/credential/{key.pk}/revoke/", follow=True)
+    strange = owner.get("/admin/control/planversion/4711/change/", follow=True).content.decode()
+
+    assert "finance removed the tenant initech on " in of_tenant
+    assert "Nothing was saved" not in of_tenant
+    assert "This credential is not there (any more)" in of_key.content.decode()
+    assert "This plan version is not there (any more)" in strange
+
+
+def test_a_draft_that_somebody_has_published_meanwhile_is_told(owner: Client) -> None:
+    draft = draft_of_pro()
+    shown = step(owner, f"planversion/{draft.pk}/publish/")
+    path = f"/admin/control/planversion/{draft.pk}/publish/"
+    owner.post(path, shown)
+
+    late = owner.post(path, shown, follow=True).content.decode()
+
+    assert "Nothing was changed: pro/2 is published by now, and no longer a draft." in late
 
 
 def test_who_only_looks_is_still_sent_away(owner: Client) -> None:

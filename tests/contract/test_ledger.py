@@ -469,34 +469,6 @@ async def test_the_ledger_knows_the_periods_of_a_former_subscription(ledger: Led
     assert await ledger.period_covering("acme", "sub-2", START) is None
 
 
-@pytest.mark.parametrize(("from_gateway", "days"), [(True, 35), (False, 91)])
-async def test_ids_are_kept_for_as_long_as_their_source_may_repeat_them(
-    ledger: Ledger, *, from_gateway: bool, days: int
-) -> None:
-    one = used("e1", from_gateway=from_gateway)
-    await ledger.apply(batch([one], now_micros=NOW))
-    kept_until = NOW + days * 24 * HOUR_MICROS
-
-    assert await ledger.prune(now_micros=kept_until, rows_max=10) == 0
-    assert (await ledger.apply(batch([one], at=1))).duplicates == 1
-    assert await ledger.prune(now_micros=kept_until + 1, rows_max=10) == 1
-    assert (await ledger.apply(batch([one], at=2))).duplicates == 0
-
-
-async def test_events_kept_long_enough_are_forgotten_a_few_at_a_time(ledger: Ledger) -> None:
-    await ledger.apply(batch([used(f"e{number}") for number in range(5)], now_micros=NOW))
-    await ledger.apply(batch([used("new")], at=5, now_micros=NOW + 2 * HOUR_MICROS))
-
-    now = NOW + 91 * 24 * HOUR_MICROS + HOUR_MICROS
-    # Six are known: three are looked at each time, and then the first ones again.
-    forgotten = [await ledger.prune(now_micros=now, rows_max=3) for _ in range(2)]
-    assert max(forgotten) <= 3
-    assert sum(forgotten) == 5
-    assert [await ledger.prune(now_micros=now, rows_max=3) for _ in range(3)] == [0, 0, 0]
-    again = await ledger.apply(batch([used("new"), used("e1")], at=6))
-    assert again.duplicates == 1
-
-
 async def test_a_locked_database_changes_nothing_and_works_again(
     ledger: Ledger, file: AuditedLedger
 ) -> None:

@@ -22,7 +22,7 @@ from aforo_meter.domain.rating import (
 )
 from aforo_meter.domain.sessions import Boundary, EndedBy, Sighting
 from aforo_meter.domain.usage import API_CALLS, BYTES_RESPONSE, LLM_OUTPUT, Outcome
-from aforo_meter.ledger import Place, Reprice, UsageQuery
+from aforo_meter.ledger import Place, Reprice, Retention, UsageQuery
 from aforo_meter.ledger_sql import SqlLedger
 from aforo_meter.sessions import SessionQuery
 from aforo_meter.sessions_sql import SqlSessions
@@ -247,7 +247,7 @@ async def test_calls_are_forgotten_with_the_ids_of_their_events(
 ) -> None:
     waiting = truth("t", (LLM_OUTPUT, 7), call="d2")
     await ledger.apply(batch([told("i1", (BYTES_RESPONSE, 30), interim=True), waiting]))
-    await ledger.prune(now_micros=NOW + 100 * 24 * HOUR_MICROS, rows_max=10)
+    await ledger.prune(now_micros=NOW + 100 * 24 * HOUR_MICROS, rows_max=10, retention=Retention())
 
     for table in ("call", "call_part", "true_figure"):
         assert file.rows(f"SELECT * FROM {table}") == []  # noqa: S608

@@ -11,8 +11,9 @@ import redis
 from django.db import connection
 from django.test import override_settings
 
-from aforo_admin import acts, audit
-from aforo_admin.control.models import AuditEntry
+from aforo_admin import acts, audit, store
+from aforo_admin.control.models import AuditEntry, WebhookEndpoint
+from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.control_work import entry_text
 from aforo_admin.places import Places
@@ -197,6 +198,9 @@ def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
     wanted = {"message": "msg_1", "endpoint": "ops"}
     foreign = api_of(Role.OWNER, tenant="globex").post("/alerts/resend", wanted)
     elsewhere = owner.post("/alerts/resend", {**wanted, "endpoint": "else"})
+    with store.change(actor="tests", source=Source.SHELL):
+        WebhookEndpoint.objects.create(endpoint_id="hook", url_kept_in="env:X", tenants=["globex"])
+    globex_s = owner.post("/alerts/resend", {**wanted, "endpoint": "hook"})
     sent = owner.post("/alerts/resend", wanted)
 
     assert [(each["message"], each["state"]) for each in listed] == [
@@ -205,6 +209,7 @@ def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
         (listed[2]["message"], ""),  # Of the ledger's own: acme's level has changed.
     ]
     assert (foreign.status, elsewhere.fields, sent.status) == (404, ["endpoint"], 200)
+    assert globex_s.fields == ["endpoint"]
     (waiting,) = owner.get("/alerts?state=waiting").body["items"]
     assert waiting["message"] == "msg_1"
 

@@ -14,7 +14,7 @@ from django.db import connection
 from django.test import Client, override_settings
 
 from aforo_admin import store
-from aforo_admin.control.models import AuditEntry, Deal, Tenant
+from aforo_admin.control.models import AuditEntry, Deal, Tenant, WebhookEndpoint
 from aforo_admin.control.recording import Source
 from aforo_admin.control.words import HINTS, LABELS
 from aforo_admin.places import Places
@@ -30,6 +30,7 @@ from tests.contract.screens_lab import (
     empty_world,
     fill,
     period_of,
+    text_of,
 )
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
@@ -126,7 +127,7 @@ def test_a_tenants_page_names_override_deal_quotas_and_interventions(world: Worl
     assert "its level is taken as warn L1 until 2026-11-27 17:00 UTC" in said
     assert "dana@example.com: Invoice 1043 is being corrected" in said
     assert "23,100,000 115.50 % 20,000,000" in said
-    assert "throttle some reason 4" in said
+    assert "throttle margin below the throttle floor margin_throttle 4" in said
     assert "acme-renewal 2026-01-15 00:00 2028-01-15 00:00 fee 36,000.00" in world.part(
         "margins/acme/"
     )
@@ -161,10 +162,11 @@ def test_interventions_are_counted_by_reason_and_tenant(world: World) -> None:
     said = world.part("interventions/")
 
     assert "11 calls" in said
-    assert "initech block some reason 7 2026-11-20 11:00" in said
+    assert "initech block margin below the block floor margin_limit_exceeded 7" in said
     assert "initech" not in world.part("interventions/", outcome="throttle")
     assert "4 calls" in world.part("interventions/", tenant="globex", span="30d")
     assert "No call like that" in world.part("interventions/", tenant="acme")
+    assert '<option value="quota_exceeded">quota used up</option>' in world.get("interventions/")
 
 
 def test_prices_show_what_holds_and_what_will(world: World) -> None:
@@ -190,6 +192,12 @@ def test_the_tester_decides_as_live_and_tells_every_check(world: World) -> None:
     assert "margin_limit_exceeded" not in asked(world.client, tenant="acme")
     for told in ("credential shown", "margin not at block", "quota left", "Route 1 matched"):
         assert told in page
+
+
+def test_the_tester_says_its_reason_in_words_and_as_a_code(world: World) -> None:
+    said = text_of(asked(world.client, by="nobody"))
+
+    assert "Reason no credential shown unauthenticated" in said
 
 
 def test_the_tester_knows_a_key_and_never_shows_it(
@@ -228,7 +236,7 @@ def test_the_tester_counts_no_quota(world: World) -> None:
         ({"tenant": "acme", "path": "v1"}, "A path begins with a slash"),
         ({"tenant": "acme", "headers": "no colon"}, "Write each header as name: value"),
         ({"tenant": "acme", "headers": f"x-api-key: {KEY}"}, "x-api-key holds a credential"),
-        ({"tenant": "nobody"}, "nobody knows a tenant"),
+        ({"tenant": "nobody"}, "There is no tenant nobody: look its id up"),
     ],
 )
 @sqlite_only
@@ -239,6 +247,7 @@ def test_the_tester_says_at_the_field_what_is_wrong(
 
     assert told in page.replace("&#x27;", "'")
     assert KEY not in page
+    assert "aforo:v1:" not in page
 
 
 def test_a_session_is_killed_by_who_may(world: World) -> None:
@@ -276,9 +285,19 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
     address = f"/admin/deliveries/{message_id}/"
 
     assert "500 Internal Server Error" in said
+    assert "margin.level_changed warn L1 from none initech finance" in said
+    assert "margin.level_changed warn L1 from none , guard chat-margin globex" in said
     assert viewer().post(address, {"endpoint": "finance"}).status_code == 403
-    wrong = world.client.post(address, {"endpoint": "elsewhere"}, follow=True)
-    assert "elsewhere: choose one of the endpoints listed." in wrong.content.decode()
+    with store.change(actor="tests", source=Source.SHELL):
+        WebhookEndpoint.objects.create(
+            endpoint_id="others", url_kept_in="env:X", tenants=["somebody-else"]
+        )
+        WebhookEndpoint.objects.create(
+            endpoint_id="quotas", url_kept_in="env:X", kinds=["quota.reached"]
+        )
+    for name in ("elsewhere", "others", "quotas"):
+        wrong = world.client.post(address, {"endpoint": name}, follow=True)
+        assert f"{name}: choose one of the endpoints listed." in wrong.content.decode()
     seq = AuditEntry.objects.latest("seq").seq
     world.client.post(address, {"endpoint": "finance", "change_reason": "they were down"})
 
@@ -318,6 +337,8 @@ def test_the_audit_shows_before_and_after_and_follows_the_chain(world: World) ->
         )
 
     said = world.part("audit/", actor="kim")
+    assert "kim via admin page" in said
+    assert "dana via catalog file" in world.part("audit/", source="yaml")
     assert "changed tenant acme" in said
     assert "“contract 7” 1 field Field Before After Name Acme GmbH Acme Inc." in said
     added = world.part("audit/", actor="lee")
@@ -364,7 +385,10 @@ def test_a_page_says_what_is_missing_and_shows_the_rest(empty: World, address: s
     with override_settings(AFORO_PLACES=away):
         said = empty.part(address)
 
-    if address not in ("audit/", "tester/"):
+    if address == "letters/":
+        assert "Dead letters can't be shown : this process is not told where Kafka is" in said
+        assert "Set AFORO_ADMIN_KAFKA_BOOTSTRAP" in said
+    elif address not in ("audit/", "tester/"):
         assert "Not all is shown." in said
         assert re.search("there is no ledger at|127.0.0.1:1|where Kafka is", said)
     assert "--redis-url" not in said

@@ -51,7 +51,9 @@ async def publish(redis: Redis, before: Catalog, after: Catalog) -> None:
     """Write the tenants alone, as after a change that concerns no others."""
     touched = before.tenants.keys() | after.tenants.keys()
     model = build_tenants(after, touched, NOW)
-    await sync.publish_tenants(redis, touched, before=[before], model=model)
+    await sync.publish_tenants(
+        redis, touched, had=sync.credential_keys(before, touched), model=model
+    )
 
 
 async def dump(redis: Redis) -> dict[bytes, bytes]:

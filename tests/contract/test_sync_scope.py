@@ -3,6 +3,7 @@
 And a change that comes in a pass does not wait for its end.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from aforo_admin.control.recording import Source
 from aforo_admin.domain import catalog as parts
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.faults import CatalogError
-from aforo_admin.following import Follower
+from aforo_admin.following import MISSED_S, Follower, LeadLostError
 from aforo_admin.read_model import build, credential_key
 from aforo_admin.sync import KEYS_PER_COMMAND, compare
 from aforo_proto.contract_pb2 import PriceList
@@ -177,9 +178,11 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def following(redis: Redis, source: Fake) -> Follower:
+def following(redis: Redis, source: Fake, leads: Callable[[], bool] = lambda: True) -> Follower:
     """Return one that looks at the source after each command: else a pass is over before."""
-    return Follower(redis=redis, source=source, clock=lambda: NOW, interval_s=600, look_s=0.0)
+    return Follower(
+        redis=redis, source=source, clock=lambda: NOW, interval_s=600, look_s=0.0, leads=leads
+    )
 
 
 def many() -> Catalog:
@@ -278,3 +281,79 @@ async def test_a_change_for_all_in_a_pass_is_for_the_next_one(redis: Redis) -> N
     policy = await message(redis, "{t0007}:policy", Policy)
     assert list(policy.features) == ["chat"]
     assert not follower.again
+
+
+async def standing_by(redis: Redis, leading: list[bool]) -> tuple[Follower, Fake]:
+    """Return one that saw zeta's key change, and did not lead; Redis has the former key."""
+    first = many()
+    await following(redis, Fake(first)).pass_once()
+    source = Fake(first, [(with_key(first, 1), frozenset({"zeta"}))])
+    follower = following(redis, source, lambda: leading[0])
+    await follower._look_at_source()
+    assert await held_keys(redis) == [0]
+    leading[0] = True
+    source.probe = lambda: held_keys(redis)
+    return follower, source
+
+
+async def test_who_takes_over_writes_first_what_nobody_wrote_before(redis: Redis) -> None:
+    """Its pass would too, after 20 s of many tenants: too long for a key that was revoked."""
+    follower, source = await standing_by(redis, [False])
+
+    await follower._try_pass()
+
+    assert set(map(tuple, source.seen)) == {(1,)}
+    assert not len(await compare(redis, build(source.catalog, NOW, ())))
+
+
+async def test_what_a_leader_had_time_for_is_left_to_the_pass(redis: Redis) -> None:
+    follower, _ = await standing_by(redis, [False])
+
+    follower.missed.forget(time.monotonic() + MISSED_S)
+
+    assert not follower.missed.seen_s
+    assert not follower.missed.had
+
+
+async def test_a_change_in_a_first_pass_does_not_wait_for_its_end(redis: Redis) -> None:
+    first = many()
+    await following(redis, Fake(first)).pass_once()
+    source = Fake(first, [(with_key(first, 1), frozenset({"zeta"}))])
+    source.probe = lambda: held_keys(redis)
+
+    await following(redis, source).pass_once()
+
+    assert source.seen[:2] == [[0], [1]]
+    state = await message(redis, "sync", SyncState)
+    assert set(state.written_since) == {"zeta"}
+
+
+async def test_a_first_publication_keeps_what_the_former_leader_said(redis: Redis) -> None:
+    follower, _ = await standing_by(redis, [False])
+    before = await message(redis, "sync", SyncState)
+
+    await follower._catch_up()
+
+    state = await message(redis, "sync", SyncState)
+    assert set(state.written_since) == {"zeta"}
+    state.ClearField("written_since")
+    assert state == before
+
+
+@pytest.mark.parametrize("looks", range(6))
+async def test_a_pass_ends_with_the_lead(redis: Redis, looks: int) -> None:
+    """Another process may have written what is newer: nothing of this one comes after it."""
+    first = many()
+    await following(redis, Fake(first)).pass_once()
+    before = await message(redis, "sync", SyncState)
+    pro = replace(first.plans["pro"], features=("chat",))
+    second = Fake(with_key(replace(first, plans={**first.plans, "pro": pro}), 1))
+    ours = iter([True] * looks)
+    follower = following(redis, second, lambda: next(ours, False))
+
+    with pytest.raises(LeadLostError):
+        await follower.pass_once()
+
+    assert await message(redis, "sync", SyncState) == before
+    await follower._try_pass()
+    assert (follower.model, follower.complete, follower.synced) == (None, None, None)

@@ -7,6 +7,7 @@ clusters are ours, and their endpoints' addresses the lab's. Filters of a plane'
 Envoy (its statistics and metadata) are left out: none of them reads or changes what we do.
 """
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Final
@@ -35,20 +36,25 @@ def as_istio(
     by_kind = {each["kind"]: each["spec"] for each in resources}
     (logger,) = by_kind["Telemetry"]["accessLogging"][0]["providers"]
     (rule,) = by_kind["AuthorizationPolicy"]["rules"]
-    provider = providers[by_kind["AuthorizationPolicy"]["provider"]["name"]]["envoyExtAuthzGrpc"]
+    named = by_kind["AuthorizationPolicy"]["provider"]["name"]
+    provider = providers[named]["envoyExtAuthzGrpc"]
     check = _check(provider["timeout"], fail_open=provider["failOpen"])
     check["typed_config"] |= {
         "status_on_error": {"code": int(provider["statusOnError"])},
         "filter_enabled_metadata": {
             "filter": RBAC,
             "path": [{"key": "istio_ext_authz_shadow_effective_policy_id"}],
-            "value": {"string_match": {"prefix": "istio-ext-authz"}},
+            "value": {"string_match": {"prefix": f"istio-ext-authz-{named}"}},
         },
     }
     als = providers[logger["name"]]["envoyHttpAls"]
     _plain(
         document,
-        filters=[_marks(rule), check, _typed(ROUTER, "extensions.filters.http.router.v3.Router")],
+        filters=[
+            _marks(rule, named),
+            check,
+            _typed(ROUTER, "extensions.filters.http.router.v3.Router"),
+        ],
         log=_access_log(
             als["logName"],
             request=als["additionalRequestHeadersToLog"],
@@ -63,8 +69,8 @@ def as_istio(
     _patch(document, by_kind["EnvoyFilter"]["configPatches"])
 
 
-def _marks(rule: Document) -> Document:
-    """Return the filter that says which requests a policy is about."""
+def _marks(rule: Document, provider: str) -> Document:
+    """Return the filter that says which requests a policy is about; each provider has its own."""
     (to,) = (each["operation"] for each in rule["to"])
     assert list(to) == ["notPaths"], to
     paths = [{"url_path": {"path": {"exact": path}}} for path in to["notPaths"]]
@@ -75,7 +81,9 @@ def _marks(rule: Document) -> Document:
     marks["typed_config"] |= {
         "shadow_rules": {
             "action": "DENY",
-            "policies": {"istio-ext-authz-ns[istio-system]-policy[aforo]-rule[0]": policy},
+            "policies": {
+                f"istio-ext-authz-{provider}-ns[istio-system]-policy[aforo]-rule[0]": policy
+            },
         },
         "shadow_rules_stat_prefix": "istio_ext_authz_",
     }
@@ -181,15 +189,17 @@ def as_envoy_gateway(document: Document, resources: Sequence[Document]) -> None:
     (rule,) = by_kind["HTTPRoute"]["rules"]
     (route,) = hcm["route_config"]["virtual_hosts"][0]["routes"]
     route["response_headers_to_remove"] = rule["filters"][0]["responseHeaderModifier"]["remove"]
-    route["typed_per_filter_config"] = {
-        GATEWAY_FILTER: {"@type": f"{TYPE}config.route.v3.FilterConfig", "config": {}}
-    }
+    own = {"@type": f"{TYPE}extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"}
+    route["typed_per_filter_config"] = {GATEWAY_FILTER: own | {"check_settings": {}}}
     for name in ("aforo_authz", "aforo_als"):
         _replace(cluster(document, name), GATEWAY_CLUSTER)
     (listener,) = document["static_resources"]["listeners"]
-    listener["per_connection_buffer_limit_bytes"] = 32768
-    for patch in by_kind["EnvoyPatchPolicy"]["jsonPatches"]:
-        _json_patch(document, patch["operation"])
+    limit = by_kind["ClientTrafficPolicy"]["connection"]["bufferLimit"]
+    listener["per_connection_buffer_limit_bytes"] = int(limit.removesuffix("Mi")) * 1024 * 1024
+    for each in resources:
+        if each["kind"] == "EnvoyPatchPolicy":
+            for patch in each["spec"]["jsonPatches"]:
+                _json_patch(document, patch["operation"])
 
 
 # Of a Backend and of a sink that say nothing of it.
@@ -225,15 +235,38 @@ def _hygiene_of(hcm: Document, said: Document) -> None:
     }
 
 
+# The only question that our patches ask: for the filter of a name.
+OF_A_NAME: Final = re.compile(r"\[\?\(@\.name=='(.+?)'\)\]")
+
+
 def _json_patch(document: Document, operation: Document) -> None:
     """Apply an `add` to the listener; Envoy Gateway's has one chain, the default."""
     assert operation["op"] == "add"
     (listener,) = document["static_resources"]["listeners"]
     place: Any = {"default_filter_chain": listener["filter_chains"][0]}
-    *path, last = operation["path"].strip("/").split("/")
+    pointer: str = operation["path"]
+    *path, last = [*_parts(operation.get("jsonPath", "$")), *pointer.split("/")[1:]]
     for part in path:
-        place = place[int(part)] if isinstance(place, list) else place[part]
-    place.insert(int(last), deepcopy(operation["value"]))
+        if isinstance(place, dict):
+            place = place[part]
+        elif part.isdecimal():
+            place = place[int(part)]
+        else:
+            (place,) = (each for each in place if each["name"] == part)
+    value = deepcopy(operation["value"])
+    if isinstance(place, list):
+        place.insert(int(last), value)
+    else:
+        place[last] = value
+
+
+def _parts(json_path: str) -> list[str]:
+    """Return the names and indexes of a path; the filter of a name is found by it."""
+    before, _, behind = json_path.removeprefix("$").partition("[?")
+    found: list[str] = OF_A_NAME.findall(json_path)
+    after = behind.partition("]")[2]
+    parts: list[str] = re.findall(r"\w+", before)
+    return [*parts, *found, *re.findall(r"\w+", after)]
 
 
 def _plain(document: Document, *, filters: list[Document], log: Document) -> None:

@@ -32,8 +32,8 @@ class Overlay:
     authz: str = "aforo-authz"  # The container that decides.
     tcp: Collection[str] = RECEIVERS
     reroutes: bool = False  # A throttled call goes to another upstream.
-    every_provider: bool = True  # Else only what speaks as OpenAI's Chat Completions.
-    reads_streams: bool = False  # And asks for the usage of those that would not tell it.
+    reads_streams: bool = False
+    asks_for_usage: bool = False  # Of streams that would not tell it.
 
 
 def shipped(name: str) -> Callable[[Path], Path]:
@@ -65,14 +65,16 @@ def of_envoy_gateway(document: Document) -> None:
 
 
 def sidecar(name: str) -> Overlay:
-    return Overlay(name=name, source=shipped(name), reroutes=True, reads_streams=True)
+    return Overlay(
+        name=name, source=shipped(name), reroutes=True, reads_streams=True, asks_for_usage=True
+    )
 
 
 OVERLAYS = (
     sidecar("envoy-sidecar"),
     sidecar("sidecar-plain"),
     Overlay(name="istio", edit=of_istio, authz="authz", tcp=("authz", *RECEIVERS)),
-    Overlay(name="envoy-gateway", edit=of_envoy_gateway, every_provider=False),
+    Overlay(name="envoy-gateway", edit=of_envoy_gateway, reads_streams=True),
 )
 
 

@@ -12,6 +12,7 @@ from demo.checks import until
 from demo.observe import World
 from demo.story import (
     CHAT,
+    MESSAGES,
     allowed_at_first,
     below_0_percent_blocked,
     below_10_percent_throttled_and_rerouted,
@@ -47,14 +48,15 @@ async def test_the_loop_closes_on_the_configuration_of_an_overlay(overlay: Overl
     try:
         world = World(stack)
         await allowed_at_first(world)
-        if overlay.every_provider:
-            await usage_arrives_to_the_token(world)
+        await usage_arrives_to_the_token(world)
         await settled(world, "acme")
         await hard_quota_is_exact(world)
         await settled(world, "globex")
         await spoofing_changes_nothing(world)
-        if overlay.reads_streams:
+        if overlay.asks_for_usage:
             await streams_are_metered_to_the_token(world)
+        elif overlay.reads_streams:
+            await streams_that_tell_are_metered(world)
         await cogs_mount(world)
         await below_20_percent_one_webhook(world)
         if overlay.reroutes:
@@ -80,6 +82,18 @@ async def below_10_percent_throttled(world: World) -> None:
             within_s=HANG_S,
         )
     assert (await world.last_headers(world.upstream))["x-aforo-throttle"] == "true"
+
+
+async def streams_that_tell_are_metered(world: World) -> None:
+    """Where nothing asks OpenAI for the usage of a stream, the client does."""
+    asked = completion(123, stream=True) | {"stream_options": {"include_usage": True}}
+    async with world.client("umbrella") as client:
+        for path, body in (
+            (CHAT, asked),
+            (MESSAGES, completion(77, model="claude-sonnet-4-5", stream=True)),
+        ):
+            assert (await client.post(path, body)).status == 200
+    await settled(world, "umbrella")
 
 
 async def settled(world: World, tenant_id: str) -> None:

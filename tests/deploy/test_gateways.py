@@ -14,8 +14,11 @@ import pytest_asyncio
 import yaml
 from google.protobuf.json_format import MessageToDict
 
+from aforo_meter.domain.tokens import ReportedTokens
+from aforo_meter.llm_metadata import llm_call
+from aforo_proto.access_log_pb2 import Metadata
 from lab.servers import envoy_binary, eventually
-from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, token_usage
+from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, http_filters
 from tests.deploy.control_planes import as_envoy_gateway, as_istio
 from tests.deploy.rendering import ROOT, rendered
 
@@ -36,15 +39,16 @@ def plane(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def made_by(plane: str, document: dict[str, Any]) -> None:
+    if plane == "istio":
+        as_istio(document, rendered("istio"), PROVIDERS)
+    else:
+        as_envoy_gateway(document, rendered("envoy-gateway"))
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def lab(plane: str) -> AsyncIterator[EnvoyLab]:
-    def edit(document: dict[str, Any]) -> None:
-        if plane == "istio":
-            as_istio(document, rendered("istio"), PROVIDERS)
-        else:
-            as_envoy_gateway(document, rendered("envoy-gateway"))
-
-    async with envoy_lab(edit=edit) as running:
+    async with envoy_lab(edit=lambda document: made_by(plane, document)) as running:
         yield running
 
 
@@ -67,7 +71,7 @@ async def test_envoy_accepts_the_configuration_of_a_config_map(name: str, tmp_pa
 
 
 async def test_a_gateway_asks_and_the_log_has_the_decision_and_the_tokens(
-    lab: EnvoyLab, plane: str
+    lab: EnvoyLab,
 ) -> None:
     path = lab.unique("/v1/chat/completions")
     answer = await lab.client.post(path, COMPLETION)
@@ -79,12 +83,55 @@ async def test_a_gateway_asks_and_the_log_has_the_decision_and_the_tokens(
     (entry,) = lab.log.about(path) + lab.backup.about(path)
     # Under this name whatever the filter is called: ship looks there.
     assert authz_metadata(entry)["tenant"] == "acme"
-    if plane == "istio":  # Its build of Envoy has no other filter for it.
-        used = MessageToDict(entry.common_properties.metadata.filter_metadata["aforo.usage"])
-        assert used["input_tokens"] > 0
-        assert used["output_tokens"] > 0
-    else:
-        assert token_usage(entry) is not None
+    used = MessageToDict(entry.common_properties.metadata.filter_metadata["aforo.usage"])
+    assert used["provider"] == "openai"
+    assert used["input_tokens"] > 0
+    assert used["output_tokens"] > 0
+
+
+# As each provider can tell it: OpenAI has no count of what was put into a cache, Anthropic none of
+# reasoning, Gemini's thoughts stand beside its output.
+USED = {"input": 11, "cached": 40, "cache_creation": 7, "output": 20, "reasoning": 5}
+OF_OPENAI = ReportedTokens(
+    input_tokens=58, cached_input_tokens=40, output_tokens=25, reasoning_tokens=5
+)
+OF_ANTHROPIC = ReportedTokens(
+    input_tokens=58, cached_input_tokens=40, cache_creation_tokens=7, output_tokens=25
+)
+CALLS = {
+    "/v1/chat/completions": ("openai", OF_OPENAI),
+    "/v1/responses": ("openai", OF_OPENAI),
+    "/v1/messages": ("anthropic", OF_ANTHROPIC),
+    "/v1beta/models/gemini-2.5-pro:generateContent": ("google", OF_OPENAI),
+    "/v1beta/models/gemini-2.5-pro:streamGenerateContent": ("google", OF_OPENAI),
+}
+
+
+# Gemini says in the path whether it streams. Istio's build of Envoy has nothing that reads streams.
+READ = [
+    (plane, call, stream)
+    for call in CALLS
+    for stream in ([call.endswith(":streamGenerateContent")] if ":" in call else [False, True])
+    for plane in (["envoy-gateway"] if stream else ["istio", "envoy-gateway"])
+]
+
+
+@pytest.mark.parametrize(("plane", "call", "stream"), READ)
+async def test_ship_reads_the_tokens_of_every_provider(
+    lab: EnvoyLab, call: str, *, stream: bool
+) -> None:
+    provider, expected = CALLS[call]
+    path = lab.unique(call)
+    body = COMPLETION | {"x_lab_usage": USED, "stream": stream}
+    answer = await lab.client.post(path, body | {"stream_options": {"include_usage": True}})
+    assert answer.status == 200
+    await eventually(lambda: lab.log.about(path) or lab.backup.about(path))
+    (entry,) = lab.log.about(path) + lab.backup.about(path)
+
+    found = llm_call(Metadata.FromString(entry.common_properties.metadata.SerializeToString()))
+
+    assert (found.provider, found.tokens) == (provider, expected)
+    assert found.model
 
 
 async def test_no_client_speaks_with_aforos_voice(lab: EnvoyLab) -> None:
@@ -111,6 +158,26 @@ async def test_a_refusal_reaches_the_caller(lab: EnvoyLab) -> None:
 
     assert answer.status == 429
     assert "Margin Limit Exceeded" in answer.text
+
+
+async def test_one_word_lets_everybody_pass_while_all_is_asked_and_logged(plane: str) -> None:
+    def shadow(document: dict[str, Any]) -> None:
+        made_by(plane, document)
+        (check,) = (
+            each["typed_config"]
+            for each in http_filters(document)
+            if each["name"].startswith("envoy.filters.http.ext_authz")
+        )
+        assert check["shadow_mode"] is False, "what a README says to change"
+        check["shadow_mode"] = True
+
+    async with envoy_lab(edit=shadow) as running:
+        path = running.unique("/echo")
+        answer = await running.client.get(path, headers={"x-lab-outcome": "deny"})
+
+        assert answer.status == 200
+        assert len(running.authz.requests) == 1
+        await eventually(lambda: running.log.about(path) or running.backup.about(path))
 
 
 async def test_istios_policies_name_providers_that_its_mesh_knows_and_services_that_are_there() -> (

@@ -27,7 +27,7 @@ from lab.http_client import HttpClient
 from lab.kafka_java import JavaKafka
 from lab.load import LoadGenerator, LoadResult
 from lab.servers import KafkaProgram, ServerStartError, scratch_dir
-from lab.stack import Options, Stack
+from lab.stack import Options, Stack, StackCommandError
 from tests.e2e.kills_witness import (
     KafkaContent,
     LedgerContent,
@@ -151,7 +151,8 @@ async def play(seed: int, *, requests: int, rate_per_s: float, kafka: KafkaProgr
     stack = await asyncio.to_thread(Stack(options).start)
     try:
         found = await _played(stack, seed, requests, rate_per_s)
-    except (TimeoutError, ServerStartError) as error:  # The other seeds are played all the same.
+    # The other seeds are played all the same.
+    except (TimeoutError, ServerStartError, StackCommandError) as error:
         found = Round(seed=seed, broker=stack.kafka.name, requests=requests, problems=[str(error)])
     finally:
         await asyncio.to_thread(stack.stop)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aforo_admin.domain.problems import path_of, place_of
+from aforo_admin.domain.problems import Figure, path_of, place_of
+from aforo_admin.faults import Fault
 from tests.contract import control_lab  # noqa: F401 - it sets Django up.
 
 STEPS = st.one_of(
@@ -46,6 +47,22 @@ def test_a_fault_of_a_plan_stands_at(place: str, expected: tuple[str, int, str])
 
     assert found is not None
     assert (found.table, found.index, found.column) == expected
+
+
+def test_figures_that_do_not_go_together_are_told_among_their_columns() -> None:
+    from aforo_admin.control.fault_places import place_of_fault  # noqa: PLC0415 - as above.
+    from aforo_admin.control.models import PlanVersion  # noqa: PLC0415
+
+    figures = (
+        Figure(name="throttle_below", written="5%"),
+        Figure(name="block_below", written="7%"),
+    )
+    fault = Fault(line=0, place="plans.pro.guards[1].thresholds", message="", pair=figures)
+    place = place_of_fault(PlanVersion(plan_id="pro"), fault)
+
+    assert place is not None
+    assert (place.table, place.index) == ("PlanGuard", 1)
+    assert place.among == ("throttle_below_bp", "block_below_bp")
 
 
 @pytest.mark.parametrize(

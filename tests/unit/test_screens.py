@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aforo_admin.control import codes
+from aforo_admin.control.recording import Source
 from aforo_admin.domain.catalog import ThresholdChanges, Thresholds
 from aforo_admin.domain.drawing import Axis, sparkline, tenths
 from aforo_admin.domain.entitling import floor_sources, floors_in_force
 from aforo_admin.domain.margin_course import course_of
 from aforo_admin.domain.movers import Mover
 from aforo_admin.domain.price_listing import change_bp, coming_changes, lines_of
+from aforo_authz.domain.access import Reason
 from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.forecast import Standpoint, forecast
 from aforo_meter.domain.margin import Level
@@ -204,3 +207,12 @@ def test_a_price_rises_by_a_share_of_what_it_was(
     before: PriceEntry | None, after: PriceEntry, change: int | None
 ) -> None:
     assert change_bp(before, after) == change
+
+
+def test_every_code_that_pages_show_has_words() -> None:
+    assert set(codes.REASONS) == set(Reason)
+    assert set(codes.SOURCES) == set(Source)
+
+
+def test_a_code_without_words_is_shown_as_it_is() -> None:
+    assert (codes.reason("some reason"), codes.source("")) == ("some reason", "")

@@ -7,6 +7,7 @@ from django import template
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString
 
+from aforo_admin.control import codes, navigation
 from aforo_admin.domain.catalog import CostPrice
 from aforo_admin.written_values import hours_of_day
 from aforo_meter.domain.margin import Assessment, Level
@@ -169,6 +170,33 @@ def level(value: Level | None) -> SafeString:
 def outcome(value: str) -> SafeString:
     """Return an outcome as a tag."""
     return format_html('<span class="tag level-{}">{}</span>', OUTCOMES.get(value, "warn"), value)
+
+
+@register.filter
+def reason(code: str) -> SafeString:
+    """Return why a call was decided so in words, with the code beside them."""
+    words = codes.reason(code)
+    if words == code:
+        return conditional_escape(code)
+    return format_html('{} <code class="code">{}</code>', words, code)
+
+
+@register.filter
+def reason_words(code: str) -> str:
+    """Return the words alone, where there is no room for both."""
+    return codes.reason(code)
+
+
+@register.filter
+def source(code: str) -> str:
+    """Return by which way a change came, in words."""
+    return codes.source(code)
+
+
+@register.filter
+def sidebar_title(link: object) -> str:
+    """Return what the sidebar calls the list at an address; empty: none is there."""
+    return navigation.title_at(str(link)) if link else ""
 
 
 @register.simple_tag
