@@ -46,7 +46,7 @@ class EditUserForm(UserChangeForm):
 
     def clean(self) -> Any:
         """Refuse that the last who looks after users no longer does; superusers do in any role."""
-        cleaned = super().clean()
+        given = super().clean()
         if self.told:
             self.add_error(None, self.told)
         if users.is_last_owner(self.instance):
@@ -54,7 +54,7 @@ class EditUserForm(UserChangeForm):
                 self.add_error("is_active", users.NO_OWNER_LEFT)
             elif not self.instance.is_superuser and self.cleaned_data.get("role") != Role.OWNER:
                 self.add_error("role", users.NO_OWNER_LEFT)
-        return cleaned
+        return given
 
 
 admin.site.unregister(User)  # Django's own form.

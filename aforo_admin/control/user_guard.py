@@ -135,7 +135,7 @@ def _said_of(pk: int) -> Said | None:
 
 def _compared(pk: int, before: Said | None) -> Note | None:
     after = _said_of(pk)
-    held = before or after
+    held = after or before  # Who was renamed is found by the new name.
     if before == after or held is None:
         return None
     if before is not None and after is not None:
