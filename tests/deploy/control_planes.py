@@ -65,17 +65,15 @@ def as_istio(
 
 def _marks(rule: Document) -> Document:
     """Return the filter that says which requests a policy is about."""
-    (to,) = (each["operation"] for each in rule["to"])
-    assert list(to) == ["notPaths"], to
-    paths = [{"url_path": {"path": {"exact": path}}} for path in to["notPaths"]]
-    about = {"and_rules": {"rules": [{"not_rule": {"or_rules": {"rules": paths}}}]}}
+    assert rule == {}, "a path that is exempt is so at every upstream"
+    about = {"and_rules": {"rules": [{"any": True}]}}
     marks = _typed(RBAC, "extensions.filters.http.rbac.v3.RBAC")
     anybody = {"and_ids": {"ids": [{"any": True}]}}
     policy = {"permissions": [about], "principals": [anybody]}
     marks["typed_config"] |= {
         "shadow_rules": {
             "action": "DENY",
-            "policies": {"istio-ext-authz-ns[istio-system]-policy[aforo]-rule[0]": policy},
+            "policies": {"istio-ext-authz-ns[istio-ingress]-policy[aforo]-rule[0]": policy},
         },
         "shadow_rules_stat_prefix": "istio_ext_authz_",
     }
