@@ -12,6 +12,7 @@ import uvicorn
 from aforo_admin import django_setup, process, settings
 from aforo_admin.body_bounds import bounded
 from aforo_admin.places import Places
+from aforo_admin.probes import Readiness, probed
 
 log = structlog.get_logger()
 
@@ -49,7 +50,7 @@ def serve(chosen: settings.ServeSettings) -> int:
 
     host, port = settings.host_and_port(chosen.listen)
     config = uvicorn.Config(
-        bounded(get_asgi_application()),
+        probed(bounded(get_asgi_application()), Readiness(read_head)),
         host=host,
         port=port,
         lifespan="off",
@@ -78,6 +79,22 @@ def configure(chosen: settings.ServeSettings) -> None:
             dead_letter_topic=chosen.dead_letter_topic,
         ),
     )
+
+
+def read_head() -> None:
+    """Read what every change reads first.
+
+    Raises:
+        django.db.Error: The database does not answer, or was never migrated.
+    """
+    from django.db import connection  # noqa: PLC0415
+
+    from aforo_admin.control.models_records import Head  # noqa: PLC0415
+
+    try:
+        list(Head.objects.all()[:1])
+    finally:
+        connection.close()  # This thread's own: none is kept for a probe.
 
 
 def log_failure(request: Any, **_given: Any) -> None:  # noqa: ANN401 - Django has no types.

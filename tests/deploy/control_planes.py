@@ -70,11 +70,9 @@ def as_istio(
 
 
 def _marks(rule: Document, provider: str) -> Document:
-    """Return the filter that says which requests a policy is about; each provider has its own."""
-    (to,) = (each["operation"] for each in rule["to"])
-    assert list(to) == ["notPaths"], to
-    paths = [{"url_path": {"path": {"exact": path}}} for path in to["notPaths"]]
-    about = {"and_rules": {"rules": [{"not_rule": {"or_rules": {"rules": paths}}}]}}
+    """Return the filter that says which requests a policy is about."""
+    assert rule == {}, "a path that is exempt is so at every upstream"
+    about = {"and_rules": {"rules": [{"any": True}]}}
     marks = _typed(RBAC, "extensions.filters.http.rbac.v3.RBAC")
     anybody = {"and_ids": {"ids": [{"any": True}]}}
     policy = {"permissions": [about], "principals": [anybody]}
@@ -82,7 +80,7 @@ def _marks(rule: Document, provider: str) -> Document:
         "shadow_rules": {
             "action": "DENY",
             "policies": {
-                f"istio-ext-authz-{provider}-ns[istio-system]-policy[aforo]-rule[0]": policy
+                f"istio-ext-authz-{provider}-ns[istio-ingress]-policy[aforo]-rule[0]": policy
             },
         },
         "shadow_rules_stat_prefix": "istio_ext_authz_",

@@ -70,6 +70,38 @@ async def test_envoy_accepts_the_configuration_of_a_config_map(name: str, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
+async def test_what_prometheus_reads_of_envoy_gateways_proxies_is_a_port_of_theirs() -> None:
+    (proxy,) = of_kind("envoy-gateway", "EnvoyProxy")
+    patch = proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]["patch"]["value"]
+    (beside,) = patch["spec"]["template"]["spec"]["initContainers"]
+    (monitor,) = (
+        d for d in of_kind("prod", "PodMonitor") if d["metadata"]["name"] == "envoy-gateway"
+    )
+    (gateway,) = of_kind("envoy-gateway", "Gateway")
+
+    read = [each["port"] for each in monitor["spec"]["podMetricsEndpoints"]]
+    ours = [port["name"] for port in beside["ports"]]
+    # Envoy Gateway gives its own container the port `metrics`.
+    assert read == [*ours, "metrics"]
+    assert gateway["metadata"]["name"] in monitor["spec"]["selector"]["matchLabels"].values()
+
+
+async def test_what_selects_istios_gateway_is_where_its_pods_are_and_not_in_the_root() -> None:
+    """In the root namespace a Telemetry with a selector is ignored: decided, and not metered."""
+    selecting = [d for d in rendered("istio") if d["kind"] != "DestinationRule"]
+    selected = [
+        d["spec"].get("selector", {}).get("matchLabels") or d["spec"]["workloadSelector"]["labels"]
+        for d in selecting
+    ]
+    readme = (ROOT / "k8s" / "overlays" / "istio" / "README.md").read_text()
+
+    (namespace,) = {d["metadata"]["namespace"] for d in selecting}
+    assert len(selecting) == 3
+    assert all(labels == selected[0] for labels in selected)
+    assert namespace != "istio-system"
+    assert f"kubectl label namespace {namespace} aforo/gateway=true" in readme
+
+
 async def test_a_gateway_asks_and_the_log_has_the_decision_and_the_tokens(
     lab: EnvoyLab,
 ) -> None:

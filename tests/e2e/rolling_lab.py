@@ -85,7 +85,6 @@ class Workload:
     Args:
         name: Of its folder in k8s/base.
         pods: The processes that run.
-        ready_path: Where a pod says that it is ready, at its metrics' port if it has one.
         service: What leads to its only pod, if somebody connects to it.
         settled: Waits until who talks to it has found it well again.
     """
@@ -93,7 +92,6 @@ class Workload:
     name: str
     pods: list[Program]
     ends: Ends
-    ready_path: str = "/readyz"
     service: TcpProxy | None = None
     settled: Callable[[], Awaitable[None]] = nothing
     generation: int = 1
@@ -109,7 +107,7 @@ class Workload:
     async def _surge(self, manifest: Manifest) -> None:
         self.generation += 1
         (old,) = self.pods
-        new, port = successor(old, f"{self.name}-{self.generation}", self.ready_path)
+        new, port = successor(old, f"{self.name}-{self.generation}")
         self.pods = [new]
         await asyncio.to_thread(new.start)
         if self.service is not None:
@@ -128,7 +126,7 @@ class Workload:
             await asyncio.to_thread(pod.stop)
 
 
-def successor(old: Program, name: str, ready_path: str) -> tuple[Program, int | None]:
+def successor(old: Program, name: str) -> tuple[Program, int | None]:
     """Return the same process with addresses of its own, and where it listens if that is a port.
 
     At a UNIX socket it listens at the same one: it takes over.
@@ -140,7 +138,7 @@ def successor(old: Program, name: str, ready_path: str) -> tuple[Program, int | 
         ports[kind] = free_port()
         env[variable] = f"127.0.0.1:{ports[kind]}"
     asked = ports.get(METRICS, ports.get(LISTEN, 0))
-    request = f"GET {ready_path} HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n".encode()
+    request = b"GET /readyz HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n"
     new = Program(
         name,
         old.command,

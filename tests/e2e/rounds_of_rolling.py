@@ -187,7 +187,6 @@ class Rounds:
             for name in pods
         }
         self.workloads["authz"].settled = decided
-        self.workloads["admin"].ready_path = "/admin/login/"
         self.workloads["ship"] = Workload(
             name="ship", pods=list(stack.ships), ends=ends, settled=received
         )
