@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts rolling kills money-kills names kubectl-validate istioctl-analyze egctl-translate otelcol dashboards fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts rolling kills money-kills names kubectl-validate istioctl-analyze egctl-translate otelcol alert-rules dashboards fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -133,6 +133,9 @@ build/otelcol/otelcol: ops/observability/otel/builder.yaml
 
 otelcol: $(STAMP) build/otelcol/otelcol ## build an OpenTelemetry Collector and send spans through its configuration (needs Go)
 	$(BIN)/python -m pytest -q tests/e2e/test_collector.py
+
+alert-rules: $(STAMP) ## let Prometheus' own engine judge when each alert fires and when not (needs Go)
+	$(BIN)/python -m tests.alert_rules
 
 bench-sync: $(STAMP) ## measure sync with 100,000 tenants, and decisions beside it
 	$(BIN)/python -m bench.sync $(BENCH_ARGS)

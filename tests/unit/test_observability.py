@@ -13,6 +13,7 @@ import yaml
 from lab.servers import ROOT
 from ops.observability import dashboards, operator
 from ops.observability.shown import DASHBOARDS
+from tests.alert_rules import CASES, script
 
 RULES = ROOT / "ops" / "observability" / "prometheus" / "alerts.yaml"
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -122,6 +123,16 @@ def test_rules_have_what_prometheus_and_people_need(rule: dict[str, Any]) -> Non
 
 def test_rules_have_names_of_their_own() -> None:
     assert max(Counter(rule["alert"] for rule in rules()).values()) == 1
+
+
+def test_each_alert_has_cases_that_fire_and_that_do_not() -> None:
+    """`make alert-rules` plays them."""
+    text = script()
+
+    assert text.count("\n  {} 1") >= len(rules())
+    for name, case in yaml.safe_load(CASES.read_text()).items():
+        assert case["fires"], name
+        assert case["silent"], name
 
 
 def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
