@@ -27,6 +27,7 @@ pytestmark = pytest.mark.contract
 
 SCRIPTS = ROOT / "ops" / "postgres"
 PASSWORD = "s3cret"
+SIGN_IN = "a-long-one-2026"
 PRIVILEGES = {"read": "SELECT", "add": "INSERT", "change": "UPDATE", "remove": "DELETE"}
 NEVER = ("TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -177,23 +178,14 @@ def test_the_roles_of_aforo_admin_can_do_their_work(
         }
         for role in ("aforo_admin", "aforo_sync")
     )
-    person = (
-        "manage",
-        "createsuperuser",
-        "--noinput",
-        "--username",
-        "a",
-        "--email",
-        "a@example.com",
-    )
     for env, command in (
         (admin, ("apply", str(EXAMPLE), "--reason", "first")),
         (admin, ("audit", "verify")),
-        (admin, person),
+        (admin, ("user", "add", "a", "--role", "owner")),
         (sync, ("export", str(tmp_path / "out.yaml"))),
         (sync, ("sync", "--once")),
     ):
-        done = aforo_admin(*command, env={**env, "DJANGO_SUPERUSER_PASSWORD": "a-long-one-2026"})
+        done = aforo_admin(*command, env=env, stdin=f"{SIGN_IN}\n")
         assert done.returncode == 0, (command, done.stderr)
 
     port = free_port()

@@ -33,7 +33,12 @@ def ports_of(text: str) -> Iterator[int]:
 
 
 def let_out(documents: tuple[Document, ...], labels: dict[str, str]) -> set[int] | None:
-    """Return the ports that a pod may reach; None: all, as no policy is about that."""
+    """Return the ports that a pod may reach; None: all, as no policy is about that.
+
+    Args:
+        documents: Of the pod's namespace.
+        labels: The pod's.
+    """
     mine = [
         document["spec"]
         for document in documents
@@ -45,11 +50,17 @@ def let_out(documents: tuple[Document, ...], labels: dict[str, str]) -> set[int]
     return {port["port"] for rule in rules for port in rule["ports"]} if mine else None
 
 
+def beside(documents: tuple[Document, ...], one: Document) -> tuple[Document, ...]:
+    """Return what is in a document's namespace."""
+    place = one["metadata"].get("namespace")
+    return tuple(d for d in documents if d["metadata"].get("namespace") == place)
+
+
 @pytest.mark.parametrize("name", RENDERED)
 def test_what_settings_name_can_be_reached(name: str) -> None:
     documents = rendered(name)
-    for workload, pod in pods(documents):
-        allowed = let_out(documents, pod["metadata"]["labels"])
+    for document, (workload, pod) in ((d, each) for d in documents for each in pods([d])):
+        allowed = let_out(beside(documents, document), pod["metadata"]["labels"])
         if allowed is None:
             continue
         for container in containers_of(pod):

@@ -170,8 +170,9 @@ async def test_a_replica_that_is_killed_costs_at_most_what_it_was_deciding(
             replicas[0].kill()
             await asyncio.sleep(0.5)
 
-        # At this rate, at most a few were under way: nobody waits, and no other is let through.
-        assert running.checks()["error"] <= 5
+        # What was under way: nobody waits, and no other is let through. In half a second 75 come to
+        # each replica; on a machine that has much to do more than a few of them are under way.
+        assert running.checks()["error"] <= 25
         assert not result.errors
 
 
