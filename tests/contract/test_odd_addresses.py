@@ -25,8 +25,9 @@ def test_numbers_without_end_are_cut() -> None:
         *(f"{page}/?before={DIGITS}" for page in ("deliveries", "audit")),
     ):
         assert viewer.get(f"/admin/{address}").status_code == 200, address[:40]
+    # Of a row that is not there the list tells, which may be where one was removed from.
     for address in ("control/credential/x/revoke/", f"control/planversion/{'9' * 30}/publish/"):
-        assert viewer.get(f"/admin/{address}").status_code == 404, address
+        assert viewer.get(f"/admin/{address}").status_code in {302, 404}, address
 
 
 @pytest.mark.parametrize(

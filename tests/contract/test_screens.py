@@ -404,7 +404,6 @@ def test_a_page_says_what_is_missing_and_shows_the_rest(empty: World, address: s
         ("prices/", "run: aforo-admin sync"),
         ("sessions/", "Show those that ended too."),
         ("deliveries/", "There was nothing to tell yet."),
-        ("audit/", "Nothing has changed yet."),
     ],
 )
 @sqlite_only

@@ -35,8 +35,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 def test_every_overlay_that_leads_to_an_envoy_is_played() -> None:
     played = {overlay.name for overlay in OVERLAYS}
-    # A case that has prod beside one that is played.
-    leading = {name for name in RENDERED if leads_to_an_envoy(name)} - {"prod-and-sidecar"}
+    # Cases that have prod, or an authority, beside one that is played.
+    besides = {"prod-and-sidecar", "sidecar-ca"}
+    leading = {name for name in RENDERED if leads_to_an_envoy(name)} - besides
 
     assert played == leading
 
