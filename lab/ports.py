@@ -1,5 +1,6 @@
 """Loopback ports for servers, which no two processes are given."""
 
+import atexit
 import contextlib
 import random
 import socket
@@ -21,11 +22,10 @@ def free_port() -> int:
 
 def _own_ports() -> Iterator[int]:
     """Yield ports of blocks that are claimed as long as this process lives."""
-    claims = []
     blocks = [range(first, first + 100) for first in range(10_000, 32_000, 100)]
     for block in random.sample(blocks, len(blocks)):
         claim = socket.socket(socket.AF_UNIX)
-        claims.append(claim)
+        atexit.register(claim.close)
         # An abstract name: the kernel lets one process have it, and frees it when that one ends.
         with contextlib.suppress(OSError):
             claim.bind(f"\0aforo-ports-{block.start}")

@@ -32,14 +32,14 @@ from google.rpc.status_pb2 import Status
 
 from aforo_proto.llm_pb2 import TokenUsage
 from lab.http_client import HttpClient
+from lab.patience import PATIENT_S, patient
 from lab.ports import free_port
-from lab.servers import Address, EnvoyServer, eventually, scratch_dir
+from lab.servers import HANG_S, Address, EnvoyServer, eventually, scratch_dir
 from lab.upstream import FakeLlm
 
 SHIPPED = Path(__file__).parents[2] / "envoy" / "aforo.yaml"
 AUTHZ_NAMESPACE = "envoy.filters.http.ext_authz"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"  # grpc.health.v1.HealthCheckResponse
-SLOW_S = 1.0  # Four times what the shipped configuration waits.
 
 OK = grpc.StatusCode.OK.value[0]
 PERMISSION_DENIED = grpc.StatusCode.PERMISSION_DENIED.value[0]
@@ -172,7 +172,7 @@ async def _raise(_: Context) -> CheckResponse:
 
 
 async def _too_slow(_: Context) -> CheckResponse:
-    await asyncio.sleep(SLOW_S)
+    await asyncio.sleep(HANG_S)
     return allowed()
 
 
@@ -337,7 +337,7 @@ async def envoy_lab(
     *,
     edit: Callable[[dict[str, Any]], None] = lambda _: None,
     tcp: bool = False,
-    patient: bool = True,
+    check_s: float | None = PATIENT_S,
     authz_server: Callable[[Address], AuthzLab] = AuthzLab,
     config: Path = SHIPPED,
     more_listeners: Iterable[str] = (),
@@ -347,17 +347,17 @@ async def envoy_lab(
     Args:
         edit: Changes to the parsed configuration, in place.
         tcp: Reach Aforo's servers over TCP instead of UNIX sockets.
-        patient: Don't take the check's server for dead while the test itself is busy: both run
-            in one event loop.
+        check_s: How long a decision may take, and nobody is taken for dead meanwhile: the test
+            and the servers run in one event loop. None: as the configuration says.
         authz_server: Makes what decides.
         config: Another configuration than the shipped one.
         more_listeners: Those that it has beside `ingress`.
     """
 
     def prepare(document: dict[str, Any]) -> None:
-        if patient:
-            cluster(document, "aforo_authz")["health_checks"][0]["timeout"] = "10s"
         edit(document)
+        if check_s is not None:
+            patient(document, check_s=check_s)
 
     home = scratch_dir("contract")
     sockets: dict[str, Address] = {

@@ -32,7 +32,7 @@ async def until(lab: EnvoyLab, *, is_unasked: bool) -> float:
 
 
 async def test_an_authorization_server_that_is_not_ready_is_not_asked_until_it_is() -> None:
-    async with envoy_lab(patient=False) as lab:
+    async with envoy_lab(check_s=None) as lab:
         assert not await unasked(lab)
 
         lab.authz.ready = False
@@ -47,14 +47,14 @@ async def test_an_authorization_server_that_is_not_ready_is_not_asked_until_it_i
 
 
 async def test_requests_pass_while_there_is_no_authorization_server() -> None:
-    async with envoy_lab(patient=False) as lab:
+    async with envoy_lab(check_s=None) as lab:
         await lab.authz.stop()
 
         assert await unasked(lab)
 
 
 async def test_the_second_receiver_of_the_access_log_takes_over() -> None:
-    async with envoy_lab(patient=False) as lab:
+    async with envoy_lab(check_s=None) as lab:
         path = lab.unique("/echo")
         await lab.client.get(path)
         await lab.log.entry(path)
@@ -76,7 +76,7 @@ async def test_the_second_receiver_of_the_access_log_takes_over() -> None:
 
 
 async def test_every_log_entry_has_an_id_that_no_client_chooses() -> None:
-    async with envoy_lab(patient=False) as lab:
+    async with envoy_lab(check_s=None) as lab:
         path = lab.unique("/echo")
         for _ in range(2):
             await lab.client.get(path, headers={"x-request-id": "the-same"})
@@ -91,7 +91,7 @@ async def test_every_log_entry_has_an_id_that_no_client_chooses() -> None:
 
 
 async def test_what_tells_a_preflight_is_logged() -> None:
-    async with envoy_lab(patient=False) as lab:
+    async with envoy_lab(check_s=None) as lab:
         path = lab.unique("/echo")
         headers = {"origin": "https://app.example", "access-control-request-method": "POST"}
         await lab.client.send("OPTIONS", path, headers=headers)

@@ -11,12 +11,12 @@ from pathlib import Path
 import yaml
 
 from demo.tenants import catalog
+from lab.patience import patient
 from lab.servers import ROOT, scratch_dir
 from lab.stack import Options, Stack
 from tests.deploy.control_planes import as_envoy_gateway, as_istio
 from tests.deploy.rendering import Document, containers_of, pod_of, rendered
 
-PATIENT_S = "20s"
 RECEIVERS = ("als-a", "als-b")
 MESH = ROOT / "k8s" / "overlays" / "istio" / "mesh-config.yaml"
 HERE = ("_LISTEN", "_SPOOL_DIR")  # Settings that name a place, which is another one here.
@@ -143,18 +143,3 @@ def without_stats(document: Document) -> None:
     """Take out where Prometheus reads: its port is this machine's. test_envoy_stats reads it."""
     listeners = listeners_of(document)
     listeners[:] = [each for each in listeners if each["name"] != "stats"]
-
-
-def patient(document: Document) -> None:
-    """Let Envoy wait for a decision as long as it takes: on a busy machine one may be late."""
-    (listener,) = (each for each in listeners_of(document) if each["name"] == "ingress")
-    hcm = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    for each in hcm["http_filters"]:
-        service = each["typed_config"].get("grpc_service")
-        if service is not None:
-            service["timeout"] = PATIENT_S
-            service.get("retry_policy", {}).get("retry_back_off", {})["max_interval"] = PATIENT_S
-    for cluster in document["static_resources"]["clusters"]:
-        if cluster["name"] == "aforo_authz":
-            for check in cluster.get("health_checks", ()):
-                check["timeout"] = PATIENT_S

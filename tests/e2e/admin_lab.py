@@ -14,6 +14,7 @@ from playwright.sync_api import Page
 
 from demo.tenants import catalog
 from lab.browser import Browser
+from lab.patience import patient
 from lab.ports import free_port
 from lab.servers import ROOT, ask_tcp, python_module, scratch_dir
 from lab.stack import Options, Stack, run_aforo
@@ -136,7 +137,7 @@ def installed(browser: Browser) -> Iterator[Installation]:
     run_aforo("aforo_admin", "apply", str(path), env=database)
     for role in ROLES:
         _add_user(role, database)
-    stack = Stack(Options(catalog=path, home=home, sync_env=database))
+    stack = Stack(Options(catalog=path, home=home, sync_env=database, envoy_edit=patient))
     port = free_port()
     serve = python_module(
         "serve",

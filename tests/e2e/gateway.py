@@ -24,18 +24,9 @@ from lab.servers import (
 from lab.upstream import FakeLlm
 from tests.authz_redis import ReadModel
 from tests.authz_samples import make_credential, make_margin, make_policy, make_quota
-from tests.contract.envoy_lab import SHIPPED, LogLab, cluster, ext_authz
+from tests.contract.envoy_lab import SHIPPED, LogLab, cluster
 
 ALLOWED_KEY, BLOCKED_KEY = "key-of-acme-0123456789abcdef", "key-of-globex-0123456789abcde"
-# More patience than anybody needs: what takes long on two noisy cores is not what is tested.
-PATIENT_S = "20s"
-
-
-def patient(document: dict[str, Any]) -> None:
-    """Let Envoy wait for a decision, and for a sign of health, as long as it takes."""
-    service = ext_authz(document)["grpc_service"]
-    service["timeout"] = service["retry_policy"]["retry_back_off"]["max_interval"] = PATIENT_S
-    cluster(document, "aforo_authz")["health_checks"][0]["timeout"] = PATIENT_S
 
 
 def fill(url: str) -> ReadModel:

@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from demo.observe import World
 from demo.tenants import TENANTS, catalog
@@ -26,6 +25,7 @@ from lab.faults import Fault, Faults, Kind, schedule
 from lab.http_client import HttpClient
 from lab.kafka_java import JavaKafka
 from lab.load import LoadGenerator, LoadResult
+from lab.patience import patient
 from lab.servers import KafkaProgram, ServerStartError, scratch_dir
 from lab.stack import Options, Stack, StackCommandError
 from tests.e2e.kills_witness import (
@@ -118,23 +118,6 @@ def catalog_with_paths() -> str:
     return f"{before}routes:\n{routes}{rest}"
 
 
-def patient_checks(document: dict[str, Any]) -> None:
-    """Give authz 10 s: on a busy machine a late answer would let calls pass undecided.
-
-    Those would be served and charged to nobody, which is another story than a lost log.
-    """
-    for cluster in document["static_resources"]["clusters"]:
-        if cluster["name"] == "aforo_authz":
-            cluster["health_checks"][0]["timeout"] = "10s"
-    (listener,) = document["static_resources"]["listeners"]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    for one in manager["http_filters"]:
-        if one["name"] == "envoy.filters.http.ext_authz":
-            service = one["typed_config"]["grpc_service"]
-            service["timeout"] = "10s"
-            service["retry_policy"]["retry_back_off"]["max_interval"] = "10s"
-
-
 async def play(seed: int, *, requests: int, rate_per_s: float, kafka: KafkaProgram | None) -> Round:
     """Play one round on a stack of its own and judge it."""
     started_s = time.monotonic()
@@ -146,7 +129,7 @@ async def play(seed: int, *, requests: int, rate_per_s: float, kafka: KafkaProgr
         home=home,
         consume_env=CONSUME_ENV,
         kafka=kafka,
-        envoy_edit=patient_checks,
+        envoy_edit=patient,
     )
     stack = await asyncio.to_thread(Stack(options).start)
     try:

@@ -32,13 +32,13 @@ from demo.tenants import INGEST_KEY, TENANTS, catalog
 from lab.http_client import HttpClient
 from lab.kafka_java import JavaKafka
 from lab.load import LoadGenerator, LoadResult
+from lab.patience import patient, patient_with_log
 from lab.postgres import PostgresServer
 from lab.servers import HANG_S, ServerStartError, eventually, scratch_dir
 from lab.stack import Options, Stack, StackCommandError, run_aforo
 from tests.contract.tcp_proxy import TcpProxy
 from tests.e2e.kills_witness import read_completeness
 from tests.e2e.rolling_lab import Caller, Ends, Workload, manifest_of
-from tests.e2e.rounds_of_kills import patient_checks
 
 WORKLOADS = ("authz", "ship", "ingest", "consume", "sync", "deliver", "admin")
 CALLERS = ("umbrella", "hooli")
@@ -148,21 +148,14 @@ def installation() -> Stack:
             authz_env={"AFORO_AUTHZ_TAKE_OVER": "true", **manifest_of("authz").drains},
             ship_env=manifest_of("ship").drains,
             ingest_env=manifest_of("ingest").drains,
-            envoy_edit=patient,
+            envoy_edit=slow_is_not_dead,
         )
     )
 
 
-def patient(document: dict[str, Any]) -> None:
-    """Take nobody for dead who is slow, as on a busy machine; who refuses is known at once."""
-    patient_checks(document)
-    for cluster in document["static_resources"]["clusters"]:
-        if cluster["name"] == "aforo_als":
-            cluster["health_checks"][0]["timeout"] = "10s"
-            options = cluster["typed_extension_protocol_options"].values()
-            for each in options:
-                http2 = each["explicit_http_config"]["http2_protocol_options"]
-                http2["connection_keepalive"]["timeout"] = "10s"
+def slow_is_not_dead(document: dict[str, Any]) -> None:
+    patient(document)
+    patient_with_log(document)
 
 
 class Rounds:

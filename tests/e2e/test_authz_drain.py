@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from lab.load import LoadGenerator, LoadResult
+from lab.patience import patient
 from lab.servers import RedisServer, eventually
 from tests.e2e.gateway import (
     ALLOWED_KEY,
@@ -26,7 +27,6 @@ from tests.e2e.gateway import (
     fill,
     gateway,
     home,
-    patient,
 )
 
 RESTARTS = int(os.environ.get("AFORO_TEST_RESTARTS", "0"))  # 0: as few as show it.

@@ -10,6 +10,7 @@ from demo.observe import World
 from demo.story import CHAT, MESSAGES
 from demo.tenants import catalog
 from lab.http_client import HttpClient
+from lab.patience import patient
 from lab.servers import scratch_dir
 from lab.stack import Options, Stack
 
@@ -24,7 +25,7 @@ def world() -> Iterator[World]:
     home = scratch_dir("loop")
     path = home / "catalog.yaml"
     path.write_text(catalog())
-    with Stack(Options(catalog=path, home=home)) as stack:
+    with Stack(Options(catalog=path, home=home, envoy_edit=patient)) as stack:
         yield World(stack)
 
 

@@ -17,10 +17,11 @@ from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 
 from aforo_authz.domain.access import Level
 from aforo_authz.domain.features import Rule
+from lab.patience import patient
 from lab.servers import RedisServer, eventually
 from tests.authz_samples import make_credential, make_margin, make_policy
 from tests.contract.envoy_lab import LogLab, authz_metadata, manager
-from tests.e2e.gateway import ALLOWED_KEY, BLOCKED_KEY, Authz, Gateway, fill, gateway, home, patient
+from tests.e2e.gateway import ALLOWED_KEY, BLOCKED_KEY, Authz, Gateway, fill, gateway, home
 from tests.e2e.rough_client import CLIENTS, Answer, Line
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
