@@ -133,7 +133,7 @@ class EventReader:
         interim = kind == PERIODIC
         if not interim and (kind not in FINISHED or common.intermediate_log_entry):
             return Ignored(access_log_type=kind)
-        if kind == NOT_SET and _is_a_connection(entry.request):
+        if kind == NOT_SET and envoy_values.is_a_connection(entry.request):
             return Ignored(access_log_type=kind)
         plan = self.plan(self.facts_of(entry))
         event = usage_pb2.UsageEvent()
@@ -373,15 +373,6 @@ class EventReader:
             return
         for meter in meters:
             tally.micros[meter] = micros
-
-
-def _is_a_connection(request: Request) -> bool:
-    """Say whether an entry is about a connection that no call came of.
-
-    Where the log stands at a listener too, as Istio and Envoy Gateway have it, Envoy tells there of
-    connections that no filter chain took, a scanner's TLS for one. They have no request.
-    """
-    return not request.request_method and not request.path
 
 
 def _decision(metadata: Metadata) -> "dict[str, bytes]":
