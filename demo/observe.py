@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -142,7 +141,7 @@ class World:
         messages = []
         for message in received:
             body = message["body"].encode()
-            verify(key, headers=message["headers"], payload=body, now_s=int(time.time()))
+            verify(key, headers=message["headers"], payload=body, now_s=message["received_s"])
             messages.append(json.loads(body))
         return [
             message

@@ -12,6 +12,7 @@ It does not check signatures: that is for the caller, who knows the secret.
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -27,6 +28,7 @@ class Message:
     headers: dict[str, str]  # Names in lower case.
     body: bytes
     status: int  # What it was answered with.
+    received_s: int  # Signatures are good for minutes: to be verified as of then.
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -34,6 +36,7 @@ class Message:
             "headers": self.headers,
             "body": self.body.decode(errors="replace"),
             "status": self.status,
+            "received_s": self.received_s,
         }
 
 
@@ -78,6 +81,7 @@ class WebhookReceiver:
             Message(
                 path=request.path,
                 headers=dict(request.headers),
+                received_s=int(time.time()),
                 body=request.body,
                 status=status,
             )
