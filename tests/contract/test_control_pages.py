@@ -106,7 +106,7 @@ def test_a_form_s_change_is_recorded_and_somebody_s(
 
     assert "was changed successfully" in saved.text
     listed = aforo_admin("audit", "list", "--limit", "1", env=filled)
-    assert "dana by ui: changed feature chat (clearer)" in listed.stdout
+    assert "dana via admin page: changed feature chat (clearer)" in listed.stdout
 
 
 @sqlite_only
@@ -286,7 +286,7 @@ def test_single_sign_on_lets_in_who_has_a_role_there(
     assert "erin: finance" in listed.stdout
     assert "mallory" not in listed.stdout
     recorded = aforo_admin("audit", "list", "--limit", "1", env=filled)
-    assert "single sign-on by ui: added user erin (erin signed on)" in recorded.stdout
+    assert "single sign-on via admin page: added user erin (erin signed on)" in recorded.stdout
 
 
 @sqlite_only
