@@ -1,7 +1,7 @@
 # Every target sets up what it needs. The text after ## is what `make` prints.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts rolling kills money-kills names kubectl-validate istioctl-analyze egctl-translate otelcol alert-rules dashboards fix clean
+.PHONY: help setup demo demo-once test sweep check audit lint types proto proto-check spelling bench bench-authz bench-meter bench-consume bench-pages bench-what-if bench-sync screenshots fuzz api-fuzz restarts rolling kills money-kills names kubectl-validate istioctl-analyze istio-translate egctl-translate otelcol alert-rules dashboards fix clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -109,7 +109,8 @@ bench-what-if: $(STAMP) ## measure what-ifs over many tenants' recorded hours
 # What Go builds, and of which version. Istio's module has no tags: this is a commit whose file VERSION says 1.31, with the
 # API of 1.31's release candidates.
 KUBECTL_VALIDATE := sigs.k8s.io/kubectl-validate@v0.0.4
-ISTIOCTL := istio.io/istio/istioctl/cmd/istioctl@v0.0.0-20260827124520-eed52ebb66ad
+ISTIO := istio.io/istio@v0.0.0-20260827124520-eed52ebb66ad
+ISTIOCTL := $(subst @,/istioctl/cmd/istioctl@,$(ISTIO))
 EGCTL := github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
 
 build/bin/kubectl-validate: PROGRAM = $(KUBECTL_VALIDATE)
@@ -125,7 +126,15 @@ kubectl-validate: $(STAMP) build/bin/kubectl-validate ## let Kubernetes' own cod
 istioctl-analyze: $(STAMP) build/bin/istioctl ## let Istio's own code judge the overlay istio (needs Go; minutes to build)
 	$(BIN)/python -m tests.deploy.istioctl_analyze build/bin/istioctl
 
-egctl-translate: $(STAMP) build/bin/egctl ## let Envoy Gateway's own code translate its overlay, for Envoy (needs Go; minutes to build)
+build/bin/istio-translate: tests/deploy/istio/main.go
+	@command -v go >/dev/null || { echo "$@ is built with Go 1.26 or newer, and there is no go on the path" >&2; exit 1; }
+	rm -rf build/istio-translate && mkdir -p build/istio-translate && cp $< build/istio-translate
+	cd build/istio-translate && go mod init aforo/istio-translate && go get $(ISTIO) && go mod tidy && go build -o ../bin/istio-translate .
+
+istio-translate: $(STAMP) build/bin/istio-translate ## let Istio's own code translate the overlay istio, for the tests' Envoy (needs Go; minutes to build)
+	$(BIN)/python -m tests.deploy.istio_translate build/bin/istio-translate
+
+egctl-translate: $(STAMP) build/bin/egctl ## let Envoy Gateway's own code translate its overlay, for the tests' Envoy (needs Go; minutes to build)
 	$(BIN)/python -m tests.deploy.egctl_translate build/bin/egctl
 
 build/otelcol/otelcol: ops/observability/otel/builder.yaml

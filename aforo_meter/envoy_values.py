@@ -14,6 +14,7 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.wrappers_pb2 import UInt64Value
 
 from aforo_meter.domain.usage import UsageError
+from aforo_proto.access_log_pb2 import Request
 
 STRING: Final = 0x1A  # What an encoded Value begins with where it is a string.
 NUMBER: Final = 0x11
@@ -88,3 +89,12 @@ def duration_ms(raw: bytes) -> int:
     except DecodeError:
         raise UsageError("a duration that can't be read") from None
     return max(0, found.seconds * 1000 + found.nanos // 1_000_000)
+
+
+def is_a_connection(request: Request) -> bool:
+    """Say whether an entry is about a connection that no call came of.
+
+    Where the log stands at a listener too, as Istio and Envoy Gateway have it, Envoy tells there of
+    connections that no filter chain took, a scanner's TLS for one. They have no request.
+    """
+    return not request.request_method and not request.path

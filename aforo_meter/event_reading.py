@@ -133,6 +133,8 @@ class EventReader:
         interim = kind == PERIODIC
         if not interim and (kind not in FINISHED or common.intermediate_log_entry):
             return Ignored(access_log_type=kind)
+        if kind == NOT_SET and envoy_values.is_a_connection(entry.request):
+            return Ignored(access_log_type=kind)
         plan = self.plan(self.facts_of(entry))
         event = usage_pb2.UsageEvent()
         event.CopyFrom(plan.shared)

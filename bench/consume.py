@@ -52,6 +52,7 @@ FIGURES: Final = {
     "consume_cpu_us_sqlite": "CPU of consume an event, µs",
     "consume_cpu_us_postgresql": "the same with PostgreSQL",
     "server_cpu_us_postgresql": "CPU of the server an event, µs",
+    "wal_bytes_postgresql": "bytes that the server writes ahead an event",
     "consume_rss_mb": "memory of consume in the end, MB",
     "seen_rows_per_million": "rows that tell duplicates",
     "first_contact_s": "a new consumer's first 100,000 events, of 10,000 tenants: seconds",
@@ -116,6 +117,12 @@ class Rig:
         times = [one.cpu_times() for one in (server, *server.children(recursive=True))]
         return float(sum(one.user + one.system for one in times))
 
+    def wal_bytes(self) -> int:
+        """Return how much PostgreSQL has written ahead: what its disk has to take at once."""
+        if self.postgres is None:
+            return 0
+        return self.ask("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
+
 
 @contextmanager
 def rig(kind: str) -> Iterator[Rig]:
@@ -155,15 +162,18 @@ def consumed(made: Rig, count: int, *, processes: int = 1) -> dict[str, float]:
             stack.callback(program.stop)
             program.start(wait=False)
         first = wait_for(made.settled)
+        wal_before = made.wal_bytes()
         started_s, cpu_before, server_before = now(programs, made)
         wait_for(lambda: made.settled() >= count)
         ended_s, cpu_after, server_after = now(programs, made)
+        wal_after = made.wal_bytes()
         memory_mb = max(rss_mb(program) for program in programs)
     events = count - first
     return {
         "eps": events / (ended_s - started_s),
         "cpu_us": 1e6 * (cpu_after - cpu_before) / events,
         "server_cpu_us": 1e6 * (server_after - server_before) / events,
+        "wal_bytes": (wal_after - wal_before) / events,
         "rss_mb": memory_mb,
     }
 
@@ -204,6 +214,7 @@ def rates(count: int, rounds: int) -> dict[str, Any]:
                 note("consume_rss_mb", one["rss_mb"])
                 if kind == "postgresql":
                     note("server_cpu_us_postgresql", one["server_cpu_us"])
+                    note("wal_bytes_postgresql", one["wal_bytes"])
                 else:
                     note("rows_per_million", rows(made, count))
                     seen = made.ask("SELECT COUNT(*) FROM seen_event")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from aforo_admin.control.roles import Role
 from aforo_proto import margin_pb2
-from demo import history
+from demo import agents, history
 from demo.observe import World, dollars
 from demo.people import WHAT_THEY_DO
 from demo.story import CHAT, MESSAGES, completion
@@ -62,6 +62,7 @@ async def show(world: World, console: Console) -> None:
     async with asyncio.TaskGroup() as tasks:
         for tenant in TENANTS.values():
             tasks.create_task(_traffic(world, tenant, seen))
+        tasks.create_task(agents.work(world, TENANTS[agents.TENANT_ID]))
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(Group(await _table(world, seen), LEGEND), refresh=True)
@@ -80,6 +81,7 @@ def admin_lines(world: World) -> str:
             "Watch: these pages renew themselves",
             f"  {admin}/overview/      tenants by level, revenue, COGS, months, movers",
             f"  {admin}/margins/acme/      Acme's margin, as it melts",
+            f"  {admin}/sessions/      an agent of Umbrella's at work; developer: end its session",
             "Change: the gateway follows within 2 s",
             f"  {admin}/control/deal/add/?tenant=acme      product: a committed fee of 30 frees it",
             f"  {admin}/control/marginoverride/add/?tenant=acme      finance: let it pass",

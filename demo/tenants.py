@@ -84,6 +84,8 @@ tenants:
 costs:
   # What a model's provider asks is built in; these are what our own machines cost us.
   - {{meter: api.calls, price: 0.02, per: 1000, from: 2026-01-01}}
+  - {{meter: mcp.tool_calls, price: 0.50, per: 1000, from: 2026-01-01}}
+  - {{meter: mcp.sessions, price: 0, per: 1, from: 2026-01-01}}
   - {{meter: bytes.request, price: 0, per: 1, from: 2026-01-01}}
   - {{meter: bytes.response, price: 0, per: 1, from: 2026-01-01}}
 """

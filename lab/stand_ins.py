@@ -54,13 +54,17 @@ def asked_headers(request: Request) -> dict[str, str]:
 
 
 def mcp(request: Request) -> Reply:
-    """Answer as a server of the Model Context Protocol; it opens the session `lab-session`."""
+    """Answer as a server of the Model Context Protocol.
+
+    It opens the session that header `x-lab-session` asks for, or `lab-session`.
+    """
     if request.method != "POST":
         return Reply(status=200, headers={"content-type": "application/json"}, body=b"{}")
     body = json.loads(request.body)
     if "id" not in body:
         return Reply(status=202)
-    opened = {"mcp-session-id": "lab-session"} if body.get("method") == "initialize" else {}
+    session = request.header("x-lab-session") or "lab-session"
+    opened = {"mcp-session-id": session} if body.get("method") == "initialize" else {}
     answer = {"jsonrpc": "2.0", "id": body["id"], "result": {"content": []}}
     return json_reply(answer, headers=opened)
 

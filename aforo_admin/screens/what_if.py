@@ -30,6 +30,7 @@ from aforo_admin.ledger_reading import LedgerUnreadableError
 from aforo_admin.places import NotSetError
 from aforo_admin.screens.page import ScreenView
 from aforo_admin.screens.what_if_form import SAVED_AS, WhatIfForm
+from aforo_admin.screens.what_if_starts import starts
 from aforo_admin.simulating import Progress, ground_of, simulate
 from aforo_admin.yaml_scalars import instant
 from aforo_admin.yaml_writing import yaml_text
@@ -83,6 +84,7 @@ class WhatIfView(ScreenView):
 
     def figures(self, now_micros: int) -> dict[str, Any]:  # noqa: ARG002 - the record has its own.
         asked = self._question
+        asked.form.offer(starts())
         shown = {
             "form": asked.form,
             "missing": [asked.missing] if asked.missing else [],

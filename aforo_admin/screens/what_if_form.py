@@ -1,6 +1,6 @@
 """The form of the what-if → a scenario, with each fault at its field."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from django import forms
@@ -29,7 +29,9 @@ OF_CATALOG: Final = {
 
 
 class Lines(forms.CharField):
-    """One thing a line."""
+    """One thing a line. `starts` are lines to begin with, for a click."""
+
+    starts: Sequence[str] = ()
 
     def __init__(self, label: str, help_text: str) -> None:
         super().__init__(
@@ -80,6 +82,11 @@ class WhatIfForm(forms.Form):
         help_text="As kept ones are loaded; deals too. The fields add to it.",
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
     )
+
+    def offer(self, starts: Mapping[str, Sequence[str]]) -> None:
+        """Show lines to begin with, by the names of fields."""
+        for name, lines in starts.items():
+            self.fields[name].starts = lines
 
     def scenario(self, catalog: Catalog) -> Scenario | None:
         """Return the scenario; None if a field is wrong, which says so."""

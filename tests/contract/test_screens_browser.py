@@ -99,6 +99,9 @@ def previewed_deal(page: Page) -> None:
 
 
 def played_what_if(page: Page) -> None:
+    page.get_by_role("button", name="Add openai=+20% to What providers cost").click()
+    page.keyboard.type("+25%")  # The figure is selected, to be typed over.
+    assert page.input_value("[name=provider_cost]") == "openai=+25%"
     page.fill("[name=provider_cost]", "openai=+20%")
     page.get_by_role("button", name="Play").click()
     page.wait_for_selector("text=Side by side")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -133,6 +134,20 @@ def test_what_is_wrong_is_told_with_its_remedy(world: World) -> None:
         done = aforo_admin("what-if", *asked, env=env)
         assert (done.returncode, done.stdout) == (code, ""), asked
         assert told in done.stderr
+
+
+def test_fields_offer_what_there_is_to_change(world: World) -> None:
+    with store.change(actor="tests", source=Source.SHELL):
+        drafted = store.new_draft("flat")
+    text = world.client.get("/admin/what-if/").content.decode()
+
+    offered = re.findall(r'data-line="([^"]+)"', text)
+    assert {"openai=+20%", "flat=+10%", "block=5%", "feature:chat=+30%"} <= set(offered)
+    assert f"flat={drafted.number}" in offered
+    # What is offered is understood.
+    by_field = re.findall(r'data-of="id_(\w+)" hidden>(.*?)</p>', text)
+    fields = {name: "\n".join(re.findall(r'data-line="([^"]+)"', row)) for name, row in by_field}
+    assert "Side by side" in world.page(**fields)
 
 
 def test_a_page_shows_the_change_beside_the_record(world: World) -> None:

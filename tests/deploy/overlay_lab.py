@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from demo.tenants import catalog
 from lab.patience import patient
 from lab.servers import ROOT, scratch_dir
@@ -18,7 +16,6 @@ from tests.deploy.control_planes import as_envoy_gateway, as_istio
 from tests.deploy.rendering import Document, containers_of, pod_of, rendered
 
 RECEIVERS = ("als-a", "als-b")
-MESH = ROOT / "k8s" / "overlays" / "istio" / "mesh-config.yaml"
 HERE = ("_LISTEN", "_SPOOL_DIR")  # Settings that name a place, which is another one here.
 
 
@@ -54,16 +51,6 @@ def data_of(document: Document) -> Document:
     return data
 
 
-def of_istio(document: Document) -> None:
-    mesh = yaml.safe_load(MESH.read_text())["meshConfig"]
-    providers = {each["name"]: each for each in mesh["extensionProviders"]}
-    as_istio(document, rendered("istio"), providers)
-
-
-def of_envoy_gateway(document: Document) -> None:
-    as_envoy_gateway(document, rendered("envoy-gateway"))
-
-
 def sidecar(name: str) -> Overlay:
     return Overlay(
         name=name, source=shipped(name), reroutes=True, reads_streams=True, asks_for_usage=True
@@ -73,8 +60,8 @@ def sidecar(name: str) -> Overlay:
 OVERLAYS = (
     sidecar("envoy-sidecar"),
     sidecar("sidecar-plain"),
-    Overlay(name="istio", edit=of_istio, authz="authz", tcp=("authz", *RECEIVERS)),
-    Overlay(name="envoy-gateway", edit=of_envoy_gateway, reads_streams=True),
+    Overlay(name="istio", edit=as_istio, authz="authz", tcp=("authz", *RECEIVERS)),
+    Overlay(name="envoy-gateway", edit=as_envoy_gateway, reads_streams=True),
 )
 
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 
-from tests.contract.envoy_lab import EnvoyLab, envoy_lab, manager
-from tests.deploy.control_planes import as_envoy_gateway, as_istio
-from tests.deploy.overlay_lab import MESH, shipped
+from tests.contract.envoy_lab import EnvoyLab, envoy_lab
+from tests.deploy.control_planes import as_envoy_gateway, as_istio, mesh_config
+from tests.deploy.overlay_lab import shipped
 from tests.deploy.rendering import rendered
 from tests.unit.test_observability import queries, rules
 
@@ -112,12 +111,8 @@ ISTIO_TAGS = [
 
 
 def of_istio(document: dict[str, Any]) -> None:
-    mesh = yaml.safe_load(MESH.read_text())["meshConfig"]
-    as_istio(
-        document, rendered("istio"), {each["name"]: each for each in mesh["extensionProviders"]}
-    )
-    manager(document)["stat_prefix"] = "outbound_0.0.0.0_8080"
-    shown = mesh["defaultConfig"]["proxyStatsMatcher"]["inclusionRegexps"]
+    as_istio(document)
+    shown = mesh_config()["defaultConfig"]["proxyStatsMatcher"]["inclusionRegexps"]
     document["stats_config"] = {
         "use_all_default_tags": False,
         "stats_tags": ISTIO_TAGS,
@@ -125,10 +120,6 @@ def of_istio(document: dict[str, Any]) -> None:
             "inclusion_list": {"patterns": [{"safe_regex": {"regex": each}} for each in shown]}
         },
     }
-
-
-def of_envoy_gateway(document: dict[str, Any]) -> None:
-    as_envoy_gateway(document, rendered("envoy-gateway"))
 
 
 def relabelled(name: str, monitor: str) -> str:
@@ -148,7 +139,7 @@ def relabelled(name: str, monitor: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("edit", "monitor"), [(of_istio, "istio-gateway"), (of_envoy_gateway, "envoy-gateway")]
+    ("edit", "monitor"), [(of_istio, "istio-gateway"), (as_envoy_gateway, "envoy-gateway")]
 )
 async def test_the_same_figures_come_of_gateways_that_others_configure(
     edit: Callable[[dict[str, Any]], None], monitor: str

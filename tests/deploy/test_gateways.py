@@ -1,9 +1,11 @@
 """The Envoy configurations that overlays lead to, in a real Envoy.
 
-Of control planes: what their documentation says that they make of our resources; see
-`control_planes.py`.
+Of control planes: what their own code makes of our resources; see `control_planes.py`.
 """
 
+import asyncio
+import json
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,21 +14,30 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from google.protobuf.json_format import MessageToDict
 
+from aforo_meter.access_log import Reader, StreamReader
+from aforo_meter.domain.metering import Applied, Metering
 from aforo_meter.domain.tokens import ReportedTokens
+from aforo_meter.event_reading import EventReader
 from aforo_meter.llm_metadata import llm_call
 from aforo_proto.access_log_pb2 import Metadata
 from lab.servers import envoy_binary, eventually
 from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, http_filters
-from tests.deploy.control_planes import as_envoy_gateway, as_istio
+from tests.deploy.control_planes import (
+    as_envoy_gateway,
+    as_istio,
+    made_of,
+    mesh_config,
+    translation,
+)
 from tests.deploy.rendering import ROOT, rendered
 
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
 COMPLETION = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
-MESH = yaml.safe_load((ROOT / "k8s" / "overlays" / "istio" / "mesh-config.yaml").read_text())
-PROVIDERS = {each["name"]: each for each in MESH["meshConfig"]["extensionProviders"]}
+PROVIDERS = {each["name"]: each for each in mesh_config()["extensionProviders"]}
 
 
 def of_kind(overlay: str, kind: str) -> list[dict[str, Any]]:
@@ -41,15 +52,21 @@ def plane(request: pytest.FixtureRequest) -> str:
 
 def made_by(plane: str, document: dict[str, Any]) -> None:
     if plane == "istio":
-        as_istio(document, rendered("istio"), PROVIDERS)
+        as_istio(document)
     else:
-        as_envoy_gateway(document, rendered("envoy-gateway"))
+        as_envoy_gateway(document)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def lab(plane: str) -> AsyncIterator[EnvoyLab]:
     async with envoy_lab(edit=lambda document: made_by(plane, document)) as running:
         yield running
+
+
+async def test_what_is_run_here_was_made_of_the_overlay_as_it_is(plane: str) -> None:
+    target = {"istio": "istio-translate", "envoy-gateway": "egctl-translate"}[plane]
+
+    assert translation(plane)["made_of"] == made_of(plane), f"make {target}, and commit the result"
 
 
 @pytest.mark.parametrize("name", ["envoy-sidecar", "sidecar-plain"])
@@ -179,6 +196,36 @@ async def test_no_client_speaks_with_aforos_voice(lab: EnvoyLab) -> None:
     assert refused.status == 400
 
 
+async def test_a_connection_that_no_call_comes_of_is_no_usage(plane: str) -> None:
+    """Planes log at the listener too: there Envoy tells of connections that no chain took."""
+
+    def for_one_name_alone(document: dict[str, Any]) -> None:
+        made_by(plane, document)
+        (listener,) = document["static_resources"]["listeners"]
+        (chain,) = listener["filter_chains"]
+        chain["filter_chain_match"] = {"server_names": ["a.example"]}
+        inspector = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+        listener["listener_filters"] = [
+            {
+                "name": "envoy.filters.listener.tls_inspector",
+                "typed_config": {"@type": f"type.googleapis.com/{inspector}"},
+            }
+        ]
+
+    async with envoy_lab(edit=for_one_name_alone) as running:
+        _, writer = await asyncio.open_connection("127.0.0.1", running.envoy.port("ingress"))
+        writer.write(b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n")
+        await eventually(lambda: running.log.entries or running.backup.entries)
+        (entry,) = running.log.entries + running.backup.entries
+        writer.close()
+
+    assert entry.response.response_code_details == "filter_chain_not_found"
+    reader = StreamReader(Reader(EventReader(Applied(Metering(rules=())))))
+    told = StreamAccessLogsMessage()
+    told.http_logs.log_entry.append(entry)
+    assert reader.read(told.SerializeToString()) == []
+
+
 async def test_a_gateway_passes_what_nobody_decides(lab: EnvoyLab) -> None:
     answer = await lab.client.get("/echo", headers={"x-lab-outcome": "abort"})
 
@@ -192,6 +239,10 @@ async def test_a_refusal_reaches_the_caller(lab: EnvoyLab) -> None:
     assert "Margin Limit Exceeded" in answer.text
 
 
+# As a value to merge, or as one to add at a path. No translation has it, since false is nothing.
+SHADOW_MODE = re.compile(r'"shadow_mode": (\w+)|"path": "/shadow_mode", "value": (\w+)')
+
+
 async def test_one_word_lets_everybody_pass_while_all_is_asked_and_logged(plane: str) -> None:
     def shadow(document: dict[str, Any]) -> None:
         made_by(plane, document)
@@ -200,9 +251,10 @@ async def test_one_word_lets_everybody_pass_while_all_is_asked_and_logged(plane:
             for each in http_filters(document)
             if each["name"].startswith("envoy.filters.http.ext_authz")
         )
-        assert check["shadow_mode"] is False, "what a README says to change"
         check["shadow_mode"] = True
 
+    ((merged, added),) = SHADOW_MODE.findall(json.dumps(rendered(plane)))
+    assert (merged or added) == "false", "what a README says to change"
     async with envoy_lab(edit=shadow) as running:
         path = running.unique("/echo")
         answer = await running.client.get(path, headers={"x-lab-outcome": "deny"})

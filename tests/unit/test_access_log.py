@@ -256,6 +256,24 @@ def test_entries_about_unfinished_calls_are_told_apart(log_type: int) -> None:
     assert [what for what, _ in reader.counts] == ["ignored"]
 
 
+def test_a_connection_that_no_filter_chain_took_is_nobodys_call() -> None:
+    """As Envoy 1.40 tells of it, where the log stands at a listener: without any request."""
+    entry = HTTPAccessLogEntry()
+    entry.common_properties.response_flags.no_route_found = True
+    entry.common_properties.start_time.seconds = 1_795_000_000
+    entry.response.response_code_details = "filter_chain_not_found"
+    reader = make_reader()
+
+    assert read(make_message(entry), reader) == []
+    assert reader.counts == {("ignored", "NotSet"): 1}
+
+
+def test_an_entry_of_no_type_is_a_call_if_it_tells_of_a_request() -> None:
+    (reading,) = read(make_message(make_entry(log_type=AccessLogType.NotSet)))
+
+    assert event_of(reading).measures
+
+
 def test_tcp_entries_are_counted_and_left() -> None:
     message = StreamAccessLogsMessage()
     message.tcp_logs.log_entry.add()
