@@ -16,7 +16,7 @@ from aforo_admin.catalog_differences import differences, digest_of
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.commands_control import Shown
 from aforo_admin.commands_users import read_password
-from aforo_admin.control import role_groups, users
+from aforo_admin.control import codes, role_groups, users
 from aforo_admin.control.models import AuditEntry
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
@@ -124,11 +124,14 @@ def audit_list(options: argparse.Namespace) -> int:
 
 
 def entry_text(entry: AuditEntry) -> str:
-    """Return an entry as a line, and one for each column that it tells."""
+    """Return an entry as a line, and one for each column that it tells.
+
+    The way by which it came is in the words of the pages: "via ui" says nothing to who looks.
+    """
     action = "added" if entry.before is None else "removed" if entry.after is None else "changed"
     reason = f" ({entry.reason})" if entry.reason else ""
     head = (
-        f"{entry.seq} {day(entry.at)} {entry.actor} by {entry.source}: "
+        f"{entry.seq} {day(entry.at)} {entry.actor} via {codes.source(entry.source)}: "
         f"{action} {entry.kind} {entry.name}{reason}"
     )
     if entry.before is None or entry.after is None:

@@ -14,7 +14,7 @@ from aforo_admin.domain.catalog import Catalog, CostPrice, Plan
 from aforo_admin.domain.price_changes import Books, EntryKey, begun_by, entries
 from aforo_admin.domain.problems import Problem
 from aforo_admin.domain.scenario import CostChange, DraftChoice, Scenario, factor_of, times
-from aforo_admin.domain.scenario_catalog import Drafts, changed_catalog
+from aforo_admin.domain.scenario_catalog import Drafts, changed_catalog, find_scenario_problems
 from aforo_admin.domain.scenario_usage import concerns
 from aforo_admin.rows import rows_of
 from aforo_admin.scenario_yaml import refuse
@@ -60,10 +60,13 @@ def turn_into_drafts(scenario: Scenario, ground: Ground, *, begins_at: datetime)
         begins_at: From when prices hold; it must be to come.
 
     Raises:
-        CatalogError: It has nothing to make drafts of, or its prices can't be told as entries.
+        CatalogError: It has nothing to make drafts of, or its prices can't be told as entries; or
+            it names what the catalog no longer has.
     """
     if begins_at <= ground.now:
         refuse([Problem(path=("begins",), message="is past: prices can only be for what comes")])
+    versions = drafts_of(scenario)
+    refuse(find_scenario_problems(ground.catalog, scenario, versions))
     prices = list(coming_prices(scenario, ground, begins_at))
     plans = dict.fromkeys(
         [
@@ -77,7 +80,7 @@ def turn_into_drafts(scenario: Scenario, ground: Ground, *, begins_at: datetime)
             "nothing here becomes a draft: change prices, fees or thresholds of a plan, or costs"
         )
         refuse([Problem(path=(), message=message)])
-    changed = changed_catalog(ground.catalog, scenario, drafts_of(scenario))
+    changed = changed_catalog(ground.catalog, scenario, versions)
     drafts = tuple(_draft(ground.catalog, changed.plans[plan_id], begins_at) for plan_id in plans)
     _add_prices(ground.catalog, prices)
     return Turned(drafts=drafts, prices=len(prices), left=tuple(_left(scenario)))

@@ -7,15 +7,30 @@ from aforo_admin import scenario_written, store
 from aforo_admin.control.models import Scenario as Saved
 from aforo_admin.control.models_scenarios import KIND, NAME_CHARS_MAX
 from aforo_admin.control.recording import Change, Note, Source
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import Problem
 from aforo_admin.domain.scenario import Scenario
 from aforo_admin.domain.simulate import Comparison
-from aforo_admin.faults import advice
-from aforo_admin.scenario_yaml import refuse, scenario_of
+from aforo_admin.faults import CatalogError, Fault, advice
+from aforo_admin.scenario_yaml import NAME, refuse, scenario_of
 from aforo_admin.simulation_text import summary_written
 from aforo_admin.yaml_writing import node_of
 
 SAVED_MAX: Final = 1000
+
+
+class NotTheirsError(CatalogError):
+    """It is somebody else's; the message says whose, and what to do.
+
+    Args:
+        held: The scenario.
+        place: Where it was named.
+        remedy: What to do instead.
+    """
+
+    def __init__(self, held: Saved, place: str, remedy: str) -> None:
+        message = f"it is {held.author}'s: {remedy}"
+        super().__init__(NAME, [Fault(line=0, place=place, message=message)])
 
 
 def load(name: str) -> Scenario:
@@ -32,8 +47,20 @@ def load(name: str) -> Scenario:
         raise AssertionError("refuse raises")
     # Amounts of deals are in the currencies of their tenants.
     tenants = {str(deal.get("tenant", "")) for deal in saved.changes.get("deals", ())}
-    catalog = store.load_catalog(tenants).catalog
-    return scenario_of(node_of(saved.changes), catalog, name=f"scenario {name}")
+    return read(saved, store.load_catalog(tenants).catalog)
+
+
+def read(saved: Saved, catalog: Catalog) -> Scenario:
+    """Read what is kept.
+
+    Args:
+        saved: What is kept.
+        catalog: With the tenants whose deals it names.
+
+    Raises:
+        CatalogError: It can't be read any more.
+    """
+    return scenario_of(node_of(saved.changes), catalog, name=f"scenario {saved.name}")
 
 
 def save(name: str, scenario: Scenario, found: Comparison, *, author: str, source: Source) -> Saved:
@@ -42,21 +69,40 @@ def save(name: str, scenario: Scenario, found: Comparison, *, author: str, sourc
     Raises:
         CatalogError: The name is none, or somebody else's, or there are too many.
     """
-    name = name.strip()
-    if not name or len(name) > NAME_CHARS_MAX:
-        message = f"write a name of 1 to {NAME_CHARS_MAX} characters"
-        refuse([Problem(path=("name",), message=message)])
     # No rule of the catalog speaks of scenarios.
     with store.change(actor=author, source=source, checked=True) as made:
-        return _kept(name, scenario, found, made)
+        return keep(name, scenario, found, made)
 
 
-def _kept(name: str, scenario: Scenario, found: Comparison, made: Change) -> Saved:
-    author = made.actor
-    held = Saved.objects.filter(name=name).first()
-    if held is not None and held.author != author:
-        message = f"it is {held.author}'s: keep yours under another name"
+def checked_name(name: str) -> str:
+    """Return a name as it is kept.
+
+    Raises:
+        CatalogError: It is none.
+    """
+    name = name.strip()
+    if not name or len(name) > NAME_CHARS_MAX:
+        message = f"is none: write a name of 1 to {NAME_CHARS_MAX} characters"
         refuse([Problem(path=("name",), message=message)])
+    return name
+
+
+def refuse_others(held: Saved, actor: str) -> None:
+    """Refuse to replace what somebody else has kept: that is its author's alone.
+
+    Raises:
+        NotTheirsError: It is somebody else's.
+    """
+    if held.author != actor:
+        raise NotTheirsError(held, "name", "keep yours under another name")
+
+
+def keep(name: str, scenario: Scenario, found: Comparison, made: Change) -> Saved:
+    """Keep a scenario within a change, as `save` does."""
+    name, author = checked_name(name), made.actor
+    held = Saved.objects.filter(name=name).first()
+    if held is not None:
+        refuse_others(held, author)
     if held is None and Saved.objects.count() >= SAVED_MAX:
         message = f"there are {SAVED_MAX} scenarios already: remove some"
         refuse([Problem(path=("name",), message=message)])
@@ -93,12 +139,16 @@ def remove(name: str, *, actor: str, source: Source, of_anybody: bool = False) -
         held = Saved.objects.filter(name=name).first()
         if held is None:
             return False
-        if not of_anybody and held.author != actor:
-            message = f"it is {held.author}'s: ask them, or an owner"
-            refuse([Problem(path=("saved",), message=message)])
-        held.delete()
-        _note(made, name, before=held, after=None)
+        discard(held, made, of_anybody=of_anybody)
     return True
+
+
+def discard(held: Saved, made: Change, *, of_anybody: bool) -> None:
+    """Forget a scenario within a change, as `remove` does."""
+    if not of_anybody and held.author != made.actor:
+        raise NotTheirsError(held, "saved", "ask them, or an owner")
+    held.delete()
+    _note(made, str(held.name), before=held, after=None)
 
 
 def _note(made: Change, name: str, *, before: Saved | None, after: Saved | None) -> None:

@@ -1,4 +1,4 @@
-"""What codes of decisions and of the record mean, in plain words: one table for all pages.
+"""What codes of decisions and of the record mean, in plain words: one table for pages and commands.
 
 A code is what programs, logs and callers get. A code that is not here is shown as it is.
 """

@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from aforo_admin import store
-from aforo_admin.control import role_groups
+from aforo_admin.control import role_groups, users
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.django_security import SingleSignOn
@@ -34,8 +34,15 @@ class Adapter(DefaultSocialAccountAdapter):
             return
         if not sociallogin.user.is_active:
             raise ImmediateHttpResponse(render(request, "control/no_role.html", status=403))
-        with _change(sociallogin.user):
-            role_groups.set_role(sociallogin.user, role)
+        with _change(sociallogin.user) as made:
+            followed = users.follow_provider(sociallogin.user, role, made)
+        if not followed:
+            log.warning(
+                "the last owner keeps the role, against the provider",
+                user=sociallogin.user.get_username(),
+                role_by_provider=role.value,
+                remedy="give another user the role owner; the next sign-in then takes this one's",
+            )
 
     def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> User:
         sociallogin.user.is_staff = True

@@ -14,7 +14,7 @@ from django.db.models import Q
 
 from aforo_admin import store
 from aforo_admin.control import role_groups
-from aforo_admin.control.recording import Source
+from aforo_admin.control.recording import OF_NOBODY, Change, Note, Source
 from aforo_admin.control.roles import Role
 from aforo_admin.faults import StoreError
 
@@ -80,6 +80,29 @@ def set_role(user: User, role: Role) -> None:
     user.save()
     user.user_permissions.clear()
     role_groups.set_role(user, role)
+
+
+def follow_provider(user: User, role: Role, made: Change) -> bool:
+    """Give a user the role that their provider says; say whether it was given.
+
+    The last owner keeps theirs: a group that was renamed at the provider would else leave nobody
+    who can mend it here. The record tells of it; once there is another owner, the next sign-in
+    takes this one's role.
+    """
+    if role is not Role.OWNER and is_last_owner(user):
+        refusal = {f"role {role}, by the provider": f"not taken over: {NO_OWNER_LEFT}"}
+        made.notes.append(
+            Note(
+                kind="user",
+                name=user.get_username(),
+                tenant_id=OF_NOBODY,
+                before=dict.fromkeys(refusal),
+                after=refusal,
+            )
+        )
+        return False
+    role_groups.set_role(user, role)
+    return True
 
 
 def deactivate(user: User) -> None:

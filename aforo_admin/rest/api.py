@@ -26,6 +26,7 @@ from aforo_admin.rest import (
     letter_views,
     plan_views,
     preview_views,
+    scenario_views,
     tenant_views,
     what_if_views,
 )
@@ -44,6 +45,7 @@ from aforo_admin.rest.problems import (
     of_catalog,
 )
 from aforo_admin.rest.writes import REASON
+from aforo_admin.scenario_store import NotTheirsError
 from aforo_admin.screens.stores import AWAY
 
 log = structlog.get_logger()
@@ -69,7 +71,7 @@ PROBLEM: Final = {
 
 VIEWS: Final[Any] = (
     *(tenant_views, plan_views, preview_views, endpoint_views, catalog_views, audit_views),
-    *(ledger_views, letter_views, entitlement_views, what_if_views, decide_views),
+    *(ledger_views, letter_views, entitlement_views, what_if_views, scenario_views, decide_views),
 )
 
 
@@ -177,6 +179,7 @@ HANDLERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     CatalogError: of_catalog,
     NoCatalogError: _no_catalog,
     NotPermittedError: lambda error: forbidden(str(error)),
+    NotTheirsError: lambda error: forbidden(error.faults[0].message),
     ReasonMissingError: _without_reason,
     NeverEditedError: _never_edited,
     IntegrityError: _of_conflict,

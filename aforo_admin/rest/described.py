@@ -20,11 +20,23 @@ Read = Callable[[str], Any]
 ANY_WORD: Final = "no-word-of-ours"
 WORDS: Final = ("allow", "deny", "active", "revoked", "unlimited")
 TEXT: Final[Schema] = {"type": "string"}
+SHARE: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^-?[0-9]+(\.[0-9]{1,2})?%$",
+    "examples": ["20%"],
+}
+# A change by a share may say that it is more.
+CHANGE: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^[+-]?[0-9]+(\.[0-9]{1,2})?%$",
+    "examples": ["+20%"],
+}
 # A sample that a reader takes, besides a number → what it reads.
 KINDS: Final[tuple[tuple[str, Schema], ...]] = (
     (ANY_WORD, TEXT),
     ("true", {"type": "boolean"}),
-    ("20%", {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,2})?%$", "examples": ["20%"]}),
+    ("+20%", CHANGE),
+    ("20%", SHARE),
     (
         "2026-01-31",
         {
@@ -149,6 +161,8 @@ def scalar_schema(read: Read) -> Schema:
     found = [schema for sample, schema in KINDS if _takes(read, sample)]
     if TEXT in found:
         return TEXT
+    if CHANGE in found:
+        found.remove(SHARE)
     found += [{"enum": names}] if (names := [*_choices(read), *words]) else []
     found += [number] if _takes(read, "1") else []
     return found[0] if len(found) == 1 else {"anyOf": found} if found else TEXT

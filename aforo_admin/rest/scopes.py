@@ -13,6 +13,7 @@ class Scope(StrEnum):
     TENANTS_READ = "tenants:read"
     TENANTS_WRITE = "tenants:write"
     MONEY_READ = "money:read"
+    MONEY_WRITE = "money:write"
     OPERATIONS_READ = "operations:read"
     OPERATIONS_WRITE = "operations:write"
     AUDIT_READ = "audit:read"

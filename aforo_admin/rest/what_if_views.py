@@ -9,6 +9,8 @@ from django.http import HttpRequest, HttpResponse
 
 from aforo_admin import scenario_drafts, store
 from aforo_admin.domain.catalog import Catalog
+from aforo_admin.domain.scenario import Scenario
+from aforo_admin.domain.simulate import Comparison
 from aforo_admin.ledger_periods import TooMuchUsageError
 from aforo_admin.ledger_reading import LedgerUnreadableError
 from aforo_admin.rest import places
@@ -67,19 +69,28 @@ def scenario_schema() -> Schema:
 def what_if(request: HttpRequest) -> HttpResponse:
     caller = caller_for(request, Scope.MONEY_READ)
     require(caller, PERMISSION)
-    body = places.mapping(json_of(request))
+    _, found = played(places.mapping(json_of(request)))
+    return shown(exact(comparison_written(found)))
+
+
+def played(body: places.Document) -> tuple[Scenario, Comparison]:
+    """Play a written scenario, for as long as a page would wait.
+
+    Raises:
+        CatalogError: It is wrong: with every fault.
+        ApiError: The ledger can't be read, or has too much for so little time.
+    """
     ground = ground_of(store.load_catalog().catalog)
     scenario = scenario_of(node_of(body), ground.catalog)
     drafts = scenario_drafts.drafts_of(scenario)
     try:
-        found = simulate(scenario, ground, drafts=drafts, progress=deadline())
+        return scenario, simulate(scenario, ground, drafts=drafts, progress=deadline())
     except TooMuchUsageError as error:
         raise invalid("tenants", str(error), "name fewer tenants") from None
     except LedgerUnreadableError as error:
         raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE, "store-away", str(error), headers={"Retry-After": "5"}
         ) from None
-    return shown(exact(comparison_written(found)))
 
 
 def exact(written: Any) -> Any:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -74,13 +74,24 @@ def write(
     key = _key_digest(request, caller)
     with _change(request, caller, reason=reason, checked=checked) as made:
         # The change waits for other writers, so a repeat finds what the first has left.
-        repeated = _find(key, digest, made) if key else None
-        if repeated is not None:
-            return repeated.response()
+        first = _find(key, digest, made) if key else None
+        if first is not None:
+            return first.response()
         answer = work(made)
         if key:
             _keep(key, digest, answer, made)
     return answer.response()
+
+
+def repeated(request: HttpRequest, caller: Caller) -> HttpResponse | None:
+    """Return what a repeat is answered, for who works long before the write; None: it is none.
+
+    Raises:
+        ApiError: It was asked with a key that was used for something else.
+    """
+    key = _key_digest(request, caller)
+    found = _held(key, _request_digest(request), datetime.now(UTC)) if key else None
+    return None if found is None else found.response()
 
 
 def perform(
@@ -107,9 +118,9 @@ def perform(
 
     if key:
         with change() as made:
-            repeated = _find(key, digest, made)
-        if repeated is not None:
-            return repeated.response()
+            first = _find(key, digest, made)
+        if first is not None:
+            return first.response()
     if acts.do(act, work, change) is None:
         return None
     if key:
@@ -178,7 +189,11 @@ def _key_digest(request: HttpRequest, caller: Caller) -> str:
 
 def _find(key: str, digest: str, made: Change) -> Answer | None:
     IdempotentAnswer.objects.filter(made_at__lt=made.at - KEPT_FOR).delete()
-    held = IdempotentAnswer.objects.filter(pk=key).first()
+    return _held(key, digest, made.at)
+
+
+def _held(key: str, digest: str, at: datetime) -> Answer | None:
+    held = IdempotentAnswer.objects.filter(pk=key, made_at__gte=at - KEPT_FOR).first()
     if held is None:
         return None
     if held.request_digest != digest:

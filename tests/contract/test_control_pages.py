@@ -106,7 +106,7 @@ def test_a_form_s_change_is_recorded_and_somebody_s(
 
     assert "was changed successfully" in saved.text
     listed = aforo_admin("audit", "list", "--limit", "1", env=filled)
-    assert "dana by ui: changed feature chat (clearer)" in listed.stdout
+    assert "dana via admin page: changed feature chat (clearer)" in listed.stdout
 
 
 @sqlite_only
@@ -247,6 +247,17 @@ def sign_on(client: httpx2.Client, subject: str) -> httpx2.Response:
     return client.post(str(asked.url), data={"sub": subject})
 
 
+def by_provider(settings: Mapping[str, str], issuer: str, groups: str) -> dict[str, str]:
+    """Return settings with which a provider's groups mean these roles."""
+    return {
+        **settings,
+        "AFORO_ADMIN_OIDC_ISSUER": issuer,
+        "AFORO_ADMIN_OIDC_CLIENT_ID": "aforo",
+        "AFORO_ADMIN_OIDC_CLIENT_SECRET": "a client's secret",
+        "AFORO_ADMIN_OIDC_ROLES": groups,
+    }
+
+
 @sqlite_only
 def test_single_sign_on_lets_in_who_has_a_role_there(
     settings: Mapping[str, str],
@@ -254,13 +265,7 @@ def test_single_sign_on_lets_in_who_has_a_role_there(
     tmp_path: Path,
     filled: Mapping[str, str],  # noqa: F811 - the fixture.
 ) -> None:
-    signing_on = {
-        **settings,
-        "AFORO_ADMIN_OIDC_ISSUER": issuer,
-        "AFORO_ADMIN_OIDC_CLIENT_ID": "aforo",
-        "AFORO_ADMIN_OIDC_CLIENT_SECRET": "a client's secret",
-        "AFORO_ADMIN_OIDC_ROLES": "staff=viewer,aforo-finance=finance",
-    }
+    signing_on = by_provider(settings, issuer, "staff=viewer,aforo-finance=finance")
     with serving(signing_on, tmp_path) as (address, program):
         with browser(address) as client:
             entered = sign_on(client, "u1")
@@ -281,7 +286,44 @@ def test_single_sign_on_lets_in_who_has_a_role_there(
     assert "erin: finance" in listed.stdout
     assert "mallory" not in listed.stdout
     recorded = aforo_admin("audit", "list", "--limit", "1", env=filled)
-    assert "single sign-on by ui: added user erin (erin signed on)" in recorded.stdout
+    assert "single sign-on via admin page: added user erin (erin signed on)" in recorded.stdout
+
+
+@sqlite_only
+def test_single_sign_on_leaves_the_last_owner_the_role(
+    settings: Mapping[str, str],
+    issuer: str,
+    tmp_path: Path,
+    filled: Mapping[str, str],  # noqa: F811 - the fixture.
+) -> None:
+    def command(*words: str, stdin: str = "") -> str:
+        done = aforo_admin(*words, env=filled, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def signed_on(address: str) -> str:
+        with browser(address) as client:
+            assert sign_on(client, "u1").url.path == "/admin/overview/"
+        return command("user", "list")
+
+    with serving(by_provider(settings, issuer, "aforo-finance=owner"), tmp_path) as (address, _):
+        assert "erin: owner" in signed_on(address)
+    command("user", "deactivate", "dana")
+    renamed = by_provider(settings, issuer, "aforo-finance=finance,owners=owner")
+    with serving(renamed, tmp_path) as (address, program):
+        alone = signed_on(address)
+        recorded = command("audit", "list", "--limit", "1")
+        log = program.log_text()
+        command("user", "add", "olga", "--role", "owner", stdin=PASSWORD)
+        not_alone = signed_on(address)
+
+    assert "erin: owner" in alone
+    assert "changed user erin (erin signed on)" in recorded
+    assert "role finance, by the provider: null" in recorded
+    assert "first give another user the role owner" in recorded
+    assert "the last owner keeps the role, against the provider" in log
+    assert "give another user the role owner" in log
+    assert "erin: finance" in not_alone
 
 
 @sqlite_only

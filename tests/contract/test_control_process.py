@@ -161,7 +161,7 @@ def test_the_record_is_listed_and_verified(filled: Mapping[str, str], tmp_path: 
     listed = aforo_admin("audit", "list", "--tenant", "acme", "--limit", "1", env=filled)
     verified = aforo_admin("audit", "verify", env=filled)
 
-    assert re.search(r"by yaml: changed tenant acme \(renamed\)", listed.stdout)
+    assert re.search(r"via catalog file: changed tenant acme \(renamed\)", listed.stdout)
     assert '    name: "Acme GmbH" → "Acme Inc."' in listed.stdout
     assert verified.returncode == 0
     assert "each follows from the one before" in verified.stdout

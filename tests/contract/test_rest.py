@@ -405,6 +405,24 @@ def test_a_coming_plan_that_blocks_more_is_not_taken_back_without_a_reason() -> 
         assert (said.status, said.fields) == (422, ["X-Aforo-Reason"])
 
 
+def test_a_tenant_that_is_added_again_is_new_and_the_record_has_both() -> None:
+    """docs/roles.md says so: under another id nobody could tell either."""
+    product = api_of(Role.PRODUCT)
+    held = product.get("/tenants/globex").body
+    again = {name: held[name] for name in ("id", "name", "subscription")}
+    looser = {**again, "subscription": {**held["subscription"], "plan": "pilot"}}
+
+    moved = product.put("/tenants/globex/subscription", looser["subscription"])
+    removed = product.delete("/tenants/globex")
+    added = product.post("/tenants", looser)
+
+    assert (moved.status, moved.fields) == (422, ["X-Aforo-Reason"])
+    assert (removed.status, added.status) == (204, 201)
+    told = AuditEntry.objects.filter(kind="subscription", name="globex").order_by("-seq")[:2]
+    assert [(each.before or {}).get("plan_id") for each in told] == [None, "pro"]
+    assert told[0].after["plan_id"] == "pilot"
+
+
 def test_only_an_owner_applies_a_whole_catalog(owner: Api) -> None:
     finance = api_of(Role.FINANCE)
     text = owner.get("/catalog").body

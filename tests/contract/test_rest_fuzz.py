@@ -26,12 +26,15 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from aforo_admin import audit
+from aforo_admin import audit, scenario_store, store
 from aforo_admin.control import roles
 from aforo_admin.control.models import AuditEntry
 from aforo_admin.control.permitting import FLOORS
-from aforo_admin.control.roles import SET_FLOORS, Role
+from aforo_admin.control.recording import Source
+from aforo_admin.control.roles import REMOVE_ANY_SCENARIO, SET_FLOORS, Role
+from aforo_admin.domain.scenario import FeeChange, Scenario
 from aforo_admin.places import Places
+from aforo_admin.simulating import ground_of, simulate
 from lab.servers import KafkaServer
 from tests.conftest import KafkaAt
 from tests.contract.rest_lab import Api, api_of, applied, fill_redis, forget_failures
@@ -52,6 +55,13 @@ KNOWN = {
     "entry": ("chat", "main", "acme-renewal", "report.pages", "billing-bridge"),
     "feature": ("chat", "reports"),
     "endpoint": ("ops",),
+    "scenario": ("1", "2", "3"),
+}
+# Bodies that name nothing the catalog lacks: what is made up names plans that there are not.
+KNOWN_BODIES: dict[str, tuple[Any, ...]] = {
+    "post_scenarios": tuple({"name": name} for name in ("one", "two", "three")),
+    "put_scenarios_scenario": ({},),
+    "post_scenarios_scenario_drafts": ({"begins": "2900-01-01"},),
 }
 CHECKS = [
     not_a_server_error,
@@ -88,6 +98,10 @@ def places(
         dead_letter_topic=topic,
     )
     with override_settings(AFORO_PLACES=found):
+        # One that is somebody else's: owners may remove it, nobody may replace it.
+        asked = Scenario(fees=(FeeChange(plan_id="pro", percent_bp=1000),))
+        played = simulate(asked, ground_of(store.load_catalog().catalog))
+        scenario_store.save("kept", asked, played, author="tests", source=Source.SHELL)
         yield
 
 
@@ -111,6 +125,7 @@ def test_no_role_meets_a_500_or_does_what_is_not_its_own(described: BaseSchema) 
     entries = AuditEntry.objects.filter(seq__gt=seq)
     assert entries.filter(actor__startswith="token owner").exists()
     assert not entries.filter(actor__startswith="token viewer").exists()
+    assert entries.filter(kind="scenario", before__isnull=True).exists()
     gone = set(entries.filter(kind="tenant", after__isnull=True).values_list("tenant_id", "at"))
     beyond = [
         f"{each.actor}: {each}"
@@ -139,6 +154,10 @@ def _try(operation: APIOperation[Any, Any, Any, Any], apis: Sequence[Api]) -> No
         for name in case.path_parameters or {}:
             if name in KNOWN and data.draw(st.booleans()):
                 case.path_parameters[name] = data.draw(st.sampled_from(KNOWN[name]))
+        # The first example is the simplest: this one.
+        known = KNOWN_BODIES.get(operation.definition.raw["operationId"])
+        if known and data.draw(st.sampled_from((True, False))):
+            case.body = data.draw(st.sampled_from(known))
         headers = {"Host": "testserver"}
         if "If-Match" in {each.name for each in operation.headers} and data.draw(st.booleans()):
             headers["If-Match"] = "*"
@@ -161,4 +180,7 @@ def _may(entry: AuditEntry) -> bool:
         needed = {roles.PUBLISH}
     elif any((before.get(name) or None) != (after.get(name) or None) for name in FLOORS):
         needed.add(SET_FLOORS)
+    elif entry.kind == "scenario" and before.get("author", entry.actor) != entry.actor:
+        assert act == "delete", f"{entry.actor} replaced what is {before['author']}'s"
+        needed.add(REMOVE_ANY_SCENARIO)
     return {f"control.{each}" for each in needed} <= had

@@ -148,7 +148,8 @@ def test_a_session_is_killed_by_who_may_and_recorded(owner: Api) -> None:
     assert (ended["session"], ended["ended_by"]) == ("s/1", "killed")
     entry = AuditEntry.objects.latest("seq")
     assert (entry.kind, entry.name, entry.reason) == ("session", "s/1", "it loops")
-    assert 'changed session s/1 (it loops)\n    kill: null → "begun"' in entry_text(entry)
+    told = entry_text(entry)
+    assert ' via REST: changed session s/1 (it loops)\n    kill: null → "begun"' in told
 
 
 def test_nothing_is_done_that_the_record_can_not_tell_of(owner: Api) -> None:

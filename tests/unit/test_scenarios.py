@@ -3,13 +3,14 @@
 from datetime import UTC, datetime
 from fractions import Fraction
 
+import fastjsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aforo_admin import scenario_written, what_if_flags
 from aforo_admin.catalog_yaml import read_file
-from aforo_admin.domain.catalog import Deal, ThresholdChanges
+from aforo_admin.domain.catalog import Catalog, Deal, ThresholdChanges
 from aforo_admin.domain.scenario import (
     CostChange,
     DealChange,
@@ -26,7 +27,8 @@ from aforo_admin.domain.scenario import (
 from aforo_admin.domain.scenario_catalog import changed_catalog, find_scenario_problems, scaled
 from aforo_admin.domain.scenario_usage import Row, repriced_by, repricing
 from aforo_admin.faults import CatalogError, message_of
-from aforo_admin.scenario_yaml import read_scenario_text, scenario_of
+from aforo_admin.rest.described import Described
+from aforo_admin.scenario_yaml import read_scenario, read_scenario_text, scenario_of
 from aforo_admin.yaml_writing import node_of, yaml_text
 from aforo_meter.domain.account import UsageKey
 from aforo_meter.domain.prices import PriceBook, PriceEntry, PriceList, Prices
@@ -114,6 +116,14 @@ def test_what_is_written_is_what_is_read(scenario: Scenario) -> None:
 
     assert read_scenario_text(yaml_text(written).encode(), EXAMPLE) == scenario
     assert scenario_of(node_of(written), EXAMPLE) == scenario
+
+
+@given(scenarios)
+def test_what_is_written_obeys_the_schema_of_rest(scenario: Scenario) -> None:
+    fields = Described()
+    read_scenario(fields, Catalog(currency="USD"))
+
+    fastjsonschema.compile(fields.schema)(scenario_written.scenario(scenario))
 
 
 @given(prices, st.integers(-10_000, 10**6))

@@ -201,7 +201,12 @@ def sidebar_title(link: object) -> str:
 
 @register.simple_tag
 def moved(before: str, after: str) -> SafeString:
-    """Return two figures as written, `1 → 2`; what stays the same, once."""
+    """Return two figures as written, `1 → 2`; what stays the same, once.
+
+    Where it is narrow the line breaks behind the arrow, and in no figure.
+    """
     if before == after:
         return conditional_escape(after)
-    return format_html("{} → {}", before, after)
+    return format_html(
+        '<span class="figure">{} →</span> <span class="figure">{}</span>', before, after
+    )
