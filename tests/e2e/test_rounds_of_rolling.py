@@ -4,12 +4,13 @@
 """
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from lab.servers import Program, ServerStartError, scratch_dir
 from tests.e2e.rolling_lab import Ends, manifest_of
-from tests.e2e.rounds_of_rolling import WORKLOADS, Order, installation, play
+from tests.e2e.rounds_of_rolling import WORKLOADS, Order, installation, orders_of, play
 from tests.missing import missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -24,7 +25,7 @@ async def test_every_process_is_replaced_and_no_request_fails_and_no_usage_is_lo
         missing(error)
     found = await play(
         SEED,
-        orders=[*orders(1), Order(names=WORKLOADS, together=True)],
+        orders=[*orders_of(SEED, 1), Order(names=WORKLOADS, together=True)],
         rate_per_s=40,
         stack=stack,
     )
@@ -38,15 +39,15 @@ async def test_every_process_is_replaced_and_no_request_fails_and_no_usage_is_lo
     assert found.pages > 3
 
 
-def orders(rounds: int) -> list[Order]:
-    return [Order.of(SEED, number) for number in range(rounds)]
-
-
 def test_a_seed_says_the_same_orders_each_time_and_each_has_every_workload() -> None:
-    assert orders(8) == orders(8) != [Order.of(SEED + 1, number) for number in range(8)]
-    for order in orders(8):
+    orders = orders_of(SEED, 12)
+
+    assert orders == orders_of(SEED, 12) != orders_of(SEED + 1, 12)
+    for order in orders:
         assert sorted(order.names) == sorted(WORKLOADS)
-    assert [order.together for order in orders(8)] == [False, False, False, True] * 2
+    assert [order.together for order in orders] == [False, False, False, True] * 3
+    pairs = {pair for each in orders if not each.together for pair in pairwise(each.names)}
+    assert len(pairs) == len(WORKLOADS) * (len(WORKLOADS) - 1), "each behind each other"
 
 
 def test_all_but_ship_come_before_the_old_one_goes_and_have_time_to_end() -> None:
