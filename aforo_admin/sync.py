@@ -73,9 +73,12 @@ async def compare(
             await between()
     wanted = model.keys
     found: set[bytes] = set()  # A scan may name a key twice.
-    async for key in redis.scan_iter(match=PREFIX + b"*", count=KEYS_PER_COMMAND):
-        if key not in wanted and is_ours_to_remove(key, model):
-            found.add(key)
+    cursor: int | None = None
+    while cursor != 0:
+        scanned: Any = await redis.scan(cursor or 0, match=PREFIX + b"*", count=KEYS_PER_COMMAND)
+        cursor, there = scanned
+        found.update(key for key in there if key not in wanted and is_ours_to_remove(key, model))
+        await between()
     gone: dict[bytes, bytes | None] = dict.fromkeys(sorted(found))
     if with_gone_values:
         for keys in _chunks(gone):

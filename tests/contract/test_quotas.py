@@ -364,7 +364,8 @@ async def test_a_frozen_redis_costs_no_more_than_the_budget() -> None:
             )
 
             assert all(isinstance(each, QuotasUnavailableError) for each in answers)
-            assert time.monotonic() - started_s < 1.0
+            # One after another they would take 15 s.
+            assert time.monotonic() - started_s < 7.5
             server.thaw()
             async with asyncio.timeout(10.0):
                 while True:
