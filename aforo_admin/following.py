@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -46,7 +45,6 @@ from aforo_proto.policy_pb2 import SyncState
 log = structlog.get_logger("aforo_admin")
 
 PROBE_S: Final = 1.0
-TURN_S: Final = 0.0005
 RETRY_FIRST_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
 FAULTS_LOGGED_MAX: Final = 200
@@ -196,10 +194,9 @@ class Follower:
             asyncio.to_thread(build, catalog, now, published, self.known)
         )
         try:
-            with _short_turns():
-                while not building.done():
-                    await asyncio.wait([building], timeout=POLL_S)
-                    await self._meanwhile()
+            while not building.done():
+                await asyncio.wait([building], timeout=POLL_S)
+                await self._meanwhile()
         finally:
             model = await building  # A thread can't be stopped, and the next would disturb it.
         # What has changed meanwhile is for the next pass.
@@ -368,21 +365,6 @@ class Follower:
             retry_in_s=wait_s,
             failures=self.failures,
         )
-
-
-@contextlib.contextmanager
-def _short_turns() -> Iterator[None]:
-    """Let threads that wait for others have the interpreter soon, beside one that only reckons.
-
-    With Python's own 5 ms, a look at the source and the writing of what it finds, which wait some
-    hundred times for a database and for Redis, take longer than the promised second.
-    """
-    usual_s = sys.getswitchinterval()
-    sys.setswitchinterval(TURN_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual_s)
 
 
 def tell_faults(error: CatalogError) -> None:
