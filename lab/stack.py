@@ -61,6 +61,7 @@ class Options:
     kafka: KafkaProgram | None = None  # None: the lab's own, in memory only. Not yet started.
     database: PostgresServer | None = None  # None: the ledger is a file. Not yet started.
     prepare: Callable[[], None] = lambda: None  # Once ledger and topics are there.
+    authz_service: int | None = None  # Where Envoy asks, if not at authz itself: a port.
     envoy_edit: Callable[[dict[str, Any]], None] | None = None
     envoy_config: Path = ROOT / "envoy" / "aforo.yaml"
     tcp: Collection[str] = ()  # Which of authz, als-a and als-b are at a port, not at a socket.
@@ -304,7 +305,7 @@ class Stack:
                 "grpc": [self.ports["nobody"]],
                 "llm": [self.ports["premium"]],
                 "llm_economy": [self.ports["economy"]],
-                "aforo_authz": [self.addresses["authz"]],
+                "aforo_authz": [self.options.authz_service or self.addresses["authz"]],
                 "aforo_als": [self.addresses["als-a"], self.addresses["als-b"]],
             },
             edit=self.options.envoy_edit,

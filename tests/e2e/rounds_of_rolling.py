@@ -23,13 +23,11 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-import psycopg
-
-from aforo_admin.mint import mint_key, sha256_of_key
+from aforo_admin.mint import mint_key
 from demo.checks import StepFailedError, until
 from demo.observe import World
 from demo.story import CHAT, completion
-from demo.tenants import INGEST_KEY, TENANTS, catalog
+from demo.tenants import INGEST_KEY
 from lab.http_client import HttpClient
 from lab.kafka_java import JavaKafka
 from lab.load import LoadGenerator, LoadResult
@@ -40,17 +38,14 @@ from lab.stack import Options, Stack, StackCommandError, run_aforo
 from tests.contract.tcp_proxy import TcpProxy
 from tests.e2e.kills_witness import read_completeness
 from tests.e2e.rolling_lab import Caller, Ends, Workload, manifest_of
+from tests.e2e.rolling_tenants import CALLERS, MADE, calls_and_tokens, catalog_with, request_of
 
 WORKLOADS = ("authz", "ship", "ingest", "consume", "sync", "deliver", "admin")
-CALLERS = ("umbrella", "hooli")
 REPORTED = "initech"  # Whose usage comes over HTTP, and only so.
-MADE = "round-{}"  # The tenant of a round.
 DRAWN = 500  # Orders to choose the next one of.
 TOGETHER_EVERY = 4  # Rounds; then all are replaced at once, as `kubectl rollout restart` does.
 USAGE_EVERY_S, PAGE_EVERY_S = 0.1, 0.5
 TO_WARN = 85_000  # Output tokens of gpt-4o: $0.85 of the $1 that a tenant of a round pays.
-UNIT = 1_000_000
-QUANTITIES = "SELECT tenant_id, meter, SUM(quantity_micros) FROM charge GROUP BY tenant_id, meter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,34 +113,12 @@ class Rolled:
         )
 
 
-def request_of(number: int) -> bytes:
-    """Return a request of one of two tenants; each tenth is a call to a model."""
-    key = TENANTS[CALLERS[number % len(CALLERS)]].key
-    head = f"host: a\r\nx-api-key: {key}\r\n"
-    if number % 10 < 8:
-        return f"GET /echo HTTP/1.1\r\n{head}\r\n".encode()
-    usage = '{"input": 7, "output": 3}'
-    body = f'{{"model": "gpt-4o", "messages": [], "x_lab_usage": {usage}}}'
-    told = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return f"POST {CHAT} HTTP/1.1\r\n{head}{told}\r\n{body}".encode()
-
-
-def catalog_with(keys: Sequence[str]) -> str:
-    """Return the demo's catalog with a tenant for each key."""
-    plans, rest = catalog().split("ingest_keys:", 1)
-    tenants, costs = rest.split("costs:", 1)
-    made = "".join(
-        f"  {MADE.format(number)}:\n"
-        f"    subscription: {{id: sub-{number}, plan: small, started_at: 2026-01-01}}\n"
-        f"    credentials: [{{id: key-{number}, sha256: {sha256_of_key(key)}}}]\n"
-        for number, key in enumerate(keys)
-    )
-    small = "  small: {title: Small, committed_fee: 1.00, features: [chat, api]}\n\n"
-    return f"{plans.rstrip()}\n{small}ingest_keys:{tenants}{made}costs:{costs}"
-
-
-def installation() -> Stack:
+def installation(authz_service: int | None = None) -> Stack:
     """Return all of it, its ledger in PostgreSQL, with the drains of the manifests.
+
+    Args:
+        authz_service: The port of what leads to authz, as in overlay `istio`. None: it is at a UNIX
+            socket beside Envoy, and the next one takes that over.
 
     Raises:
         ServerStartError: There is no Kafka: it needs java.
@@ -153,6 +126,7 @@ def installation() -> Stack:
     home = scratch_dir("rolling")
     path = home / "catalog.yaml"
     path.write_text(catalog_with([]))
+    takes_over = {} if authz_service else {"AFORO_AUTHZ_TAKE_OVER": "true"}
     return Stack(
         Options(
             catalog=path,
@@ -160,7 +134,9 @@ def installation() -> Stack:
             control=True,
             database=PostgresServer(log_dir=home),
             kafka=JavaKafka(log_dir=home),
-            authz_env={"AFORO_AUTHZ_TAKE_OVER": "true", **manifest_of("authz").drains},
+            tcp=("authz",) if authz_service else (),
+            authz_service=authz_service,
+            authz_env={**takes_over, **manifest_of("authz").drains},
             ship_env=manifest_of("ship").drains,
             ingest_env=manifest_of("ingest").drains,
             envoy_edit=slow_is_not_dead,
@@ -269,21 +245,6 @@ class Rounds:
         return await asyncio.to_thread(calls_and_tokens, self.stack.ledger_url)
 
 
-def calls_and_tokens(url: str) -> dict[str, tuple[int, int]]:
-    with psycopg.connect(url) as connection:
-        rows = connection.execute(QUANTITIES).fetchall()
-    found: dict[str, tuple[int, int]] = {}
-    for tenant_id, meter, micros in rows:
-        calls, tokens = found.get(tenant_id, (0, 0))
-        units = int(micros) // UNIT
-        if meter == "api.calls":
-            calls += units
-        elif meter.startswith("llm."):
-            tokens += units
-        found[tenant_id] = (calls, tokens)
-    return found
-
-
 @asynccontextmanager
 async def under_load(
     stack: Stack, found: Rolled, services: Mapping[str, TcpProxy], rate_per_s: float
@@ -330,18 +291,29 @@ async def under_load(
     found.problems += [f"a page failed: {one}" for one in pages.failures]
 
 
-async def play(seed: int, *, orders: Sequence[Order], rate_per_s: float, stack: Stack) -> Rolled:
-    """Play a round for each order on one installation, and judge them all."""
+async def play(
+    seed: int, *, orders: Sequence[Order], rate_per_s: float, authz_at_port: bool = False
+) -> Rolled:
+    """Play a round for each order on one installation, and judge them all.
+
+    Raises:
+        ServerStartError: As `installation` says.
+    """
     started_s = time.monotonic()
     found = Rolled(seed=seed)
     async with AsyncExitStack() as exits:
+        services = {
+            name: await exits.enter_async_context(TcpProxy(0).serving())
+            for name in ("ingest", "admin", *(("authz",) if authz_at_port else ()))
+        }
+        stack = installation(services["authz"].port if authz_at_port else None)
         exits.push_async_callback(asyncio.to_thread, stack.stop)
+        services["ingest"].lead_to(stack.ports["usage"])
+        services["admin"].lead_to(stack.ports["admin"])
+        if authz_at_port:
+            services["authz"].lead_to(int(str(stack.addresses["authz"])))
         try:
             await asyncio.to_thread(stack.start)
-            services = {
-                "ingest": await exits.enter_async_context(TcpProxy(stack.ports["usage"]).serving()),
-                "admin": await exits.enter_async_context(TcpProxy(stack.ports["admin"]).serving()),
-            }
             running = Rounds(stack, found, services)
             exits.push_async_callback(running.stop)
             for url in (running.world.upstream, running.world.economy):
@@ -369,10 +341,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="says the orders (%(default)s)")
     parser.add_argument("--rate", type=float, default=80, help="requests a second (%(default)s)")
+    parser.add_argument(
+        "--authz-at-port",
+        action="store_true",
+        help="authz behind a Service, as in overlay istio, and not at a UNIX socket",
+    )
     options = parser.parse_args(arguments)
-    orders = orders_of(options.seed, options.rounds)
     came = asyncio.run(
-        play(options.seed, orders=orders, rate_per_s=options.rate, stack=installation())
+        play(
+            options.seed,
+            orders=orders_of(options.seed, options.rounds),
+            rate_per_s=options.rate,
+            authz_at_port=options.authz_at_port,
+        )
     )
     say(str(came))
     return 1 if came.problems else 0

@@ -10,7 +10,7 @@ import pytest
 
 from lab.servers import Program, ServerStartError, scratch_dir
 from tests.e2e.rolling_lab import Ends, manifest_of
-from tests.e2e.rounds_of_rolling import WORKLOADS, Order, installation, orders_of, play
+from tests.e2e.rounds_of_rolling import WORKLOADS, Order, orders_of, play
 from tests.missing import missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -18,21 +18,25 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SEED = 1
 
 
-async def test_every_process_is_replaced_and_no_request_fails_and_no_usage_is_lost() -> None:
+@pytest.mark.parametrize(
+    ("at_port", "orders"),
+    [
+        (False, [*orders_of(SEED, 1), Order(names=WORKLOADS, together=True)]),
+        (True, orders_of(SEED + 1, 1)),
+    ],
+    ids=["authz-at-a-socket", "authz-behind-a-service"],
+)
+async def test_every_process_is_replaced_and_no_request_fails_and_no_usage_is_lost(
+    orders: list[Order], *, at_port: bool
+) -> None:
     try:
-        stack = installation()
+        found = await play(SEED, orders=orders, rate_per_s=40, authz_at_port=at_port)
     except ServerStartError as error:
         missing(error)
-    found = await play(
-        SEED,
-        orders=[*orders_of(SEED, 1), Order(names=WORKLOADS, together=True)],
-        rate_per_s=40,
-        stack=stack,
-    )
 
     assert not found.problems, str(found)
     assert {name: len(took) for name, took in found.ends.seconds.items()} == {
-        name: 4 if name == "ship" else 2 for name in WORKLOADS
+        name: len(orders) * (2 if name == "ship" else 1) for name in WORKLOADS
     }
     assert found.answers.statuses.total() > 100
     assert found.reported > 10
