@@ -73,12 +73,14 @@ async def compare(
             await between()
     wanted = model.keys
     found: set[bytes] = set()  # A scan may name a key twice.
-    cursor: int | None = None
-    while cursor != 0:
-        scanned: Any = await redis.scan(cursor or 0, match=PREFIX + b"*", count=KEYS_PER_COMMAND)
-        cursor, there = scanned
-        found.update(key for key in there if key not in wanted and is_ours_to_remove(key, model))
-        await between()
+    seen = 0
+    # Of a cluster it asks one node after the other.
+    async for key in redis.scan_iter(match=PREFIX + b"*", count=KEYS_PER_COMMAND):
+        if key not in wanted and is_ours_to_remove(key, model):
+            found.add(key)
+        seen += 1
+        if seen % KEYS_PER_COMMAND == 0:
+            await between()
     gone: dict[bytes, bytes | None] = dict.fromkeys(sorted(found))
     if with_gone_values:
         for keys in _chunks(gone):

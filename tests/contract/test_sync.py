@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from aforo_admin import show
 from aforo_admin.catalog_yaml import read_file, read_text
 from aforo_admin.differences import report
 from aforo_admin.read_model import SYNC_KEY, ReadModel, build
 from aforo_admin.sync import KEYS_PER_COMMAND, apply, compare, mark_complete
+from aforo_meter import redis_client
 from aforo_proto.margin_pb2 import LEVEL_WARN, MARGIN_STATE_DEFINED, ConsumeState, Margin
 from aforo_proto.policy_pb2 import SyncState
+from lab.redis_topologies import ClusterServers
 
 pytestmark = pytest.mark.contract
 
@@ -102,6 +106,32 @@ async def test_what_is_gone_is_removed_and_what_is_others_stays(
     held = await dump(redis)
     assert held.items() >= OTHERS.items()
     assert set(held) == smaller.keys | set(OTHERS) | {SYNC_KEY}
+
+
+@pytest.mark.slow
+async def test_a_cluster_is_made_equal_like_one_server(model: ReadModel) -> None:
+    with ClusterServers() as servers:
+        client = redis_client.connect(servers.url, timeout_s=5.0, retry=Retry(NoBackoff(), 0))
+        try:
+            looks = 0
+
+            async def look() -> None:
+                nonlocal looks
+                looks += 1
+
+            await make_equal(client, model)
+            assert await make_equal(client, model) == 0
+            await client.delete("aforo:v1:{globex}:contract")
+            gone = {b"aforo:v1:{t%d}:policy" % number: b"p" for number in range(KEYS_PER_COMMAND)}
+            await client.mset(gone)
+            differences = await compare(client, model, between=look)
+            assert set(differences.gone) == set(gone)
+            assert list(differences.stale) == [b"aforo:v1:{globex}:contract"]
+            assert looks > 2, "while it scans it looks for changes, too"
+            await make_equal(client, model)
+            assert set(await dump(client)) == {*model.keys, SYNC_KEY}
+        finally:
+            await client.aclose()
 
 
 async def test_credentials_come_after_their_policies_and_go_before_them(
