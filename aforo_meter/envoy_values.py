@@ -14,8 +14,9 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.wrappers_pb2 import UInt64Value
 
 from aforo_meter.domain.usage import UsageError
-from aforo_proto.access_log_pb2 import Request
+from aforo_proto.access_log_pb2 import Entry
 
+DECISION_NAMESPACE: Final = "envoy.filters.http.ext_authz"
 STRING: Final = 0x1A  # What an encoded Value begins with where it is a string.
 NUMBER: Final = 0x11
 SECONDS: Final = 0x08  # What an encoded Duration begins with where it is a second or more.
@@ -91,10 +92,16 @@ def duration_ms(raw: bytes) -> int:
     return max(0, found.seconds * 1000 + found.nanos // 1_000_000)
 
 
-def is_a_connection(request: Request) -> bool:
-    """Say whether an entry is about a connection that no call came of.
+def is_no_call(entry: Entry) -> bool:
+    """Say whether an entry is about bytes or a connection that no request came of.
 
-    Where the log stands at a listener too, as Istio and Envoy Gateway have it, Envoy tells there of
-    connections that no filter chain took, a scanner's TLS for one. They have no request.
+    Envoy tells of what it can't parse, a scanner's TLS at a plain port for one; and where the log
+    stands at a listener too, as Istio and Envoy Gateway have it, of connections that no filter
+    chain took. Neither has a method or a path, and nobody was asked about them.
     """
-    return not request.request_method and not request.path
+    request = entry.request
+    return (
+        not request.request_method
+        and not request.path
+        and DECISION_NAMESPACE not in entry.common.metadata.filter_metadata
+    )

@@ -35,7 +35,6 @@ from aforo_meter.recent import Recent
 from aforo_proto import llm_pb2, usage_pb2
 from aforo_proto.access_log_pb2 import Common, Entry, Metadata, Request, Response
 
-DECISION_NAMESPACE: Final = "envoy.filters.http.ext_authz"
 # Envoy's configuration sets it to %UNIQUE_ID%: fresh for each entry, out of clients' reach.
 UNIQUE_ID_TAG: Final = "uid"
 PREFLIGHT_HEADERS: Final = ("access-control-request-method", "origin")
@@ -133,7 +132,7 @@ class EventReader:
         interim = kind == PERIODIC
         if not interim and (kind not in FINISHED or common.intermediate_log_entry):
             return Ignored(access_log_type=kind)
-        if kind == NOT_SET and envoy_values.is_a_connection(entry.request):
+        if not interim and envoy_values.is_no_call(entry):
             return Ignored(access_log_type=kind)
         plan = self.plan(self.facts_of(entry))
         event = usage_pb2.UsageEvent()
@@ -376,9 +375,9 @@ class EventReader:
 
 
 def _decision(metadata: Metadata) -> "dict[str, bytes]":
-    if DECISION_NAMESPACE not in metadata.filter_metadata:
+    if envoy_values.DECISION_NAMESPACE not in metadata.filter_metadata:
         return {}
-    return dict(metadata.filter_metadata[DECISION_NAMESPACE].fields)
+    return dict(metadata.filter_metadata[envoy_values.DECISION_NAMESPACE].fields)
 
 
 def _grpc_status(response: Response) -> bytes:

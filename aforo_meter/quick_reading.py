@@ -39,7 +39,6 @@ from aforo_meter.event_encoding import (
     varint,
 )
 from aforo_meter.event_reading import (
-    DECISION_NAMESPACE,
     DETAILS_BYTES_MAX,
     END,
     GRPC_STATUS,
@@ -125,7 +124,12 @@ class QuickReader:
             said = _said(metadata)
             grpc_status = _plain_response(response)
             details = response.response_code_details
-            if said is None or grpc_status is None or len(details) > DETAILS_BYTES_MAX:
+            if (
+                said is None
+                or grpc_status is None
+                or len(details) > DETAILS_BYTES_MAX
+                or not (request.path or request.request_method)
+            ):
                 return None
             headers = request.request_headers
             preflight = False
@@ -315,8 +319,8 @@ def _said(metadata: Metadata) -> Said | None:
     namespaces = metadata.filter_metadata
     if len(namespaces) > 1 and not RARE_NAMESPACES.isdisjoint(namespaces):
         return None
-    if DECISION_NAMESPACE in namespaces:
-        return namespaces[DECISION_NAMESPACE].fields.get
+    if envoy_values.DECISION_NAMESPACE in namespaces:
+        return namespaces[envoy_values.DECISION_NAMESPACE].fields.get
     return None if len(namespaces) and not RARE_NAMESPACES.isdisjoint(namespaces) else _nothing_said
 
 

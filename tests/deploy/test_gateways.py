@@ -196,7 +196,7 @@ async def test_no_client_speaks_with_aforos_voice(lab: EnvoyLab) -> None:
     assert refused.status == 400
 
 
-async def test_a_connection_that_no_call_comes_of_is_no_usage(plane: str) -> None:
+async def test_a_connection_that_no_request_comes_of_is_no_usage(plane: str) -> None:
     """Planes log at the listener too: there Envoy tells of connections that no chain took."""
 
     def for_one_name_alone(document: dict[str, Any]) -> None:

@@ -256,16 +256,31 @@ def test_entries_about_unfinished_calls_are_told_apart(log_type: int) -> None:
     assert [what for what, _ in reader.counts] == ["ignored"]
 
 
-def test_a_connection_that_no_filter_chain_took_is_nobodys_call() -> None:
-    """As Envoy 1.40 tells of it, where the log stands at a listener: without any request."""
+@pytest.mark.parametrize(
+    ("log_type", "details"),
+    [
+        (AccessLogType.NotSet, "filter_chain_not_found"),  # At a listener.
+        (AccessLogType.DownstreamEnd, "http1.codec_error"),
+    ],
+)
+def test_what_is_no_request_is_nobodys_call(log_type: int, details: str) -> None:
     entry = HTTPAccessLogEntry()
-    entry.common_properties.response_flags.no_route_found = True
+    entry.common_properties.access_log_type = log_type
     entry.common_properties.start_time.seconds = 1_795_000_000
-    entry.response.response_code_details = "filter_chain_not_found"
+    entry.common_properties.custom_tags["uid"] = UID
+    entry.response.response_code_details = details
     reader = make_reader()
 
     assert read(make_message(entry), reader) == []
-    assert reader.counts == {("ignored", "NotSet"): 1}
+    assert reader.counts == {("ignored", AccessLogType.Name(log_type)): 1}
+
+
+def test_a_call_that_somebody_decided_is_one_whatever_else_is_missing() -> None:
+    entry = make_entry()
+    entry.request.path = ""
+    entry.request.ClearField("request_method")
+
+    assert read_event(entry).tenant_id == "acme"
 
 
 def test_an_entry_of_no_type_is_a_call_if_it_tells_of_a_request() -> None:
