@@ -21,6 +21,7 @@ import yaml
 from tests.contract.envoy_lab import cluster
 from tests.deploy.rendering import ROOT, Document, rendered
 
+MADE_BY: Final = {"istio": "istio-translate", "envoy-gateway": "egctl-translate"}
 TRANSLATED: Final = Path(__file__).parent / "translated"
 MESH: Final = ROOT / "k8s" / "overlays" / "istio" / "mesh-config.yaml"
 # How planes name the clusters that we know under these names.
@@ -60,10 +61,20 @@ def mesh_config() -> Document:
 
 
 def made_of(name: str) -> str:
-    """Return the digest of what a translation depends on. Versions of images say nothing there."""
-    told = [*rendered(name), *([mesh_config()] if name == "istio" else [])]
+    """Return the digest of what a translation depends on: resources, and the plane's version.
+
+    Versions of images say nothing there.
+    """
+    told: list[Any] = [*rendered(name), _versions(name)]
+    if name == "istio":
+        told += [mesh_config(), (Path(__file__).parent / "istio" / "main.go").read_text()]
     text = re.sub(r'"image": "[^"]*"', '"image": ""', json.dumps(told, sort_keys=True))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _versions(name: str) -> list[str]:
+    variable = {"istio": "ISTIO", "envoy-gateway": "EGCTL"}[name]
+    return re.findall(rf"^{variable} := .*", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def write(name: str, listeners: Any, clusters: Any, routes: Any) -> None:
@@ -101,7 +112,7 @@ def _put(document: Document, made: Document) -> None:
     kept = {name: listener[name] for name in ("name", "address")}
     listener.clear()
     listener |= told | kept | {"filter_chains": [chain]}
-    for name in ("aforo_authz", "aforo_als"):
+    for name in ("api", "aforo_authz", "aforo_als"):
         (settings,) = (each for each in theirs["clusters"] if each["name"] == name)
         _replace(cluster(document, name), settings)
 

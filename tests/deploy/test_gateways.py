@@ -28,9 +28,7 @@ from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, http_f
 from tests.deploy.control_planes import (
     as_envoy_gateway,
     as_istio,
-    made_of,
     mesh_config,
-    translation,
 )
 from tests.deploy.rendering import ROOT, rendered
 
@@ -61,12 +59,6 @@ def made_by(plane: str, document: dict[str, Any]) -> None:
 async def lab(plane: str) -> AsyncIterator[EnvoyLab]:
     async with envoy_lab(edit=lambda document: made_by(plane, document)) as running:
         yield running
-
-
-async def test_what_is_run_here_was_made_of_the_overlay_as_it_is(plane: str) -> None:
-    target = {"istio": "istio-translate", "envoy-gateway": "egctl-translate"}[plane]
-
-    assert translation(plane)["made_of"] == made_of(plane), f"make {target}, and commit the result"
 
 
 @pytest.mark.parametrize("name", ["envoy-sidecar", "sidecar-plain"])

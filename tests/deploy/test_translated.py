@@ -1,0 +1,172 @@
+"""What control planes' code made of our resources has all of what we asked them for.
+
+A plane may accept a patch and apply it nowhere; and the lab waits longer for a check than is said.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.deploy.control_planes import MADE_BY, made_of, translation
+from tests.deploy.rendering import Document, rendered
+
+PLANES: Final = ("istio", "envoy-gateway")
+# What policies say in words of their own, as Envoy is told it.
+CHECK: Final[Document] = {
+    "grpc_service": {"timeout": "0.25s"},
+    "failure_mode_allow": True,
+    "failure_mode_allow_header_add": True,
+    "validate_mutations": True,
+    "decoder_header_mutation_rules": {"disallow_all": True},
+    "disallowed_headers": {"patterns": [{"exact": "cookie", "ignore_case": True}]},
+    "metadata_context_namespaces": ["envoy.filters.http.jwt_authn"],
+    "stat_prefix": "aforo",
+}
+MANAGER: Final[Document] = {
+    "access_log_options": {"access_log_flush_interval": "30s"},
+    "common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"},
+    "path_with_escaped_slashes_action": "REJECT_REQUEST",
+    "normalize_path": True,
+    "merge_slashes": True,
+    "use_remote_address": True,
+}
+NOBODY_ELSE_SAYS: Final = (
+    {"remove_on_match": {"key_matcher": {"prefix": "x-aforo-"}}},  # Envoy has names in lower case.
+    {"remove": "x-envoy-auth-failure-mode-allowed"},
+)
+# How soon a receiver that went away without a word is given up, and a hanging authz.
+KEEPALIVE: Final = {"interval": "5s", "timeout": "1s"}
+BUFFER_BYTES: Final = 8 * 1024 * 1024
+
+
+@pytest.fixture(params=PLANES)
+def plane(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def made(plane: str) -> Document:
+    found: Document = plain(translation(plane))
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a message without what says nothing, and durations in one spelling."""
+    if isinstance(value, dict):
+        return {
+            name: plain(part)
+            for name, part in value.items()
+            if part is not False and part is not None
+        }
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?s", value):
+        return f"{float(value[:-1]):g}s"
+    return value
+
+
+def nodes(value: Any) -> Iterator[Any]:
+    yield value
+    parts = value.values() if isinstance(value, dict) else value
+    for part in parts if isinstance(value, dict | list) else ():
+        yield from nodes(part)
+
+
+def has(node: Any, wanted: Any) -> bool:
+    """Say whether a message has at least these fields, with these values."""
+    if isinstance(wanted, dict):
+        return isinstance(node, dict) and all(
+            name in node and has(node[name], part) for name, part in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return isinstance(node, list) and len(node) == len(wanted) and all(map(has, node, wanted))
+    return bool(node == wanted)
+
+
+def patches(plane: str) -> Iterator[Any]:
+    """Yield what each patch of an overlay brings, as a part of whatever it is put into."""
+    for document in rendered(plane):
+        if document["kind"] == "EnvoyFilter":
+            yield from (each["patch"]["value"] for each in document["spec"]["configPatches"])
+        if document["kind"] == "EnvoyPatchPolicy":
+            for each in document["spec"]["jsonPatches"]:
+                name = each["operation"]["path"].rpartition("/")[2]
+                value = each["operation"]["value"]
+                yield value if name.isdecimal() else {name: value}
+
+
+def filters(made: Document) -> Iterator[Document]:
+    yield from (each for each in nodes(made) if isinstance(each, dict) and "typed_config" in each)
+
+
+def of_type(made: Document, ending: str) -> list[Document]:
+    found = [each["typed_config"] for each in filters(made)]
+    return [each for each in found if each.get("@type", "").endswith(ending)]
+
+
+def test_it_was_made_of_the_overlay_as_it_is(plane: str) -> None:
+    told = f"make {MADE_BY[plane]}, and commit the result"
+
+    assert translation(plane)["made_of"] == made_of(plane), told
+
+
+def test_every_patch_was_applied(plane: str, made: Document) -> None:
+    wanted = [plain(each) for each in patches(plane)]
+
+    assert len(wanted) > 5
+    missing = [each for each in wanted if not any(has(node, each) for node in nodes(made))]
+    assert missing == []
+
+
+def test_the_check_is_as_the_policies_say(made: Document) -> None:
+    (check,) = of_type(made, ".ExtAuthz")
+
+    assert {name: part for name, part in CHECK.items() if not has(check.get(name), part)} == {}
+    assert check["status_on_error"]["code"] in {503, "ServiceUnavailable"}
+
+
+def test_requests_are_read_as_the_policies_say(made: Document) -> None:
+    managers = [
+        each
+        for each in of_type(made, ".HttpConnectionManager")
+        if any("ExtAuthz" in str(part) for part in each["http_filters"])
+    ]
+    (manager,) = managers
+
+    assert {name: part for name, part in MANAGER.items() if not has(manager.get(name), part)} == {}
+    (hygiene,) = manager["early_header_mutation_extensions"]
+    said = hygiene["typed_config"]["mutations"]
+    assert all(any(has(each, wanted) for each in said) for wanted in NOBODY_ELSE_SAYS)
+
+
+def test_callers_are_told_no_more_than_they_may(made: Document) -> None:
+    removed = [each["response_headers_to_remove"] for each in nodes(made) if has_removal(each)]
+
+    assert removed
+    assert all({"x-aforo-tenant", "x-margin-guard"} <= set(each) for each in removed)
+
+
+def has_removal(node: Any) -> bool:
+    return isinstance(node, dict) and "response_headers_to_remove" in node
+
+
+def test_an_answer_of_a_model_is_held_whole(made: Document) -> None:
+    held = [each.get("per_connection_buffer_limit_bytes") for each in made["listeners"]]
+
+    assert BUFFER_BYTES in held
+
+
+def test_who_goes_away_without_a_word_is_noticed(made: Document) -> None:
+    (ship,) = (each for each in made["clusters"] if re.search(r"ship|accesslog", each["name"]))
+    (authz,) = (each for each in made["clusters"] if re.search("authz|extauth", each["name"]))
+
+    assert any(has(node, {"connection_keepalive": KEEPALIVE}) for node in nodes(ship))
+    assert any(isinstance(n, dict) and "connection_keepalive" in n for n in nodes(authz))
+    for each in (ship, authz):
+        assert each["connect_timeout"] == "0.2s"
+        assert each.get("health_checks") or each.get("outlier_detection")
+    (limits,) = authz["circuit_breakers"]["thresholds"]
+    assert (limits["max_requests"], limits["max_retries"]) == (10000, 10000)
