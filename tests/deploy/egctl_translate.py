@@ -2,9 +2,10 @@
 
     make egctl-translate
 
-It needs Go. Each resource must be accepted.
+It needs Go. Each resource must be accepted, and each patch be applied, of an HTTPS listener too.
 """
 
+import base64
 import json
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from typing import Any, Final
 
 import yaml
 
-from tests.deploy.control_planes import TRANSLATED, write
+from tests.certificates import certificate
+from tests.deploy.control_planes import TRANSLATED, snake, write
+from tests.deploy.patches import unapplied
 from tests.deploy.rendering import Document, rendered, title
 
 GATEWAY: Final = "gateway/aforo"
@@ -32,21 +35,47 @@ API: Final[Document] = {
 
 def main(arguments: Sequence[str]) -> int:
     (program,) = arguments
-    told = translated(program, with_services(rendered("envoy-gateway")))
-    faults = [*refusals(told)]
-    for line in faults:
-        sys.stderr.write(f"{line}\n")
-    if faults:
-        return 1
-    (dump,) = (each["configs"] for name, each in told["xds"].items() if name == GATEWAY)
-    write(
-        "envoy-gateway",
-        listeners=list(_resources(dump, "activeState", "listener")),
-        clusters=list(_resources(dump, "cluster")),
-        routes=list(_resources(dump, "routeConfig")),
-    )
+    made = parts_of(translated(program, with_services(rendered("envoy-gateway"))))
+    of_https = parts_of(translated(program, with_services(with_https(rendered("envoy-gateway")))))
+    for name, each in (("HTTP", made), ("HTTPS", of_https)):
+        for missing in unapplied("envoy-gateway", snake(each)):
+            sys.stderr.write(f"{name}: not applied: {json.dumps(missing)[:300]}\n")
+            return 1
+    write("envoy-gateway", **made)
     sys.stdout.write(f"written: {TRANSLATED / 'envoy-gateway.json'}\n")
     return 0
+
+
+def parts_of(told: Document) -> Document:
+    """Return listeners, clusters and routes; end the program if a resource was not accepted."""
+    faults = [*refusals(told)]
+    if faults:
+        sys.exit("\n".join(faults))
+    (dump,) = (each["configs"] for name, each in told["xds"].items() if name == GATEWAY)
+    return {
+        "listeners": list(_resources(dump, "activeState", "listener")),
+        "clusters": list(_resources(dump, "cluster")),
+        "routes": list(_resources(dump, "routeConfig")),
+    }
+
+
+def with_https(documents: Sequence[Document]) -> list[Document]:
+    """Give the listener TLS, whose filters Envoy Gateway puts at another place."""
+    found = deepcopy([*documents])
+    (gateway,) = (each for each in found if each["kind"] == "Gateway")
+    (listener,) = gateway["spec"]["listeners"]
+    listener |= {"protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "certificate"}]}}
+    with tempfile.TemporaryDirectory() as home:
+        chain, key = certificate(Path(home), "gateway", "DNS:gateway")
+        data = {"tls.crt": chain.read_bytes(), "tls.key": key.read_bytes()}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"namespace": "gateway", "name": "certificate"},
+        "type": "kubernetes.io/tls",
+        "data": {name: base64.b64encode(text).decode() for name, text in data.items()},
+    }
+    return [*found, secret]
 
 
 def with_services(documents: Sequence[Document]) -> list[Document]:

@@ -10,7 +10,8 @@ from typing import Any, Final
 import pytest
 
 from tests.deploy.control_planes import MADE_BY, made_of, translation
-from tests.deploy.rendering import Document, rendered
+from tests.deploy.patches import has, nodes, patches, plain, unapplied
+from tests.deploy.rendering import Document
 
 PLANES: Final = ("istio", "envoy-gateway")
 # What policies say in words of their own, as Envoy is told it.
@@ -53,51 +54,6 @@ def made(plane: str) -> Document:
     return found
 
 
-def plain(value: Any) -> Any:
-    """Return a message without what says nothing, and durations in one spelling."""
-    if isinstance(value, dict):
-        return {
-            name: plain(part)
-            for name, part in value.items()
-            if part is not False and part is not None
-        }
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?s", value):
-        return f"{float(value[:-1]):g}s"
-    return value
-
-
-def nodes(value: Any) -> Iterator[Any]:
-    yield value
-    parts = value.values() if isinstance(value, dict) else value
-    for part in parts if isinstance(value, dict | list) else ():
-        yield from nodes(part)
-
-
-def has(node: Any, wanted: Any) -> bool:
-    """Say whether a message has at least these fields, with these values."""
-    if isinstance(wanted, dict):
-        return isinstance(node, dict) and all(
-            name in node and has(node[name], part) for name, part in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return isinstance(node, list) and len(node) == len(wanted) and all(map(has, node, wanted))
-    return bool(node == wanted)
-
-
-def patches(plane: str) -> Iterator[Any]:
-    """Yield what each patch of an overlay brings, as a part of whatever it is put into."""
-    for document in rendered(plane):
-        if document["kind"] == "EnvoyFilter":
-            yield from (each["patch"]["value"] for each in document["spec"]["configPatches"])
-        if document["kind"] == "EnvoyPatchPolicy":
-            for each in document["spec"]["jsonPatches"]:
-                name = each["operation"]["path"].rpartition("/")[2]
-                value = each["operation"]["value"]
-                yield value if name.isdecimal() else {name: value}
-
-
 def filters(made: Document) -> Iterator[Document]:
     yield from (each for each in nodes(made) if isinstance(each, dict) and "typed_config" in each)
 
@@ -114,11 +70,15 @@ def test_it_was_made_of_the_overlay_as_it_is(plane: str) -> None:
 
 
 def test_every_patch_was_applied(plane: str, made: Document) -> None:
-    wanted = [plain(each) for each in patches(plane)]
+    assert len([*patches(plane)]) > 5
+    assert unapplied(plane, made) == []
 
-    assert len(wanted) > 5
-    missing = [each for each in wanted if not any(has(node, each) for node in nodes(made))]
-    assert missing == []
+
+def test_a_patch_that_was_not_applied_is_missed(plane: str, made: Document) -> None:
+    (check,) = of_type(made, ".ExtAuthz")
+    del check["validate_mutations"]
+
+    assert unapplied(plane, made) != []
 
 
 def test_the_check_is_as_the_policies_say(made: Document) -> None:
