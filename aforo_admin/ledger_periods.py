@@ -25,7 +25,7 @@ ROWS_MAX: Final = 5_000_000  # Of one of these groups: beyond that a scenario is
 
 PERIODS: Final = (
     "SELECT tenant_id, subscription_id, period_start_micros, period_end_micros, cogs_nanos,"
-    " COALESCE(revenue_nanos, 0), level, assessed_at_micros, in_force, currency,"
+    " revenue_nanos, level, assessed_at_micros, in_force, currency,"
     " (SELECT earlier.level FROM margin_state AS earlier"
     " WHERE earlier.tenant_id = margin_state.tenant_id"
     " AND earlier.period_start_micros < margin_state.period_start_micros"
@@ -99,10 +99,11 @@ def read_periods(
                 subscription_id=subscription_id,
                 period=PeriodMicros(start, end),
                 as_of_micros=min(assessed_at or now_micros, end),
-                revenue_nanos=int(revenue),
+                revenue_nanos=int(revenue or 0),
                 cogs_nanos=cogs,
                 level=Level(level),
                 level_before=Level(level_before or 0),
+                is_assessed=revenue is not None,
             )
         )
     return Periods(recorded=_with_refusals(ask, found, tenants), currency=currency)

@@ -8,6 +8,8 @@ at the tenant's average. Only that last step is an estimate, and its share is to
 What is worked out is the difference between two reckonings, by the terms known now and by the
 changed ones; it is added to the record. So with nothing changed all three are equal, whatever has
 become of the catalog since; how far its reckoning is from the record is told as `drift_nanos`.
+Where nobody ever assessed a period, the record has usage and no revenue: there the reckoning by the
+terms known now stands for it, as in a statement.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,6 +55,7 @@ class Recorded:
     cogs_nanos: int
     level: Level
     level_before: Level = Level.NONE  # Of the period before it.
+    is_assessed: bool = True  # No: it was over before its usage arrived, so it has no revenue.
     rows: Sequence[Row] = ()
     refusals: Mapping[int, Refusals] = field(default_factory=dict)  # By the start of the hour.
 
@@ -92,6 +95,7 @@ class Outcome:
     added_nanos: int = 0  # COGS of refused calls that would have passed: an average.
     unpriced_rows: int = 0  # Rows that would lose their price.
     drift_nanos: int = 0  # By how much the revenue by the terms known now differs from the record.
+    is_reckoned: bool = False  # It was never assessed: the terms known now stand for the record.
 
     @property
     def estimated_ratio(self) -> Decimal:
@@ -175,9 +179,27 @@ def simulate_period(recorded: Recorded, terms: Terms | None, reprice: Reprice | 
     if terms is None:
         return outcome
     span = span_of(recorded, terms.currency)
-    if not needs_hours(recorded, terms, cogs_nanos=replayed.cogs_nanos):
-        return _at_rest(outcome, terms, span)
-    return _Played(recorded, terms, span, changed_rows).beside(outcome)
+    if needs_hours(recorded, terms, cogs_nanos=replayed.cogs_nanos):
+        outcome = _Played(recorded, terms, span, changed_rows).beside(outcome)
+    else:
+        outcome = _at_rest(outcome, terms, span)
+    return outcome if recorded.is_assessed else _reckoned(outcome)
+
+
+def _reckoned(outcome: Outcome) -> Outcome:
+    """Return the outcome of a period without a revenue: what the terms known now make of it."""
+    recorded, replayed, acted = (
+        replace(side, revenue_nanos=side.revenue_nanos + outcome.drift_nanos)
+        for side in (outcome.recorded, outcome.replayed, outcome.acted)
+    )
+    return replace(
+        outcome,
+        recorded=recorded,
+        replayed=replayed,
+        acted=acted,
+        drift_nanos=0,
+        is_reckoned=True,
+    )
 
 
 def needs_hours(recorded: Recorded, terms: Terms | None, *, cogs_nanos: int) -> bool:
@@ -256,6 +278,7 @@ class _Played:
         warned = warned_calls(self._terms.known, known.in_force, self._hours)
         recorded = replace(
             outcome.recorded,
+            level=self._level(known.end),
             calls=outcome.recorded.calls._replace(warned=warned),
             steps=known.steps,
         )
@@ -284,6 +307,8 @@ class _Played:
 
     def _level(self, end: Levels) -> Level:
         """Return the level that the record would have: its own, where the reckoning agrees."""
+        if not self._recorded.is_assessed:
+            return end.own
         return self._recorded.level if end.own is self._known.end.own else end.own
 
     def _growth(self) -> Fraction:

@@ -99,6 +99,7 @@ class WhatIfView(ScreenView):
         return {
             **shown,
             "found": asked.found,
+            "remarks": simulation_text.remarks(asked.found),
             "rows": simulation_text.figures_rows(totals, asked.found.currency, _money),
             "moved": moved[:TENANTS_SHOWN],
             "moved_more": max(0, len(moved) - TENANTS_SHOWN),

@@ -192,6 +192,30 @@ def test_a_level_of_the_record_stays_where_the_reckoning_does_not_move() -> None
     assert found.drift_nanos == 6 * DOLLAR
 
 
+def test_a_period_that_was_never_assessed_is_reckoned_by_the_terms_known_now() -> None:
+    """The ledger has no revenue of it; the contract says $10, of which $5 are left, then $6 of 11.
+
+    With a floor of 60 % both ends of the comparison are blocked: nothing crosses it.
+    """
+    before = replace(recorded(row(0, 5), row(1, 1)), revenue_nanos=0, is_assessed=False)
+
+    same, dearer_fee = (
+        outcome(before, PLAIN, each) for each in (PLAIN, Agreement(terms=contract(fee=11)))
+    )
+    blocked = outcome(before, STRICT, STRICT)
+
+    assert same.recorded == same.replayed == same.acted
+    assert same.recorded.revenue_nanos == 10 * DOLLAR
+    assert (dearer_fee.recorded.revenue_nanos, dearer_fee.replayed.revenue_nanos) == (
+        10 * DOLLAR,
+        11 * DOLLAR,
+    )
+    assert dearer_fee.is_reckoned
+    assert dearer_fee.drift_nanos == 0
+    assert blocked.recorded == blocked.replayed == blocked.acted
+    assert blocked.recorded.level is Level.BLOCK
+
+
 def test_without_a_contract_only_costs_change() -> None:
     found = simulate_period(
         recorded(row(0, 5)), None, lambda one: one._replace(cogs_nanos=1, price=None)
