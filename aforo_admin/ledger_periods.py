@@ -57,6 +57,7 @@ REFUSED: Final = (
     " WHERE hour_start_micros > ? AND hour_start_micros < ?"
     " AND ((outcome = ? AND reason = ?) OR (outcome = ? AND reason = ?)){tenants}"
 )
+PROVIDERS: Final = "SELECT DISTINCT provider FROM charge"
 BY_MARGIN: Final = (
     *(Outcome.BLOCK.value, Reason.MARGIN_LIMIT_EXCEEDED.value),
     *(Outcome.THROTTLE.value, Reason.MARGIN_THROTTLE.value),
@@ -143,6 +144,11 @@ def _with_refusals(ask: Ask, found: list[Recorded], tenants: Sequence[str]) -> S
         }
         whole.append(replace(one, refusals=within) if within else one)
     return whole
+
+
+def providers(ask: Ask) -> set[str]:
+    """Return the providers of all usage: it goes through all of the charges."""
+    return {str(name) for (name,) in ask(PROVIDERS, ())}
 
 
 def with_rows(ask: Ask, recorded: Sequence[Recorded]) -> Iterator[Recorded]:

@@ -125,6 +125,7 @@ def test_what_is_wrong_is_told_with_its_remedy(world: World) -> None:
         (["--provider-cost", "openai"], 2, "--provider-cost openai: write it like openai=+20%"),
         (["--fee", "flatt=5"], 2, 'fees[0].plan: no plan "flatt"; did you mean "flat"?'),
         (["--threshold", "block=120%"], 2, "block_below"),
+        (["--provider-cost", "opnai=+20%"], 2, 'provider "opnai"; did you mean "openai"?'),
         (["--period", "soon"], 2, 'month: "soon" is no month: write it like 2026-11'),
         (["--saved", "spring"], 2, 'saved: no scenario "spring"'),
         (["--ledger-url", "sqlite:////nowhere/l.db"], 1, "there is no ledger at /nowhere/l.db"),
@@ -168,6 +169,9 @@ def test_a_page_tells_a_fault_at_its_field_and_keeps_what_was_typed(world: World
     refused = world.page(threshold="plan:flat/block=120%").replace("\n", "")
     field = refused[refused.index('for="id_threshold"') : refused.index('for="id_model"')]
     assert 'role="alert">plans.flat.thresholds.block_below' in field
+    refused = world.page(provider_cost="opnai=+20%").replace("\n", "")
+    field = refused[refused.index('for="id_provider_cost"') : refused.index('for="id_price"')]
+    assert "no provider &quot;opnai&quot;; did you mean &quot;openai&quot;?" in field
     text = world.page(fee="flatt=5")
     assert "fees[0].plan: no plan &quot;flatt&quot;; did you mean &quot;flat&quot;?" in text
 
