@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from django.contrib import messages
@@ -37,6 +37,13 @@ from aforo_admin.yaml_writing import yaml_text
 
 REMOVE_ANY: Final = f"control.{REMOVE_ANY_SCENARIO}"
 NOT_YOURS: Final = "Your role may not do this; docs/roles.md says whose may."
+NO_PRICES: Final = (
+    "Nothing was changed: this has costs, and your role may not change this: it takes"
+    f" {scenario_drafts.PRICES}, and docs/roles.md says who has it. Leave the costs out, or ask one"
+    " of them."
+)
+PRICES_SHOWN: Final = 3  # In a message.
+PLACES: Final = {"begins": "Prices from", "name": "Name"}  # As the page calls them.
 SECONDS_MAX: Final = 20  # A page waits no longer; the command has no limit.
 TENANTS_SHOWN: Final = 200
 SAVED_SHOWN: Final = 100
@@ -166,7 +173,9 @@ def _save(request: HttpRequest, scenario: Scenario, found: Comparison) -> HttpRe
     try:
         saved = scenario_store.save(name, scenario, found, author=author, source=Source.UI)
     except CatalogError as error:
-        messages.error(request, f"Not kept: {error}")
+        for fault in error.faults:
+            place = f"{PLACES.get(fault.place, fault.place)}: " if fault.place else ""
+            messages.error(request, f"Not kept: {place}{fault.message}")
         return None
     messages.success(request, f"Kept as {saved.name}.")
     query = QueryDict(mutable=True)
@@ -195,6 +204,9 @@ def _remove(request: HttpRequest) -> HttpResponse:
 
 
 def _turn(request: HttpRequest, scenario: Scenario, _found: Comparison) -> HttpResponse | None:
+    if scenario.costs and not request.user.has_perm(scenario_drafts.PRICES):
+        messages.error(request, NO_PRICES)
+        return None
     try:
         begins_at = instant(request.POST.get("begins", "").strip())
     except ValueError as error:
@@ -204,10 +216,16 @@ def _turn(request: HttpRequest, scenario: Scenario, _found: Comparison) -> HttpR
         with recorded(request, request.POST.get(REASON, "")):
             ground = ground_of(store.load_catalog().catalog)
             turned = scenario_drafts.turn_into_drafts(scenario, ground, begins_at=begins_at)
+    except CatalogError as error:
+        faults = [replace(each, place=PLACES.get(each.place, each.place)) for each in error.faults]
+        tell(request, CatalogError(error.name, faults))
+        return None
     except REFUSALS as error:
         tell(request, error)
         return None
     messages.success(request, _made(turned))
+    for remark in turned.remarks:
+        messages.warning(request, f"{remark}.")
     for left in turned.left:
         messages.warning(request, f"Not in the drafts: {left}.")
     place = "planversion" if turned.drafts else "costprice"
@@ -218,7 +236,11 @@ def _made(turned: scenario_drafts.Turned) -> str:
     drafts = ", ".join(str(each) for each in turned.drafts)
     parts = [f"drafts {drafts}"] if turned.drafts else []
     if turned.prices:
-        parts.append(f"{turned.prices} coming entries of the price book")
+        told = "; ".join(each.told(turned.currency) for each in turned.prices[:PRICES_SHOWN])
+        more = len(turned.prices) - PRICES_SHOWN
+        rest = f"; and {more:,} more" if more > 0 else ""
+        entries = "entry" if len(turned.prices) == 1 else "entries"
+        parts.append(f"{len(turned.prices):,} coming {entries} of the price book ({told}{rest})")
     return f"Made: {' and '.join(parts)}."
 
 

@@ -339,11 +339,47 @@ def test_product_makes_drafts_of_prices_and_none_of_costs(world: World) -> None:
     client = world.as_role(Role.PRODUCT)
     fields = {"step": "turn", "begins": f"{COMING:%Y-%m-%d}", "fee": "flat=25"}
 
-    refused = client.post("/admin/what-if/", {**fields, "provider_cost": "openai=+20%"})
-    assert "your role may not change this" in refused.content.decode()
+    # Of what they may not do at all no other fault is told first.
+    past = {**fields, "provider_cost": "openai=+20%", "begins": "2020-01-01"}
+    refused = client.post("/admin/what-if/", past).content.decode()
+    assert "your role may not change this" in refused
+    assert "is past" not in refused
     assert not PlanVersion.objects.filter(state="draft").exists()
     client.post("/admin/what-if/", fields)
     assert PlanVersion.objects.filter(state="draft").exists()
+
+
+def test_prices_that_change_twice_are_told(world: World) -> None:
+    """$11 for 1,000 become 13.2, and from a later date on 15.84."""
+    fields = {"step": "turn", "provider_cost": "openai=+20%"}
+
+    def turned(days: int, **more: str) -> list[str]:
+        begins = f"{COMING + timedelta(days=days):%Y-%m-%d}"
+        response = world.client.post(
+            "/admin/what-if/", {**fields, "begins": begins, **more}, follow=True
+        )
+        return [str(each) for each in response.context["messages"]]
+
+    first, date = turned(0), f"{COMING:%Y-%m-%d}"
+    again = turned(0)
+    second = turned(30)
+    past = turned(0, begins="2020-01-01")
+
+    assert first == [
+        (
+            "Made: 1 coming entry of the price book (openai llm.input_tokens: 11 → 13.2 USD per"
+            f" 1,000 from {date})."
+        )
+    ]
+    assert again == [
+        (
+            f'Nothing was changed: Prices from: "{date}" is the date of an entry that there is'
+            " already, of openai llm.input_tokens: name another date"
+        )
+    ]
+    assert "13.2 → 15.84 USD per 1,000" in second[0]
+    assert second[1].startswith(f"1 price had a coming change already, from {date} on, and this")
+    assert past == ['Nothing was changed: Prices from: "2020-01-01" is past: write a date to come']
 
 
 def test_pages_ask_few_questions(world: World) -> None:
@@ -381,7 +417,7 @@ def test_what_can_not_be_a_draft_is_told(world: World) -> None:
         turn(scenario)
     with pytest.raises(CatalogError, match="nothing here becomes a draft"):
         turn(Asked())
-    with pytest.raises(CatalogError, match="begins: is past"):
+    with pytest.raises(CatalogError, match=r'begins: "[^"]+" is past: write a date to come'):
         turn(scenario, begins_at=START)
 
 
