@@ -29,10 +29,10 @@ from aforo_admin.domain.levels_over_time import (
 from aforo_admin.domain.scenario_usage import Reprice, Row
 from aforo_admin.domain.simulated_calls import (
     NO_CALLS,
+    SOME_CALL,
     Acting,
     Calls,
     Refusals,
-    calls_of,
     recorded_calls,
     warned_calls,
 )
@@ -41,6 +41,7 @@ from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.periods import PeriodMicros
 
 NO_USAGE: Final = Used()
+MANY_MICROS: Final = 10**18  # So many that no growth is rounded.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +181,8 @@ def simulate_period(recorded: Recorded, terms: Terms | None, reprice: Reprice | 
         return outcome
     span = span_of(recorded, terms.currency)
     if needs_hours(recorded, terms, cogs_nanos=replayed.cogs_nanos):
-        outcome = _Played(recorded, terms, span, changed_rows).beside(outcome)
+        growth = _growth_of_calls(reprice)
+        outcome = _Played(recorded, terms, span, changed_rows, growth).beside(outcome)
     else:
         outcome = _at_rest(outcome, terms, span)
     return outcome if recorded.is_assessed else _reckoned(outcome)
@@ -247,7 +249,12 @@ class _Played:
     """A period played three times: as it was, under the changed terms, and acted on."""
 
     def __init__(
-        self, recorded: Recorded, terms: Terms, span: Span, changed_rows: Iterable[Row]
+        self,
+        recorded: Recorded,
+        terms: Terms,
+        span: Span,
+        changed_rows: Iterable[Row],
+        growth: Fraction,
     ) -> None:
         self._recorded = recorded
         self._terms = terms
@@ -257,6 +264,7 @@ class _Played:
         self._known = walk(terms.known, self._hours, span)
         self._changed = self._known
         is_same = terms.changed == terms.known and self._changed_hours == self._hours
+        is_same = is_same and growth == 1
         if not is_same:
             self._changed = walk(terms.changed, self._changed_hours, span)
         self._acting = Acting(
@@ -264,8 +272,9 @@ class _Played:
             changed=terms.changed,
             known_levels=self._known.in_force,
             refusals=recorded.refusals,
+            recorded=self._hours.values(),
             usage=self._changed_hours.values(),
-            growth=self._growth(),
+            growth=growth,
         )
         # Where the levels are the same in each hour, nothing is acted on otherwise.
         self._acted = self._changed
@@ -311,12 +320,21 @@ class _Played:
             return end.own
         return self._recorded.level if end.own is self._known.end.own else end.own
 
-    def _growth(self) -> Fraction:
-        before, after = (
-            sum(calls_of(account) for account in hours.values())
-            for hours in (self._hours, self._changed_hours)
-        )
-        return Fraction(after, before) if before else Fraction(1)
+
+def _growth_of_calls(reprice: Reprice | None) -> Fraction:
+    """Return what becomes of a call of which no feature is known: that of all usage grows."""
+    if reprice is None:
+        return Fraction(1)
+    call = Row(
+        hour_start_micros=0,
+        key=SOME_CALL,
+        quantity_micros=MANY_MICROS,
+        cogs_nanos=0,
+        price=None,
+        input_tokens=0,
+        is_negotiated=False,
+    )
+    return Fraction(reprice(call).quantity_micros, MANY_MICROS)
 
 
 def by_hour(rows: Iterable[Row]) -> dict[int, dict[UsageKey, Used]]:
