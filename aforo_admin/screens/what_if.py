@@ -42,6 +42,7 @@ NO_PRICES: Final = (
     f" {scenario_drafts.PRICES}, and docs/roles.md says who has it. Leave the costs out, or ask one"
     " of them."
 )
+PLAY: Final = "play"
 PRICES_SHOWN: Final = 3  # In a message.
 PLACES: Final = {"begins": "Prices from", "name": "Name"}  # As the page calls them.
 SECONDS_MAX: Final = 20  # A page waits no longer; the command has no limit.
@@ -74,13 +75,15 @@ class WhatIfView(ScreenView):
 
     def get(self, request: HttpRequest, *_arguments: Any, **_named: Any) -> HttpResponse:
         self._question = _loaded(request.GET.get("saved", "").strip())
+        if request.GET.get("step") == PLAY and self._question.loaded:
+            self._question = _played(self._question)
         return self.render_to_response(self.get_context_data())
 
     def post(self, request: HttpRequest, *_arguments: Any, **_named: Any) -> HttpResponse:
         if request.POST.get("step") == "remove":
             return _remove(request)
         self._question = asked = _play(WhatIfForm(request.POST))
-        step = request.POST.get("step", "play")
+        step = request.POST.get("step", PLAY)
         if asked.found is not None and asked.scenario is not None and step in STEPS:
             needed, take = STEPS[step]
             if not request.user.has_perm(needed):
@@ -134,6 +137,13 @@ def _loaded(name: str) -> _Asked:
     return _Asked(form=WhatIfForm(initial={SAVED_AS: text}), loaded=name)
 
 
+def _played(loaded: _Asked) -> _Asked:
+    """Return what is kept, with what comes of it."""
+    asked = _play(WhatIfForm(loaded.form.initial))
+    asked.loaded = loaded.loaded
+    return asked
+
+
 def _play(form: WhatIfForm) -> _Asked:
     asked = _Asked(form=form)
     if not form.is_valid():
@@ -180,6 +190,7 @@ def _save(request: HttpRequest, scenario: Scenario, found: Comparison) -> HttpRe
     messages.success(request, f"Kept as {saved.name}.")
     query = QueryDict(mutable=True)
     query["saved"] = saved.name
+    query["step"] = PLAY  # So that the answer is still there, beside what was kept.
     return HttpResponseRedirect(f"{reverse('admin:what-if')}?{query.urlencode()}")
 
 

@@ -180,7 +180,11 @@ def test_a_scenario_is_kept_and_loaded(world: World) -> None:
     fields = {"fee": "flat=+10%", "step": "save", "name": "more fee"}
     response = world.client.post("/admin/what-if/", fields)
 
-    assert response.headers["Location"] == "/admin/what-if/?saved=more+fee"
+    assert response.headers["Location"] == "/admin/what-if/?saved=more+fee&step=play"
+    played = world.client.get(response.headers["Location"]).content.decode()
+    assert "Side by side" in played
+    assert "22.00 USD" in played
+    assert ">Remove more fee</button>" in played
     saved = Scenario.objects.get(name="more fee")
     assert (saved.author, saved.changes) == (
         "dana",
@@ -188,7 +192,10 @@ def test_a_scenario_is_kept_and_loaded(world: World) -> None:
     )
     assert saved.summary["totals"]["replayed"]["revenue_nanos"] == 22 * 10**9
     loaded = world.client.get("/admin/what-if/", {"saved": "more fee"}).content.decode()
-    assert "plan: flat, percent: +10%" in loaded
+    for page in (loaded, played):
+        form = page[page.index('name="written"') :]
+        assert "plan: flat, percent: +10%" in form[: form.index("</textarea>")]
+    assert "Side by side" not in loaded
     assert scenario_store.load("more fee") == Asked(
         fees=(FeeChange(plan_id="flat", percent_bp=1000),)
     )
