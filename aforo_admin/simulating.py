@@ -96,8 +96,10 @@ def simulate(
         CatalogError: The scenario, or the catalog that it leads to, is wrong: with every fault.
         LedgerUnreadableError, TooMuchUsageError: The ledger can't be read, or has too much.
     """
+    book = _book_for(scenario, ground)
+    refuse(_problems(scenario, ground, drafts, book))
     changed = changed_by(scenario, ground, drafts)
-    repricing_of = _repricing(scenario, ground) if scenario.touches_usage else None
+    repricing_of = _repricing(scenario, ground, book) if scenario.touches_usage else None
     return play(scenario, ground, changed, repricing_of, progress=progress)
 
 
@@ -121,11 +123,29 @@ def play(
     return _Playing(scenario, ground, changed, repricing_of, progress).run()
 
 
-def _repricing(scenario: Scenario, ground: Ground) -> RepricingOf:
-    book = PriceBook(version="", currency="")
-    if scenario.swaps:
-        book = book_of(ground)
-    refuse([*_unknown_providers(scenario, ground), *unknown_models(scenario, book)])
+def problems_of(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) -> list[Problem]:
+    """Return what is wrong with a scenario by itself: with every name that there is not.
+
+    Raises:
+        LedgerUnreadableError: The ledger can't be read.
+    """
+    return _problems(scenario, ground, drafts, _book_for(scenario, ground))
+
+
+def _problems(scenario: Scenario, ground: Ground, drafts: Drafts, book: PriceBook) -> list[Problem]:
+    return [
+        *find_scenario_problems(ground.catalog, scenario, drafts),
+        *_unknown_providers(scenario, ground),
+        *unknown_models(scenario, book),
+    ]
+
+
+def _book_for(scenario: Scenario, ground: Ground) -> PriceBook:
+    """Return the price book where a scenario asks for prices: only another model's are."""
+    return book_of(ground) if scenario.swaps else PriceBook(version="", currency="")
+
+
+def _repricing(scenario: Scenario, ground: Ground, book: PriceBook) -> RepricingOf:
     prices_of = PricesOf(ground.catalog, book)
 
     def of_tenant(tenant_id: str) -> Reprice:

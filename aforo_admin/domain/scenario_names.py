@@ -13,7 +13,8 @@ def unknown_models(scenario: Scenario, book: PriceBook) -> Iterator[Problem]:
     """Find models that are swapped in and have no price."""
     lists = [each for each in (*book.own, *book.built_in) if each.model or each.match]
     for index, swap in enumerate(scenario.swaps):
-        if not any(
+        is_name = swap.to_model and "*" not in swap.to_model  # Else that is told.
+        if is_name and not any(
             each.covers(provider=swap.to_provider or each.provider, model=swap.to_model)
             for each in lists
         ):

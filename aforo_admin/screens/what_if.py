@@ -28,10 +28,11 @@ from aforo_admin.faults import CatalogError, NoCatalogError
 from aforo_admin.ledger_periods import TooMuchUsageError
 from aforo_admin.ledger_reading import LedgerUnreadableError
 from aforo_admin.places import NotSetError
+from aforo_admin.scenario_yaml import refuse
 from aforo_admin.screens.page import ScreenView
 from aforo_admin.screens.what_if_form import SAVED_AS, WhatIfForm
 from aforo_admin.screens.what_if_starts import starts
-from aforo_admin.simulating import Progress, ground_of, simulate
+from aforo_admin.simulating import Progress, ground_of, problems_of, simulate
 from aforo_admin.yaml_scalars import instant
 from aforo_admin.yaml_writing import yaml_text
 
@@ -151,12 +152,16 @@ def _play(form: WhatIfForm) -> _Asked:
     try:
         ground = ground_of(store.load_catalog().catalog)
         asked.scenario = form.scenario(ground.catalog)
+        if asked.scenario is None and form.readable is not None:
+            # Whoever typed several lines wrong is told of all at once.
+            drafts = scenario_drafts.drafts_of(form.readable)
+            refuse(problems_of(form.readable, ground, drafts))
         if asked.scenario is not None:
             drafts = scenario_drafts.drafts_of(asked.scenario)
             asked.found = simulate(asked.scenario, ground, drafts=drafts, progress=deadline())
     except CatalogError as error:
-        written = scenario_written.scenario(asked.scenario) if asked.scenario else {}
-        form.put(error, {} if form.cleaned_data[SAVED_AS] else written)
+        written = scenario_written.scenario(form.readable) if form.readable else {}
+        form.put(error, {} if form.said[SAVED_AS] else written)
     except AWAY as error:
         asked.missing = str(error)
     return asked

@@ -126,6 +126,8 @@ def test_what_is_wrong_is_told_with_its_remedy(world: World) -> None:
         (["--fee", "flatt=5"], 2, 'fees[0].plan: no plan "flatt"; did you mean "flat"?'),
         (["--threshold", "block=120%"], 2, "block_below"),
         (["--provider-cost", "opnai=+20%"], 2, 'provider "opnai"; did you mean "openai"?'),
+        (["--growth", "lots", "--fee", "x"], 2, "--fee x: write it like pro=+10%, or pro=550\n"),
+        (["--growth", "lots", "--fee", "x"], 2, "--growth lots: write it like +30%"),
         (["--period", "soon"], 2, 'month: "soon" is no month: write it like 2026-11'),
         (["--saved", "spring"], 2, 'saved: no scenario "spring"'),
         (["--ledger-url", "sqlite:////nowhere/l.db"], 1, "there is no ledger at /nowhere/l.db"),
@@ -173,7 +175,28 @@ def test_a_page_tells_a_fault_at_its_field_and_keeps_what_was_typed(world: World
     field = refused[refused.index('for="id_provider_cost"') : refused.index('for="id_price"')]
     assert "no provider &quot;opnai&quot;; did you mean &quot;openai&quot;?" in field
     text = world.page(fee="flatt=5")
-    assert "fees[0].plan: no plan &quot;flatt&quot;; did you mean &quot;flat&quot;?" in text
+    assert "flatt=5: no plan &quot;flatt&quot;; did you mean &quot;flat&quot;?" in text
+
+
+def test_all_wrong_lines_are_told_at_once_in_their_own_words(world: World) -> None:
+    text = world.page(
+        fee="flat=+1%\nflatt=5",
+        provider_cost="openai=20\nopnai=+20%",
+        growth="lots\n+5%",
+        tenants="acmee",
+    )
+
+    told = re.findall(r'role="alert">([^<]+)<', text)
+    assert [each.replace("&quot;", '"').partition("; ")[0] for each in told] == [
+        'acmee: no tenant "acmee"',
+        (
+            "openai=20: write openai=+20%, or a price with its meter, like"
+            " openai:llm.output_tokens=20"
+        ),
+        'opnai=+20%: no provider "opnai"',
+        'flatt=5: no plan "flatt"',
+        "lots: write it like +30%, tenant:acme=+30%, or feature:chat=-10%",
+    ]
 
 
 def test_a_scenario_is_kept_and_loaded(world: World) -> None:
