@@ -91,8 +91,10 @@ def _run(options: argparse.Namespace) -> int:
     except CatalogError as error:
         print(error, file=sys.stderr)  # noqa: T201 - begins with the file, as editors want it.
         return MISUSED
-    except what_if_flags.LineError as error:
-        return _complain(f"--{error.name.replace('_', '-')} {error}", MISUSED)
+    except what_if_flags.LinesError as error:
+        for each in error.errors:
+            _complain(f"--{each.name.replace('_', '-')} {each}", MISUSED)
+        return MISUSED
     except ValueError as error:
         return _complain(error, MISUSED)
     except (LedgerUnreadableError, TooMuchUsageError) as error:

@@ -25,7 +25,7 @@ ROWS_MAX: Final = 5_000_000  # Of one of these groups: beyond that a scenario is
 
 PERIODS: Final = (
     "SELECT tenant_id, subscription_id, period_start_micros, period_end_micros, cogs_nanos,"
-    " COALESCE(revenue_nanos, 0), level, assessed_at_micros, in_force, currency,"
+    " revenue_nanos, level, assessed_at_micros, in_force, currency,"
     " (SELECT earlier.level FROM margin_state AS earlier"
     " WHERE earlier.tenant_id = margin_state.tenant_id"
     " AND earlier.period_start_micros < margin_state.period_start_micros"
@@ -57,6 +57,7 @@ REFUSED: Final = (
     " WHERE hour_start_micros > ? AND hour_start_micros < ?"
     " AND ((outcome = ? AND reason = ?) OR (outcome = ? AND reason = ?)){tenants}"
 )
+PROVIDERS: Final = "SELECT DISTINCT provider FROM charge"
 BY_MARGIN: Final = (
     *(Outcome.BLOCK.value, Reason.MARGIN_LIMIT_EXCEEDED.value),
     *(Outcome.THROTTLE.value, Reason.MARGIN_THROTTLE.value),
@@ -99,10 +100,11 @@ def read_periods(
                 subscription_id=subscription_id,
                 period=PeriodMicros(start, end),
                 as_of_micros=min(assessed_at or now_micros, end),
-                revenue_nanos=int(revenue),
+                revenue_nanos=int(revenue or 0),
                 cogs_nanos=cogs,
                 level=Level(level),
                 level_before=Level(level_before or 0),
+                is_assessed=revenue is not None,
             )
         )
     return Periods(recorded=_with_refusals(ask, found, tenants), currency=currency)
@@ -142,6 +144,11 @@ def _with_refusals(ask: Ask, found: list[Recorded], tenants: Sequence[str]) -> S
         }
         whole.append(replace(one, refusals=within) if within else one)
     return whole
+
+
+def providers(ask: Ask) -> set[str]:
+    """Return the providers of all usage: it goes through all of the charges."""
+    return {str(name) for (name,) in ask(PROVIDERS, ())}
 
 
 def with_rows(ask: Ask, recorded: Sequence[Recorded]) -> Iterator[Recorded]:

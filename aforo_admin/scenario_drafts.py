@@ -3,28 +3,25 @@
 Django must be set up before this is loaded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from aforo_admin import store
+from aforo_admin.coming_prices import Coming, ComingPrices, coming_prices
 from aforo_admin.control import models as tables
-from aforo_admin.domain.catalog import Catalog, CostPrice, Plan
-from aforo_admin.domain.price_changes import Books, EntryKey, begun_by, entries
-from aforo_admin.domain.problems import Problem
-from aforo_admin.domain.scenario import CostChange, DraftChoice, Scenario, factor_of, times
+from aforo_admin.domain.catalog import Catalog, Plan
+from aforo_admin.domain.problems import Problem, day
+from aforo_admin.domain.scenario import DraftChoice, Scenario
 from aforo_admin.domain.scenario_catalog import Drafts, changed_catalog, find_scenario_problems
-from aforo_admin.domain.scenario_usage import concerns
 from aforo_admin.rows import rows_of
 from aforo_admin.scenario_yaml import refuse
 from aforo_admin.simulating import Ground, book_of
-from aforo_meter.domain.account import UsageKey
 from aforo_meter.domain.periods import micros_of
-from aforo_meter.domain.prices import Precedence
-from aforo_meter.domain.rate_card import PerUnit, RateCard, card_at
+from aforo_meter.domain.rate_card import RateCard, card_at
 
-ENTRIES_MAX: Final = 500  # That one scenario adds to the price book.
+PRICES: Final = "control.add_costprice"  # Who adds coming prices has this permission.
 
 
 def drafts_of(scenario: Scenario) -> Drafts:
@@ -44,8 +41,10 @@ class Turned:
     """What was made of a scenario."""
 
     drafts: tuple[tables.PlanVersion, ...]
-    prices: int  # Coming entries of the price book.
+    prices: tuple[Coming, ...]  # Entries of the price book.
+    remarks: tuple[str, ...]  # What to know of those.
     left: tuple[str, ...]  # What it says that no draft can say.
+    currency: str = ""  # Of the prices.
 
 
 def turn_into_drafts(scenario: Scenario, ground: Ground, *, begins_at: datetime) -> Turned:
@@ -64,10 +63,13 @@ def turn_into_drafts(scenario: Scenario, ground: Ground, *, begins_at: datetime)
             it names what the catalog no longer has.
     """
     if begins_at <= ground.now:
-        refuse([Problem(path=("begins",), message="is past: prices can only be for what comes")])
+        message = f'"{day(begins_at)}" is past: write a date to come'
+        refuse([Problem(path=("begins",), message=message)])
     versions = drafts_of(scenario)
     refuse(find_scenario_problems(ground.catalog, scenario, versions))
-    prices = list(coming_prices(scenario, ground, begins_at))
+    coming = ComingPrices()
+    if scenario.costs:
+        coming = coming_prices(scenario.costs, book_of(ground), begins_at)
     plans = dict.fromkeys(
         [
             *(each.plan_id for each in scenario.prices),
@@ -75,15 +77,21 @@ def turn_into_drafts(scenario: Scenario, ground: Ground, *, begins_at: datetime)
             *(each.plan_id for each in scenario.floors if each.plan_id),
         ]
     )
-    if not prices and not plans:
+    if not coming.added and not plans:
         message = (
             "nothing here becomes a draft: change prices, fees or thresholds of a plan, or costs"
         )
         refuse([Problem(path=(), message=message)])
     changed = changed_catalog(ground.catalog, scenario, versions)
     drafts = tuple(_draft(ground.catalog, changed.plans[plan_id], begins_at) for plan_id in plans)
-    _add_prices(ground.catalog, prices)
-    return Turned(drafts=drafts, prices=len(prices), left=tuple(_left(scenario)))
+    _add_prices(ground.catalog, coming.added)
+    return Turned(
+        drafts=drafts,
+        prices=coming.added,
+        remarks=tuple(coming.remarks(ground.now)),
+        left=tuple(_left(scenario)),
+        currency=coming.currency,
+    )
 
 
 def _draft(catalog: Catalog, plan: Plan, begins_at: datetime) -> tables.PlanVersion:
@@ -121,73 +129,11 @@ def cards_from(
     return (*others, replace(card, effective_from_micros=at_micros))
 
 
-def coming_prices(scenario: Scenario, ground: Ground, begins_at: datetime) -> Iterator[CostPrice]:
-    """Yield the entries of the price book that say what a scenario's costs do.
-
-    A percentage is told for each price that it is about, at most `ENTRIES_MAX`.
-
-    Raises:
-        CatalogError: There is no such price, or there are too many.
-    """
-    book = book_of(ground) if scenario.costs else None
-    for index, change in enumerate(scenario.costs):
-        if change.price is not None:
-            yield _entry(change, change.price, begins_at)
-            continue
-        assert book is not None, "there are costs"
-        held = [
-            (key, entry)
-            for key, entry in begun_by(entries(Books(book=book)), micros_of(begins_at))
-            if key.precedence is not Precedence.NEGOTIATED and _is_about(change, key)
-        ]
-        path = ("costs", index)
-        if not held:
-            message = "is about no price that there is: name provider, model or meter otherwise"
-            refuse([Problem(path=path, message=message)])
-        if len(held) > ENTRIES_MAX:
-            message = (
-                f"is about {len(held)} prices, at most {ENTRIES_MAX} become entries: name models"
-            )
-            refuse([Problem(path=path, message=message)])
-        own = {key[2:5] for key, _ in held if key.precedence is Precedence.OWN}
-        for key, entry in held:
-            if key.precedence is Precedence.BUILT_IN and key[2:5] in own:
-                continue  # The catalog's own price stands before it.
-            held_price = PerUnit(price_nanos=entry.price_nanos, per_units=entry.per_units)
-            price = times(held_price, factor_of(change.percent_bp or 0))
-            yield CostPrice(
-                meter=key.meter,
-                price_nanos=price.price_nanos,
-                per_units=price.per_units,
-                effective_from=begins_at,
-                provider=key.provider,
-                model=key.model,
-                input_tokens_from=key.tier_input_tokens_from,
-                day_from_s=key.day_from_s,
-                day_to_s=key.day_to_s,
-            )
-
-
-def _entry(change: CostChange, price: PerUnit, begins_at: datetime) -> CostPrice:
-    return CostPrice(
-        meter=change.meter,
-        price_nanos=price.price_nanos,
-        per_units=price.per_units,
-        effective_from=begins_at,
-        provider=change.provider,
-        model=change.model,
-    )
-
-
-def _is_about(change: CostChange, key: EntryKey) -> bool:
-    usage = UsageKey(key.meter, "", key.provider, key.model, "", "")
-    return concerns(change, usage)
-
-
-def _add_prices(catalog: Catalog, prices: list[CostPrice]) -> None:
-    if not prices:
+def _add_prices(catalog: Catalog, added: Sequence[Coming]) -> None:
+    if not added:
         return
-    rows = rows_of(replace(catalog, costs=tuple(prices), plans={}, tenants={}))["CostPrice"]
+    costs = tuple(each.price for each in added)
+    rows = rows_of(replace(catalog, costs=costs, plans={}, tenants={}))["CostPrice"]
     for row in rows.values():
         row.pop("position")
         tables.CostPrice.objects.create(**row)

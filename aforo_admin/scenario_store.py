@@ -82,7 +82,8 @@ def checked_name(name: str) -> str:
     """
     name = name.strip()
     if not name or len(name) > NAME_CHARS_MAX:
-        message = f"is none: write a name of 1 to {NAME_CHARS_MAX} characters"
+        is_empty = "is missing" if not name else f"has {len(name)} characters"
+        message = f"{is_empty}: write one of 1 to {NAME_CHARS_MAX}"
         refuse([Problem(path=("name",), message=message)])
     return name
 

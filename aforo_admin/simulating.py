@@ -22,6 +22,7 @@ from aforo_admin.domain.scenario_catalog import (
     changed_catalog,
     find_scenario_problems,
 )
+from aforo_admin.domain.scenario_names import unknown_models, unknown_providers
 from aforo_admin.domain.scenario_usage import Reprice, repricing
 from aforo_admin.domain.simulate import (
     Comparison,
@@ -32,7 +33,7 @@ from aforo_admin.domain.simulate import (
     simulate_period,
 )
 from aforo_admin.ledger_period_sums import is_exact, with_sums
-from aforo_admin.ledger_periods import read_periods, with_rows
+from aforo_admin.ledger_periods import providers, read_periods, with_rows
 from aforo_admin.ledger_reading import Ask, reading
 from aforo_admin.places import places
 from aforo_admin.price_books import lists_of
@@ -95,8 +96,10 @@ def simulate(
         CatalogError: The scenario, or the catalog that it leads to, is wrong: with every fault.
         LedgerUnreadableError, TooMuchUsageError: The ledger can't be read, or has too much.
     """
+    book = _book_for(scenario, ground)
+    refuse(_problems(scenario, ground, drafts, book))
     changed = changed_by(scenario, ground, drafts)
-    repricing_of = _repricing(scenario, ground) if scenario.touches_usage else None
+    repricing_of = _repricing(scenario, ground, book) if scenario.touches_usage else None
     return play(scenario, ground, changed, repricing_of, progress=progress)
 
 
@@ -120,17 +123,51 @@ def play(
     return _Playing(scenario, ground, changed, repricing_of, progress).run()
 
 
-def _repricing(scenario: Scenario, ground: Ground) -> RepricingOf:
-    book = PriceBook(version="", currency="")
-    if scenario.swaps:
-        book = book_of(ground)
-        refuse(list(unknown_models(scenario, book)))
+def problems_of(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) -> list[Problem]:
+    """Return what is wrong with a scenario by itself: with every name that there is not.
+
+    Raises:
+        LedgerUnreadableError: The ledger can't be read.
+    """
+    return _problems(scenario, ground, drafts, _book_for(scenario, ground))
+
+
+def _problems(scenario: Scenario, ground: Ground, drafts: Drafts, book: PriceBook) -> list[Problem]:
+    return [
+        *find_scenario_problems(ground.catalog, scenario, drafts),
+        *_unknown_providers(scenario, ground),
+        *unknown_models(scenario, book),
+    ]
+
+
+def _book_for(scenario: Scenario, ground: Ground) -> PriceBook:
+    """Return the price book where a scenario asks for prices: only another model's are."""
+    return book_of(ground) if scenario.swaps else PriceBook(version="", currency="")
+
+
+def _repricing(scenario: Scenario, ground: Ground, book: PriceBook) -> RepricingOf:
     prices_of = PricesOf(ground.catalog, book)
 
     def of_tenant(tenant_id: str) -> Reprice:
         return repricing(scenario, tenant_id, prices_of(tenant_id))
 
     return of_tenant
+
+
+def _unknown_providers(scenario: Scenario, ground: Ground) -> Sequence[Problem]:
+    """Find providers that neither a price nor usage names; what is quick to ask is asked first."""
+    catalog = ground.catalog
+    negotiated = (each for one in catalog.tenants.values() for each in one.negotiated_costs)
+    known = {each.provider for each in (*catalog.costs, *negotiated)}
+    if not any(unknown_providers(scenario, known)):
+        return ()
+    book = book_of(ground)
+    known |= {each.provider for each in (*book.own, *book.built_in)}
+    if not any(unknown_providers(scenario, known)):
+        return ()
+    with reading(ground.ledger_url) as ask:
+        known |= providers(ask)
+    return list(unknown_providers(scenario, known))
 
 
 def changed_by(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) -> Catalog:
@@ -256,23 +293,6 @@ class _Playing:
         if known is None or changed is None:
             return None
         return Terms(known=known, changed=changed, currency=self._ground.catalog.currency)
-
-
-def unknown_models(scenario: Scenario, book: PriceBook) -> Iterable[Problem]:
-    """Find models that are swapped in and have no price."""
-    lists = [each for each in (*book.own, *book.built_in) if each.model or each.match]
-    for index, swap in enumerate(scenario.swaps):
-        if not any(
-            each.covers(provider=swap.to_provider or each.provider, model=swap.to_model)
-            for each in lists
-        ):
-            yield Problem(
-                path=("models", index, "to"),
-                message=f'no price is for the model "{swap.to_model}"',
-                given=swap.to_model,
-                kind="model",
-                choices=tuple(sorted({each.model for each in lists})),
-            )
 
 
 def book_of(ground: Ground) -> PriceBook:

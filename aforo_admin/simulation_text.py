@@ -1,7 +1,7 @@
 """What a simulation found, as people and as programs read it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from aforo_admin.domain.levels_over_time import Step
@@ -11,6 +11,7 @@ from aforo_admin.readable_values import instant_text, many, money
 from aforo_admin.tables import table
 
 TENANTS_SHOWN: Final = 50
+NAMES_SHOWN: Final = 10  # In one remark.
 HEAD: Final = ("", "recorded", "same usage", "acted on")
 
 
@@ -37,7 +38,9 @@ def comparison_text(found: Comparison, *, shown: int = TENANTS_SHOWN) -> str:
         lines += ["", *_tenant_table(moved[:shown], found.currency)]
     if len(moved) > shown:
         lines.append(f"… and {len(moved) - shown} more: --show {len(moved)}, or --json")
-    lines += _remarks(found)
+    lines += [f"{name}: no level is reckoned: {why}" for name, why in found.left_out]
+    if told := remarks(found):
+        lines += ["", *told]
     return "\n".join(lines)
 
 
@@ -120,21 +123,30 @@ def _pair(before: str, after: str) -> tuple[str, str]:
     return before, f"→ {after}"
 
 
-def _remarks(found: Comparison) -> list[str]:
+def remarks(found: Comparison) -> list[str]:
+    """Return what a reader of the figures must know of them; who was left out is told apart."""
     lines = []
-    for tenant_id, why in found.left_out:
-        lines.append(f"{tenant_id}: no level is reckoned: {why}")
-    drifted = [one for one in found.outcomes if one.drift_nanos]
-    if drifted:
-        others = f" and {len(drifted) - 1:,} more" if len(drifted) > 1 else ""
+    if reckoned := _named(one for one in found.outcomes if one.is_reckoned):
         lines.append(
-            f"{drifted[0].tenant_id}{others}: the catalog reckons another revenue than was"
+            f"{reckoned}: never assessed, since usage arrived when the period was over; what is"
+            " recorded of revenue, margin and level is reckoned by the contract known now"
+        )
+    if drifted := _named(one for one in found.outcomes if one.drift_nanos):
+        lines.append(
+            f"{drifted}: the catalog reckons another revenue than was"
             " recorded; only what the changes add to it is told"
         )
     unpriced = sum(one.unpriced_rows for one in found.outcomes)
     if unpriced:
         lines.append(f"{many(unpriced, 'row')} would have no price, and cost nothing until then")
-    return ["", *lines] if lines else []
+    return lines
+
+
+def _named(outcomes: Iterable[Outcome]) -> str:
+    names = list(dict.fromkeys(one.tenant_id for one in outcomes))
+    shown = ", ".join(names[:NAMES_SHOWN])
+    more = len(names) - NAMES_SHOWN
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def comparison_json(found: Comparison) -> str:
@@ -153,6 +165,7 @@ def comparison_written(found: Comparison) -> dict[str, Any]:
         },
         "tenants": [outcome_written(one) for one in found.outcomes],
         "left_out": [{"tenant": name, "why": why} for name, why in found.left_out],
+        "remarks": remarks(found),
     }
 
 
@@ -182,6 +195,7 @@ def outcome_written(one: Outcome) -> dict[str, Any]:
         "estimated_ratio": str(one.estimated_ratio),
         "unpriced_rows": one.unpriced_rows,
         "drift_nanos": one.drift_nanos,
+        "assessed": not one.is_reckoned,
     }
 
 

@@ -1,9 +1,13 @@
 """Changes, one a line, as options and forms have them → the written form of a scenario."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 ANYTHING: Final = "*"
+# How a change looks; whether it is finer or larger than it may be, its reader says.
+_PERCENT: Final = re.compile(r"[+-]?[\d.]+\s*%", re.ASCII)
+_AMOUNT: Final = re.compile(r"-?\d[\d_.]*(\s*[A-Z]{3})?", re.ASCII)
 FLOORS: Final = {
     "warn": "warn_below",
     "throttle": "throttle_below",
@@ -25,6 +29,21 @@ class LineError(ValueError):
         super().__init__(f"{given}: {remedy}")
         self.name = name
         self.given = given
+        self.remedy = remedy
+
+
+class LinesError(ValueError):
+    """Lines are not of their forms: all of them.
+
+    Args:
+        errors: At least one.
+        rest: The scenario that the other lines say.
+    """
+
+    def __init__(self, errors: Sequence[LineError], rest: Mapping[str, Any]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = tuple(errors)
+        self.rest = rest
 
 
 def written(lines: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -33,38 +52,58 @@ def written(lines: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     It is read, and complained of, as any other.
 
     Raises:
-        LineError: A line is not of its form.
+        LinesError: Some are not of their form.
     """
     found: dict[str, Any] = {}
+    errors = []
     for name, given in lines.items():
         key, read = LISTS[name]
-        try:
-            parts = [read(each) for each in given]
-        except LineError as error:
-            raise LineError(name, error.given, str(error).partition(": ")[2]) from None
-        if parts:
-            found[key] = parts
+        for each in given:
+            try:
+                part = read(each)
+            except LineError as error:
+                errors.append(LineError(name, each, error.remedy))
+            else:
+                found.setdefault(key, []).append(part)
+    if errors:
+        raise LinesError(errors, found)
     return found
 
 
 def _cost(given: str) -> dict[str, str]:
-    what, change = _sides(given, "openai=+20%, or openai/gpt-4o:METER=2.50/1M")
+    form = "openai=+20%, or openai/gpt-4o:METER=2.50/1M"
+    what, change = _sides(given, form)
     named, _, meter = what.partition(":")
     provider, _, model = named.partition("/")
-    return {
-        **_said(provider=provider, model=model, meter=meter),
-        **_percent_or_price(change),
-    }
+    said = _percent_or_price(given, change, form)
+    if "price" in said and not meter:
+        remedy = (
+            f"write {what}={_as_percent(said['price'])}, or a price with its meter, like"
+            f" {what}:llm.output_tokens={change}"
+        )
+        raise LineError("", given, remedy)
+    return {**_said(provider=provider, model=model, meter=meter), **said}
 
 
 def _price(given: str) -> dict[str, str]:
-    what, change = _sides(given, "pro=+5%, or pro/COMPONENT=0.02/1k")
+    form = "pro=+5%, or pro/COMPONENT=0.02/1k"
+    what, change = _sides(given, form)
     plan, _, component = what.partition("/")
-    return {**_said(plan=plan, component=component), **_percent_or_price(change)}
+    said = _percent_or_price(given, change, form)
+    if "price" in said and not component:
+        remedy = (
+            f"write {what}={_as_percent(said['price'])}, or a price with its component, like"
+            f" {what}/COMPONENT={change}"
+        )
+        raise LineError("", given, remedy)
+    return {**_said(plan=plan, component=component), **said}
 
 
 def _fee(given: str) -> dict[str, str]:
-    plan, change = _sides(given, "pro=+10%, or pro=550")
+    form = "pro=+10%, or pro=550"
+    plan, change = _sides(given, form)
+    if not _PERCENT.fullmatch(change) and not _AMOUNT.fullmatch(change):
+        raise LineError("", given, f"write it like {form}")
     return {"plan": plan, "percent" if change.endswith("%") else "fee": change}
 
 
@@ -76,6 +115,8 @@ def _floor(given: str) -> dict[str, Any]:
     if name not in FLOORS or (whose and kind not in {"plan", "tenant"}):
         remedy = f"no such threshold; write {form}; there are {', '.join(FLOORS)}"
         raise LineError("", given, remedy)
+    if not _PERCENT.fullmatch(change):
+        raise LineError("", given, f"write it like {form}")
     return {**({kind: owner} if whose else {}), "thresholds": {FLOORS[name]: change}}
 
 
@@ -93,24 +134,36 @@ def _named(given: str) -> tuple[str, str]:
 
 
 def _growth(given: str) -> dict[str, str]:
+    form = "+30%, tenant:acme=+30%, or feature:chat=-10%"
     what, equals, change = given.rpartition("=")
     kind, _, name = what.partition(":")
+    if not _PERCENT.fullmatch(change):
+        raise LineError("", given, f"write it like {form}")
     if equals and kind not in {"tenant", "feature"}:
-        form = "+30%, tenant:acme=+30%, or feature:chat=-10%"
         raise LineError("", given, f"whose? write {form}")
     return {**({kind: name} if equals else {}), "percent": change}
 
 
 def _draft(given: str) -> dict[str, str]:
     plan, number = _sides(given, "pro=3")
+    if not number.isdecimal():
+        raise LineError("", given, "write it like pro=3, with the number of a version")
     return {"plan": plan, "version": number}
 
 
-def _percent_or_price(change: str) -> dict[str, str]:
-    if change.endswith("%"):
+def _percent_or_price(given: str, change: str, form: str) -> dict[str, str]:
+    if _PERCENT.fullmatch(change):
         return {"percent": change}
     price, _, per = change.partition("/")
+    if not _AMOUNT.fullmatch(price):
+        raise LineError("", given, f"write it like {form}")
     return _said(price=price, per=per)
+
+
+def _as_percent(price: str) -> str:
+    """Write a number without its sign of a percentage as one: 20 USD is +20%."""
+    number = price.split(maxsplit=1)[0]
+    return f"{'' if number.startswith('-') else '+'}{number}%"
 
 
 def _said(**given: str) -> dict[str, str]:

@@ -8,6 +8,8 @@ at the tenant's average. Only that last step is an estimate, and its share is to
 What is worked out is the difference between two reckonings, by the terms known now and by the
 changed ones; it is added to the record. So with nothing changed all three are equal, whatever has
 become of the catalog since; how far its reckoning is from the record is told as `drift_nanos`.
+Where nobody ever assessed a period, the record has usage and no revenue: there the reckoning by the
+terms known now stands for it, as in a statement.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,10 +29,10 @@ from aforo_admin.domain.levels_over_time import (
 from aforo_admin.domain.scenario_usage import Reprice, Row
 from aforo_admin.domain.simulated_calls import (
     NO_CALLS,
+    SOME_CALL,
     Acting,
     Calls,
     Refusals,
-    calls_of,
     recorded_calls,
     warned_calls,
 )
@@ -39,6 +41,7 @@ from aforo_meter.domain.margin import Assessment, Level, MarginState
 from aforo_meter.domain.periods import PeriodMicros
 
 NO_USAGE: Final = Used()
+MANY_MICROS: Final = 10**18  # So many that no growth is rounded.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class Recorded:
     cogs_nanos: int
     level: Level
     level_before: Level = Level.NONE  # Of the period before it.
+    is_assessed: bool = True  # No: it was over before its usage arrived, so it has no revenue.
     rows: Sequence[Row] = ()
     refusals: Mapping[int, Refusals] = field(default_factory=dict)  # By the start of the hour.
 
@@ -92,6 +96,7 @@ class Outcome:
     added_nanos: int = 0  # COGS of refused calls that would have passed: an average.
     unpriced_rows: int = 0  # Rows that would lose their price.
     drift_nanos: int = 0  # By how much the revenue by the terms known now differs from the record.
+    is_reckoned: bool = False  # It was never assessed: the terms known now stand for the record.
 
     @property
     def estimated_ratio(self) -> Decimal:
@@ -175,9 +180,28 @@ def simulate_period(recorded: Recorded, terms: Terms | None, reprice: Reprice | 
     if terms is None:
         return outcome
     span = span_of(recorded, terms.currency)
-    if not needs_hours(recorded, terms, cogs_nanos=replayed.cogs_nanos):
-        return _at_rest(outcome, terms, span)
-    return _Played(recorded, terms, span, changed_rows).beside(outcome)
+    if needs_hours(recorded, terms, cogs_nanos=replayed.cogs_nanos):
+        growth = _growth_of_calls(reprice)
+        outcome = _Played(recorded, terms, span, changed_rows, growth).beside(outcome)
+    else:
+        outcome = _at_rest(outcome, terms, span)
+    return outcome if recorded.is_assessed else _reckoned(outcome)
+
+
+def _reckoned(outcome: Outcome) -> Outcome:
+    """Return the outcome of a period without a revenue: what the terms known now make of it."""
+    recorded, replayed, acted = (
+        replace(side, revenue_nanos=side.revenue_nanos + outcome.drift_nanos)
+        for side in (outcome.recorded, outcome.replayed, outcome.acted)
+    )
+    return replace(
+        outcome,
+        recorded=recorded,
+        replayed=replayed,
+        acted=acted,
+        drift_nanos=0,
+        is_reckoned=True,
+    )
 
 
 def needs_hours(recorded: Recorded, terms: Terms | None, *, cogs_nanos: int) -> bool:
@@ -225,7 +249,12 @@ class _Played:
     """A period played three times: as it was, under the changed terms, and acted on."""
 
     def __init__(
-        self, recorded: Recorded, terms: Terms, span: Span, changed_rows: Iterable[Row]
+        self,
+        recorded: Recorded,
+        terms: Terms,
+        span: Span,
+        changed_rows: Iterable[Row],
+        growth: Fraction,
     ) -> None:
         self._recorded = recorded
         self._terms = terms
@@ -235,6 +264,7 @@ class _Played:
         self._known = walk(terms.known, self._hours, span)
         self._changed = self._known
         is_same = terms.changed == terms.known and self._changed_hours == self._hours
+        is_same = is_same and growth == 1
         if not is_same:
             self._changed = walk(terms.changed, self._changed_hours, span)
         self._acting = Acting(
@@ -242,8 +272,9 @@ class _Played:
             changed=terms.changed,
             known_levels=self._known.in_force,
             refusals=recorded.refusals,
+            recorded=self._hours.values(),
             usage=self._changed_hours.values(),
-            growth=self._growth(),
+            growth=growth,
         )
         # Where the levels are the same in each hour, nothing is acted on otherwise.
         self._acted = self._changed
@@ -256,6 +287,7 @@ class _Played:
         warned = warned_calls(self._terms.known, known.in_force, self._hours)
         recorded = replace(
             outcome.recorded,
+            level=self._level(known.end),
             calls=outcome.recorded.calls._replace(warned=warned),
             steps=known.steps,
         )
@@ -284,14 +316,25 @@ class _Played:
 
     def _level(self, end: Levels) -> Level:
         """Return the level that the record would have: its own, where the reckoning agrees."""
+        if not self._recorded.is_assessed:
+            return end.own
         return self._recorded.level if end.own is self._known.end.own else end.own
 
-    def _growth(self) -> Fraction:
-        before, after = (
-            sum(calls_of(account) for account in hours.values())
-            for hours in (self._hours, self._changed_hours)
-        )
-        return Fraction(after, before) if before else Fraction(1)
+
+def _growth_of_calls(reprice: Reprice | None) -> Fraction:
+    """Return what becomes of a call of which no feature is known: that of all usage grows."""
+    if reprice is None:
+        return Fraction(1)
+    call = Row(
+        hour_start_micros=0,
+        key=SOME_CALL,
+        quantity_micros=MANY_MICROS,
+        cogs_nanos=0,
+        price=None,
+        input_tokens=0,
+        is_negotiated=False,
+    )
+    return Fraction(reprice(call).quantity_micros, MANY_MICROS)
 
 
 def by_hour(rows: Iterable[Row]) -> dict[int, dict[UsageKey, Used]]:

@@ -90,14 +90,16 @@ class Acting:
     changed: Agreement
     known_levels: Mapping[int, Levels]  # In force, by the record's reckoning.
     refusals: Mapping[int, Refusals]
-    usage: Collection[Account]  # Of each hour, under the changed terms.
-    growth: Fraction  # How many calls there would be for each one recorded.
+    recorded: Collection[Account]  # The usage of each hour.
+    usage: Collection[Account]  # The same under the changed terms.
+    growth: Fraction  # How many calls there would be for one of which no feature is known.
     calls: Calls = NO_CALLS
     avoided_nanos: int = 0
     added_nanos: int = 0
     _period: Account = field(init=False)  # Of calls alone.
     _period_calls: int = field(init=False)
     _kinds: Mapping[UsageKey, int] = field(init=False)  # Of calls, with how many there are.
+    _recorded_calls: Account = field(init=False)
 
     def __post_init__(self) -> None:
         every = total(self.usage)
@@ -105,12 +107,17 @@ class Acting:
         self._period_calls = calls_of(self._period)
         kinds = {key: _calls(key, used) for key, used in self._period.items()}
         self._kinds = {key: calls for key, calls in kinds.items() if calls} or {SOME_CALL: 1}
+        held = total(self.recorded)
+        self._recorded_calls = {key: used for key, used in held.items() if key.meter == API_CALLS}
 
     def __call__(self, hour: int, levels: Levels, usage: Account) -> Account:
         """Return the usage that an hour would have had, and count its calls."""
         refused = self.refusals.get(hour, NOTHING_REFUSED)
-        throttled, blocked = (round(count * self.growth) for count in refused)
         before_of, after_of = self._levels_of(hour, levels)
+        throttled, blocked = (
+            round(count * self._growth_at(level, before_of)) if count else 0
+            for count, level in zip(refused, (Level.THROTTLE, Level.BLOCK), strict=True)
+        )
         kept: dict[UsageKey, Used] = {}
         newly_blocked = newly_throttled = warned = 0
         for key, used in usage.items():
@@ -155,6 +162,23 @@ class Acting:
             return _heeded(self.changed, levels, key, hour)
 
         return before_of, after_of
+
+    def _growth_at(self, level: Level, before_of: LevelOf) -> Fraction:
+        """Return how many calls there would be for one that a level marked or refused.
+
+        The ledger does not know of which feature it was. It is taken to be as the period's calls
+        that passed are, of those features that were at that level in this hour, if there are any.
+        """
+        features = {key.feature for key in self._recorded_calls if before_of(key) is level}
+        before, after = (
+            sum(
+                used.quantity_micros
+                for key, used in account.items()
+                if key.meter == API_CALLS and (not features or key.feature in features)
+            )
+            for account in (self._recorded_calls, self._period)
+        )
+        return Fraction(after, before) if before else self.growth
 
     def _still(self, count: int, level: Level, before_of: LevelOf, after_of: LevelOf) -> int:
         """Return how many of an hour's calls go on being marked, or refused."""

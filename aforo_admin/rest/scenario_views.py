@@ -48,9 +48,15 @@ TURNED: Final[Schema] = {
             "items": {"type": "object", "properties": {"plan": TEXT, "number": NUMBER}},
         },
         "prices": {"type": "integer", "description": "Coming entries of the price book."},
+        "changes": {
+            "type": "array",
+            "items": TEXT,
+            "description": "What each entry of the price book is instead of.",
+        },
+        "remarks": {"type": "array", "items": TEXT},
         "left_out": {"type": "array", "items": TEXT},
     },
-    "required": ["drafts", "prices", "left_out"],
+    "required": ["drafts", "prices", "changes", "remarks", "left_out"],
 }
 
 
@@ -192,11 +198,19 @@ def turn(request: HttpRequest, *, scenario: str) -> HttpResponse:
         check_match(request, _body(held))
         ground = ground_of(store.load_catalog().catalog)
         said = scenario_store.read(held, ground.catalog)
+        if said.costs:
+            require(caller, scenario_drafts.PRICES)
         turned = scenario_drafts.turn_into_drafts(said, ground, begins_at=begins_at)
         drafts = [{"plan": each.plan_id, "number": each.number} for each in turned.drafts]
         return Answer(
             status=HTTPStatus.CREATED,
-            body={"drafts": drafts, "prices": turned.prices, "left_out": list(turned.left)},
+            body={
+                "drafts": drafts,
+                "prices": len(turned.prices),
+                "changes": [each.told(turned.currency) for each in turned.prices],
+                "remarks": list(turned.remarks),
+                "left_out": list(turned.left),
+            },
         )
 
     return write(request, caller, work)

@@ -41,8 +41,9 @@ COMPARISON: Final[Schema] = {
         },
         "tenants": {"type": "array", "items": OBJECT},
         "left_out": {"type": "array", "items": OBJECT},
+        "remarks": {"type": "array", "items": {"type": "string"}},
     },
-    "required": ["currency", "totals", "tenants", "left_out"],
+    "required": ["currency", "totals", "tenants", "left_out", "remarks"],
 }
 
 

@@ -109,6 +109,7 @@ def _recorded(one: Unassessed) -> Recorded:
         cogs_nanos=0,
         level=Level.NONE,
         level_before=Level.NONE,
+        is_assessed=False,
     )
 
 

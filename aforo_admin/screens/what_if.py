@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from django.contrib import messages
@@ -28,15 +28,24 @@ from aforo_admin.faults import CatalogError, NoCatalogError
 from aforo_admin.ledger_periods import TooMuchUsageError
 from aforo_admin.ledger_reading import LedgerUnreadableError
 from aforo_admin.places import NotSetError
+from aforo_admin.scenario_yaml import refuse
 from aforo_admin.screens.page import ScreenView
 from aforo_admin.screens.what_if_form import SAVED_AS, WhatIfForm
 from aforo_admin.screens.what_if_starts import starts
-from aforo_admin.simulating import Progress, ground_of, simulate
+from aforo_admin.simulating import Progress, ground_of, problems_of, simulate
 from aforo_admin.yaml_scalars import instant
 from aforo_admin.yaml_writing import yaml_text
 
 REMOVE_ANY: Final = f"control.{REMOVE_ANY_SCENARIO}"
 NOT_YOURS: Final = "Your role may not do this; docs/roles.md says whose may."
+NO_PRICES: Final = (
+    "Nothing was changed: this has costs, and your role may not change this: it takes"
+    f" {scenario_drafts.PRICES}, and docs/roles.md says who has it. Leave the costs out, or ask one"
+    " of them."
+)
+PLAY: Final = "play"
+PRICES_SHOWN: Final = 3  # In a message.
+PLACES: Final = {"begins": "Prices from", "name": "Name"}  # As the page calls them.
 SECONDS_MAX: Final = 20  # A page waits no longer; the command has no limit.
 TENANTS_SHOWN: Final = 200
 SAVED_SHOWN: Final = 100
@@ -67,13 +76,15 @@ class WhatIfView(ScreenView):
 
     def get(self, request: HttpRequest, *_arguments: Any, **_named: Any) -> HttpResponse:
         self._question = _loaded(request.GET.get("saved", "").strip())
+        if request.GET.get("step") == PLAY and self._question.loaded:
+            self._question = _played(self._question)
         return self.render_to_response(self.get_context_data())
 
     def post(self, request: HttpRequest, *_arguments: Any, **_named: Any) -> HttpResponse:
         if request.POST.get("step") == "remove":
             return _remove(request)
         self._question = asked = _play(WhatIfForm(request.POST))
-        step = request.POST.get("step", "play")
+        step = request.POST.get("step", PLAY)
         if asked.found is not None and asked.scenario is not None and step in STEPS:
             needed, take = STEPS[step]
             if not request.user.has_perm(needed):
@@ -99,6 +110,7 @@ class WhatIfView(ScreenView):
         return {
             **shown,
             "found": asked.found,
+            "remarks": simulation_text.remarks(asked.found),
             "rows": simulation_text.figures_rows(totals, asked.found.currency, _money),
             "moved": moved[:TENANTS_SHOWN],
             "moved_more": max(0, len(moved) - TENANTS_SHOWN),
@@ -126,6 +138,13 @@ def _loaded(name: str) -> _Asked:
     return _Asked(form=WhatIfForm(initial={SAVED_AS: text}), loaded=name)
 
 
+def _played(loaded: _Asked) -> _Asked:
+    """Return what is kept, with what comes of it."""
+    asked = _play(WhatIfForm(loaded.form.initial))
+    asked.loaded = loaded.loaded
+    return asked
+
+
 def _play(form: WhatIfForm) -> _Asked:
     asked = _Asked(form=form)
     if not form.is_valid():
@@ -133,12 +152,16 @@ def _play(form: WhatIfForm) -> _Asked:
     try:
         ground = ground_of(store.load_catalog().catalog)
         asked.scenario = form.scenario(ground.catalog)
+        if asked.scenario is None and form.readable is not None:
+            # Whoever typed several lines wrong is told of all at once.
+            drafts = scenario_drafts.drafts_of(form.readable)
+            refuse(problems_of(form.readable, ground, drafts))
         if asked.scenario is not None:
             drafts = scenario_drafts.drafts_of(asked.scenario)
             asked.found = simulate(asked.scenario, ground, drafts=drafts, progress=deadline())
     except CatalogError as error:
-        written = scenario_written.scenario(asked.scenario) if asked.scenario else {}
-        form.put(error, {} if form.cleaned_data[SAVED_AS] else written)
+        written = scenario_written.scenario(form.readable) if form.readable else {}
+        form.put(error, {} if form.said[SAVED_AS] else written)
     except AWAY as error:
         asked.missing = str(error)
     return asked
@@ -165,11 +188,14 @@ def _save(request: HttpRequest, scenario: Scenario, found: Comparison) -> HttpRe
     try:
         saved = scenario_store.save(name, scenario, found, author=author, source=Source.UI)
     except CatalogError as error:
-        messages.error(request, f"Not kept: {error}")
+        for fault in error.faults:
+            place = f"{PLACES.get(fault.place, fault.place)}: " if fault.place else ""
+            messages.error(request, f"Not kept: {place}{fault.message}")
         return None
     messages.success(request, f"Kept as {saved.name}.")
     query = QueryDict(mutable=True)
     query["saved"] = saved.name
+    query["step"] = PLAY  # So that the answer is still there, beside what was kept.
     return HttpResponseRedirect(f"{reverse('admin:what-if')}?{query.urlencode()}")
 
 
@@ -194,6 +220,9 @@ def _remove(request: HttpRequest) -> HttpResponse:
 
 
 def _turn(request: HttpRequest, scenario: Scenario, _found: Comparison) -> HttpResponse | None:
+    if scenario.costs and not request.user.has_perm(scenario_drafts.PRICES):
+        messages.error(request, NO_PRICES)
+        return None
     try:
         begins_at = instant(request.POST.get("begins", "").strip())
     except ValueError as error:
@@ -203,10 +232,16 @@ def _turn(request: HttpRequest, scenario: Scenario, _found: Comparison) -> HttpR
         with recorded(request, request.POST.get(REASON, "")):
             ground = ground_of(store.load_catalog().catalog)
             turned = scenario_drafts.turn_into_drafts(scenario, ground, begins_at=begins_at)
+    except CatalogError as error:
+        faults = [replace(each, place=PLACES.get(each.place, each.place)) for each in error.faults]
+        tell(request, CatalogError(error.name, faults))
+        return None
     except REFUSALS as error:
         tell(request, error)
         return None
     messages.success(request, _made(turned))
+    for remark in turned.remarks:
+        messages.warning(request, f"{remark}.")
     for left in turned.left:
         messages.warning(request, f"Not in the drafts: {left}.")
     place = "planversion" if turned.drafts else "costprice"
@@ -217,7 +252,11 @@ def _made(turned: scenario_drafts.Turned) -> str:
     drafts = ", ".join(str(each) for each in turned.drafts)
     parts = [f"drafts {drafts}"] if turned.drafts else []
     if turned.prices:
-        parts.append(f"{turned.prices} coming entries of the price book")
+        told = "; ".join(each.told(turned.currency) for each in turned.prices[:PRICES_SHOWN])
+        more = len(turned.prices) - PRICES_SHOWN
+        rest = f"; and {more:,} more" if more > 0 else ""
+        entries = "entry" if len(turned.prices) == 1 else "entries"
+        parts.append(f"{len(turned.prices):,} coming {entries} of the price book ({told}{rest})")
     return f"Made: {' and '.join(parts)}."
 
 

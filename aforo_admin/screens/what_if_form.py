@@ -1,5 +1,6 @@
 """The form of the what-if → a scenario, with each fault at its field."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ FIELD_OF: Final = {key: name for name, (key, _) in what_if_flags.LISTS.items()} 
     "month": "month",
     "tenants": "tenants",
 }
+PART: Final = re.compile(r"\w+\[(\d+)\]", re.ASCII)
 # By the fields of the catalog that changes lead to.
 OF_CATALOG: Final = {
     "thresholds": "floors",
@@ -59,6 +61,10 @@ class Lines(forms.CharField):
 class WhatIfForm(forms.Form):
     """What changes, one a line; or as it is written in a file."""
 
+    said: Mapping[str, Any]  # By field.
+    lines: Mapping[str, Sequence[str]]  # Those that could be read, by field.
+    readable: Scenario | None = None
+
     month = forms.CharField(
         label="Month",
         required=False,
@@ -89,24 +95,35 @@ class WhatIfForm(forms.Form):
             self.fields[name].starts = lines
 
     def scenario(self, catalog: Catalog) -> Scenario | None:
-        """Return the scenario; None if a field is wrong, which says so."""
-        text = self.cleaned_data["written"].strip()
-        held, more = Scenario(), None
+        """Return the scenario; None if a field is wrong, which says so.
+
+        What could be read beside is `readable` then: whoever knows more looks for its faults.
+        """
+        self.said = dict(self.cleaned_data)  # Of a field with an error the form forgets what it is.
+        text = self.said[SAVED_AS].strip()
+        held = Scenario()
         if text:
             held = self._read(lambda: read_scenario_text(text.encode(), catalog)) or held
+        lines = {name: self.said[name] for name in what_if_flags.LISTS}
         try:
-            written = what_if_flags.written(
-                {name: self.cleaned_data[name] for name in what_if_flags.LISTS}
-            )
-        except what_if_flags.LineError as error:
-            self.add_error(error.name, str(error))
-            return None
-        if tenants := self.cleaned_data["tenants"]:
-            written["tenants"] = tenants
-        if month := self.cleaned_data["month"].strip():
+            written = what_if_flags.written(lines)
+        except what_if_flags.LinesError as error:
+            written = dict(error.rest)
+            wrong = {(each.name, each.given) for each in error.errors}
+            for each in error.errors:
+                self.add_error(each.name, str(each))
+            lines = {
+                name: [line for line in given if (name, line) not in wrong]
+                for name, given in lines.items()
+            }
+        if tenants := self.said["tenants"]:
+            lines["tenants"] = written["tenants"] = tenants
+        if month := self.said["month"].strip():
             written["month"] = month
+        self.lines = lines
         more = self._read(lambda: scenario_of(node_of(written), catalog), fields=written)
-        return None if more is None or self.errors else held.with_more(more)
+        self.readable = None if more is None else held.with_more(more)
+        return None if self.errors else self.readable
 
     def _read(
         self, read: Callable[[], Scenario], fields: Mapping[str, Any] | None = None
@@ -126,14 +143,16 @@ class WhatIfForm(forms.Form):
         """
         for fault in error.faults:
             key = _key_of(fault.place)
-            name = FIELD_OF[key] if key in FIELD_OF and key in said else self._otherwise(key)
-            self.add_error(name, _told(fault))
+            if key in FIELD_OF and key in said:
+                self.add_error(FIELD_OF[key], _told(fault, self.lines.get(FIELD_OF[key], ())))
+            else:
+                self.add_error(self._otherwise(key), _told(fault))
 
     def _otherwise(self, key: str) -> str | None:
-        if self.cleaned_data.get(SAVED_AS):
+        if self.said.get(SAVED_AS):
             return SAVED_AS
         field = FIELD_OF.get(key)
-        return field if field is not None and self.cleaned_data.get(field) else None
+        return field if field is not None and self.said.get(field) else None
 
 
 def _key_of(place: str) -> str:
@@ -144,5 +163,9 @@ def _key_of(place: str) -> str:
     return place.partition("[")[0].partition(".")[0]
 
 
-def _told(fault: Fault) -> str:
+def _told(fault: Fault, lines: Sequence[str] = ()) -> str:
+    """Say a fault: of a line in the words of the line, else with its place in the written form."""
+    match = PART.match(fault.place)
+    if match is not None and int(match[1]) < len(lines):
+        return f"{lines[int(match[1])]}: {fault.message}"
     return f"{fault.place}: {fault.message}" if fault.place else fault.message

@@ -303,6 +303,10 @@ def test_a_scenario_becomes_drafts_and_coming_prices_and_says_what_does_not(prod
     assert done.body == {
         "drafts": [{"plan": "pro", "number": draft.number}],
         "prices": 1,
+        "changes": [
+            f"openai llm.input_tokens: no price → 9 USD per 1 from {COMING}",
+        ],
+        "remarks": [],
         "left_out": ["growth: usage is not ours to set"],
     }
     assert (again.status, again.body) == (201, done.body)
@@ -334,6 +338,25 @@ def test_drafts_say_from_when_prices_hold(
 
     assert (said.status, said.fields) == (422, fields)
     assert not PlanVersion.objects.filter(state="draft").exists()
+
+
+def test_drafts_that_are_sent_twice_are_refused_at_the_date_and_later_ones_tell_both() -> None:
+    finance = api_of(Role.FINANCE)
+    costs = [{"provider": "openai", "meter": "llm.input_tokens", "price": "9", "per": "1M"}]
+    kept = finance.post("/scenarios", {"name": "dearer", "costs": costs})
+    later = f"{datetime.now(UTC) + timedelta(days=60):%Y-%m-%d}"
+
+    first = turned(finance, kept)
+    again = turned(finance, kept)
+    both = turned(finance, kept, begins=later)
+
+    assert (first.status, again.status, again.fields) == (201, 422, ["begins"])
+    assert again.body["errors"][0]["remedy"] == "name another date"
+    assert both.body["changes"] == [
+        f"openai llm.input_tokens: 9 → 9 USD per 1,000,000 from {later}"
+    ]
+    (remark,) = both.body["remarks"]
+    assert remark.startswith(f"1 price had a coming change already, from {COMING} on")
 
 
 def test_what_became_no_draft_is_told(product: Api) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from aforo_admin import simulation_text
+from aforo_admin.domain.scenario import Scenario
 from aforo_admin.read_model import build
 from aforo_admin.screens import overview_reading, unassessed
+from aforo_admin.simulating import Ground, simulate
 from aforo_meter.domain.periods import datetime_of, micros_of
 from aforo_meter.domain.rating import Rated
 from aforo_meter.ledger import Partition
@@ -79,6 +82,38 @@ def test_usage_counts_by_the_card_in_the_price_book_s_currency(world: World) -> 
     said = world.part("overview/")
     assert "2026-08 27.25 16.40 39.81 %" in said
     assert "2026-06 21.80" in said
+
+
+@pytest.mark.parametrize(
+    ("tenant", "month", "count", "revenue", "cogs"),
+    [("globex", 6, 1000, "500.00", "0.40"), ("umbrella", 8, 41_000, "27.25", "16.40")],
+)
+def test_a_what_if_reckons_as_the_overview_does(
+    world: World, tenant: str, month: int, count: int, revenue: str, cogs: str
+) -> None:
+    """By a fee, of which no hour is read, and by a rate card. globex's period is from 31 May."""
+    arrive(world, calls(tenant, count, month))
+    began = month - 1 if tenant == "globex" else month
+    ground = Ground(catalog=EXAMPLE, ledger_url=world.ledger.url, now=datetime_of(NOW))
+    asked = Scenario(month=f"2026-{began:02}", tenants=(tenant,))
+
+    found = simulate(asked, ground)
+
+    (one,) = found.outcomes
+    assert one.recorded == one.replayed == one.acted
+    assert one.is_reckoned
+    sums = (one.recorded.revenue_nanos, one.recorded.cogs_nanos)
+    assert [f"{nanos / 1e9:.2f}" for nanos in sums] == [revenue, cogs]
+    assert f"2026-{began:02} {revenue} {cogs}" in world.part("overview/")
+    # Command, page and REST tell the same.
+    (remark,) = simulation_text.remarks(found)
+    assert remark.startswith(f"{tenant}: never assessed, since usage arrived when")
+    assert remark in simulation_text.comparison_text(found)
+    assert simulation_text.comparison_written(found)["remarks"] == [remark]
+    assert simulation_text.comparison_written(found)["tenants"][0]["assessed"] is False
+    page = world.client.post("/admin/what-if/", {"month": asked.month, "tenants": tenant})
+    assert f"{remark}." in page.content.decode()
+    assert f"{revenue} {found.currency}" in page.content.decode()
 
 
 def test_a_subscription_that_no_contract_knows_brings_nothing(world: World) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aforo_admin.domain.catalog import ThresholdChanges
 from aforo_admin.domain.scenario import CostChange, FloorChange, Growth, ModelSwap, PriceChange
+from aforo_admin.domain.simulate import Comparison
 from aforo_admin.faults import CatalogError
 from aforo_meter.domain.margin import Level
 from tests.contract.ledgers import Ledgers
@@ -220,6 +221,27 @@ def test_a_swapped_model_costs_what_the_other_one_does(ledgers: Ledgers, redis_u
         CatalogError, match=r'models\[0\].to: no price is for the model "smaller"; did'
     ):
         asked(catalog, file, swaps=(replace(swap, to_model="smaller"),))
+
+
+def test_a_provider_is_one_that_a_price_or_usage_names(ledgers: Ledgers, redis_url: str) -> None:
+    """No price names "mystery", whose models may cost what they do at any provider."""
+    file, catalog = ledgers.new(), catalog_of(plan="flat")
+    hours = [Hour(number=0, tokens={("chat", "mystery", "small"): 100_000})]
+    asyncio.run(play(catalog, hours, file, redis_url))
+
+    def dearer(provider: str) -> Comparison:
+        return asked(catalog, file, costs=(CostChange(provider=provider, percent_bp=2000),))
+
+    # 100 tokens at 1.003 a thousand, and a call: both of that provider.
+    found = only(dearer("mystery"))
+    assert found.replayed.cogs_nanos == round(1.2 * found.recorded.cogs_nanos)
+    assert only(dearer("open*")).is_changed is False
+    for typo, meant in (("opnai", "openai"), ("mysteri", "mystery")):
+        told = rf'costs\[0\].provider: no provider "{typo}"; did you mean "{meant}"\?'
+        with pytest.raises(CatalogError, match=told):
+            dearer(typo)
+    with pytest.raises(CatalogError, match=r'models\[0\].provider: no provider "opnai"'):
+        asked(catalog, file, swaps=(ModelSwap(model="large", to_model="small", provider="opnai"),))
 
 
 def test_growth_multiplies_usage_revenue_and_refusals(ledgers: Ledgers, redis_url: str) -> None:

@@ -125,6 +125,9 @@ def test_what_is_wrong_is_told_with_its_remedy(world: World) -> None:
         (["--provider-cost", "openai"], 2, "--provider-cost openai: write it like openai=+20%"),
         (["--fee", "flatt=5"], 2, 'fees[0].plan: no plan "flatt"; did you mean "flat"?'),
         (["--threshold", "block=120%"], 2, "block_below"),
+        (["--provider-cost", "opnai=+20%"], 2, 'provider "opnai"; did you mean "openai"?'),
+        (["--growth", "lots", "--fee", "x"], 2, "--fee x: write it like pro=+10%, or pro=550\n"),
+        (["--growth", "lots", "--fee", "x"], 2, "--growth lots: write it like +30%"),
         (["--period", "soon"], 2, 'month: "soon" is no month: write it like 2026-11'),
         (["--saved", "spring"], 2, 'saved: no scenario "spring"'),
         (["--ledger-url", "sqlite:////nowhere/l.db"], 1, "there is no ledger at /nowhere/l.db"),
@@ -168,15 +171,43 @@ def test_a_page_tells_a_fault_at_its_field_and_keeps_what_was_typed(world: World
     refused = world.page(threshold="plan:flat/block=120%").replace("\n", "")
     field = refused[refused.index('for="id_threshold"') : refused.index('for="id_model"')]
     assert 'role="alert">plans.flat.thresholds.block_below' in field
+    refused = world.page(provider_cost="opnai=+20%").replace("\n", "")
+    field = refused[refused.index('for="id_provider_cost"') : refused.index('for="id_price"')]
+    assert "no provider &quot;opnai&quot;; did you mean &quot;openai&quot;?" in field
     text = world.page(fee="flatt=5")
-    assert "fees[0].plan: no plan &quot;flatt&quot;; did you mean &quot;flat&quot;?" in text
+    assert "flatt=5: no plan &quot;flatt&quot;; did you mean &quot;flat&quot;?" in text
+
+
+def test_all_wrong_lines_are_told_at_once_in_their_own_words(world: World) -> None:
+    text = world.page(
+        fee="flat=+1%\nflatt=5",
+        provider_cost="openai=20\nopnai=+20%",
+        growth="lots\n+5%",
+        tenants="acmee",
+    )
+
+    told = re.findall(r'role="alert">([^<]+)<', text)
+    assert [each.replace("&quot;", '"').partition("; ")[0] for each in told] == [
+        'acmee: no tenant "acmee"',
+        (
+            "openai=20: write openai=+20%, or a price with its meter, like"
+            " openai:llm.output_tokens=20"
+        ),
+        'opnai=+20%: no provider "opnai"',
+        'flatt=5: no plan "flatt"',
+        "lots: write it like +30%, tenant:acme=+30%, or feature:chat=-10%",
+    ]
 
 
 def test_a_scenario_is_kept_and_loaded(world: World) -> None:
     fields = {"fee": "flat=+10%", "step": "save", "name": "more fee"}
     response = world.client.post("/admin/what-if/", fields)
 
-    assert response.headers["Location"] == "/admin/what-if/?saved=more+fee"
+    assert response.headers["Location"] == "/admin/what-if/?saved=more+fee&step=play"
+    played = world.client.get(response.headers["Location"]).content.decode()
+    assert "Side by side" in played
+    assert "22.00 USD" in played
+    assert ">Remove more fee</button>" in played
     saved = Scenario.objects.get(name="more fee")
     assert (saved.author, saved.changes) == (
         "dana",
@@ -184,7 +215,10 @@ def test_a_scenario_is_kept_and_loaded(world: World) -> None:
     )
     assert saved.summary["totals"]["replayed"]["revenue_nanos"] == 22 * 10**9
     loaded = world.client.get("/admin/what-if/", {"saved": "more fee"}).content.decode()
-    assert "plan: flat, percent: +10%" in loaded
+    for page in (loaded, played):
+        form = page[page.index('name="written"') :]
+        assert "plan: flat, percent: +10%" in form[: form.index("</textarea>")]
+    assert "Side by side" not in loaded
     assert scenario_store.load("more fee") == Asked(
         fees=(FeeChange(plan_id="flat", percent_bp=1000),)
     )
@@ -335,11 +369,47 @@ def test_product_makes_drafts_of_prices_and_none_of_costs(world: World) -> None:
     client = world.as_role(Role.PRODUCT)
     fields = {"step": "turn", "begins": f"{COMING:%Y-%m-%d}", "fee": "flat=25"}
 
-    refused = client.post("/admin/what-if/", {**fields, "provider_cost": "openai=+20%"})
-    assert "your role may not change this" in refused.content.decode()
+    # Of what they may not do at all no other fault is told first.
+    past = {**fields, "provider_cost": "openai=+20%", "begins": "2020-01-01"}
+    refused = client.post("/admin/what-if/", past).content.decode()
+    assert "your role may not change this" in refused
+    assert "is past" not in refused
     assert not PlanVersion.objects.filter(state="draft").exists()
     client.post("/admin/what-if/", fields)
     assert PlanVersion.objects.filter(state="draft").exists()
+
+
+def test_prices_that_change_twice_are_told(world: World) -> None:
+    """$11 for 1,000 become 13.2, and from a later date on 15.84."""
+    fields = {"step": "turn", "provider_cost": "openai=+20%"}
+
+    def turned(days: int, **more: str) -> list[str]:
+        begins = f"{COMING + timedelta(days=days):%Y-%m-%d}"
+        response = world.client.post(
+            "/admin/what-if/", {**fields, "begins": begins, **more}, follow=True
+        )
+        return [str(each) for each in response.context["messages"]]
+
+    first, date = turned(0), f"{COMING:%Y-%m-%d}"
+    again = turned(0)
+    second = turned(30)
+    past = turned(0, begins="2020-01-01")
+
+    assert first == [
+        (
+            "Made: 1 coming entry of the price book (openai llm.input_tokens: 11 → 13.2 USD per"
+            f" 1,000 from {date})."
+        )
+    ]
+    assert again == [
+        (
+            f'Nothing was changed: Prices from: "{date}" is the date of an entry that there is'
+            " already, of openai llm.input_tokens: name another date"
+        )
+    ]
+    assert "13.2 → 15.84 USD per 1,000" in second[0]
+    assert second[1].startswith(f"1 price had a coming change already, from {date} on, and this")
+    assert past == ['Nothing was changed: Prices from: "2020-01-01" is past: write a date to come']
 
 
 def test_pages_ask_few_questions(world: World) -> None:
@@ -377,7 +447,7 @@ def test_what_can_not_be_a_draft_is_told(world: World) -> None:
         turn(scenario)
     with pytest.raises(CatalogError, match="nothing here becomes a draft"):
         turn(Asked())
-    with pytest.raises(CatalogError, match="begins: is past"):
+    with pytest.raises(CatalogError, match=r'begins: "[^"]+" is past: write a date to come'):
         turn(scenario, begins_at=START)
 
 

@@ -359,15 +359,38 @@ def test_lines_say_what_files_say() -> None:
         ("provider_cost", "openai", "write it like openai=+20%"),
         ("threshold", "floor=5%", "there are warn, throttle, block, hysteresis"),
         ("growth", "acme=+5%", "whose? write +30%"),
+        ("growth", "lots", "write it like +30%, tenant:acme=+30%"),
+        ("growth", "feature:chat=30", "write it like +30%, tenant:acme=+30%"),
+        ("provider_cost", "openai=20", "write openai=+20%, or a price with its meter, like openai"),
+        ("provider_cost", "openai=-5 USD", "write openai=-5%, or a price"),
+        ("provider_cost", "openai=dear", "write it like openai=+20%"),
+        ("price", "pro=20", "write pro=+20%, or a price with its component, like pro/COMPONENT=20"),
+        ("fee", "pro=much", "write it like pro=+10%, or pro=550"),
+        ("threshold", "block=low", "write it like block=5%"),
         ("draft", "pro", "write it like pro=3"),
+        ("draft", "pro=last", "with the number of a version"),
     ],
 )
 def test_a_line_of_no_form_says_how_to_write_it(name: str, line: str, remedy: str) -> None:
-    with pytest.raises(what_if_flags.LineError) as raised:
+    with pytest.raises(what_if_flags.LinesError) as raised:
         what_if_flags.written({name: [line]})
 
-    assert (raised.value.name, raised.value.given) == (name, line)
-    assert remedy in str(raised.value)
+    (error,) = raised.value.errors
+    assert (error.name, error.given) == (name, line)
+    assert str(raised.value) == str(error)
+    assert str(error).startswith(f"{line}: ")
+    assert remedy in str(error)
+
+
+def test_all_lines_of_no_form_are_told_and_the_others_read() -> None:
+    lines = {"fee": ["pro", "pro=+10%", "x"], "growth": ["lots"]}
+
+    with pytest.raises(what_if_flags.LinesError) as raised:
+        what_if_flags.written(lines)
+
+    told = [(each.name, each.given) for each in raised.value.errors]
+    assert told == [("fee", "pro"), ("fee", "x"), ("growth", "lots")]
+    assert raised.value.rest == {"fees": [{"plan": "pro", "percent": "+10%"}]}
 
 
 def test_a_change_touches_what_it_names_alone() -> None:

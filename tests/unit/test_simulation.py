@@ -4,7 +4,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from aforo_admin.domain.levels_over_time import Agreement, Levels, Span, rests_on_none, walk
-from aforo_admin.domain.scenario_usage import Row
+from aforo_admin.domain.scenario import Growth, Scenario
+from aforo_admin.domain.scenario_usage import Row, repricing
 from aforo_admin.domain.simulate import (
     Comparison,
     Figures,
@@ -20,6 +21,7 @@ from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.guards import Guard
 from aforo_meter.domain.margin import Level, Thresholds
 from aforo_meter.domain.periods import HOUR_MICROS, PeriodMicros
+from aforo_meter.domain.prices import PriceBook, Prices
 from aforo_meter.domain.rate_card import Component, PerUnit, RateCard, Tier, Volume
 from aforo_meter.domain.terms import Phase, RevenueBasis
 
@@ -190,6 +192,74 @@ def test_a_level_of_the_record_stays_where_the_reckoning_does_not_move() -> None
 
     assert (found.replayed.level, found.replayed.revenue_nanos) == (Level.BLOCK, 5 * DOLLAR)
     assert found.drift_nanos == 6 * DOLLAR
+
+
+def grown(before: Recorded, agreement: Agreement, *growths: Growth) -> Outcome:
+    reprice = repricing(
+        Scenario(growths=growths), "acme", Prices(PriceBook(version="", currency=""))
+    )
+    return simulate_period(
+        before, Terms(known=agreement, changed=agreement, currency="USD"), reprice
+    )
+
+
+def test_refused_calls_grow_as_the_features_that_were_refused() -> None:
+    """The guard refuses chat from the second hour on: its call cost $5 of $4."""
+    guard = Guard(
+        guard_id="chat-margin",
+        features=frozenset({"chat"}),
+        revenue_nanos=4 * DOLLAR,
+        thresholds=Thresholds(block_below_bp=0),
+    )
+    agreement = Agreement(terms=contract(fee=100, guards=(guard,)))
+    before = recorded(row(0, 5), row(1, 1, SEARCH), h1=Refusals(blocked=4))
+
+    def refused(feature: str) -> int:
+        growth = Growth(percent_bp=10_000, feature=feature)
+        return grown(before, agreement, growth).acted.calls.blocked
+
+    assert [refused(feature) for feature in ("", "chat", "search")] == [8, 8, 4]
+
+
+def test_refused_calls_beside_which_none_passed_grow_with_all_usage() -> None:
+    """Nobody knows of which feature they were."""
+    before = recorded(level=Level.BLOCK, h1=Refusals(blocked=738))
+
+    def refused(**whose: str) -> int:
+        return grown(before, PLAIN, Growth(percent_bp=10_000, **whose)).acted.calls.blocked
+
+    assert [refused(), refused(tenant_id="acme"), refused(feature="chat")] == [1476, 1476, 738]
+
+
+def test_refused_calls_grow_by_parts_of_a_call_too() -> None:
+    """One call an hour that passes, and 30 % more of it are one whole call still."""
+    before = recorded(row(0, 12), h1=Refusals(blocked=10), level=Level.BLOCK)
+
+    assert grown(before, PLAIN, Growth(percent_bp=3000)).acted.calls.blocked == 13
+
+
+def test_a_period_that_was_never_assessed_is_reckoned_by_the_terms_known_now() -> None:
+    """The ledger has no revenue of it; the contract says $10, of which $5 are left, then $6 of 11.
+
+    With a floor of 60 % both ends of the comparison are blocked: nothing crosses it.
+    """
+    before = replace(recorded(row(0, 5), row(1, 1)), revenue_nanos=0, is_assessed=False)
+
+    same, dearer_fee = (
+        outcome(before, PLAIN, each) for each in (PLAIN, Agreement(terms=contract(fee=11)))
+    )
+    blocked = outcome(before, STRICT, STRICT)
+
+    assert same.recorded == same.replayed == same.acted
+    assert same.recorded.revenue_nanos == 10 * DOLLAR
+    assert (dearer_fee.recorded.revenue_nanos, dearer_fee.replayed.revenue_nanos) == (
+        10 * DOLLAR,
+        11 * DOLLAR,
+    )
+    assert dearer_fee.is_reckoned
+    assert dearer_fee.drift_nanos == 0
+    assert blocked.recorded == blocked.replayed == blocked.acted
+    assert blocked.recorded.level is Level.BLOCK
 
 
 def test_without_a_contract_only_costs_change() -> None:
