@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils import timezone
 
 from aforo_admin.control import deal_preview, permitting
 from aforo_admin.control.forms import REASON, RecordedForm
@@ -130,8 +131,12 @@ class OverrideForm(RecordedForm):
 @admin.register(MarginOverride)
 class MarginOverrideAdmin(OfTenantAdmin):
     form = OverrideForm
-    list_display = ("tenant", "level_max", "until", "reason", "author")
+    list_display = ("tenant", "level_max", "until", "state", "reason", "author")
     hidden = ("author",)
+
+    @admin.display(ordering="until")
+    def state(self, override: MarginOverride) -> str:
+        return "in force" if override.until > timezone.now() else "over"
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return [

@@ -53,7 +53,7 @@ HINTS: Final = {
     "revenue_share_bp": "Instead of an amount: a share of the contract's revenue, like 60%.",
     "stale_margin_blocks": "A margin that is too old to be trusted still blocks.",
     "throttle_below_bp": "Calls are marked, and may go to a cheaper model.",
-    "until": "From this moment on it no longer holds.",
+    "until": "From this moment on it no longer holds. It must be to come.",
     "Deal.allowance_nanos": "Instead of the plan's, in the catalog's currency. Empty: the plan's.",
     "Deal.committed_fee_nanos": (
         "Instead of the plan's, per billing period, in the currency below. Empty: the plan's."

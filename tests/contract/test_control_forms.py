@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from aforo_admin.control.models import (
 )
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
+from aforo_admin.domain import catalog as parts
+from aforo_authz.domain.access import Level
 from lab.servers import ROOT
 from tests.contract.control_lab import use
 from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent, taken
@@ -402,6 +405,46 @@ def test_an_override_is_finance_s_and_has_a_reason(finance: Client, product: Cli
     assert sent(finance, "marginoverride/add/", **data).status_code == 302
     assert MarginOverride.objects.get(pk="initech").author == "finance"
     assert last_change().reason == "a credit note is under way"
+
+
+def test_an_override_whose_end_is_past_is_refused_at_its_end(finance: Client) -> None:
+    data = {"tenant": "initech", "level_max": "warn", "reason": "x", "until_1": "00:00:00"}
+    seq = audit.last_seq()
+
+    answer = sent(finance, "marginoverride/add/", **data, until_0="2020-01-01")
+
+    assert faults(answer) == {
+        "until": "2020-01-01 00:00 UTC is past, so the override would do nothing: give a moment "
+        "to come; to end one that is in force, remove it"
+    }
+    assert audit.last_seq() == seq
+
+
+def test_an_override_that_is_over_is_told_edited_and_removed(finance: Client) -> None:
+    over_since(datetime(2020, 1, 1, tzinfo=UTC))
+    path = "marginoverride/globex/change/"
+
+    listed = page(finance, "marginoverride/").content.decode()
+    edited = sent(finance, path, reason="it was for a week")
+    moved = sent(finance, path, until_0="2020-01-02")
+    longer = sent(finance, path, until_0="2099-01-01")
+    listed_then = page(finance, "marginoverride/").content.decode()
+
+    assert re.findall(r">\s*(over|in force)\s*<", listed) == ["over"]
+    assert (edited.status_code, longer.status_code) == (302, 302)
+    assert "is past" in faults(moved)["until"]
+    assert re.findall(r">\s*(over|in force)\s*<", listed_then) == ["in force"]
+    removed = taken(finance, "marginoverride/globex/delete/", post="yes", change_reason="tidy")
+    assert removed.status_code == 302
+    assert not MarginOverride.objects.exists()
+
+
+def over_since(until: datetime) -> None:
+    """Let the example's catalog hold one override, which ended then."""
+    override = parts.MarginOverride(level_max=Level.WARN, until=until, reason="x", author="a")
+    globex = replace(EXAMPLE.tenants["globex"], margin_override=override)
+    others = {name: replace(each, margin_override=None) for name, each in EXAMPLE.tenants.items()}
+    store.apply_catalog(replace(EXAMPLE, tenants={**others, "globex": globex}), actor="tests")
 
 
 def test_a_tenant_and_a_deal_are_made(product: Client) -> None:
