@@ -4,7 +4,6 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils import timezone
 
 from aforo_admin.control import deal_preview, permitting
 from aforo_admin.control.forms import REASON, RecordedForm
@@ -136,7 +135,7 @@ class MarginOverrideAdmin(OfTenantAdmin):
 
     @admin.display(ordering="until")
     def state(self, override: MarginOverride) -> str:
-        return "in force" if override.until > timezone.now() else "over"
+        return "over" if override.is_over else "in force"
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return [

@@ -41,7 +41,8 @@ class InCatalog:
     subscription: Subscription | None
     plan_id: str  # In force now; empty without a subscription.
     deals: Sequence[Deal]  # In force or to come.
-    override: MarginOverride | None
+    override: MarginOverride | None  # In force.
+    override_over: MarginOverride | None  # It is to be edited: a tenant has one at most.
     credentials: Sequence[Credential]
     rules: Sequence[Rule]  # The three floors.
 
@@ -54,12 +55,15 @@ def tenant_in_catalog(tenant_id: str, *, now: datetime) -> InCatalog | None:
     subscription = Subscription.objects.filter(pk=tenant_id).first()
     plan_id = _plan_id(tenant, subscription, now)
     deals = list(tenant.deals.filter(Q(effective_until=None) | Q(effective_until__gt=now)))
+    override = MarginOverride.objects.filter(pk=tenant_id).first()
+    is_over = override is not None and override.until <= now
     return InCatalog(
         tenant=tenant,
         subscription=subscription,
         plan_id=plan_id,
         deals=deals,
-        override=MarginOverride.objects.filter(pk=tenant_id, until__gt=now).first(),
+        override=None if is_over else override,
+        override_over=override if is_over else None,
         credentials=list(tenant.credentials.all()),
         rules=_rules(tenant, plan_id, deals, now),
     )
