@@ -142,6 +142,14 @@ def test_costs_by_model_and_by_feature_come_to_the_ledgers_total(world: World) -
     assert "chat unpriced usage 462.09 100 % 100 %" in said
 
 
+def test_completeness_of_who_has_no_whole_hour_yet_claims_nothing(world: World) -> None:
+    """initech's calls were decided, and blocked, in no hour that is compared."""
+    said = world.part("margins/initech/")
+
+    assert "Completeness of the last day no whole hour with a decided call yet" in said
+    assert "nothing was decided" not in said
+
+
 def test_a_tenant_without_usage_or_of_the_ledger_alone_has_a_page_too(world: World) -> None:
     assert "This tenant has used nothing" in world.part("margins/umbrella/")
     with store.change(actor="dana", source=Source.SHELL):
