@@ -160,7 +160,12 @@ class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
         view = super().delete_view
         if request.method != "POST":
             opened.mark(request)
-            context = {"reason": reason_input(), "opened": opened.hidden_input(request)}
+            row = self.get_object(request, unquote(object_id))
+            context = {
+                "reason": reason_input(),
+                "opened": opened.hidden_input(request),
+                "named": "" if row is None else self.named(row),
+            }
             return view(request, object_id, {**(extra_context or {}), **context})
         try:
             with recorded(request, request.POST.get(REASON, "")):
@@ -169,6 +174,10 @@ class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
         except REFUSALS as error:
             tell(request, error)
             return HttpResponseRedirect(request.get_full_path())
+
+    def named(self, row: Any) -> str:
+        """Return what a row is called where it is asked whether it should go."""
+        return f"the {row._meta.verbose_name} {row}"
 
     def _check_opened(
         self, request: HttpRequest, object_id: str | None, *, remedy: str = opened.REMEDY

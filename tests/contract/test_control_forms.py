@@ -434,6 +434,9 @@ def test_an_override_that_is_over_is_told_edited_and_removed(finance: Client) ->
     assert (edited.status_code, longer.status_code) == (302, 302)
     assert "is past" in faults(moved)["until"]
     assert re.findall(r">\s*(over|in force)\s*<", listed_then) == ["in force"]
+    asked = page(finance, "marginoverride/globex/delete/").content.decode()
+    assert "<h2>Remove the margin override of globex?</h2>" in asked
+    assert ">Remove the margin override of globex</button>" in asked
     removed = taken(finance, "marginoverride/globex/delete/", post="yes", change_reason="tidy")
     assert removed.status_code == 302
     assert not MarginOverride.objects.exists()
