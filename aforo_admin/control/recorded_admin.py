@@ -128,6 +128,7 @@ class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
     delete_confirmation_template = "control/delete.html"
     change_form_after_template = "control/opened.html"
     reason_required = False
+    empty_words = ""  # What to know where the list has no rows.
     hidden: tuple[str, ...] = ()  # Columns that no form shows.
 
     def changeform_view(

@@ -15,6 +15,7 @@ LABELS: Final = {
     "day_from_s": f"Day from {UTC}",
     "day_to_s": f"Day to {UTC}",
     "level_max": "At worst",
+    "rate_nanos": "Worth",
     "url_kept_in": "URL kept in",
 }
 
@@ -59,6 +60,8 @@ HINTS: Final = {
         "Instead of the plan's, per billing period, in the currency below. Empty: the plan's."
     ),
     "Deal.currency": "Like EUR. Empty: the plan's.",
+    "ExchangeRate.currency": "Like EUR.",
+    "ExchangeRate.rate_nanos": "Of one unit of it, in the catalog's currency, like 1.12.",
     "General.currency": "Of costs, and of all amounts that name no other. Like USD.",
     "PlanVersion.allowance_nanos": (
         "Without a fee: what usage may cost us per billing period, in the catalog's currency."

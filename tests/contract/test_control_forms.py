@@ -29,6 +29,7 @@ from aforo_admin.control.models import (
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.domain import catalog as parts
+from aforo_admin.screens import record
 from aforo_authz.domain.access import Level
 from lab.servers import ROOT
 from tests.contract.control_lab import use
@@ -405,6 +406,39 @@ def test_an_override_is_finance_s_and_has_a_reason(finance: Client, product: Cli
     assert sent(finance, "marginoverride/add/", **data).status_code == 302
     assert MarginOverride.objects.get(pk="initech").author == "finance"
     assert last_change().reason == "a credit note is under way"
+
+
+def test_a_bad_id_of_a_plan_is_told_at_its_field(finance: Client) -> None:
+    answer = sent(finance, "planversion/add/", plan_id="Big Plan", title="Big")
+
+    assert '"Big Plan" is no id: use 1 to 64 of' in faults(answer)["plan_id"]
+
+
+def test_an_exchange_rate_is_called_what_it_is(finance: Client) -> None:
+    form = page(finance, "exchangerate/add/").content.decode()
+    sent(
+        finance,
+        "exchangerate/add/",
+        currency="CHF",
+        rate_nanos="1.12",
+        change_reason="x",
+        effective_from_0="2030-01-01",
+        effective_from_1="00:00:00",
+    )
+
+    assert "Rate nanos" not in form
+    assert "Worth" in form
+    told = {each.name: each.after for each in record.differences(last_change())}
+    assert (told["Currency"], told["Worth"]) == ("CHF", "1.12")
+
+
+def test_an_empty_list_says_what_to_know(finance: Client) -> None:
+    empty = page(finance, "webhookendpoint/").content.decode()
+    searched = page(finance, "tenant/?q=nobody").content.decode()
+
+    assert "is called default in Alerts" in empty
+    assert "Nothing is like that." in searched
+    assert "yielded" not in empty + searched
 
 
 def test_an_override_whose_end_is_past_is_refused_at_its_end(finance: Client) -> None:

@@ -14,7 +14,7 @@ from django.db import connection
 from django.test import Client, override_settings
 
 from aforo_admin import store
-from aforo_admin.control.models import AuditEntry, Deal, Tenant, WebhookEndpoint
+from aforo_admin.control.models import AuditEntry, Deal, PlanVersion, Tenant, WebhookEndpoint
 from aforo_admin.control.recording import Source
 from aforo_admin.control.words import HINTS, LABELS
 from aforo_admin.places import Places
@@ -258,6 +258,24 @@ def test_the_tester_says_at_the_field_what_is_wrong(
     assert "aforo:v1:" not in page
 
 
+def test_a_session_that_has_ended_is_not_to_be_killed(world: World) -> None:
+    kill = "<summary>Kill</summary>"
+    before = world.get("sessions/", state="all").count(kill)
+    world.ledger.execute(
+        "UPDATE session SET ended_by = 'end', ended_micros = opened_micros WHERE session_id = 's-1'"
+    )
+
+    assert before > 0
+    assert world.get("sessions/", state="all").count(kill) == before - 1
+
+
+def test_a_tenants_page_leads_to_its_plan(world: World) -> None:
+    version = PlanVersion.objects.get(plan_id="enterprise", state="published")
+
+    link = f'<a href="/admin/control/planversion/{version.pk}/change/">enterprise</a>'
+    assert link in world.get("margins/acme/")
+
+
 def test_a_session_is_killed_by_who_may(world: World) -> None:
     assert "s-1" in world.part("sessions/")
     fields = {"tenant": "globex", "session": "s-1"}
@@ -293,8 +311,8 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
     address = f"/admin/deliveries/{message_id}/"
 
     assert "500 Internal Server Error" in said
-    assert "margin.level_changed warn L1 from none initech finance" in said
-    assert "margin.level_changed warn L1 from none , guard chat-margin globex" in said
+    assert "level changed warn L1 from none initech finance" in said
+    assert "level changed warn L1 from none , guard chat-margin globex" in said
     assert viewer().post(address, {"endpoint": "finance"}).status_code == 403
     with store.change(actor="tests", source=Source.SHELL):
         WebhookEndpoint.objects.create(

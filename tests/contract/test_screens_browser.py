@@ -127,6 +127,7 @@ CUT_TABLES = """() => [...document.querySelectorAll("table.plain")]
     .filter((table) => table.getBoundingClientRect().right
         > table.parentElement.getBoundingClientRect().right + 1)
     .map((table) => table.tHead.innerText)"""
+NARROW = 400
 HEIGHT_MAX = 2400  # Of a picture: lists go on as they began.
 
 
@@ -226,6 +227,16 @@ def test_pages_load_nothing_from_elsewhere_break_no_policy_and_fit(
     assert [line for line in wrong if not line.endswith("/favicon.ico") and not told(line)] == []
     assert dark == {scheme == "dark"}
     assert cut == []
+
+
+@pytest.mark.parametrize("name", ["tenant-form", "plans", "alerts", "deal-form"])
+def test_a_page_fits_a_narrow_window(served: Served, name: str) -> None:
+    def visit(page: Page) -> int:
+        page.set_viewport_size({"width": NARROW, "height": 800})
+        page.goto(f"{served.url}/admin/{PAGES[name]}", wait_until="load")
+        return int(page.evaluate("document.documentElement.scrollWidth"))
+
+    assert served.look(visit) <= NARROW
 
 
 def nothing(_page: Page) -> None:
