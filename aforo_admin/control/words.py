@@ -19,6 +19,16 @@ LABELS: Final = {
     "url_kept_in": "URL kept in",
 }
 
+# Lines as the catalog writes them, each of which a form reads as it stands here.
+EXAMPLES: Final = {
+    "components": "- {id: calls, meter: api.calls, included: 1000, price: 0.50, per: 1k}",
+    "discounts": "- {percent: 10%, from: 2027-01-01, until: 2027-04-01}",
+}
+TIERS: Final = (
+    "- {id: tokens, meter: llm.input_tokens, "
+    "graduated: [{up_to: 1M, price: 3, per: 1M}, {price: 2, per: 1M}]}"
+)
+
 HINTS: Final = {
     "act_from_calls": "With fewer calls in the period the level is at most a warning.",
     "act_from_revenue_nanos": (
@@ -36,6 +46,16 @@ HINTS: Final = {
     ),
     "block_below_bp": "Calls are refused.",
     "cadence": "How long a billing period is.",
+    "components": (
+        "What usage is charged: each line of the bill a line like "
+        f"{EXAMPLES['components']} or, with tiers, {TIERS} \N{EM DASH} in the currency of the fee. "
+        "Empty: nothing. docs/catalog.md#rate_card has all that a line can say, docs/pricing.md "
+        "how it is worked out. JSON is read as well."
+    ),
+    "discounts": (
+        f"Off the sum of these lines, in turn: like {EXAMPLES['discounts']} or "
+        "- {amount: 50}. Empty: none. docs/catalog.md#rate_card says more."
+    ),
     "day_from_s": "The time of the day, like 22:00. 00:00 in both: all day.",
     "day_to_s": "Until then, like 06:30, the next morning if it is earlier. 24:00 is 00:00.",
     "effective_until": ENDS,

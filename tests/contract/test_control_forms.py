@@ -4,6 +4,7 @@ import re
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from django.urls import reverse
 
 from aforo_admin import audit, mint, store
 from aforo_admin.catalog_yaml import read_file
-from aforo_admin.control import navigation
+from aforo_admin.control import navigation, words
 from aforo_admin.control.models import (
     AuditEntry,
     CostPrice,
@@ -31,6 +32,7 @@ from aforo_admin.control.roles import Role
 from aforo_admin.domain import catalog as parts
 from aforo_admin.screens import record
 from aforo_authz.domain.access import Level
+from aforo_meter.domain.rate_card import PerUnit
 from lab.servers import ROOT
 from tests.contract.control_lab import use
 from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent, taken
@@ -522,8 +524,64 @@ def test_a_rate_card_is_read_and_refused_line_by_line(product: Client) -> None:
 
     assert lines.startswith('[\n  {\n    "id": ')
     assert same.status_code == 302
-    assert "is no JSON" in faults(no_json)["rate_cards-0-components"]
+    told = faults(no_json)["rate_cards-0-components"]
+    assert "can't be read (line 1: " in told
+    assert f"write a line for each, like {words.EXAMPLES['components']}" in told
     assert "components[0].graduated[1].pro: no field" in faults(wrong)["rate_cards-0-components"]
+
+
+def test_lines_are_read_as_the_help_beside_them_writes_them(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="metered", state="draft")
+    path = f"planversion/{draft.pk}/change/"
+    lines, tiers = words.EXAMPLES["components"], words.TIERS
+    shown = unescape(page(product, path).content.decode())
+
+    saved = sent(
+        product,
+        path,
+        **{"rate_cards-0-components": f"{lines}\n{tiers}"},
+        **{"rate_cards-0-discounts": words.EXAMPLES["discounts"]},
+        **{"rate_cards-1-components": '{"id": "one", "meter": "api.calls", "price": 0.125}'},
+    )
+    again = filled(product, path)
+    seq = audit.last_seq()
+    same = sent(product, path)
+
+    assert lines in shown
+    assert tiers in shown
+    assert (saved.status_code, same.status_code) == (302, 302)
+    assert audit.last_seq() == seq
+    assert again["rate_cards-1-discounts"] == ""
+    first, second = store.load_with_draft(draft).plans["metered"].rate_cards
+    assert [each.component_id for each in first.components] == ["calls", "tokens"]
+    assert first.components[0].included_units == 1000
+    assert len(first.discounts) == 1
+    assert second.components[0].pricing == PerUnit(price_nanos=125_000_000, per_units=1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("calls", "is no list of lines"),
+        ("[1, 2]", "is no list of lines"),
+        ("- {id: calls, meter: }", "line 1: a field has no value"),
+        ("- {id: a, id: b}", "can't be read (line 1: "),
+        ("- {id: calls", "can't be read (line"),
+    ],
+)
+def test_what_is_no_line_is_told_with_one_that_is(product: Client, typed: str, told: str) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    path = f"planversion/{PlanVersion.objects.get(plan_id='metered', state='draft').pk}/change/"
+
+    answer = sent(product, path, **{"rate_cards-0-components": typed})
+
+    said = faults(answer)["rate_cards-0-components"]
+    assert told in said
+    assert words.EXAMPLES["components"] in said
+    assert typed in unescape(answer.content.decode())
 
 
 def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Client) -> None:
