@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import getpass
-import json
 import sys
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ from aforo_admin.catalog_differences import differences, digest_of
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.commands_control import Shown
 from aforo_admin.commands_users import read_password
-from aforo_admin.control import codes, role_groups, users
+from aforo_admin.control import codes, recorded_values, role_groups, users
 from aforo_admin.control.models import AuditEntry
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
@@ -124,9 +123,10 @@ def audit_list(options: argparse.Namespace) -> int:
 
 
 def entry_text(entry: AuditEntry) -> str:
-    """Return an entry as a line, and one for each column that it tells.
+    """Return an entry as a line, and one for each column that it changed.
 
-    The way by which it came is in the words of the pages: "via ui" says nothing to who looks.
+    Ways, columns and values are in the words of the pages: neither "via ui" nor an amount in nanos
+    says much to who looks.
     """
     action = "added" if entry.before is None else "removed" if entry.after is None else "changed"
     reason = f" ({entry.reason})" if entry.reason else ""
@@ -136,9 +136,13 @@ def entry_text(entry: AuditEntry) -> str:
     )
     if entry.before is None or entry.after is None:
         return head
+    model = recorded_values.model_of(entry.kind)
     changes = (
-        f"    {name}: {json.dumps(entry.before[name])} → {json.dumps(value)}"
-        for name, value in entry.after.items()
+        f"    {recorded_values.label(model, name)}: "
+        f"{recorded_values.text(model, name, entry.before)} → "
+        f"{recorded_values.text(model, name, entry.after)}"
+        for name in dict.fromkeys([*entry.before, *entry.after])
+        if entry.before.get(name) != entry.after.get(name)
     )
     return "\n".join([head, *changes])
 

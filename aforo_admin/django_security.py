@@ -52,6 +52,7 @@ def security(*, https: bool, sign_on: SingleSignOn | None) -> dict[str, Any]:
         "SESSION_COOKIE_SECURE": https,
         "CSRF_COOKIE_SAMESITE": same_site,
         "CSRF_COOKIE_SECURE": https,
+        "CSRF_FAILURE_VIEW": "aforo_admin.control.refusals.unproven",
         "SECURE_SSL_REDIRECT": https,
         "SECURE_HSTS_SECONDS": HSTS_S if https else 0,
         "SECURE_HSTS_INCLUDE_SUBDOMAINS": https,

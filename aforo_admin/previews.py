@@ -6,6 +6,7 @@ Bounded: a page waits for it. `simulating.simulate` plays everybody.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from aforo_admin.domain.catalog import Catalog, CostPrice, Deal
@@ -32,6 +33,26 @@ class QuotaMove:
     quota_id: str
     before: Quota | None
     after: Quota | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """What a contract says of money, per billing period."""
+
+    nanos: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermsMove:
+    """What a deal changes of a contract, whatever is used."""
+
+    fee: tuple[Amount, Amount] | None  # Before and after. None: it stays.
+    allowance: tuple[Amount, Amount] | None
+    quotas: tuple[QuotaMove, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.fee or self.allowance or self.quotas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +130,42 @@ def preview_deal(tenant_id: str, deal: Deal, ground: Ground) -> Preview:
     Raises:
         LedgerUnreadableError: The ledger can't be read.
     """
-    tenant = ground.catalog.tenants[tenant_id]
+    return _preview(ground, _always(tenant_id, deal, ground.catalog), [tenant_id], tenants=1)
+
+
+def terms_of_deal(tenant_id: str, deal: Deal, catalog: Catalog, now: datetime) -> TermsMove:
+    """Return what a deal changes of fee, allowance and quotas: it needs no recorded usage.
+
+    Args:
+        tenant_id: Whose deal it is.
+        deal: As it would be.
+        catalog: As it is, with this tenant at least.
+        now: Of a subscription that is to come, its start is taken.
+    """
+    changed = _always(tenant_id, deal, catalog)
+    at = max(now, catalog.tenants[tenant_id].subscription.started_at)
+    before, after = (
+        entitle(each, each.tenants[tenant_id], at).contract for each in (catalog, changed)
+    )
+    fees = (
+        Amount(nanos=before.committed_fee_nanos, currency=before.currency),
+        Amount(nanos=after.committed_fee_nanos, currency=after.currency),
+    )
+    # What usage may cost us is in the currency of costs, whatever the fee is in.
+    allowances = (
+        Amount(nanos=before.allowance_nanos, currency=catalog.currency),
+        Amount(nanos=after.allowance_nanos, currency=catalog.currency),
+    )
+    return TermsMove(
+        fee=fees if fees[0] != fees[1] else None,
+        allowance=allowances if allowances[0] != allowances[1] else None,
+        quotas=_moves_of(tenant_id, catalog, changed, at),
+    )
+
+
+def _always(tenant_id: str, deal: Deal, catalog: Catalog) -> Catalog:
+    """Return the catalog as if a deal had held from the subscription's begin on."""
+    tenant = catalog.tenants[tenant_id]
     begin = min(deal.effective_from, tenant.subscription.started_at)
     always = replace(
         deal,
@@ -118,9 +174,8 @@ def preview_deal(tenant_id: str, deal: Deal, ground: Ground) -> Preview:
         rate_cards=_begun(deal.rate_cards, micros_of(begin)),
     )
     # Alone: of deals one holds at a time, and this one would.
-    tenants = {**ground.catalog.tenants, tenant_id: replace(tenant, deals=(always,))}
-    changed = replace(ground.catalog, tenants=tenants)
-    return _preview(ground, changed, [tenant_id], tenants=1)
+    tenants = {**catalog.tenants, tenant_id: replace(tenant, deals=(always,))}
+    return replace(catalog, tenants=tenants)
 
 
 def _begun(cards: tuple[RateCard, ...] | None, begin_micros: int) -> tuple[RateCard, ...] | None:
@@ -160,22 +215,28 @@ def _quota_moves(
 ) -> Mapping[str, tuple[QuotaMove, ...]]:
     found: dict[str, tuple[QuotaMove, ...]] = {}
     for tenant_id in tenants:
-        before, after = (
-            {each.quota_id: each for each in _quotas(catalog, tenant_id, ground)}
-            for catalog in (ground.catalog, changed)
-        )
-        moves = tuple(
-            QuotaMove(quota_id=name, before=before.get(name), after=after.get(name))
-            for name in dict.fromkeys([*before, *after])
-            if before.get(name) != after.get(name)
-        )
+        moves = _moves_of(tenant_id, ground.catalog, changed, ground.now)
         if moves:
             found[tenant_id] = moves
     return found
 
 
-def _quotas(catalog: Catalog, tenant_id: str, ground: Ground) -> Iterable[Quota]:
-    return entitle(catalog, catalog.tenants[tenant_id], ground.now).policy.quotas
+def _moves_of(
+    tenant_id: str, held: Catalog, changed: Catalog, at: datetime
+) -> tuple[QuotaMove, ...]:
+    before, after = (
+        {each.quota_id: each for each in _quotas(catalog, tenant_id, at)}
+        for catalog in (held, changed)
+    )
+    return tuple(
+        QuotaMove(quota_id=name, before=before.get(name), after=after.get(name))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    )
+
+
+def _quotas(catalog: Catalog, tenant_id: str, at: datetime) -> Iterable[Quota]:
+    return entitle(catalog, catalog.tenants[tenant_id], at).policy.quotas
 
 
 def preview_prices(

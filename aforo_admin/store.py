@@ -6,6 +6,7 @@ Whatever changes, the catalog that results obeys the rules of `domain/checking`,
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from django.db import models
@@ -16,6 +17,7 @@ from aforo_admin.control.models_plans import State
 from aforo_admin.control.recording import OF_NOBODY, Change, Source, recorded
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.checking import find_problems
+from aforo_admin.domain.checking_tenants import override_end_problem
 from aforo_admin.domain.reach import reaches_rules, to_check
 from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError, fault_of
 from aforo_admin.row_reading import Read, read_rows, snapshot, table_of
@@ -32,6 +34,7 @@ from aforo_admin.rows import (
 )
 
 NAME: Final = "catalog"  # What faults are told of.
+OVERRIDE: Final = str(tables.MarginOverride._meta.verbose_name)  # noqa: SLF001 - as below.
 ROWS_PER_STATEMENT: Final = 500
 
 
@@ -76,6 +79,7 @@ def change(
         if permit is not None:
             permit(made)
         if not checked:
+            _refuse_ended_overrides(made)
             _check(made.tenants, before)
         audit.append(made)
 
@@ -241,6 +245,24 @@ def _without_tenants() -> Catalog | None:
     with contextlib.suppress(NoCatalogError, CatalogError):
         return load_catalog(()).catalog
     return None
+
+
+def _refuse_ended_overrides(made: Change) -> None:
+    """Refuse an override that is given an end in the past: it would look granted, and do nothing.
+
+    One that is over meanwhile is left alone, and a catalog that is applied may hold it.
+
+    Raises:
+        CatalogError: There is one.
+    """
+    ends = [
+        override_end_problem(note.tenant_id, datetime.fromisoformat(note.after["until"]), made.at)
+        for note in made.notes
+        if note.kind == OVERRIDE and note.after is not None and "until" in note.after
+    ]
+    problems = [each for each in ends if each is not None]
+    if problems:
+        raise CatalogError(NAME, [fault_of(problem) for problem in problems])
 
 
 def _check(touched: frozenset[str], before: Catalog | None) -> None:

@@ -14,7 +14,7 @@ from aforo_admin.control import (  # noqa: F401 - they register theirs.
     codes,
     models,
 )
-from aforo_admin.control.fields import amount_field
+from aforo_admin.control.fields import amount_field, in_plain_words
 from aforo_admin.control.recorded_admin import RecordedAdmin
 from aforo_admin.written_values import amount, hours_of_day
 
@@ -107,13 +107,18 @@ class ExchangeRateAdmin(AddOnlyAdmin):
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         if db_field.name == "rate_nanos":
-            return amount_field(db_field, {})
+            return in_plain_words(db_field, amount_field(db_field, {}))
         return super().formfield_for_dbfield(db_field, request, **options)
 
 
 @admin.register(models.WebhookEndpoint)
 class WebhookEndpointAdmin(RecordedAdmin):
     list_display = ("endpoint_id", "format", "url_kept_in", "enabled")
+    empty_words = (
+        "No endpoint is written down here. aforo-meter deliver sends by its own settings all the "
+        "same: the one that AFORO_METER_DELIVER_WEBHOOK_URL names is called default in Alerts "
+        "(docs/alerts.md)."
+    )
     list_filter = ("enabled", "format")
 
 

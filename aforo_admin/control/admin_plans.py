@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
@@ -26,6 +26,7 @@ from aforo_admin.control.recorded_admin import (
     recorded,
     tell,
 )
+from aforo_admin.domain.problems import check_id
 
 PARTS = (PlanQuota, PlanGuard, PlanRateCard)
 PUBLISH = f"control.{roles.PUBLISH}"
@@ -85,6 +86,8 @@ class NewPlanForm(RecordedForm):
 
     def clean_plan_id(self) -> str:
         plan_id: str = self.cleaned_data["plan_id"]
+        for problem in check_id((), plan_id):
+            raise ValidationError(problem.message)
         last = PlanVersion.objects.filter(plan_id=plan_id).order_by("-number").first()
         self.instance.plan_id = plan_id
         self.instance.number = 1 if last is None else last.number + 1

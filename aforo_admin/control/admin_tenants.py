@@ -130,8 +130,16 @@ class OverrideForm(RecordedForm):
 @admin.register(MarginOverride)
 class MarginOverrideAdmin(OfTenantAdmin):
     form = OverrideForm
-    list_display = ("tenant", "level_max", "until", "reason", "author")
+    list_display = ("tenant", "level_max", "until", "state", "reason", "author")
     hidden = ("author",)
+
+    def named(self, row: MarginOverride) -> str:
+        """Its key is the tenant's, which stays."""
+        return f"the margin override of {row}"
+
+    @admin.display(ordering="until")
+    def state(self, override: MarginOverride) -> str:
+        return "over" if override.is_over else "in force"
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return [

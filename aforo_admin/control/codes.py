@@ -7,6 +7,7 @@ from typing import Final
 
 from aforo_admin.control.recording import Source
 from aforo_authz.domain.access import Reason
+from aforo_meter import alerts
 
 REASONS: Final[dict[str, str]] = {
     Reason.UNAUTHENTICATED: "no credential shown",
@@ -25,6 +26,15 @@ SOURCES: Final[dict[str, str]] = {
     Source.YAML: "catalog file",
     Source.SHELL: "shell",
 }
+ALERTS: Final[dict[str, str]] = {
+    alerts.LEVEL_CHANGED: "level changed",
+    alerts.QUOTA_REACHED: "quota reached",
+    alerts.USAGE_UNPRICED: "usage without a price",
+    alerts.PRICE_CHANGED: "price changed",
+    alerts.COMPLETENESS_LOW: "calls missing from the log",
+    alerts.SYNC_STALE: "catalog not synced",
+    alerts.TEST: "a try",
+}
 
 
 def reason(code: str) -> str:
@@ -35,3 +45,8 @@ def reason(code: str) -> str:
 def source(code: str) -> str:
     """Return by which way a change came."""
     return SOURCES.get(code, code)
+
+
+def alert(code: str) -> str:
+    """Return what an alert of a kind says."""
+    return ALERTS.get(code, code)

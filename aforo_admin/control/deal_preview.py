@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from django.utils import timezone
+
 from aforo_admin import store
 from aforo_admin.catalog_differences import differences
 from aforo_admin.control.models import Deal
 from aforo_admin.control.plan_preview import UNKNOWN
 from aforo_admin.control.recorded_admin import TriedError
 from aforo_admin.domain.catalog import Catalog
-from aforo_admin.previews import preview_deal
+from aforo_admin.previews import preview_deal, terms_of_deal
 from aforo_admin.simulating import ground_of
 
 
@@ -28,6 +30,7 @@ def _shown(changed: Catalog, tenant_id: str, deal_id: str) -> dict[str, Any]:
     shown: dict[str, Any] = {"differences": list(differences(held, changed)), "tried_deal": deal_id}
     deals = changed.tenants[tenant_id].deals
     (deal,) = (each for each in deals if each.deal_id == deal_id)
+    shown["terms"] = terms_of_deal(tenant_id, deal, held, timezone.now())
     try:
         return {**shown, "preview": preview_deal(tenant_id, deal, ground_of(held))}
     except UNKNOWN as error:

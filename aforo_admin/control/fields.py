@@ -1,13 +1,11 @@
 """Columns that forms show and read as the catalog's YAML writes them: one grammar for both."""
 
-import json
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.forms.fields import InvalidJSONInput
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.control import words
@@ -103,19 +101,6 @@ class TimeOfDayColumn(NamedByQuantity, models.PositiveIntegerField):
 
     def formfield(self, **options: Any) -> Any:
         return _written(self, time_of_day_s, time_of_day, options)
-
-
-class ReadableJSONField(forms.JSONField):
-    """Lines of a rate card, to be read and edited by people."""
-
-    default_error_messages: ClassVar = {
-        "invalid": 'is no JSON: write a list, like [{"id": "calls", "meter": "api.calls", …}]'
-    }
-
-    def prepare_value(self, value: Any) -> Any:
-        if isinstance(value, InvalidJSONInput):
-            return value
-        return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 class TextsField(forms.CharField):

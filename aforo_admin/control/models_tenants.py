@@ -3,6 +3,7 @@
 from typing import ClassVar, Self
 
 from django.db import models
+from django.utils import timezone
 
 from aforo_admin.control.fields import NanosColumn, TextsColumn
 from aforo_admin.control.models_base import (
@@ -218,6 +219,10 @@ class MarginOverride(Recorded):
     author = models.CharField(max_length=200)
 
     key_fields = ("tenant_id",)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.until <= timezone.now())
 
 
 class NegotiatedCost(CostColumns):

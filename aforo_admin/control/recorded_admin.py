@@ -20,7 +20,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from aforo_admin import store
 from aforo_admin.control import opened, permitting, recorded_values, roles, words
 from aforo_admin.control.fault_places import Place, in_words_of_forms, model_of, place_of_fault
-from aforo_admin.control.fields import ReadableJSONField, in_plain_words
+from aforo_admin.control.fields import in_plain_words
 from aforo_admin.control.forms import (
     REASON,
     PartFormSet,
@@ -30,6 +30,7 @@ from aforo_admin.control.forms import (
     reason_input,
 )
 from aforo_admin.control.gone import GoneMixin
+from aforo_admin.control.lines_field import LinesField
 from aforo_admin.control.models_base import NeverEditedError, Ordered
 from aforo_admin.control.opened import ChangedSinceOpenedError
 from aforo_admin.control.permitting import FLOORS, NotPermittedError, ReasonMissingError
@@ -128,6 +129,7 @@ class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
     delete_confirmation_template = "control/delete.html"
     change_form_after_template = "control/opened.html"
     reason_required = False
+    empty_words = ""  # What to know where the list has no rows.
     hidden: tuple[str, ...] = ()  # Columns that no form shows.
 
     def changeform_view(
@@ -160,7 +162,12 @@ class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
         view = super().delete_view
         if request.method != "POST":
             opened.mark(request)
-            context = {"reason": reason_input(), "opened": opened.hidden_input(request)}
+            row = self.get_object(request, unquote(object_id))
+            context = {
+                "reason": reason_input(),
+                "opened": opened.hidden_input(request),
+                "named": "" if row is None else self.named(row),
+            }
             return view(request, object_id, {**(extra_context or {}), **context})
         try:
             with recorded(request, request.POST.get(REASON, "")):
@@ -169,6 +176,10 @@ class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
         except REFUSALS as error:
             tell(request, error)
             return HttpResponseRedirect(request.get_full_path())
+
+    def named(self, row: Any) -> str:
+        """Return what a row is called where it is asked whether it should go."""
+        return f"the {row._meta.verbose_name} {row}"
 
     def _check_opened(
         self, request: HttpRequest, object_id: str | None, *, remedy: str = opened.REMEDY
@@ -272,9 +283,13 @@ class PartMixin(PlainMixin):
         return type(formset.__name__, (formset,), own)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
-        if type(db_field) is JSONField:
-            options["form_class"] = ReadableJSONField
-        return super().formfield_for_dbfield(db_field, request, **options)
+        if type(db_field) is not JSONField:
+            return super().formfield_for_dbfield(db_field, request, **options)
+        field = super().formfield_for_dbfield(
+            db_field, request, **{**options, "form_class": LinesField}
+        )
+        field.example = words.EXAMPLES.get(db_field.name, "")
+        return field
 
     def formfield_for_foreignkey(self, *arguments: Any, **options: Any) -> Any:
         field = super().formfield_for_foreignkey(*arguments, **options)  # type: ignore[misc]

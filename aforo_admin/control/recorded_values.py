@@ -1,7 +1,7 @@
 """What the record kept of a row, as the forms call it and write it. The record itself is JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from django.db import models
 
 from aforo_admin.control import limits
 from aforo_admin.control.words import LABELS
+from aforo_admin.written_values import amount
 
 NOTHING: Final = "–"
 
@@ -48,9 +49,14 @@ def text(model: Any, name: str, row: Mapping[str, Any]) -> str:
         return limits.written(row["meter"], value)
     if isinstance(column, models.DateTimeField) and isinstance(value, str):
         return _instant(value)
-    if hasattr(column, "written") and isinstance(value, int | list):
-        return str(column.written(value))
+    if isinstance(value, int | list) and (write := _writer(column, name)) is not None:
+        return str(write(value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _writer(column: Any, name: str) -> Callable[[Any], str] | None:
+    """Return what writes a column's figures; None: they are written as they are kept."""
+    return getattr(column, "written", amount if name.endswith("_nanos") else None)
 
 
 def _column(model: Any, name: str) -> Any:

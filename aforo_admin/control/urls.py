@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from django.views import defaults
 
+from aforo_admin.control import refusals
 from aforo_admin.control.sign_on import back_to_login
 from aforo_admin.rest.api import failed, missing, refused, urls
 
@@ -33,6 +34,18 @@ def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
     if request.path.startswith(API):
         return refused(request, exception)
     return defaults.bad_request(request, exception)
+
+
+def handler403(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's name, for what somebody may not do."""
+    return refusals.denied(request, exception)
+
+
+def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's name, for what is not there."""
+    if request.path.startswith(API):
+        return missing(request)
+    return refusals.not_found(request, exception)
 
 
 def handler500(request: HttpRequest) -> HttpResponse:

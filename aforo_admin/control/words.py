@@ -15,8 +15,19 @@ LABELS: Final = {
     "day_from_s": f"Day from {UTC}",
     "day_to_s": f"Day to {UTC}",
     "level_max": "At worst",
+    "rate_nanos": "Worth",
     "url_kept_in": "URL kept in",
 }
+
+# Lines as the catalog writes them, each of which a form reads as it stands here.
+EXAMPLES: Final = {
+    "components": "- {id: calls, meter: api.calls, included: 1000, price: 0.50, per: 1k}",
+    "discounts": "- {percent: 10%, from: 2027-01-01, until: 2027-04-01}",
+}
+TIERS: Final = (
+    "- {id: tokens, meter: llm.input_tokens, "
+    "graduated: [{up_to: 1M, price: 3, per: 1M}, {price: 2, per: 1M}]}"
+)
 
 HINTS: Final = {
     "act_from_calls": "With fewer calls in the period the level is at most a warning.",
@@ -35,6 +46,16 @@ HINTS: Final = {
     ),
     "block_below_bp": "Calls are refused.",
     "cadence": "How long a billing period is.",
+    "components": (
+        "What usage is charged: each line of the bill a line like "
+        f"{EXAMPLES['components']} or, with tiers, {TIERS} \N{EM DASH} in the currency of the fee. "
+        "Empty: nothing. docs/catalog.md#rate_card has all that a line can say, docs/pricing.md "
+        "how it is worked out. JSON is read as well."
+    ),
+    "discounts": (
+        f"Off the sum of these lines, in turn: like {EXAMPLES['discounts']} or "
+        "- {amount: 50}. Empty: none. docs/catalog.md#rate_card says more."
+    ),
     "day_from_s": "The time of the day, like 22:00. 00:00 in both: all day.",
     "day_to_s": "Until then, like 06:30, the next morning if it is earlier. 24:00 is 00:00.",
     "effective_until": ENDS,
@@ -53,12 +74,14 @@ HINTS: Final = {
     "revenue_share_bp": "Instead of an amount: a share of the contract's revenue, like 60%.",
     "stale_margin_blocks": "A margin that is too old to be trusted still blocks.",
     "throttle_below_bp": "Calls are marked, and may go to a cheaper model.",
-    "until": "From this moment on it no longer holds.",
+    "until": "From this moment on it no longer holds. It must be to come.",
     "Deal.allowance_nanos": "Instead of the plan's, in the catalog's currency. Empty: the plan's.",
     "Deal.committed_fee_nanos": (
         "Instead of the plan's, per billing period, in the currency below. Empty: the plan's."
     ),
     "Deal.currency": "Like EUR. Empty: the plan's.",
+    "ExchangeRate.currency": "Like EUR.",
+    "ExchangeRate.rate_nanos": "Of one unit of it, in the catalog's currency, like 1.12.",
     "General.currency": "Of costs, and of all amounts that name no other. Like USD.",
     "PlanVersion.allowance_nanos": (
         "Without a fee: what usage may cost us per billing period, in the catalog's currency."

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final
 
 from aforo_admin.domain.catalog import (
@@ -82,6 +83,20 @@ def _tenant(tenant: Tenant, catalog: Catalog, features: frozenset[str]) -> Itera
         yield from check_text((*path, "margin_override", "reason"), override.reason)
         yield from check_text((*path, "margin_override", "author"), override.author)
     yield from check_costs((*path, "negotiated_costs"), tenant.negotiated_costs, known.meters)
+
+
+def override_end_problem(tenant_id: str, until: datetime, now: datetime) -> Problem | None:
+    """Return what is wrong with the end that somebody gives an override; None: nothing.
+
+    It is no rule of the catalog: an override that is over stays in it until somebody removes it.
+    """
+    if until > now:
+        return None
+    return Problem(
+        path=("tenants", tenant_id, "margin_override", "until"),
+        message=f"{until:%Y-%m-%d %H:%M} UTC is past, so the override would do nothing: give a "
+        "moment to come; to end one that is in force, remove it",
+    )
 
 
 def _terms(

@@ -14,11 +14,13 @@ from aforo_admin.control.recorded_admin import recorded
 from aforo_admin.control.roles import KILL_SESSION
 from aforo_admin.screens import stores
 from aforo_admin.screens.page import ROWS_PER_PAGE, ScreenView, may
-from aforo_meter.domain.sessions import Session
+from aforo_meter.domain.sessions import EndedBy, Session
 from aforo_meter.sessions import SessionQuery
 from aforo_meter.sessions_sql import SqlSessions
 
 MAY_KILL: Final = f"control.{KILL_SESSION}"
+# An idle one is not among them: whatever comes next opens it again, unless it is killed.
+ENDED: Final = frozenset({EndedBy.END, EndedBy.KILLED})
 STATES: Final = ("open", "all")
 
 
@@ -43,6 +45,7 @@ class SessionsView(ScreenView):
             "tenant": tenant_id,
             "state": state,
             "states": STATES,
+            "ended": ENDED,
             "may_kill": may(self.request, MAY_KILL),
             **self.pages(len(rows)),
         }

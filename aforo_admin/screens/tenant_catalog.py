@@ -40,8 +40,10 @@ class InCatalog:
     tenant: Tenant
     subscription: Subscription | None
     plan_id: str  # In force now; empty without a subscription.
+    plan_version_pk: int | None  # Of its version in force.
     deals: Sequence[Deal]  # In force or to come.
-    override: MarginOverride | None
+    override: MarginOverride | None  # In force.
+    override_over: MarginOverride | None  # It is to be edited: a tenant has one at most.
     credentials: Sequence[Credential]
     rules: Sequence[Rule]  # The three floors.
 
@@ -54,14 +56,19 @@ def tenant_in_catalog(tenant_id: str, *, now: datetime) -> InCatalog | None:
     subscription = Subscription.objects.filter(pk=tenant_id).first()
     plan_id = _plan_id(tenant, subscription, now)
     deals = list(tenant.deals.filter(Q(effective_until=None) | Q(effective_until__gt=now)))
+    version = PlanVersion.objects.filter(plan_id=plan_id, state=State.PUBLISHED).first()
+    override = MarginOverride.objects.filter(pk=tenant_id).first()
+    is_over = override is not None and override.until <= now
     return InCatalog(
         tenant=tenant,
         subscription=subscription,
         plan_id=plan_id,
+        plan_version_pk=None if version is None else int(version.pk),
         deals=deals,
-        override=MarginOverride.objects.filter(pk=tenant_id, until__gt=now).first(),
+        override=None if is_over else override,
+        override_over=override if is_over else None,
         credentials=list(tenant.credentials.all()),
-        rules=_rules(tenant, plan_id, deals, now),
+        rules=_rules(tenant, plan_id, version, deals, now),
     )
 
 
@@ -73,10 +80,15 @@ def _plan_id(tenant: Tenant, subscription: Subscription | None, now: datetime) -
     return str(last or subscription.plan_id)
 
 
-def _rules(tenant: Tenant, plan_id: str, deals: Sequence[Deal], now: datetime) -> list[Rule]:
+def _rules(
+    tenant: Tenant,
+    plan_id: str,
+    version: PlanVersion | None,
+    deals: Sequence[Deal],
+    now: datetime,
+) -> list[Rule]:
     general = General.objects.first()
     default = Thresholds() if general is None else floors_of(Thresholds, vars(general))
-    version = PlanVersion.objects.filter(plan_id=plan_id, state=State.PUBLISHED).first()
     deal = next((one for one in deals if one.effective_from <= now), None)
     rules = [
         (f"plan:{plan_id}", _changes(version)),

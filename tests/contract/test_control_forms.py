@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from django.urls import reverse
 
 from aforo_admin import audit, mint, store
 from aforo_admin.catalog_yaml import read_file
-from aforo_admin.control import navigation
+from aforo_admin.control import navigation, words
 from aforo_admin.control.models import (
     AuditEntry,
     CostPrice,
@@ -27,6 +29,10 @@ from aforo_admin.control.models import (
 )
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
+from aforo_admin.domain import catalog as parts
+from aforo_admin.screens import record
+from aforo_authz.domain.access import Level
+from aforo_meter.domain.rate_card import PerUnit
 from lab.servers import ROOT
 from tests.contract.control_lab import use
 from tests.contract.forms_lab import PASSWORD, as_role, faults, filled, page, sent, taken
@@ -404,6 +410,82 @@ def test_an_override_is_finance_s_and_has_a_reason(finance: Client, product: Cli
     assert last_change().reason == "a credit note is under way"
 
 
+def test_a_bad_id_of_a_plan_is_told_at_its_field(finance: Client) -> None:
+    answer = sent(finance, "planversion/add/", plan_id="Big Plan", title="Big")
+
+    assert '"Big Plan" is no id: use 1 to 64 of' in faults(answer)["plan_id"]
+
+
+def test_an_exchange_rate_is_called_what_it_is(finance: Client) -> None:
+    form = page(finance, "exchangerate/add/").content.decode()
+    sent(
+        finance,
+        "exchangerate/add/",
+        currency="CHF",
+        rate_nanos="1.12",
+        change_reason="x",
+        effective_from_0="2030-01-01",
+        effective_from_1="00:00:00",
+    )
+
+    assert "Rate nanos" not in form
+    assert "Worth" in form
+    told = {each.name: each.after for each in record.differences(last_change())}
+    assert (told["Currency"], told["Worth"]) == ("CHF", "1.12")
+
+
+def test_an_empty_list_says_what_to_know(finance: Client) -> None:
+    empty = page(finance, "webhookendpoint/").content.decode()
+    searched = page(finance, "tenant/?q=nobody").content.decode()
+
+    assert "is called default in Alerts" in empty
+    assert "Nothing is like that." in searched
+    assert "yielded" not in empty + searched
+
+
+def test_an_override_whose_end_is_past_is_refused_at_its_end(finance: Client) -> None:
+    data = {"tenant": "initech", "level_max": "warn", "reason": "x", "until_1": "00:00:00"}
+    seq = audit.last_seq()
+
+    answer = sent(finance, "marginoverride/add/", **data, until_0="2020-01-01")
+
+    assert faults(answer) == {
+        "until": "2020-01-01 00:00 UTC is past, so the override would do nothing: give a moment "
+        "to come; to end one that is in force, remove it"
+    }
+    assert audit.last_seq() == seq
+
+
+def test_an_override_that_is_over_is_told_edited_and_removed(finance: Client) -> None:
+    over_since(datetime(2020, 1, 1, tzinfo=UTC))
+    path = "marginoverride/globex/change/"
+
+    listed = page(finance, "marginoverride/").content.decode()
+    edited = sent(finance, path, reason="it was for a week")
+    moved = sent(finance, path, until_0="2020-01-02")
+    longer = sent(finance, path, until_0="2099-01-01")
+    listed_then = page(finance, "marginoverride/").content.decode()
+
+    assert re.findall(r">\s*(over|in force)\s*<", listed) == ["over"]
+    assert (edited.status_code, longer.status_code) == (302, 302)
+    assert "is past" in faults(moved)["until"]
+    assert re.findall(r">\s*(over|in force)\s*<", listed_then) == ["in force"]
+    asked = page(finance, "marginoverride/globex/delete/").content.decode()
+    assert "<h2>Remove the margin override of globex?</h2>" in asked
+    assert ">Remove the margin override of globex</button>" in asked
+    removed = taken(finance, "marginoverride/globex/delete/", post="yes", change_reason="tidy")
+    assert removed.status_code == 302
+    assert not MarginOverride.objects.exists()
+
+
+def over_since(until: datetime) -> None:
+    """Let the example's catalog hold one override, which ended then."""
+    override = parts.MarginOverride(level_max=Level.WARN, until=until, reason="x", author="a")
+    globex = replace(EXAMPLE.tenants["globex"], margin_override=override)
+    others = {name: replace(each, margin_override=None) for name, each in EXAMPLE.tenants.items()}
+    store.apply_catalog(replace(EXAMPLE, tenants={**others, "globex": globex}), actor="tests")
+
+
 def test_a_tenant_and_a_deal_are_made(product: Client) -> None:
     made = sent(
         product,
@@ -442,8 +524,64 @@ def test_a_rate_card_is_read_and_refused_line_by_line(product: Client) -> None:
 
     assert lines.startswith('[\n  {\n    "id": ')
     assert same.status_code == 302
-    assert "is no JSON" in faults(no_json)["rate_cards-0-components"]
+    told = faults(no_json)["rate_cards-0-components"]
+    assert "can't be read (line 1: " in told
+    assert f"write a line for each, like {words.EXAMPLES['components']}" in told
     assert "components[0].graduated[1].pro: no field" in faults(wrong)["rate_cards-0-components"]
+
+
+def test_lines_are_read_as_the_help_beside_them_writes_them(product: Client) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    draft = PlanVersion.objects.get(plan_id="metered", state="draft")
+    path = f"planversion/{draft.pk}/change/"
+    lines, tiers = words.EXAMPLES["components"], words.TIERS
+    shown = unescape(page(product, path).content.decode())
+
+    saved = sent(
+        product,
+        path,
+        **{"rate_cards-0-components": f"{lines}\n{tiers}"},
+        **{"rate_cards-0-discounts": words.EXAMPLES["discounts"]},
+        **{"rate_cards-1-components": '{"id": "one", "meter": "api.calls", "price": 0.125}'},
+    )
+    again = filled(product, path)
+    seq = audit.last_seq()
+    same = sent(product, path)
+
+    assert lines in shown
+    assert tiers in shown
+    assert (saved.status_code, same.status_code) == (302, 302)
+    assert audit.last_seq() == seq
+    assert again["rate_cards-1-discounts"] == ""
+    first, second = store.load_with_draft(draft).plans["metered"].rate_cards
+    assert [each.component_id for each in first.components] == ["calls", "tokens"]
+    assert first.components[0].included_units == 1000
+    assert len(first.discounts) == 1
+    assert second.components[0].pricing == PerUnit(price_nanos=125_000_000, per_units=1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("calls", "is no list of lines"),
+        ("[1, 2]", "is no list of lines"),
+        ("- {id: calls, meter: }", "line 1: a field has no value"),
+        ("- {id: a, id: b}", "can't be read (line 1: "),
+        ("- {id: calls", "can't be read (line"),
+    ],
+)
+def test_what_is_no_line_is_told_with_one_that_is(product: Client, typed: str, told: str) -> None:
+    held = PlanVersion.objects.get(plan_id="metered", state="published")
+    product.post(f"/admin/control/planversion/{held.pk}/copy/")
+    path = f"planversion/{PlanVersion.objects.get(plan_id='metered', state='draft').pk}/change/"
+
+    answer = sent(product, path, **{"rate_cards-0-components": typed})
+
+    said = faults(answer)["rate_cards-0-components"]
+    assert told in said
+    assert words.EXAMPLES["components"] in said
+    assert typed in unescape(answer.content.decode())
 
 
 def test_a_tenant_that_changed_its_plan_often_takes_no_more_queries(product: Client) -> None:

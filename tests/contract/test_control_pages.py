@@ -319,7 +319,7 @@ def test_single_sign_on_leaves_the_last_owner_the_role(
 
     assert "erin: owner" in alone
     assert "changed user erin (erin signed on)" in recorded
-    assert "role finance, by the provider: null" in recorded
+    assert "role finance, by the provider: –" in recorded
     assert "first give another user the role owner" in recorded
     assert "the last owner keeps the role, against the provider" in log
     assert "give another user the role owner" in log

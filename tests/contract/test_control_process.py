@@ -154,6 +154,20 @@ def test_apply_refuses_a_wrong_file_with_its_faults(
 
 
 @sqlite_only
+def test_the_record_is_listed_in_the_words_of_the_pages(
+    filled: Mapping[str, str], tmp_path: Path
+) -> None:
+    dearer = edited(tmp_path, "committed_fee: 36_000 USD", "committed_fee: 36_000.70 USD")
+    Path(dearer).write_text(Path(dearer).read_text().replace("warn_below: 20%", "warn_below: 21%"))
+    aforo_admin("apply", dearer, "--reason", "x", env=filled)
+
+    listed = aforo_admin("audit", "list", "--limit", "2", env=filled).stdout
+
+    assert "    Committed fee: 36000 → 36000.7\n" in listed
+    assert "    Warn below: 20% → 21%\n" in listed
+
+
+@sqlite_only
 def test_the_record_is_listed_and_verified(filled: Mapping[str, str], tmp_path: Path) -> None:
     path = edited(tmp_path, "name: Acme GmbH", "name: Acme Inc.")
     aforo_admin("apply", path, "--reason", "renamed", env=filled)
@@ -162,7 +176,7 @@ def test_the_record_is_listed_and_verified(filled: Mapping[str, str], tmp_path: 
     verified = aforo_admin("audit", "verify", env=filled)
 
     assert re.search(r"via catalog file: changed tenant acme \(renamed\)", listed.stdout)
-    assert '    name: "Acme GmbH" → "Acme Inc."' in listed.stdout
+    assert "    Name: Acme GmbH → Acme Inc." in listed.stdout
     assert verified.returncode == 0
     assert "each follows from the one before" in verified.stdout
     head = verified.stdout.rpartition("head: ")[2].strip()

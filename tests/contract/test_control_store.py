@@ -30,6 +30,7 @@ from aforo_admin.domain import catalog as parts
 from aforo_admin.domain.catalog import Catalog, CostPrice, Plan
 from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError
 from aforo_admin.yaml_writing import yaml_text
+from aforo_authz.domain.access import Level
 from lab.servers import ROOT
 from tests.catalogs import catalogs
 
@@ -133,6 +134,20 @@ def test_what_is_exported_is_applied_and_exported_as_the_same_text() -> None:
         assert audit.verify().broken_at is None
 
     export_apply_export()
+
+
+def test_a_catalog_with_an_override_that_is_over_is_exported_and_applied(example: Catalog) -> None:
+    over = parts.MarginOverride(
+        level_max=Level.WARN, until=datetime(2020, 1, 1, tzinfo=UTC), reason="x", author="dana"
+    )
+    held = with_tenant(example, "globex", lambda tenant: replace(tenant, margin_override=over))
+    applied(held)
+    exported = yaml_text(written.catalog(loaded()))
+    applied(example)
+
+    applied(read_text(exported.encode(), name="exported"))
+
+    assert loaded() == held
 
 
 def test_only_what_differs_is_written(example: Catalog) -> None:

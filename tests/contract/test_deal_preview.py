@@ -1,6 +1,7 @@
 """A deal is tried from its form: what it would have done is shown, and nothing is saved."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,32 @@ def test_an_edit_is_tried_from_its_form_and_then_saved(
     assert 'value="10"' in shown.content.decode()
     assert unsaved is None
     assert saved.status_code == 302
+
+
+def test_a_first_deal_of_who_has_used_nothing_shows_fee_allowance_and_quota(
+    world: World,  # noqa: F811 - the fixture.
+) -> None:
+    newco = replace(
+        world.catalog.tenants["acme"],
+        tenant_id="newco",
+        subscription=replace(world.catalog.tenants["acme"].subscription, subscription_id="sub-2"),
+    )
+    catalog = replace(world.catalog, tenants={**world.catalog.tenants, "newco": newco})
+    store.apply_catalog(catalog, actor="tests")
+    deal = {**DEAL, "tenant": "newco"}
+    free = {**deal, "committed_fee_nanos": "0", "allowance_nanos": "3.50"}
+
+    dearer = words(sent(world.client, "deal/add/", **deal, **QUOTA, **TRY))
+    freed = words(sent(world.client, "deal/add/", **free, **TRY))
+    with override_settings(AFORO_PLACES=Places()):
+        blind = words(sent(world.client, "deal/add/", **deal, **TRY))
+
+    assert "Committed fee 20.00 USD → 12.00 USD" in dearer
+    assert "Quotas calls: none → 5,000 a month" in dearer
+    assert "No usage is recorded in it yet" in dearer
+    assert "Nobody would have had" not in dearer
+    assert "Committed fee 20.00 USD → none Allowance none → 3.50 USD" in freed
+    assert "Committed fee 20.00 USD → 12.00 USD" in blind
 
 
 def test_what_would_be_refused_is_told_at_its_field(

@@ -238,6 +238,22 @@ def test_an_override_names_its_author_and_its_reason_is_the_record_s(owner: Api)
     assert owner.delete("/tenants/globex/margin_override", {**ANY, **WHY}).status == 204
 
 
+def test_an_override_whose_end_is_past_is_refused_at_its_end(owner: Api) -> None:
+    override = {"level_max": "warn", "until": "2020-01-01", "reason": "they pay", "author": "a"}
+    tenant = {**owner.get("/tenants/globex").body, "margin_override": override}
+    seq = audit.last_seq()
+
+    alone = owner.put("/tenants/globex/margin_override", override)
+    within = owner.put("/tenants/globex", tenant)
+
+    for said in (alone, within):
+        assert said.status == 422
+        (wrong,) = said.body["errors"]
+        assert wrong["field"].endswith("until")
+        assert wrong["remedy"].startswith("give a moment to come")
+    assert audit.last_seq() == seq
+
+
 def test_a_repeat_with_the_same_key_is_answered_as_the_first(owner: Api) -> None:
     first = owner.post("/features", {"id": "x"}, Idempotency_Key="one")
     again = owner.post("/features", {"id": "x"}, Idempotency_Key="one")

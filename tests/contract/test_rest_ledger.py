@@ -26,7 +26,7 @@ from aforo_authz.read_model import counter_key, margin_key
 from aforo_meter.completeness import Decided
 from aforo_meter.completeness_sql import SqlCompleteness
 from aforo_meter.database import Sql
-from aforo_meter.domain.periods import HOUR_MICROS
+from aforo_meter.domain.periods import HOUR_MICROS, datetime_of
 from aforo_meter.domain.sessions import Session
 from aforo_meter.ledger_sessions import write_session
 from aforo_meter.ledger_sql import SqlLedger
@@ -149,7 +149,23 @@ def test_a_session_is_killed_by_who_may_and_recorded(owner: Api) -> None:
     entry = AuditEntry.objects.latest("seq")
     assert (entry.kind, entry.name, entry.reason) == ("session", "s/1", "it loops")
     told = entry_text(entry)
-    assert ' via REST: changed session s/1 (it loops)\n    kill: null → "begun"' in told
+    assert " via REST: changed session s/1 (it loops)\n    kill: – → begun" in told
+
+
+def test_an_entry_tells_what_changed_and_nothing_else() -> None:
+    held = {"author": "kim", "month": "", "name": "dearer"}
+    entry = AuditEntry(
+        seq=7,
+        at=datetime_of(0),
+        actor="kim",
+        source="rest",
+        kind="scenario",
+        name="dearer",
+        before=held,
+        after={**held, "month": "2026-11"},
+    )
+
+    assert entry_text(entry).splitlines()[1:] == ["    Month: – → 2026-11"]
 
 
 def test_nothing_is_done_that_the_record_can_not_tell_of(owner: Api) -> None:

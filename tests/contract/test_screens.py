@@ -14,7 +14,7 @@ from django.db import connection
 from django.test import Client, override_settings
 
 from aforo_admin import store
-from aforo_admin.control.models import AuditEntry, Deal, Tenant, WebhookEndpoint
+from aforo_admin.control.models import AuditEntry, Deal, PlanVersion, Tenant, WebhookEndpoint
 from aforo_admin.control.recording import Source
 from aforo_admin.control.words import HINTS, LABELS
 from aforo_admin.places import Places
@@ -142,6 +142,14 @@ def test_costs_by_model_and_by_feature_come_to_the_ledgers_total(world: World) -
     assert "chat unpriced usage 462.09 100 % 100 %" in said
 
 
+def test_completeness_of_who_has_no_whole_hour_yet_claims_nothing(world: World) -> None:
+    """initech's calls were decided, and blocked, in no hour that is compared."""
+    said = world.part("margins/initech/")
+
+    assert "Completeness of the last day no whole hour with a decided call yet" in said
+    assert "nothing was decided" not in said
+
+
 def test_a_tenant_without_usage_or_of_the_ledger_alone_has_a_page_too(world: World) -> None:
     assert "This tenant has used nothing" in world.part("margins/umbrella/")
     with store.change(actor="dana", source=Source.SHELL):
@@ -250,6 +258,24 @@ def test_the_tester_says_at_the_field_what_is_wrong(
     assert "aforo:v1:" not in page
 
 
+def test_a_session_that_has_ended_is_not_to_be_killed(world: World) -> None:
+    kill = "<summary>Kill</summary>"
+    before = world.get("sessions/", state="all").count(kill)
+    world.ledger.execute(
+        "UPDATE session SET ended_by = 'end', ended_micros = opened_micros WHERE session_id = 's-1'"
+    )
+
+    assert before > 0
+    assert world.get("sessions/", state="all").count(kill) == before - 1
+
+
+def test_a_tenants_page_leads_to_its_plan(world: World) -> None:
+    version = PlanVersion.objects.get(plan_id="enterprise", state="published")
+
+    link = f'<a href="/admin/control/planversion/{version.pk}/change/">enterprise</a>'
+    assert link in world.get("margins/acme/")
+
+
 def test_a_session_is_killed_by_who_may(world: World) -> None:
     assert "s-1" in world.part("sessions/")
     fields = {"tenant": "globex", "session": "s-1"}
@@ -285,8 +311,8 @@ def test_an_alert_is_sent_again_by_who_may(world: World) -> None:
     address = f"/admin/deliveries/{message_id}/"
 
     assert "500 Internal Server Error" in said
-    assert "margin.level_changed warn L1 from none initech finance" in said
-    assert "margin.level_changed warn L1 from none , guard chat-margin globex" in said
+    assert "level changed warn L1 from none initech finance" in said
+    assert "level changed warn L1 from none , guard chat-margin globex" in said
     assert viewer().post(address, {"endpoint": "finance"}).status_code == 403
     with store.change(actor="tests", source=Source.SHELL):
         WebhookEndpoint.objects.create(

@@ -127,6 +127,11 @@ CUT_TABLES = """() => [...document.querySelectorAll("table.plain")]
     .filter((table) => table.getBoundingClientRect().right
         > table.parentElement.getBoundingClientRect().right + 1)
     .map((table) => table.tHead.innerText)"""
+NARROW = 400
+# How far the text of each heading of figures ends from the edge that its figures stand at.
+HEADINGS_APART = """() => [...document.querySelectorAll("th.column-figure")].map((head) =>
+    head.getBoundingClientRect().right - parseFloat(getComputedStyle(head).paddingRight)
+        - head.querySelector("a, span").getBoundingClientRect().right)"""
 HEIGHT_MAX = 2400  # Of a picture: lists go on as they began.
 
 
@@ -226,6 +231,27 @@ def test_pages_load_nothing_from_elsewhere_break_no_policy_and_fit(
     assert [line for line in wrong if not line.endswith("/favicon.ico") and not told(line)] == []
     assert dark == {scheme == "dark"}
     assert cut == []
+
+
+@pytest.mark.parametrize("name", ["tenant-form", "plans", "alerts", "deal-form"])
+def test_a_page_fits_a_narrow_window(served: Served, name: str) -> None:
+    def visit(page: Page) -> int:
+        page.set_viewport_size({"width": NARROW, "height": 800})
+        page.goto(f"{served.url}/admin/{PAGES[name]}", wait_until="load")
+        return int(page.evaluate("document.documentElement.scrollWidth"))
+
+    assert served.look(visit) <= NARROW
+
+
+def test_headings_of_figures_end_where_the_figures_end(served: Served) -> None:
+    def visit(page: Page) -> list[float]:
+        page.goto(f"{served.url}/admin/{PAGES['plans']}", wait_until="load")
+        return list(page.evaluate(HEADINGS_APART))
+
+    apart = served.look(visit)
+
+    assert len(apart) > 0
+    assert max(apart) < 2
 
 
 def nothing(_page: Page) -> None:

@@ -16,6 +16,7 @@ from aforo_admin.domain.margin_course import course_of
 from aforo_admin.domain.movers import Mover
 from aforo_admin.domain.price_listing import change_bp, coming_changes, lines_of
 from aforo_authz.domain.access import Reason
+from aforo_meter.alerts import KINDS, TEST
 from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.forecast import Standpoint, forecast
 from aforo_meter.domain.margin import Level
@@ -212,7 +213,9 @@ def test_a_price_rises_by_a_share_of_what_it_was(
 def test_every_code_that_pages_show_has_words() -> None:
     assert set(codes.REASONS) == set(Reason)
     assert set(codes.SOURCES) == set(Source)
+    assert set(codes.ALERTS) == {*KINDS, TEST}
 
 
 def test_a_code_without_words_is_shown_as_it_is() -> None:
     assert (codes.reason("some reason"), codes.source("")) == ("some reason", "")
+    assert codes.alert("of tomorrow") == "of tomorrow"

@@ -194,6 +194,12 @@ def source(code: str) -> str:
 
 
 @register.filter
+def alert(code: str) -> str:
+    """Return what an alert of a kind says, in words."""
+    return codes.alert(code)
+
+
+@register.filter
 def sidebar_title(link: object) -> str:
     """Return what the sidebar calls the list at an address; empty: none is there."""
     return navigation.title_at(str(link)) if link else ""
