@@ -13,6 +13,7 @@ from aforo_admin import django_setup, process, settings
 from aforo_admin.body_bounds import bounded
 from aforo_admin.places import Places
 from aforo_admin.probes import Readiness, probed
+from aforo_meter.http_server import Server
 
 log = structlog.get_logger()
 
@@ -21,8 +22,8 @@ DRAIN_S: Final = 20
 HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-class Server(uvicorn.Server):
-    """uvicorn that ends with 0 after a signal; its own way is to die of the signal all the same."""
+class AdminServer(Server):
+    """A server that ends with 0 after a signal; uvicorn's way is to die of it all the same."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -60,7 +61,7 @@ def serve(chosen: settings.ServeSettings) -> int:
         timeout_graceful_shutdown=DRAIN_S,
         forwarded_allow_ips=",".join(chosen.proxies),
     )
-    Server(config).run()
+    AdminServer(config).run()
     return 0
 
 

@@ -28,8 +28,8 @@ READ_BY_PAGES = {
     *(f"aforo_authz.{name}" for name in ("check", "denials", "explain", "explain_text")),
     "aforo_authz.redis_url",
 }
-# One reading of where Redis and Kafka are, and one way to be their client, for both.
-SHARED = {"aforo_meter.redis_client", "aforo_meter.kafka_place"}
+# One reading of where Redis and Kafka are, one way to be their client, one HTTP server, for both.
+SHARED = {"aforo_meter.redis_client", "aforo_meter.kafka_place", "aforo_meter.http_server"}
 # What each package may import of the others; "…domain" means that part of it only.
 MAY_IMPORT = {
     "aforo_authz": {"aforo_proto"},

@@ -10,6 +10,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from aforo_meter.http_server import Server
 from aforo_meter.ingest.problems import MEDIA_TYPE, problem_body
 from aforo_meter.listen import (
     TcpAddress,
@@ -104,8 +105,8 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class Server(uvicorn.Server):
-    """uvicorn within a loop that is not its own: the signals are the process's business."""
+class IngestServer(Server):
+    """A server within a loop that is not its own: the signals are the process's business."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -117,7 +118,7 @@ async def serving(
     app: Starlette, sockets: Sequence[socket.socket], *, drain_s: float
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Serve on sockets that listen while the body runs; then let requests under way end."""
-    server = Server(
+    server = IngestServer(
         uvicorn.Config(
             app,
             http=Protocol,
