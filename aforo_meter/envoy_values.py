@@ -14,9 +14,10 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.wrappers_pb2 import UInt64Value
 
 from aforo_meter.domain.usage import UsageError
-from aforo_proto.access_log_pb2 import Entry
+from aforo_proto.access_log_pb2 import Entry, Response
 
 DECISION_NAMESPACE: Final = "envoy.filters.http.ext_authz"
+GRPC_STATUS: Final = "grpc-status"
 STRING: Final = 0x1A  # What an encoded Value begins with where it is a string.
 NUMBER: Final = 0x11
 SECONDS: Final = 0x08  # What an encoded Duration begins with where it is a second or more.
@@ -82,6 +83,13 @@ def flags(raw: bytes) -> Flags:
         aborted=found.downstream_connection_termination or found.downstream_remote_reset,
         broken_off=found.upstream_connection_termination or found.upstream_remote_reset,
     )
+
+
+def grpc_status(response: Response) -> bytes:
+    """Return the status from the trailer, else from the header of an answer without a body."""
+    if GRPC_STATUS in response.response_trailers:
+        return response.response_trailers[GRPC_STATUS]
+    return response.response_headers.get(GRPC_STATUS, b"")
 
 
 def duration_ms(raw: bytes) -> int:

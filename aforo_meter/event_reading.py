@@ -33,14 +33,13 @@ from aforo_meter.mcp_metadata import CALL_TOOL, INITIALIZE, SESSION_HEADER, McpC
 from aforo_meter.plans import METHODS, Facts, Plan, id_of, plan_of
 from aforo_meter.recent import Recent
 from aforo_proto import llm_pb2, usage_pb2
-from aforo_proto.access_log_pb2 import Common, Entry, Metadata, Request, Response
+from aforo_proto.access_log_pb2 import Common, Entry, Metadata, Request
 
 # Envoy's configuration sets it to %UNIQUE_ID%: fresh for each entry, out of clients' reach.
 UNIQUE_ID_TAG: Final = "uid"
 PREFLIGHT_HEADERS: Final = ("access-control-request-method", "origin")
 METRIC_HEADER: Final = "x-aforo-metric"
 QUANTITY_HEADER: Final = "x-aforo-quantity"
-GRPC_STATUS: Final = "grpc-status"
 STREAM_TYPE: Final = b"text/event-stream"
 
 NOT_SET: Final = 0  # Envoy's AccessLogType.
@@ -200,7 +199,7 @@ class EventReader:
             details=response.response_code_details[:DETAILS_BYTES_MAX],
             flags=common.response_flags,
             preflight=any(name in request.request_headers for name in PREFLIGHT_HEADERS),
-            grpc_status=_grpc_status(response)[:GRPC_STATUS_BYTES_MAX],
+            grpc_status=envoy_values.grpc_status(response)[:GRPC_STATUS_BYTES_MAX],
             fits=self.view(request).fits,
         )
 
@@ -267,6 +266,8 @@ class EventReader:
         refused at the gate used nothing.
         """
         call = llm_metadata.llm_call(entry.common.metadata)
+        if call.unreadable:
+            counts["tokens_unreadable", ""] = 1
         cut = plan.aborted or (plan.broken_off and entry.response.response_body_bytes > 0)
         if not call.tokens.said and cut and not plan.refused:
             call = self._estimated(entry, plan)
@@ -378,13 +379,6 @@ def _decision(metadata: Metadata) -> "dict[str, bytes]":
     if envoy_values.DECISION_NAMESPACE not in metadata.filter_metadata:
         return {}
     return dict(metadata.filter_metadata[envoy_values.DECISION_NAMESPACE].fields)
-
-
-def _grpc_status(response: Response) -> bytes:
-    """Return the status from the trailer, else from the header of an answer without a body."""
-    if GRPC_STATUS in response.response_trailers:
-        return response.response_trailers[GRPC_STATUS]
-    return response.response_headers.get(GRPC_STATUS, b"")
 
 
 def _start_micros(start_time: Common.StartTime) -> int:

@@ -6,6 +6,9 @@ counts twice:
 1. typed metadata `envoy.ai.token_usage`, of Envoy's own `ai_protocol_manager`;
 2. `aforo.usage`, which `json_to_metadata` and `sse_to_metadata` fill where a build lacks that;
 3. `io.envoy.ai_gateway`, of Envoy AI Gateway, under the names that its documentation uses.
+
+The last two hold what stood in an answer's body, and whoever can have an upstream answer with a
+text of his own has written it. What can't be read there costs the tokens, never the call.
 """
 
 import math
@@ -15,7 +18,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from aforo_meter import envoy_values
-from aforo_meter.domain.tokens import LlmCall, ReportedTokens, from_names
+from aforo_meter.domain.tokens import LlmCall, ReportedTokens, from_names, split_tokens
 from aforo_meter.domain.usage import UsageError, clip
 from aforo_proto import llm_pb2
 from aforo_proto.access_log_pb2 import Metadata
@@ -56,12 +59,17 @@ def llm_call(metadata: Metadata) -> LlmCall:
     """Return what was noted of the answer; an empty one if nothing was.
 
     Raises:
-        UsageError: Something stands there that can't be read.
+        UsageError: What Envoy's own filter noted can't be read: another version wrote it.
     """
     typed = _typed(metadata)
     if typed.tokens.said:
         return typed
-    for found in (_from_usage(metadata), _from_gateway(metadata)):
+    for read_from in (_from_usage, _from_gateway):
+        try:
+            found = read_from(metadata)
+            split_tokens(found.tokens)
+        except UsageError:
+            return LlmCall(unreadable=True)
         if found.tokens.said:
             return found
     return typed

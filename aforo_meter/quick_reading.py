@@ -41,7 +41,6 @@ from aforo_meter.event_encoding import (
 from aforo_meter.event_reading import (
     DETAILS_BYTES_MAX,
     END,
-    GRPC_STATUS,
     GRPC_STATUS_BYTES_MAX,
     METRIC_HEADER,
     PATH_BYTES_KEPT_MAX,
@@ -331,10 +330,10 @@ def _plain_response(response: Response) -> bytes | None:
     if len(headers) > 1 or (len(headers) and CONTENT_TYPE not in headers):
         if METRIC_HEADER in headers or QUANTITY_HEADER in headers:
             return None
-        grpc_status = headers.get(GRPC_STATUS, b"")
+        grpc_status = headers.get(envoy_values.GRPC_STATUS, b"")
     trailers = response.response_trailers
     if len(trailers):
-        grpc_status = trailers.get(GRPC_STATUS, grpc_status)
+        grpc_status = trailers.get(envoy_values.GRPC_STATUS, grpc_status)
     return grpc_status if len(grpc_status) <= GRPC_STATUS_BYTES_MAX else None
 
 

@@ -21,6 +21,11 @@ METRICS: Final = {
     "unmetered": ("unmetered", "Events of calls that are no usage.", "why"),
     "dead_letter": ("dead_letters", "Dead letters, by kind.", "kind"),
     "tokens_cut": ("tokens_cut", "Calls whose token details exceed the totals.", None),
+    "tokens_unreadable": (
+        "tokens_unreadable",
+        "Calls whose answers say something as numbers of tokens that is none.",
+        None,
+    ),
     "estimated": ("estimated", "Calls whose tokens are estimated.", None),
     "reported_ignored": (
         "reported_ignored",
@@ -31,6 +36,7 @@ METRICS: Final = {
 # What is said in the log too, since somebody else has to put it right.
 WARNINGS: Final = {
     "tokens_cut": "token details exceed their total; the total holds",
+    "tokens_unreadable": "an answer says something as a number of tokens that is none; it is left",
     "reported_ignored": "X-Aforo-Metric names no known meter, or X-Aforo-Quantity can't be read",
 }
 # What became of an entry; of those ignored, of each kind.

@@ -65,6 +65,7 @@ class LlmCall:
     model: str = ""
     tokens: ReportedTokens = NOTHING
     partial: bool = False  # Not all of the answer could be read.
+    unreadable: bool = False  # What it says of tokens are no numbers of tokens.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

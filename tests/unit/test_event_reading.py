@@ -6,7 +6,7 @@ import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
 from google.protobuf import any_pb2
 
-from aforo_meter.access_log import Reader, StreamReader, Unreadable
+from aforo_meter.access_log import Reader, StreamReader
 from aforo_meter.domain.metering import Applied, Metering, Quantity, Rule, built_in_rules
 from aforo_meter.event_reading import EventReader
 from aforo_proto import llm_pb2, usage_pb2
@@ -105,14 +105,28 @@ def test_a_filter_that_read_nothing_leaves_the_word_to_the_next() -> None:
     assert tokens_of(with_metadata("aforo.usage", OPENAI, tokens=nothing))["input"] == 18
 
 
-@pytest.mark.parametrize("value", [1.5, -1, "many", True, float("nan"), 1e15])
-def test_a_number_that_is_none_becomes_a_dead_letter(value: object) -> None:
-    (reading,) = read(make_message(with_metadata("aforo.usage", {"input_tokens": value})))
+@pytest.mark.parametrize("value", [1.5, -1, "many", float("nan"), 1e15])
+@pytest.mark.parametrize(
+    ("namespace", "bad", "good"),
+    [
+        ("aforo.usage", "input_tokens", "output_tokens"),
+        ("io.envoy.ai_gateway", "llm_input_token", "llm_output_token"),
+    ],
+)
+def test_a_number_that_is_none_costs_the_tokens_and_not_the_call(
+    namespace: str, bad: str, good: str, value: object
+) -> None:
+    """Else an API that answers with what it was sent would be used without being charged."""
+    entry = with_metadata(namespace, {bad: value, good: 7})
+    reader = make_reader()
+    (reading,) = read(make_message(entry), reader)
 
-    if value is True:
-        assert measures_of(event_of(reading))["api.calls"] == 1, "no number at all"
-    else:
-        assert isinstance(reading, Unreadable)
+    assert measures_of(event_of(reading)) == measures_of(read_event(make_entry()))
+    assert reader.counts["tokens_unreadable", ""] == 1
+
+
+def test_what_is_no_number_at_all_says_nothing() -> None:
+    assert tokens_of(with_metadata("aforo.usage", {"input_tokens": True})) == {}
 
 
 def test_openais_usage_of_null_says_nothing() -> None:
