@@ -39,6 +39,12 @@ def echo(request: Request, *, name: str) -> Reply:
     return json_reply(seen, headers={**asked_headers(request), "x-lab-upstream": name})
 
 
+def mirror(request: Request) -> Reply:
+    """Answer with what was sent, as an API that keeps its users' documents does."""
+    kind = request.header("content-type") or "application/octet-stream"
+    return Reply(headers={"content-type": kind}, body=request.body)
+
+
 def as_json(request: Request) -> dict[str, Any]:
     return {
         "method": request.method,
@@ -115,6 +121,7 @@ def flaky(_: Request, rest: str, hits: int) -> Reply:
 STAND_INS: Mapping[str, Callable[[Request, str, int], Reply]] = {
     "mcp": lambda request, _, __: mcp(request),
     "ws": lambda request, _, __: websocket(request),
+    "mirror": lambda request, _, __: mirror(request),
     "status": status,
     "slow": slow,
     "redirect": redirect,

@@ -5,7 +5,8 @@ call uses is told by the call: `"x_lab_usage": {"input": 100, "cached": 40, "out
 its body, each token counted once (see `lab.llm_shapes.Usage`); else it follows from lengths.
 
 It also stands in for an MCP server (`/mcp`), a WebSocket (`/ws`), one that redirects
-(`/redirect/PATH`) and one that fails at first (`/flaky/N`).
+(`/redirect/PATH`), one that fails at first (`/flaky/N`) and one that answers with what it was sent
+(`/mirror`).
 
     python -m lab.upstream --port 9001 --name premium
 """

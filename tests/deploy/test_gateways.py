@@ -17,12 +17,13 @@ import yaml
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from google.protobuf.json_format import MessageToDict
 
-from aforo_meter.access_log import Reader, StreamReader
-from aforo_meter.domain.metering import Applied, Metering
+from aforo_meter.access_log import Event, Reader, StreamReader
+from aforo_meter.domain.metering import Applied, Metering, built_in_rules
 from aforo_meter.domain.tokens import ReportedTokens
 from aforo_meter.event_reading import EventReader
 from aforo_meter.llm_metadata import llm_call
 from aforo_proto.access_log_pb2 import Metadata
+from aforo_proto.usage_pb2 import UsageEvent
 from lab.servers import envoy_binary, eventually
 from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, http_filters
 from tests.deploy.control_planes import (
@@ -173,6 +174,29 @@ async def test_ship_reads_the_tokens_of_every_provider(
 
     assert (found.provider, found.tokens) == (provider, expected)
     assert found.model
+
+
+@pytest.mark.parametrize("count", [0.5, -100, 1e30])
+async def test_who_has_an_api_say_tokens_that_are_none_is_charged_the_call(
+    lab: EnvoyLab, count: float
+) -> None:
+    path = lab.unique("/mirror")
+    written = {"usage": {"prompt_tokens": count, "completion_tokens": 1}}
+    answer = await lab.client.post(path, written)
+    assert answer.json() == written
+    await eventually(lambda: lab.log.about(path) or lab.backup.about(path))
+    (entry,) = lab.log.about(path) + lab.backup.about(path)
+    rules = built_in_rules(unmetered_paths=frozenset(), unmetered_statuses=frozenset())
+    reader = StreamReader(Reader(EventReader(Applied(Metering(rules=rules)))))
+    told = StreamAccessLogsMessage()
+    told.http_logs.log_entry.append(entry)
+
+    (reading,) = reader.read(told.SerializeToString())
+
+    assert isinstance(reading, Event)
+    meters = {one.meter for one in UsageEvent.FromString(reading.value).measures}
+    assert meters == {"api.calls", "bytes.request", "bytes.response"}
+    assert reader.counts["tokens_unreadable", ""] == 1
 
 
 async def test_no_client_speaks_with_aforos_voice(lab: EnvoyLab) -> None:
