@@ -314,6 +314,7 @@ def test_a_key_is_made_once_shown_once_and_revoked_at_once(developer: Client) ->
     assert answer.status_code == 200
     assert "no-store" in answer["Cache-Control"]
     (key,) = re.findall(r"aforo_[\w-]{32}", answer.content.decode())
+    assert "copy.js" in answer.content.decode()
     row = Credential.objects.get(tenant_id="globex", credential_id="new")
     assert row.identity == mint.sha256_of_key(key)
     assert row.prefix == key[:12]
@@ -337,6 +338,7 @@ def test_a_key_is_made_once_shown_once_and_revoked_at_once(developer: Client) ->
 def test_an_ingest_key_is_made_too(developer: Client) -> None:
     answer = sent(developer, "ingestkey/add/", key_id="bridge", scopes="usage:ingest")
 
+    assert "copy.js" in answer.content.decode()
     assert re.findall(r"aforo_[\w-]{32}", answer.content.decode())
 
 
