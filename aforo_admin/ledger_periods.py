@@ -57,7 +57,7 @@ REFUSED: Final = (
     " WHERE hour_start_micros > ? AND hour_start_micros < ?"
     " AND ((outcome = ? AND reason = ?) OR (outcome = ? AND reason = ?)){tenants}"
 )
-PROVIDERS: Final = "SELECT DISTINCT provider FROM charge"
+USED: Final = "SELECT provider, model FROM charge UNION SELECT provider, model FROM adjustment"
 BY_MARGIN: Final = (
     *(Outcome.BLOCK.value, Reason.MARGIN_LIMIT_EXCEEDED.value),
     *(Outcome.THROTTLE.value, Reason.MARGIN_THROTTLE.value),
@@ -146,9 +146,9 @@ def _with_refusals(ask: Ask, found: list[Recorded], tenants: Sequence[str]) -> S
     return whole
 
 
-def providers(ask: Ask) -> set[str]:
-    """Return the providers of all usage: it goes through all of the charges."""
-    return {str(name) for (name,) in ask(PROVIDERS, ())}
+def providers_and_models(ask: Ask) -> set[tuple[str, str]]:
+    """Return those of all usage: it goes through all of the charges and adjustments."""
+    return {(str(provider), str(model)) for provider, model in ask(USED, ())}
 
 
 def with_rows(ask: Ask, recorded: Sequence[Recorded]) -> Iterator[Recorded]:

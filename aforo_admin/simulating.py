@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from aforo_admin import messages
+from aforo_admin.domain import scenario_names
 from aforo_admin.domain.catalog import Catalog, Thresholds
 from aforo_admin.domain.checking import find_problems
 from aforo_admin.domain.entitling import Contract, GuardInForce, entitle
@@ -22,7 +23,6 @@ from aforo_admin.domain.scenario_catalog import (
     changed_catalog,
     find_scenario_problems,
 )
-from aforo_admin.domain.scenario_names import unknown_models, unknown_providers
 from aforo_admin.domain.scenario_usage import Reprice, repricing
 from aforo_admin.domain.simulate import (
     Comparison,
@@ -33,7 +33,7 @@ from aforo_admin.domain.simulate import (
     simulate_period,
 )
 from aforo_admin.ledger_period_sums import is_exact, with_sums
-from aforo_admin.ledger_periods import providers, read_periods, with_rows
+from aforo_admin.ledger_periods import providers_and_models, read_periods, with_rows
 from aforo_admin.ledger_reading import Ask, reading
 from aforo_admin.places import places
 from aforo_admin.price_books import lists_of
@@ -135,8 +135,8 @@ def problems_of(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) 
 def _problems(scenario: Scenario, ground: Ground, drafts: Drafts, book: PriceBook) -> list[Problem]:
     return [
         *find_scenario_problems(ground.catalog, scenario, drafts),
-        *_unknown_providers(scenario, ground),
-        *unknown_models(scenario, book),
+        *_unknown_names(scenario, ground),
+        *scenario_names.unknown_models(scenario, book),
     ]
 
 
@@ -154,20 +154,27 @@ def _repricing(scenario: Scenario, ground: Ground, book: PriceBook) -> Repricing
     return of_tenant
 
 
-def _unknown_providers(scenario: Scenario, ground: Ground) -> Sequence[Problem]:
-    """Find providers that neither a price nor usage names; what is quick to ask is asked first."""
+def _unknown_names(scenario: Scenario, ground: Ground) -> Sequence[Problem]:
+    """Find what neither a price nor usage names; what is quick to ask is asked first."""
     catalog = ground.catalog
     negotiated = (each for one in catalog.tenants.values() for each in one.negotiated_costs)
-    known = {each.provider for each in (*catalog.costs, *negotiated)}
-    if not any(unknown_providers(scenario, known)):
-        return ()
-    book = book_of(ground)
-    known |= {each.provider for each in (*book.own, *book.built_in)}
-    if not any(unknown_providers(scenario, known)):
-        return ()
+    known = scenario_names.names_of(
+        (each.provider, each.model) for each in (*catalog.costs, *negotiated)
+    )
+    for more in (_priced, _used):
+        if not any(scenario_names.unknown_names(scenario, known)):
+            return ()
+        known |= more(ground)
+    return list(scenario_names.unknown_names(scenario, known))
+
+
+def _priced(ground: Ground) -> scenario_names.Names:
+    return scenario_names.names_in(book_of(ground))
+
+
+def _used(ground: Ground) -> scenario_names.Names:
     with reading(ground.ledger_url) as ask:
-        known |= providers(ask)
-    return list(unknown_providers(scenario, known))
+        return scenario_names.names_of(providers_and_models(ask))
 
 
 def changed_by(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) -> Catalog:

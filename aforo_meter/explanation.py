@@ -50,7 +50,7 @@ class Explanation:
     def override(self) -> Override | None:
         """The override in force now."""
         override = self.known.override
-        return override if override and self.now_micros < override.until_micros else None
+        return override if override and override.holds(self.now_micros) else None
 
     @property
     def decided_level(self) -> Level:

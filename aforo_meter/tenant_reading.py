@@ -32,6 +32,9 @@ class Override:
     reason: str
     author: str
 
+    def holds(self, at_micros: int) -> bool:
+        return at_micros < self.until_micros
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -128,6 +131,23 @@ class TenantReader:
                     raise CommandError(f"what Redis holds of {tenant_id}: {error}") from error
         return found
 
+    async def overrides(self, tenant_ids: Sequence[str], *, at_micros: int) -> dict[str, Override]:
+        """Return the overrides in force of tenants; those without one are left out.
+
+        Raises:
+            CommandError: Redis does not answer, or a value can't be understood.
+        """
+        found = {}
+        policies = await self._get([_keys_of(tenant_id)[1] for tenant_id in tenant_ids])
+        for tenant_id, policy in zip(tenant_ids, policies, strict=True):
+            try:
+                override = _override(policy_pb2.Policy.FromString(policy or b""))
+            except DecodeError as error:
+                raise CommandError(f"what Redis holds of {tenant_id}: {error}") from error
+            if override is not None and override.holds(at_micros):
+                found[tenant_id] = override
+        return found
+
     async def confirmed(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return until when all usage of partitions is in the ledger; of unknown ones, nothing.
 
@@ -189,14 +209,19 @@ def _known(
         )
     return Known(
         terms=None if contract is None else terms_of(tenant_id, contract, policy),
-        override=Override(
-            level_max=Level(said.margin_override.level_max),
-            until_micros=said.margin_override.until_micros,
-            reason=said.margin_override.reason,
-            author=said.margin_override.author,
-        )
-        if said.HasField("margin_override")
-        else None,
+        override=_override(said),
         shadow=said.shadow,
         published=published,
+    )
+
+
+def _override(policy: policy_pb2.Policy) -> Override | None:
+    if not policy.HasField("margin_override"):
+        return None
+    said = policy.margin_override
+    return Override(
+        level_max=Level(said.level_max),
+        until_micros=said.until_micros,
+        reason=said.reason,
+        author=said.author,
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -30,6 +31,7 @@ from aforo_admin.domain.problems import check_id
 
 PARTS = (PlanQuota, PlanGuard, PlanRateCard)
 PUBLISH = f"control.{roles.PUBLISH}"
+WITHOUT_VERSION_MAX = 50  # On the list, beside those that have one.
 
 
 class OfDraft:
@@ -102,6 +104,11 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
     search_fields = ("plan__plan_id", "title")
     inlines = (QuotaTable, GuardPart, RateCardPart)
     change_form_before_template = "control/plan_before.html"
+    list_before_template = "control/plans_before.html"
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        more = {} if "state__exact" in request.GET else _without_version(request)
+        return super().changelist_view(request, {**(extra_context or {}), **more})
 
     def get_form(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         if obj is None:
@@ -207,6 +214,17 @@ class PlanVersionAdmin(OfDraft, RecordedAdmin):
             **(plan_preview.of_draft(version) if step == "publish" else {}),
         }
         return TemplateResponse(request, "control/plan_step.html", context)
+
+
+def _without_version(request: HttpRequest) -> dict[str, Any]:
+    """Return plans that were saved by themselves, or whose only draft was removed."""
+    searched = request.GET.get(SEARCH_VAR, "").strip()
+    found = Plan.objects.filter(versions=None, plan_id__icontains=searched)
+    some = list(found[: WITHOUT_VERSION_MAX + 1])
+    return {
+        "without_version": some[:WITHOUT_VERSION_MAX],
+        "without_version_more": len(some) > WITHOUT_VERSION_MAX,
+    }
 
 
 TITLES = {"publish": "Publish", "retire": "Retire", "copy": "Make a new version of"}

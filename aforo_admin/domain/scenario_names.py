@@ -1,12 +1,50 @@
 """Models and providers that a scenario names, beside those that there are. Pure."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from aforo_admin.domain.problems import Path, Problem, unknown
 from aforo_admin.domain.scenario import Scenario
 from aforo_admin.domain.scenario_usage import covers
 from aforo_meter.domain.account import UsageKey
-from aforo_meter.domain.prices import PriceBook
+from aforo_meter.domain.prices import PriceBook, PriceList
+
+NamedAt = tuple[Path, str]  # Where a scenario names it, and what.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """Providers and models that prices or usage name."""
+
+    providers: frozenset[str]
+    models: frozenset[str]
+    rules: tuple[PriceList, ...] = ()  # Of prices that know a model by more names than one.
+
+    def __or__(self, more: "Names") -> "Names":
+        return Names(
+            providers=self.providers | more.providers,
+            models=self.models | more.models,
+            rules=(*self.rules, *more.rules),
+        )
+
+
+def names_of(pairs: Iterable[tuple[str, str]]) -> Names:
+    """Return the names of providers with their models; one that is empty is none."""
+    named = list(pairs)
+    return Names(
+        providers=frozenset(provider for provider, _ in named if provider),
+        models=frozenset(model for _, model in named if model),
+    )
+
+
+def names_in(book: PriceBook) -> Names:
+    lists = (*book.own, *book.built_in)
+    rules = Names(
+        providers=frozenset(),
+        models=frozenset(),
+        rules=tuple(each for each in lists if each.match is not None),
+    )
+    return names_of((each.provider, each.model) for each in lists) | rules
 
 
 def unknown_models(scenario: Scenario, book: PriceBook) -> Iterator[Problem]:
@@ -27,24 +65,41 @@ def unknown_models(scenario: Scenario, book: PriceBook) -> Iterator[Problem]:
             )
 
 
-def unknown_providers(scenario: Scenario, known: Collection[str]) -> Iterator[Problem]:
-    """Find providers whose usage a scenario changes, and that there are not: it would do nothing.
+def unknown_names(scenario: Scenario, known: Names) -> Iterator[Problem]:
+    """Find providers and models whose usage a scenario changes, and that there are not.
 
-    Args:
-        scenario: What changes.
-        known: Those that prices or usage name; "" among them is none.
+    It would do nothing.
     """
     for path, provider in _providers(scenario):
-        if provider and not any(_is_provider(each, provider) for each in known):
-            yield unknown(path, provider, kind="provider", known={each for each in known if each})
+        if provider and not any(_is_provider(each, provider) for each in known.providers):
+            yield unknown(path, provider, kind="provider", known=known.providers)
+    for path, model in _models(scenario):
+        if model and not _is_known(model, known):
+            yield unknown(path, model, kind="model", known=known.models)
 
 
-def _providers(scenario: Scenario) -> Iterator[tuple[Path, str]]:
+def _providers(scenario: Scenario) -> Iterator[NamedAt]:
     for index, change in enumerate(scenario.costs):
         yield ("costs", index, "provider"), change.provider
     for index, swap in enumerate(scenario.swaps):
         yield ("models", index, "provider"), swap.provider
 
 
+def _models(scenario: Scenario) -> Iterator[NamedAt]:
+    for index, change in enumerate(scenario.costs):
+        yield ("costs", index, "model"), change.model
+    for index, swap in enumerate(scenario.swaps):
+        yield ("models", index, "from"), swap.model
+
+
 def _is_provider(name: str, wanted: str) -> bool:
     return covers(UsageKey("", "", name, "", "", ""), provider=wanted, model="")
+
+
+def _is_known(wanted: str, known: Names) -> bool:
+    if any(
+        covers(UsageKey("", "", "", name, "", ""), provider="", model=wanted)
+        for name in known.models
+    ):
+        return True
+    return any(each.covers(provider=each.provider, model=wanted) for each in known.rules)

@@ -7,6 +7,7 @@ from typing import Final
 
 from aforo_admin.domain.movers import Mover
 from aforo_admin.places import places
+from aforo_admin.screens.in_force import Overrides, read_overrides
 from aforo_admin.screens.stores import Missing, from_ledger
 from aforo_admin.screens.unassessed import (
     PERIODS_MAX,
@@ -171,6 +172,7 @@ class Overview:
 
     ledger: InLedger | None
     redis: InRedis | None
+    overrides: Overrides | None  # In force, of the movers.
     missing: list[str] = field(default_factory=list)
 
 
@@ -185,7 +187,9 @@ async def read_overview(*, now_micros: int) -> Overview:
     if ledger is not None and ledger.unassessed:
         ledger = await _with_unassessed(ledger, missing, now_micros)
     redis = await missing.of(_in_redis(ledger.partitions if ledger else ()))
-    return Overview(ledger=ledger, redis=redis, missing=missing.said)
+    movers = [one.tenant_id for one in ledger.movers] if ledger else []
+    overrides = await missing.of(read_overrides(movers, now_micros=now_micros))
+    return Overview(ledger=ledger, redis=redis, overrides=overrides, missing=missing.said)
 
 
 async def _with_unassessed(ledger: InLedger, missing: Missing, now_micros: int) -> InLedger:

@@ -321,6 +321,7 @@ def test_a_key_is_made_once_shown_once_and_revoked_at_once(developer: Client) ->
     assert answer.status_code == 200
     assert "no-store" in answer["Cache-Control"]
     (key,) = re.findall(r"aforo_[\w-]{32}", answer.content.decode())
+    assert "copy.js" in answer.content.decode()
     row = Credential.objects.get(tenant_id="globex", credential_id="new")
     assert row.identity == mint.sha256_of_key(key)
     assert row.prefix == key[:12]
@@ -344,6 +345,7 @@ def test_a_key_is_made_once_shown_once_and_revoked_at_once(developer: Client) ->
 def test_an_ingest_key_is_made_too(developer: Client) -> None:
     answer = sent(developer, "ingestkey/add/", key_id="bridge", scopes="usage:ingest")
 
+    assert "copy.js" in answer.content.decode()
     assert re.findall(r"aforo_[\w-]{32}", answer.content.decode())
 
 
@@ -415,6 +417,31 @@ def test_an_override_is_finance_s_and_has_a_reason(finance: Client, product: Cli
     assert sent(finance, "marginoverride/add/", **data).status_code == 302
     assert MarginOverride.objects.get(pk="initech").author == "finance"
     assert last_change().reason == "a credit note is under way"
+
+
+def test_a_plan_without_a_version_is_listed_with_a_link_that_adds_one(product: Client) -> None:
+    """Plans are listed by their versions: one that is saved by itself, or lost its draft."""
+    assert "no version yet" not in page(product, "planversion/").content.decode()
+    sent(product, "plan/add/", plan_id="starter")
+    sent(product, "planversion/add/", plan_id="gone", title="Gone", committed_fee_nanos="1")
+    draft = PlanVersion.objects.get(plan_id="gone")
+    taken(product, f"planversion/{draft.pk}/delete/", post="yes")
+
+    listed = page(product, "planversion/").content.decode()
+    links = re.findall(r'no version yet: <a href="/admin/control/(.+?)">add one</a>', listed)
+
+    assert links == ["planversion/add/?plan_id=gone", "planversion/add/?plan_id=starter"]
+    assert "starter" in page(product, "planversion/?q=start").content.decode()
+    assert "no version yet" not in page(product, "planversion/?q=pro").content.decode()
+    assert "no version yet" not in page(product, "planversion/?state__exact=draft").content.decode()
+    seen = page(as_role(Role.VIEWER), "planversion/").content.decode()
+    assert "no version yet" in seen
+    assert "add one" not in seen
+
+    sent(product, links[1], title="Starter", committed_fee_nanos="10")
+
+    assert PlanVersion.objects.get(plan_id="starter").number == 1
+    assert page(product, "planversion/").content.decode().count("no version yet") == 1
 
 
 def test_a_bad_id_of_a_plan_is_told_at_its_field(finance: Client) -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,9 +19,9 @@ from aforo_admin.control.models import AuditEntry, Deal, PlanVersion, Tenant, We
 from aforo_admin.control.recording import Source
 from aforo_admin.control.words import HINTS, LABELS
 from aforo_admin.places import Places
-from aforo_admin.screens import record
+from aforo_admin.screens import record, stores
 from aforo_admin.screens.page import FRAGMENT
-from aforo_meter.domain.periods import datetime_of
+from aforo_meter.domain.periods import datetime_of, micros_of
 from tests.contract.screens_lab import (
     EXAMPLE,
     KEY,
@@ -88,7 +89,7 @@ def test_overview_counts_tenants_by_level(world: World) -> None:
 def test_overview_names_who_moves_what_is_unpriced_and_how_old_it_is(world: World) -> None:
     said = world.part("overview/")
 
-    assert "globex throttle L2 22.54 9.03 +13.51 +149.56 %" in said
+    assert f"globex {SOFTENED} 22.54 9.03 +13.51 +149.56 %" in said
     assert "gpu.ms openai – 40 1" in said
     assert "All usage is counted until 1 s ago Last complete sync 14 s ago" in said
 
@@ -100,6 +101,42 @@ def test_margins_are_listed_the_worst_first_and_can_be_chosen(world: World) -> N
     assert "globex" not in world.part("margins/", level="block")
     assert "acme" not in world.part("margins/", tenant="glo")
     assert "No tenant is like that." in world.part("margins/", tenant="g%")
+
+
+SOFTENED = "warn L1 by override until 2026-11-27 17:00, reckoned throttle L2"
+
+
+def test_a_level_in_force_by_an_override_is_told_beside_the_reckoned_one(world: World) -> None:
+    said = world.part("margins/")
+
+    assert f"globex {SOFTENED} 7.58 %" in said
+    assert said.count("by override") == 1
+    assert "initech block L3 " in said
+    assert f"globex {SOFTENED}" in world.part("margins/", level="throttle")
+    assert "globex" not in world.part("margins/", level="warn")
+    assert "1 tenant has a margin override" in world.part("overview/")
+
+
+def test_an_override_that_is_over_softens_no_level(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until_micros = micros_of(datetime(2026, 11, 27, 17, tzinfo=UTC))
+    monkeypatch.setattr(stores, "now_micros", lambda: until_micros - 1)
+    assert "by override" in world.part("margins/")
+
+    monkeypatch.setattr(stores, "now_micros", lambda: until_micros)
+    assert "globex throttle L2 7.58 %" in world.part("margins/")
+    assert "margin override" not in world.part("overview/")
+
+
+@sqlite_only
+def test_levels_are_as_reckoned_where_no_override_can_be_read(world: World) -> None:
+    away = replace(world.places, redis_url="redis://127.0.0.1:1/0")
+    with override_settings(AFORO_PLACES=away):
+        said = world.part("margins/")
+
+    assert "globex throttle L2" in said
+    assert "127.0.0.1:1" in said
 
 
 def test_a_tenants_page_shows_its_margin_beside_its_floors(world: World) -> None:

@@ -330,6 +330,57 @@ def test_who_was_signed_out_is_told_that_nothing_is_renewed(
     assert served.look(watch) == "polite"
 
 
+NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', {value: undefined})"
+
+
+@pytest.mark.parametrize("clipboard", [True, False], ids=["secure", "plain-http"])
+def test_a_key_that_is_shown_once_is_copied_by_keyboard(served: Served, *, clipboard: bool) -> None:
+    def copy(page: Page) -> tuple[str, str, list[str]]:
+        wrong: list[str] = []
+        page.on("console", lambda said: wrong.append(said.text))
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        if not clipboard:
+            page.add_init_script(NO_CLIPBOARD)
+        key = made_key(page, served.url)
+        page.get_by_role("button", name="Copy").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=status]:text-is('Copied')")
+        page.goto(f"{served.url}/admin/{PAGES['tester']}")
+        page.focus("[name=path]")
+        page.keyboard.press("ControlOrMeta+A")
+        page.keyboard.press("ControlOrMeta+V")
+        return key, page.input_value("[name=path]"), wrong
+
+    key, pasted, wrong = served.look(copy)
+
+    assert pasted == key
+    assert [line for line in wrong if not told(line)] == []
+
+
+def test_a_key_has_no_button_that_does_nothing(served: Served) -> None:
+    """As where its script does not arrive."""
+
+    def make(page: Page) -> tuple[str, bool]:
+        page.route("**/copy.js", lambda route: route.abort())
+        key = made_key(page, served.url)
+        return key, page.get_by_role("button", name="Copy").is_visible()
+
+    key, has_button = served.look(make)
+
+    assert key.startswith("aforo_")
+    assert not has_button
+
+
+def made_key(page: Page, url: str) -> str:
+    """Make a credential, and return its key as the page shows it."""
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(f"{url}/admin/{PAGES['credential-form']}")
+    page.fill("[name=credential_id]", "copied")
+    page.select_option("[name=kind]", "api_key")
+    page.locator("[name=_save]").click()
+    return str(page.locator("code.secret").inner_text())
+
+
 def test_the_tester_is_asked_and_answers_without_the_key(served: Served) -> None:
     def decide(page: Page) -> tuple[str, str, str]:
         page.goto(f"{served.url}/admin/tester/")

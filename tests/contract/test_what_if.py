@@ -244,6 +244,27 @@ def test_a_provider_is_one_that_a_price_or_usage_names(ledgers: Ledgers, redis_u
         asked(catalog, file, swaps=(ModelSwap(model="large", to_model="small", provider="opnai"),))
 
 
+def test_a_model_is_one_that_a_price_or_usage_names(ledgers: Ledgers, redis_url: str) -> None:
+    """No price names "large": its tokens cost what any of its provider's do."""
+    file, catalog = ledgers.new(), catalog_of(plan="flat")
+    hours = [Hour(number=0, tokens={("chat", "openai", "large"): 100_000})]
+    asyncio.run(play(catalog, hours, file, redis_url))
+
+    def dearer(model: str) -> Comparison:
+        return asked(catalog, file, costs=(CostChange(model=model, percent_bp=2000),))
+
+    found = only(dearer("large"))
+    assert found.replayed.cogs_nanos == round(1.2 * found.recorded.cogs_nanos)
+    assert only(dearer("lar*")).is_changed
+    assert only(dearer("small")).is_changed is False  # It has a price, and was not used.
+    for typo, meant in (("smal", "small"), ("larg", "large")):
+        told = rf'costs\[0\].model: no model "{typo}"; did you mean "{meant}"\?'
+        with pytest.raises(CatalogError, match=told):
+            dearer(typo)
+    with pytest.raises(CatalogError, match=r'models\[0\].from: no model "larg"; did'):
+        asked(catalog, file, swaps=(ModelSwap(model="larg", to_model="small"),))
+
+
 def test_growth_multiplies_usage_revenue_and_refusals(ledgers: Ledgers, redis_url: str) -> None:
     hours = [*STEADY, Hour(number=20, blocked=3, throttled=1)]
     file, catalog = ledgers.new(), catalog_of()
