@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, rendered
-from tests.deploy.semantics import pods
+from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pods, rendered
 from tests.deploy.test_settings import variables
 
 DEFAULT_PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "https": 443, "kafkas": 9093}

@@ -15,8 +15,7 @@ import yaml
 
 from aforo_meter.settings import ALL as METER_PROCESSES
 from tests.deploy.envoy_config import SOURCE, TARGET, made_of
-from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pod_of, rendered
-from tests.deploy.semantics import pods
+from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pod_of, pods, rendered
 
 POSTGRES = "postgresql://aforo:secret@postgres/aforo"
 # What an operator's Secrets might hold, by key.
