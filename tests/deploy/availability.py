@@ -67,10 +67,7 @@ def graces(documents: Sequence[Document]) -> Iterator[str]:
     for name, pod in pods(documents):
         grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
         for container in running(pod):
-            hook = container.get("lifecycle", {}).get("preStop", {})
-            wait = hook.get("sleep", {}).get("seconds", 0)
-            for word in hook.get("exec", {}).get("command", ()):
-                wait += sum(int(s) for s in re.findall(r"sleep\((\d+)\)", word))
+            wait = _pre_stop_s(container)
             drain = sum(
                 float(variable["value"])
                 for variable in container.get("env", ())
@@ -78,6 +75,14 @@ def graces(documents: Sequence[Document]) -> Iterator[str]:
             )
             if grace <= wait + drain:
                 yield f"{name}: {container['name']} needs {wait + drain} s, and is given {grace}"
+
+
+def _pre_stop_s(container: Document) -> int:
+    hook = container.get("lifecycle", {}).get("preStop", {})
+    wait: int = hook.get("sleep", {}).get("seconds", 0)
+    for word in hook.get("exec", {}).get("command", ()):
+        wait += sum(int(s) for s in re.findall(r"sleep\((\d+)\)", word))
+    return wait
 
 
 def budgets(documents: Sequence[Document]) -> Iterator[str]:
@@ -90,7 +95,11 @@ def budgets(documents: Sequence[Document]) -> Iterator[str]:
 
 
 def successions(documents: Sequence[Document]) -> Iterator[str]:
-    """The next pod ends only once all who ask DNS know the new one's address."""
+    """The next pod ends only once all who ask DNS know the new one's address.
+
+    In a rollout minReadySeconds sees to that. Who drains nodes evicts the next pod as soon as the
+    new one is ready; then its own preStop does.
+    """
     services = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Service"}
     for document in documents:
         if document["kind"] == "StatefulSet":
@@ -98,6 +107,12 @@ def successions(documents: Sequence[Document]) -> Iterator[str]:
             told = services.get(spec["serviceName"], {}).get("publishNotReadyAddresses") is True
             if not told or spec.get("minReadySeconds", 0) < ADDRESS_KNOWN_S:
                 yield f"{title(document)}: the next pod ends before all know the new one's address"
+            for container in running(spec["template"]):
+                if _pre_stop_s(container) < ADDRESS_KNOWN_S:
+                    yield (
+                        f"{title(document)}: {container['name']}, evicted, ends before all know"
+                        " the other one's address"
+                    )
 
 
 def running(pod: Document) -> Iterator[Document]:
