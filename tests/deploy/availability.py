@@ -4,20 +4,64 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tests.deploy.operated import operated
 from tests.deploy.rendering import PROBES, Document, containers_of, pod_of, pods, title
 
 # CoreDNS keeps an answer for 5 s, Envoy asks every 5 s, endpoints are written in about 2; and more.
 ADDRESS_KNOWN_S: Final = 20
+NODE: Final = "kubernetes.io/hostname"
+ZONE: Final = "topology.kubernetes.io/zone"
 # Settings that say how long a process goes on after SIGTERM, in seconds.
 DRAINS: Final = re.compile(r"AFORO_[A-Z_]*DRAIN(_NOTICE)?_S")
 
 
 def spread(documents: Sequence[Document]) -> Iterator[str]:
-    for name, pod in pods(documents):
-        for constraint in pod["spec"].get("topologySpreadConstraints", ()):
-            labels = constraint["labelSelector"]["matchLabels"].items()
-            if not labels <= pod["metadata"]["labels"].items():
+    """Who is there more than once is on several nodes and in several zones; brokers always are."""
+    for name, pod, must in _many(documents):
+        nodes, zones = set(), set()
+        for term, obliges in _apart(pod["spec"]):
+            wanted = term["labelSelector"]["matchLabels"].items()
+            if not wanted or not wanted <= pod["metadata"]["labels"].items():
                 yield f"{name}: spreads other pods than its own"
+            elif term["topologyKey"] == NODE:
+                nodes.add(obliges)
+            elif term["topologyKey"] == ZONE:
+                zones.add(obliges)
+        if not nodes or (must and True not in nodes):
+            yield f"{name}: may all be on one node"
+        if not zones:
+            yield f"{name}: may all be in one zone"
+
+
+def _many(documents: Sequence[Document]) -> Iterator[tuple[str, Document, bool]]:
+    """Yield pods of which there is more than one, and whether two on a node would be a fault."""
+    scaled = {
+        document["spec"]["scaleTargetRef"]["name"]: document["spec"].get(key, 1)
+        for kind, key in (
+            ("HorizontalPodAutoscaler", "maxReplicas"),
+            ("ScaledObject", "maxReplicaCount"),
+        )
+        for document in documents
+        if document["kind"] == kind
+    }
+    for document in documents:
+        if document["kind"] in {"Deployment", "StatefulSet"}:
+            own = document["spec"].get("replicas", scaled.get(document["metadata"]["name"], 1))
+            if own > 1:
+                yield title(document), document["spec"]["template"], False
+    pools = [d["spec"]["replicas"] for d in documents if d["kind"] == "KafkaNodePool"]
+    for name, pod, _ in operated(documents):
+        if pod["metadata"]["labels"]["app.kubernetes.io/name"] == "kafka" and sum(pools) > 1:
+            yield name, pod, True  # Of three copies a write needs two.
+
+
+def _apart(spec: Document) -> Iterator[tuple[Document, bool]]:
+    """Yield what keeps a pod away from its like, and whether it waits where that can't be."""
+    for constraint in spec.get("topologySpreadConstraints", ()):
+        yield constraint, constraint["whenUnsatisfiable"] == "DoNotSchedule"
+    away = spec.get("affinity", {}).get("podAntiAffinity", {})
+    for term in away.get("requiredDuringSchedulingIgnoredDuringExecution", ()):
+        yield term, True
 
 
 def scaling(documents: Sequence[Document]) -> Iterator[str]:
