@@ -2,9 +2,10 @@
 
 import argparse
 import heapq
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from aforo_meter import dlq, dlq_retry
 from aforo_meter.command_arguments import FAILED, OK, CommandError
@@ -19,6 +20,12 @@ from aforo_meter.shown_events import (
     json_text,
     payload_text,
     plain,
+)
+
+# Ship itself follows the catalog's: its call may have counted otherwise, or not at all.
+BY_BUILT_IN_RULES: Final = (
+    "aforo-meter: entries of the access log are read by the built-in metering rules, not the"
+    " catalog's: AFORO_METER_SHIP_REDIS_URL, as ship has it, is not set here"
 )
 
 
@@ -91,10 +98,14 @@ async def _each(
 ) -> int:
     settings = dlq_retry.ship_settings(options.bootstrap)
     metering = await dlq_retry.catalog_rules(settings) if content is None else None
+    is_told = content is not None or metering is not None
     sound = wrong = 0
     missing = set(options.places)
     async for letter in _chosen(options, reader, done):
         missing.discard(letter.place)
+        if not (is_told or _holds_event(letter)):
+            print(BY_BUILT_IN_RULES, file=sys.stderr)  # noqa: T201
+            is_told = True
         names = {"topic": options.topic, "letters_topic": options.dead_letter_topic}
         if content is not None:
             outcome = dlq_retry.edited(letter, content, **names)

@@ -83,6 +83,7 @@ async def test_an_entry_of_the_access_log_that_is_sent_again_twice_is_billed_onc
     assert first.lines[0] == f"{place}  sent: event {event_id} of shipped"
     assert "it was sent before" in second.lines[0]
     assert [one.code for one in (dry, first, second)] == [0, 0, 0]
+    assert all("by the built-in metering rules" in one.err for one in (dry, first, second))
     await lab.units_are("shipped", {PRICE: before[PRICE] + 11, "": before[""] + BYTES})
     assert last.tenant_id == "shipped"
     assert place not in await listed(lab)
@@ -119,6 +120,7 @@ async def test_what_the_consumer_refused_is_sent_again_as_it_was_once_it_can_be_
 
     for _ in range(2):
         found = await dlq(lab, "retry", sound, broken, "--apply")
+        assert "metering rules" not in found.err  # An event was counted by its rules already.
         assert found.code == 1
         assert f"{sound}  sent: event {event.event_id} of consumed" in found.out
         assert f"{broken}  still: not an aforo.v1.UsageEvent; repair it: --edit FILE" in found.out

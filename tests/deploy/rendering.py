@@ -4,6 +4,7 @@ import functools
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ OVERLAYS: Final = {path.name: path for path in sorted((ROOT / "k8s" / "overlays"
 RENDERED: Final = {**OVERLAYS, **{path.name: path for path in sorted(CASES.iterdir())}}
 
 Document = dict[str, Any]
+PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def kubectl() -> str:
@@ -53,3 +55,9 @@ def pod_of(document: Document) -> Document | None:
 
 def containers_of(pod: Document) -> list[Document]:
     return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
+
+
+def pods(documents: Sequence[Document]) -> Iterator[tuple[str, Document]]:
+    for document in documents:
+        if pod := pod_of(document):
+            yield title(document), pod

@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from tests.deploy.availability import budgets, graces, probes, scaling, spread, successions
 from tests.deploy.hooks import hooks
 from tests.deploy.operated import admitted, connected, labelled
-from tests.deploy.rendering import Document, containers_of, pod_of, title
+from tests.deploy.rendering import PROBES, Document, containers_of, pod_of, pods, title
 
 Rule = Callable[[Sequence[Document]], Iterator[str]]
 
@@ -14,24 +15,6 @@ DNS_1123: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 DNS_1035: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 PORT_NAME: Final = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 UNITS: Final = {"m": 0.001, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
-PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
-# CoreDNS keeps an answer for 5 s, Envoy asks every 5 s, endpoints are written in about 2; and more.
-ADDRESS_KNOWN_S: Final = 20
-# Settings that say how long a process goes on after SIGTERM, in seconds.
-DRAINS: Final = re.compile(r"AFORO_[A-Z_]*DRAIN(_NOTICE)?_S")
-
-
-def pods(documents: Sequence[Document]) -> Iterator[tuple[str, Document]]:
-    for document in documents:
-        if pod := pod_of(document):
-            yield title(document), pod
-
-
-def running(pod: Document) -> Iterator[Document]:
-    """Yield the containers that serve: not those that only prepare, nor those of jobs."""
-    for container in containers_of(pod):
-        if container not in pod["spec"].get("initContainers", ()) or "restartPolicy" in container:
-            yield container
 
 
 def names(documents: Sequence[Document]) -> Iterator[str]:
@@ -91,43 +74,6 @@ def foreign_selectors(documents: Sequence[Document]) -> Iterator[str]:
             continue
         if hit != {document["metadata"].get("labels", {}).get("app.kubernetes.io/name")}:
             yield f"{title(document)}: selects pods of {sorted(hit) or 'nobody'}"
-
-
-def spread(documents: Sequence[Document]) -> Iterator[str]:
-    for name, pod in pods(documents):
-        for constraint in pod["spec"].get("topologySpreadConstraints", ()):
-            labels = constraint["labelSelector"]["matchLabels"].items()
-            if not labels <= pod["metadata"]["labels"].items():
-                yield f"{name}: spreads other pods than its own"
-
-
-def scaling(documents: Sequence[Document]) -> Iterator[str]:
-    """Each autoscaler has its Deployment, alone, and the Deployment names no number itself."""
-    seen: set[str] = set()
-    deployments = {d["metadata"]["name"]: d for d in documents if d["kind"] == "Deployment"}
-    for document in documents:
-        if document["kind"] not in {"HorizontalPodAutoscaler", "ScaledObject"}:
-            continue
-        target = document["spec"]["scaleTargetRef"]["name"]
-        if target not in deployments:
-            yield f"{title(document)}: scales {target}, which is not there"
-        elif "replicas" in deployments[target]["spec"]:
-            yield f"{title(document)}: {target} has a number of replicas of its own"
-        if target in seen:
-            yield f"{title(document)}: {target} is scaled twice"
-        seen.add(target)
-        inside = [
-            container["name"]
-            for container in (
-                containers_of(deployments[target]["spec"]["template"])
-                if target in deployments
-                else ()
-            )
-        ]
-        for metric in document["spec"].get("metrics", ()):
-            container = metric.get("containerResource", {}).get("container")
-            if container and container not in inside:
-                yield f"{title(document)}: no container {container}"
 
 
 def ports(documents: Sequence[Document]) -> Iterator[str]:
@@ -320,62 +266,11 @@ def confinement(documents: Sequence[Document]) -> Iterator[str]:
                 yield f"{name}: {container['name']} is not confined: {own}"
 
 
-def probes(documents: Sequence[Document]) -> Iterator[str]:
-    for document in documents:
-        pod = pod_of(document)
-        if pod is None or document["kind"] == "Job":
-            continue
-        for container in running(pod):
-            missing = [probe for probe in PROBES if probe not in container]
-            if missing:
-                yield f"{title(document)}: {container['name']} lacks {missing}"
-            if container.get("livenessProbe", {}).get("httpGet", {}).get("path") == "/readyz":
-                yield f"{title(document)}: an outage of others would restart {container['name']}"
-
-
-def graces(documents: Sequence[Document]) -> Iterator[str]:
-    """Kubernetes waits for longer than preStop and draining take."""
-    for name, pod in pods(documents):
-        grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
-        for container in running(pod):
-            hook = container.get("lifecycle", {}).get("preStop", {})
-            wait = hook.get("sleep", {}).get("seconds", 0)
-            for word in hook.get("exec", {}).get("command", ()):
-                wait += sum(int(s) for s in re.findall(r"sleep\((\d+)\)", word))
-            drain = sum(
-                float(variable["value"])
-                for variable in container.get("env", ())
-                if DRAINS.fullmatch(variable["name"])
-            )
-            if grace <= wait + drain:
-                yield f"{name}: {container['name']} needs {wait + drain} s, and is given {grace}"
-
-
 def service_links(documents: Sequence[Document]) -> Iterator[str]:
     """Kubernetes adds no AFORO_… variables of its own: an unknown one stops the start."""
     for name, pod in pods(documents):
         if pod["spec"].get("enableServiceLinks") is not False:
             yield f"{name}: enableServiceLinks is not false"
-
-
-def budgets(documents: Sequence[Document]) -> Iterator[str]:
-    for document in documents:
-        if document["kind"] == "PodDisruptionBudget" and (
-            document["spec"].get("maxUnavailable") != 1
-            or document["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow"
-        ):
-            yield f"{title(document)}: could keep a node from being drained"
-
-
-def successions(documents: Sequence[Document]) -> Iterator[str]:
-    """The next pod ends only once all who ask DNS know the new one's address."""
-    services = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Service"}
-    for document in documents:
-        if document["kind"] == "StatefulSet":
-            spec = document["spec"]
-            told = services.get(spec["serviceName"], {}).get("publishNotReadyAddresses") is True
-            if not told or spec.get("minReadySeconds", 0) < ADDRESS_KNOWN_S:
-                yield f"{title(document)}: the next pod ends before all know the new one's address"
 
 
 def policies(documents: Sequence[Document]) -> Iterator[str]:

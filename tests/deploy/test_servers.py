@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, rendered
-from tests.deploy.semantics import pods
+from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pods, rendered
 from tests.deploy.test_settings import variables
 
 DEFAULT_PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "https": 443, "kafkas": 9093}
@@ -103,7 +102,15 @@ def test_components_open_what_prod_does_not(process: str, ports: set[int]) -> No
     assert after - before == ports
 
 
-@pytest.mark.parametrize("name", ["outside", "sidecar-ca"])
+def test_people_reach_sentinels_where_processes_do() -> None:
+    labels = {"app.kubernetes.io/name": "tools"}
+    before, after = (let_out(rendered(name), labels) for name in ("strimzi-tools", "tools-outside"))
+
+    assert before == {53, 5353, 5432, 6379, 9093}
+    assert after == before | {26379}
+
+
+@pytest.mark.parametrize("name", ["outside", "sidecar-ca", "tools-outside"])
 def test_an_authority_of_ones_own_is_in_every_process_and_job(name: str) -> None:
     assert AUTHORITY in (ROOT / "k8s" / "README.md").read_text()
     folder, _, file = AUTHORITY.rpartition("/")
@@ -111,7 +118,7 @@ def test_an_authority_of_ones_own_is_in_every_process_and_job(name: str) -> None
     for workload, pod in pods(rendered(name)):
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
         for container in containers_of(pod):
-            if container.get("command", [""])[0].startswith("aforo-"):
+            if "aforo:" in container["image"]:
                 mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
                 assert folder in mounts, workload
                 assert volumes[mounts[folder]]["configMap"] == {"name": "aforo-ca"}

@@ -13,10 +13,10 @@ import certifi
 import pytest
 import yaml
 
+from aforo_meter.command_arguments import LEDGER_URL_VARIABLE, REDIS_URL_VARIABLE
 from aforo_meter.settings import ALL as METER_PROCESSES
 from tests.deploy.envoy_config import SOURCE, TARGET, made_of
-from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pod_of, rendered
-from tests.deploy.semantics import pods
+from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pod_of, pods, rendered
 
 POSTGRES = "postgresql://aforo:secret@postgres/aforo"
 # What an operator's Secrets might hold, by key.
@@ -34,6 +34,7 @@ SECRETS = {
     "client-secret": "secret",
     "roles": "staff=viewer",
 }
+DOCTORS = ("REDIS_URL", "LEDGER_URL", "DATABASE_URL", "KAFKA_BOOTSTRAP")
 DESCRIBE = "print(s.describe(s.load(s.ServeSettings, os.environ)))"
 # The process that a command starts, and how it is asked for its settings.
 CHECKS = {
@@ -161,6 +162,19 @@ def test_jobs_run_commands_that_there_are(key: str) -> None:
     for word in expanded[2:]:
         if word.startswith("--"):
             assert word.partition("=")[0] in said
+
+
+def test_people_are_given_the_settings_that_commands_take_from_processes() -> None:
+    (env,) = (
+        {variable["name"] for variable in container["env"]}
+        for _, pod in pods(rendered("strimzi-tools"))
+        for container in containers_of(pod)
+        if container["name"] == "tools"
+    )
+
+    # dlq retry; completeness, replay and import; doctor.
+    assert {"AFORO_METER_SHIP_REDIS_URL", LEDGER_URL_VARIABLE, REDIS_URL_VARIABLE} <= env
+    assert {f"AFORO_ADMIN_{name}" for name in DOCTORS} <= env
 
 
 def test_the_readme_lists_every_secret_with_its_keys() -> None:
