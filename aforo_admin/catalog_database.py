@@ -122,8 +122,13 @@ async def open_database() -> CatalogDatabase:
         DatabaseError: The database can't be read.
     """
     thread = ThreadPoolExecutor(1)
-    held = await asyncio.get_running_loop().run_in_executor(thread, store.load_checked)
-    imported = await asyncio.to_thread(imported_prices, held.catalog, PLACE)
+    try:
+        held = await asyncio.get_running_loop().run_in_executor(thread, store.load_checked)
+        imported = await asyncio.to_thread(imported_prices, held.catalog, PLACE)
+    except BaseException:
+        thread.submit(_disconnect)
+        thread.shutdown(wait=False)
+        raise
     return CatalogDatabase(
         catalog=held.catalog, imported=imported, seq=held.seq, _seen=held.seq, _thread=thread
     )

@@ -10,14 +10,17 @@ from typing import Final
 import structlog
 from redis.asyncio import Redis
 
-from aforo_admin import commands_control, process, redis_access, settings
+from aforo_admin import commands_control, metrics, process, redis_access, settings
 from aforo_admin.catalog_file import open_file
 from aforo_admin.catalog_source import CatalogSource
 from aforo_admin.catalog_yaml import read_file
 from aforo_admin.domain.catalog import Catalog
+from aforo_admin.faults import StoreAwayError
 from aforo_admin.following import Follower
 
 OK: Final = 0
+RETRY_S: Final = 1.0  # Of a start without the database.
+NOT_READ: Final = "the catalog was not read yet: see the log"
 
 log = structlog.get_logger("aforo_admin")
 
@@ -30,6 +33,7 @@ async def once(chosen: settings.SyncSettings) -> int:
         StoreError: The database can't be used.
         RedisError: Redis does not answer, or refuses.
     """
+    _set_up(chosen)
     async with _redis(chosen) as redis, _source(chosen) as source:
         await _follower(chosen, redis, source).pass_once()
     return OK
@@ -40,12 +44,24 @@ async def follow(chosen: settings.SyncSettings) -> int:
 
     Raises:
         CatalogError: The catalog is wrong at the start.
-        StoreError: The database can't be used at the start.
+        StoreError: The database can't be used at the start. One that is away is waited for.
+        ListenError: The address for metrics is in use.
     """
+    _set_up(chosen)
     stop = process.stop_on_signals()
-    async with _redis(chosen) as redis, _source(chosen) as source, _leading(chosen, stop) as leads:
-        follower = _follower(chosen, redis, source, leads=leads)
-        async with process.health_server(chosen.metrics_listen, follower.complaint):
+    follower: Follower | None = None
+
+    def complaint() -> str | None:
+        return NOT_READ if follower is None else follower.complaint()
+
+    # Probes are answered first: who waits for the database lives, and says so.
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(process.health_server(chosen.metrics_listen, complaint))
+        redis = await stack.enter_async_context(_redis(chosen))
+        source = await _opened(stack, chosen, stop)
+        if source is not None:
+            leads = await stack.enter_async_context(_leading(chosen, stop))
+            follower = _follower(chosen, redis, source, leads=leads)
             log.info("following", catalog=_shown(chosen), interval_s=chosen.sync_interval_s)
             await follower.run(stop)
     log.info("stopped")
@@ -68,6 +84,11 @@ def catalog_of(chosen: settings.SyncSettings) -> tuple[Catalog, Path]:
 
     with control_work.told(chosen.database_url):
         return store.load_checked().catalog, catalog_database.PLACE
+
+
+def _set_up(chosen: settings.SyncSettings) -> None:
+    if chosen.database_url:
+        commands_control.set_up(chosen.database_url)
 
 
 def _follower(
@@ -101,7 +122,6 @@ async def _source(chosen: settings.SyncSettings) -> AsyncIterator[CatalogSource]
         assert chosen.catalog is not None, "the settings want one of the two"
         yield await open_file(chosen.catalog)
         return
-    commands_control.set_up(chosen.database_url)
     from aforo_admin import catalog_database, control_work  # noqa: PLC0415 - as above.
 
     with control_work.told(chosen.database_url):
@@ -110,6 +130,29 @@ async def _source(chosen: settings.SyncSettings) -> AsyncIterator[CatalogSource]
         yield database
     finally:
         await database.close()
+
+
+async def _opened(
+    stack: contextlib.AsyncExitStack, chosen: settings.SyncSettings, stop: asyncio.Event
+) -> CatalogSource | None:
+    """Read the catalog as soon as its database answers. None: stopped meanwhile.
+
+    Raises:
+        CatalogError: The catalog is wrong.
+        StoreError: The database can't be used.
+    """
+    while not stop.is_set():
+        try:
+            source = await stack.enter_async_context(_source(chosen))
+        except StoreAwayError as error:
+            metrics.WAITING.set(1)
+            log.warning("waiting for the catalog's database", error=str(error), retry_in_s=RETRY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETRY_S)
+        else:
+            metrics.WAITING.set(0)
+            return source
+    return None
 
 
 @contextlib.asynccontextmanager

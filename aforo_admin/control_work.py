@@ -3,12 +3,14 @@
 import argparse
 import contextlib
 import getpass
+import sqlite3
 import sys
 from collections.abc import Iterator
 
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError
 
 from aforo_admin import audit, django_setup, settings, store, written
 from aforo_admin.catalog_differences import differences, digest_of
@@ -21,13 +23,20 @@ from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.problems import day
-from aforo_admin.faults import ChangedMeanwhileError, NoCatalogError, NotAsShownError, StoreError
+from aforo_admin.faults import (
+    ChangedMeanwhileError,
+    NoCatalogError,
+    NotAsShownError,
+    StoreAwayError,
+    StoreError,
+)
 from aforo_admin.rest import tokens
 from aforo_admin.rest.scopes import Scope, not_for_tenants
 from aforo_admin.yaml_writing import yaml_text
 
 OK = 0
 FAILED = 1
+SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 @contextlib.contextmanager
@@ -35,6 +44,7 @@ def told(database_url: str) -> Iterator[None]:
     """Say in one line what goes wrong with the database.
 
     Raises:
+        StoreAwayError: It does not answer.
         StoreError: It can't be used, or refuses.
     """
     try:
@@ -42,10 +52,21 @@ def told(database_url: str) -> Iterator[None]:
     except DatabaseError as error:
         name = settings.variable("database_url")
         why = " ".join(str(error).split()) or type(error).__name__
+        what = f"the database at {settings.without_password(database_url)} ({name}) can't be used"
+        if _is_away(error):
+            raise StoreAwayError(f"{what}: {why}") from None
         raise StoreError(
-            f"the database at {settings.without_password(database_url)} ({name}) can't be used: "
-            f"{why}; if it is new, or aforo-admin is newer: aforo-admin migrate"
+            f"{what}: {why}; if it is new, or aforo-admin is newer: aforo-admin migrate"
         ) from None
+
+
+def _is_away(error: DatabaseError) -> bool:
+    """Say whether it may work later. SQLite has one kind of error for that and for all else."""
+    cause = error.__cause__
+    if isinstance(cause, sqlite3.Error):
+        # The last byte names the kind, the others which of the kind.
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in SQLITE_BUSY
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 def migrate(_options: argparse.Namespace) -> int:

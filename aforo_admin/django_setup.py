@@ -15,6 +15,9 @@ from aforo_admin.places import Places
 
 NOWHERE: Final = Places()
 LOCK_WAIT_S: Final = 20  # How long a writer waits for another.
+# A PostgreSQL that says nothing is given up after this, unless its URL says otherwise: whoever
+# waits for it must end in time.
+CONNECT_S: Final = 5
 
 # SQLite: readers see the last commit while one writes, and a commit waits for the disk.
 SQLITE_PRAGMAS: Final = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
@@ -147,7 +150,10 @@ def database_of(url: str) -> dict[str, Any]:
         "PASSWORD": urllib.parse.unquote(parts.password or ""),
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
-        "OPTIONS": dict(urllib.parse.parse_qsl(parts.query)),
+        "OPTIONS": {
+            "connect_timeout": str(CONNECT_S),
+            **dict(urllib.parse.parse_qsl(parts.query)),
+        },
     }
 
 

@@ -47,6 +47,10 @@ class StoreError(Exception):
     """The catalog's database can't be used, or refuses; the message says what to do."""
 
 
+class StoreAwayError(StoreError):
+    """The catalog's database does not answer; it may later."""
+
+
 class NoCatalogError(StoreError):
     """The database holds no catalog yet."""
 

@@ -40,6 +40,7 @@ LAST_SUCCESS = Gauge("aforo_sync_last_success_timestamp_seconds", "When the last
 CATALOG_FAULTS = Gauge(
     "aforo_sync_catalog_faults", "What is wrong with the catalog's file; 0 if it is in force."
 )
+WAITING = Gauge("aforo_sync_waiting", "1 while it waits, at its start, for the catalog's database.")
 TENANTS = Gauge("aforo_sync_tenants", "Tenants of the catalog in force.")
 
 for result in ("ok", "error", "given_up"):

@@ -75,20 +75,24 @@ async def run(settings: ConsumeSettings) -> int:
         # At once, for a connection that broke while idle. All longer waits are ours.
         retry=Retry(NoBackoff(), retries=1),
     )
+    consumption: Consumption | None = None
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
-        ledger = await entered(stack, lambda: SqlLedger(settings.ledger_url), stop)
-        if ledger is None:
-            return 0
-        consumption = Consumption(settings, redis, ledger)
+        # First: who waits for the ledger lives, and says so.
         await stack.enter_async_context(
             process.health_server(
                 settings.metrics_listen,
                 kind="consume",
                 setting=variable(ConsumeSettings, "metrics_listen"),
-                ready=lambda: consumption.ready,
+                ready=lambda: consumption is not None and consumption.ready,
             )
         )
+        ledger = await entered(
+            stack, lambda: SqlLedger(settings.ledger_url), stop, Waits("the ledger")
+        )
+        if ledger is None:
+            return 0
+        consumption = Consumption(settings, redis, ledger)
         try:
             await consumption.run(stop)
         except LostRecordsError as error:

@@ -21,7 +21,7 @@ from aforo_meter.outbox_sql import SqlOutbox
 from aforo_meter.sending import Sender
 from aforo_meter.settings import variable
 from aforo_meter.settings_deliver import DeliverSettings
-from aforo_meter.waits import entered
+from aforo_meter.waits import Waits, entered
 
 RETRY_WAIT_MAX_MS: Final = 3_600_000
 BACKLOG_EVERY_S: Final = 5.0
@@ -43,7 +43,17 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
     """
     endpoints = endpoints_of(settings)
     stop = process.stop_on_signals()
+    courier: Courier | None = None
     async with contextlib.AsyncExitStack() as stack:
+        # First: who waits for the ledger lives, and says so. Once, nobody asks.
+        await stack.enter_async_context(
+            process.health_server(
+                "" if once else settings.metrics_listen,
+                kind="deliver",
+                setting=variable(DeliverSettings, "metrics_listen"),
+                ready=lambda: courier is not None and courier.outbox_answers,
+            )
+        )
         ledger = await _ledger(stack, settings, stop, once=once)
         if ledger is None:
             return 0
@@ -51,15 +61,9 @@ async def run(settings: DeliverSettings, *, once: bool = False) -> int:
         courier = Courier(SqlOutbox(ledger), lanes, keep_days=settings.keep_days)
         if once:
             return 0 if await courier.deliver_due() else 1
-        async with process.health_server(
-            settings.metrics_listen,
-            kind="deliver",
-            setting=variable(DeliverSettings, "metrics_listen"),
-            ready=lambda: courier.outbox_answers,
-        ):
-            names = [endpoint.endpoint_id for endpoint in endpoints]
-            log.info("delivering", ledger=without_password(settings.ledger_url), endpoints=names)
-            await courier.deliver_until(stop, poll_s=settings.poll_ms / 1000)
+        names = [endpoint.endpoint_id for endpoint in endpoints]
+        log.info("delivering", ledger=without_password(settings.ledger_url), endpoints=names)
+        await courier.deliver_until(stop, poll_s=settings.poll_ms / 1000)
     log.info("stopped")
     return 0
 
@@ -70,7 +74,8 @@ async def _ledger(
     """Open the ledger; wait for its database, unless it is for once. None: stopped meanwhile."""
     if once:
         return await stack.enter_async_context(SqlLedger(settings.ledger_url))
-    return await entered(stack, lambda: SqlLedger(settings.ledger_url), stop)
+    waits = Waits("the ledger", tell=ERRORS.inc)
+    return await entered(stack, lambda: SqlLedger(settings.ledger_url), stop, waits)
 
 
 @contextlib.asynccontextmanager

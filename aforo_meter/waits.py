@@ -24,14 +24,22 @@ log = structlog.get_logger()
 class Waits:
     """Says once, and then now and again, that something is away; and that it is back."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, tell: Callable[[int], object] | None = None) -> None:
+        """Remember the wiring.
+
+        Args:
+            what: For the log.
+            tell: Called with 1 at each failure, and with 0 when all is well again; None: the
+                consumer's gauge is set.
+        """
         self._what = what
+        self._tell = tell or (lambda waiting: metrics.WAITING.labels(what).set(waiting))
         self._since_s: float | None = None
         self._said_s = 0.0
 
     def failed(self, error: BaseException) -> None:
         now_s = time.monotonic()
-        metrics.WAITING.labels(self._what).set(1)
+        self._tell(1)
         if self._since_s is None:
             self._since_s = now_s
         elif now_s - self._said_s < SAY_AGAIN_S:
@@ -41,17 +49,19 @@ class Waits:
 
     def worked(self) -> None:
         if self._since_s is not None:
-            metrics.WAITING.labels(self._what).set(0)
+            self._tell(0)
             waited_s = round(time.monotonic() - self._since_s, 1)
             log.info("going on", what=self._what, waited_s=waited_s)
             self._since_s = None
 
 
 async def entered(
-    stack: AsyncExitStack, make: Callable[[], AbstractAsyncContextManager[T]], stop: asyncio.Event
+    stack: AsyncExitStack,
+    make: Callable[[], AbstractAsyncContextManager[T]],
+    stop: asyncio.Event,
+    waits: Waits,
 ) -> T | None:
     """Open a ledger as soon as its database answers; None if the process is stopped before."""
-    waits = Waits("the ledger")
     while not stop.is_set():
         try:
             opened = await stack.enter_async_context(make())

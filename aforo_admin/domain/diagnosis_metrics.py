@@ -114,6 +114,12 @@ SIGNS: Final = (
         fault=False,
     ),
     Sign(
+        metric="aforo_sync_waiting",
+        when="positive",
+        means="nothing that was changed since has effect, until the catalog's database is back",
+        do="bring it back; its log says why it can't be used",
+    ),
+    Sign(
         metric="aforo_sync_catalog_faults",
         when="positive",
         means="the last good catalog stays in force; nothing that was changed since has effect",

@@ -65,7 +65,8 @@ async def test_a_database_that_is_silent_is_not_waited_for(
 ) -> None:
     """Nor is another connection made for each probe while the first one hangs."""
     port = free_port()
-    url = f"postgresql://aforo:secret@127.0.0.1:{port}/aforo"
+    # Else a slow machine could see it given up, and tried again.
+    url = f"postgresql://aforo:secret@127.0.0.1:{port}/aforo?connect_timeout=60"
     with socket.create_server(("127.0.0.1", port)) as silent:
         silent.settimeout(60)
         with serving({**PROD, "AFORO_ADMIN_DATABASE_URL": url}, tmp_path) as (address, program):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -344,6 +345,74 @@ async def test_sync_outlives_its_database(redis_url: str, tmp_path: Path) -> Non
 
             await eventually(lambda: not client.exists(MAIN))
             assert program.stop() == 0
+
+
+async def test_sync_waits_for_its_database_at_the_start_and_then_goes_on(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with PostgresServer(log_dir=tmp_path) as server, redis.Redis.from_url(redis_url) as client:
+        env = {"AFORO_ADMIN_DATABASE_URL": server.url(), "AFORO_ADMIN_REDIS_URL": redis_url}
+        for arguments in (["migrate"], ["apply", str(EXAMPLE)]):
+            assert aforo_admin(*arguments, env=env).returncode == 0
+        server.kill()
+        program, port = syncing(env, tmp_path)
+        program.start(wait=False)
+        try:
+            await eventually(lambda: "waiting for the catalog's database" in events(program))
+            assert b"the catalog was not read yet: see the log" in get(port, "/readyz")
+            assert b"aforo_sync_waiting 1.0" in get(port, "/metrics")
+            server.start()
+
+            await synced(program)
+            assert client.exists(ACME_KEY)
+            assert b" 200 OK" in get(port, "/readyz")
+            assert b"aforo_sync_waiting 0.0" in get(port, "/metrics")
+        finally:
+            assert program.stop() == 0
+
+
+@pytest.mark.parametrize("arguments", [["--once"], ["--check"]], ids=lambda value: value[0])
+def test_a_sync_that_is_not_to_stay_does_not_wait_for_its_database(
+    arguments: list[str], redis_url: str
+) -> None:
+    env = {
+        "AFORO_ADMIN_DATABASE_URL": "postgresql://aforo:s3cr3t@127.0.0.1:1/aforo",
+        "AFORO_ADMIN_REDIS_URL": redis_url,
+    }
+
+    done = aforo_admin("sync", *arguments, env=env)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "aforo-admin: the database at postgresql://(masked)@127.0.0.1:1/aforo "
+        "(AFORO_ADMIN_DATABASE_URL) can't be used: "
+    )
+    assert "s3cr3t" not in line
+    assert "migrate" not in line  # That would not help.
+
+
+@pytest.mark.parametrize(
+    ("commands", "told"),
+    [([], "aforo-admin migrate"), ([["migrate"]], "the database holds no catalog yet")],
+    ids=["never migrated", "without a catalog"],
+)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_no_wait_mends_ends_the_start_at_once(
+    kind: str, commands: list[list[str]], told: str, redis_url: str, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        url = f"sqlite:///{tmp_path / 'new.db'}"
+        if kind == "postgresql":
+            url = stack.enter_context(PostgresServer(log_dir=tmp_path)).url()
+        env = {"AFORO_ADMIN_DATABASE_URL": url, "AFORO_ADMIN_REDIS_URL": redis_url}
+        for arguments in commands:
+            assert aforo_admin(*arguments, env=env).returncode == 0
+
+        done = aforo_admin("sync", env=env)
+
+    assert done.returncode == 1
+    assert told in done.stderr.splitlines()[-1]
 
 
 async def test_a_database_with_tls_is_believed_by_its_authority_alone(
