@@ -103,6 +103,30 @@ class TimeOfDayColumn(NamedByQuantity, models.PositiveIntegerField):
         return _written(self, time_of_day_s, time_of_day, options)
 
 
+class LowerCaseColumn(models.TextField):
+    """A name that is compared in lower case, and kept so whoever writes it."""
+
+    def deconstruct(self) -> Any:
+        """Say for migrations what it is in a database: a text as any other."""
+        name, _, positional, named = super().deconstruct()
+        return name, "django.db.models.TextField", positional, named
+
+    def to_python(self, value: Any) -> Any:
+        return _lower(super().to_python(value))
+
+    def get_prep_value(self, value: Any) -> Any:
+        return _lower(super().get_prep_value(value))
+
+    def pre_save(self, row: Any, add: Any) -> Any:
+        value = _lower(super().pre_save(row, add))
+        setattr(row, self.attname, value)
+        return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 class TextsField(forms.CharField):
     """A list of texts, one a line or separated by commas. Blank: `nothing`."""
 
