@@ -1,6 +1,7 @@
 """Columns that forms show and read as the catalog's YAML writes them: one grammar for both."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 from django import forms
@@ -9,7 +10,7 @@ from django.db import models
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.control import words
-from aforo_admin.domain.problems import percent
+from aforo_admin.domain.problems import check_year, percent
 from aforo_admin.written_values import amount, time_of_day
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp, time_of_day_s
 
@@ -162,6 +163,8 @@ class TextsColumn(models.JSONField):
 
 def in_plain_words(column: models.Field, field: Any) -> Any:
     """Return a form's field with what Django says for databases said for people."""
+    if isinstance(column, models.DateTimeField) and field is not None:
+        field.validators = [*field.validators, _check_year]
     if isinstance(field, forms.NullBooleanField):
         field.widget.choices = PERHAPS
     if column.name.endswith("_s") and field is not None and not hasattr(column, "written"):
@@ -169,6 +172,11 @@ def in_plain_words(column: models.Field, field: Any) -> Any:
     if field is not None:
         words.put(column, field)
     return field
+
+
+def _check_year(at: datetime) -> None:
+    for problem in check_year((), at):
+        raise ValidationError(problem.message)
 
 
 def amount_field(column: models.Field, options: Any) -> WrittenField:
