@@ -1,6 +1,6 @@
 """The written catalog → the domain's, or everything that is wrong with it: see docs/catalog.md."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path as FilePath
 
 from aforo_admin.catalog_yaml_metering import read_ingest_key, read_meter, read_rule
@@ -75,20 +75,32 @@ def read_text(data: bytes, *, name: str) -> Catalog:
     return read_node(root, name=name, structural=structural)
 
 
-def read_node(root: Node, *, name: str, structural: Iterable[tuple[int, str]] = ()) -> Catalog:
+def none_of(_catalog: Catalog) -> Collection[str]:
+    """Return the tenants beside those of a whole catalog."""
+    return ()
+
+
+def read_node(
+    root: Node,
+    *,
+    name: str,
+    structural: Iterable[tuple[int, str]] = (),
+    others_of: Callable[[Catalog], Collection[str]] = none_of,
+) -> Catalog:
     """Read and check a catalog that is in nodes already.
 
     Args:
         root: The whole of it.
         name: What it is named in what is raised.
         structural: What was wrong with its text: line and fault.
+        others_of: Returns tenants that there are, and that the catalog is without.
 
     Raises:
         CatalogError: It breaks a rule: with every fault that was found.
     """
     problems: list[Problem] = []
     catalog = read_fields(Fields(root, path=(), problems=problems))
-    problems += _not_yet_told(find_problems(catalog), problems)
+    problems += _not_yet_told(find_problems(catalog, others_of(catalog)), problems)
     faults = [Fault(line=line, place="", message=what) for line, what in structural]
     faults += [
         Fault(line=_line_of(root, each.path), place=place_of(each.path), message=message_of(each))

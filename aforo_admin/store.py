@@ -112,7 +112,7 @@ def load_checked(tenants: Collection[str] | None = None) -> Held:
         CatalogError: It breaks a rule: with every breach.
     """
     held = load_catalog(tenants)
-    refuse_problems(held.catalog, others=_named_by_keys(held.catalog))
+    refuse_problems(held.catalog, others=named_by_keys(held.catalog))
     return held
 
 
@@ -150,6 +150,17 @@ def refuse_problems(catalog: Catalog, others: Collection[str] = ()) -> None:
     problems = find_problems(catalog, others)
     if problems:
         raise CatalogError(NAME, [fault_of(problem) for problem in problems])
+
+
+def named_by_keys(catalog: Catalog) -> frozenset[str]:
+    """Return the tenants that ingest keys are confined to, as far as they are there.
+
+    If one is not, they are all that there are: so that it is told what could have been meant.
+    """
+    names = {name for key in catalog.ingest_keys for name in key.tenants}
+    ids = tables.Tenant.objects.values_list("pk", flat=True)
+    found = frozenset(ids.filter(pk__in=names))
+    return found if names <= found | catalog.tenants.keys() else frozenset(ids)
 
 
 def apply_catalog(
@@ -279,13 +290,7 @@ def _check(touched: frozenset[str], before: Catalog | None) -> None:
             names = to_check(before, held).keys() | touched
             tenants = {name: one for name, one in held.tenants.items() if name in names}
             held = replace(held, tenants=tenants)
-    refuse_problems(held, others=_named_by_keys(held))
-
-
-def _named_by_keys(catalog: Catalog) -> frozenset[str]:
-    """Return the tenants that ingest keys are confined to, as far as they are there."""
-    names = {name for key in catalog.ingest_keys for name in key.tenants}
-    return frozenset(tables.Tenant.objects.filter(pk__in=names).values_list("pk", flat=True))
+    refuse_problems(held, others=named_by_keys(held))
 
 
 def _make_equal(wanted: Rows, held: Read, made: Change) -> None:

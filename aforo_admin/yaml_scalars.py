@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, TypeVar
 
-from aforo_admin.domain.problems import NANOS_PER_UNIT
+from aforo_admin.domain.problems import NANOS_PER_UNIT, YEARS, YEARS_TOLD
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
 E = TypeVar("E", bound=Enum)
 
 CHARS_MAX: Final = 64  # Of a number or an instant: a longer one is a mistake.
-YEARS: Final = range(1970, 3000)
 
 _DIGITS = r"\d{1,3}(?:_\d{3})+|\d+"
 _AMOUNT = re.compile(rf"(-?)({_DIGITS})(?:\.(\d+))?(?:\s*([A-Z]{{3}}))?", re.ASCII)
@@ -124,7 +123,7 @@ def instant(given: str) -> datetime:
     except ValueError as error:
         raise ValueError(f"{_shown(given)} is no date of the calendar: {error}") from None
     if at.year not in YEARS:
-        raise ValueError(f"{_shown(given)} is out of range: years are 1970 to 2999")
+        raise ValueError(f"{_shown(given)} is out of range: {YEARS_TOLD}")
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 

@@ -1,6 +1,7 @@
 """Columns that forms show and read as the catalog's YAML writes them: one grammar for both."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 from django import forms
@@ -9,7 +10,7 @@ from django.db import models
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.control import words
-from aforo_admin.domain.problems import percent
+from aforo_admin.domain.problems import check_year, percent
 from aforo_admin.written_values import amount, time_of_day
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp, time_of_day_s
 
@@ -103,6 +104,30 @@ class TimeOfDayColumn(NamedByQuantity, models.PositiveIntegerField):
         return _written(self, time_of_day_s, time_of_day, options)
 
 
+class LowerCaseColumn(models.TextField):
+    """A name that is compared in lower case, and kept so whoever writes it."""
+
+    def deconstruct(self) -> Any:
+        """Say for migrations what it is in a database: a text as any other."""
+        name, _, positional, named = super().deconstruct()
+        return name, "django.db.models.TextField", positional, named
+
+    def to_python(self, value: Any) -> Any:
+        return _lower(super().to_python(value))
+
+    def get_prep_value(self, value: Any) -> Any:
+        return _lower(super().get_prep_value(value))
+
+    def pre_save(self, row: Any, add: Any) -> Any:
+        value = _lower(super().pre_save(row, add))
+        setattr(row, self.attname, value)
+        return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 class TextsField(forms.CharField):
     """A list of texts, one a line or separated by commas. Blank: `nothing`."""
 
@@ -138,6 +163,8 @@ class TextsColumn(models.JSONField):
 
 def in_plain_words(column: models.Field, field: Any) -> Any:
     """Return a form's field with what Django says for databases said for people."""
+    if isinstance(column, models.DateTimeField) and field is not None:
+        field.validators = [*field.validators, _check_year]
     if isinstance(field, forms.NullBooleanField):
         field.widget.choices = PERHAPS
     if column.name.endswith("_s") and field is not None and not hasattr(column, "written"):
@@ -149,6 +176,11 @@ def in_plain_words(column: models.Field, field: Any) -> Any:
         for part, of_what in zip(field.widget.widgets, ("date", "time"), strict=True):
             part.attrs["aria-label"] = f"{field.label}, {of_what}"
     return field
+
+
+def _check_year(at: datetime) -> None:
+    for problem in check_year((), at):
+        raise ValidationError(problem.message)
 
 
 def amount_field(column: models.Field, options: Any) -> WrittenField:

@@ -11,6 +11,7 @@ from django.db.models.deletion import Collector
 from aforo_admin.control import recording
 from aforo_admin.control.fields import (
     BasisPointsColumn,
+    LowerCaseColumn,
     NanosColumn,
     TextsColumn,
     TimeOfDayColumn,
@@ -270,8 +271,8 @@ class CostColumns(Ordered):
     price_nanos = NanosColumn()
     per_units = models.BigIntegerField()
     effective_from = models.DateTimeField()
-    provider = models.TextField(blank=True, default="")
-    model = models.TextField(blank=True, default="")
+    provider = LowerCaseColumn(blank=True, default="")
+    model = LowerCaseColumn(blank=True, default="")
     input_tokens_from = models.BigIntegerField(
         default=0, help_text="For requests of so many input tokens or more."
     )

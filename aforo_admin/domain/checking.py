@@ -15,6 +15,7 @@ from aforo_admin.domain.catalog import (
 )
 from aforo_admin.domain.checking_contracts import check_plan_money
 from aforo_admin.domain.checking_costs import check_costs
+from aforo_admin.domain.checking_instants import instant_problems
 from aforo_admin.domain.checking_metering import metering_problems
 from aforo_admin.domain.checking_rates import Known, check_currency, exchange_rate_problems
 from aforo_admin.domain.checking_tenants import tenants_problems
@@ -54,6 +55,7 @@ def find_problems(catalog: Catalog, others: Collection[str] = ()) -> list[Proble
         *tenants_problems(catalog, features),
         *check_costs(("costs",), catalog.costs, catalog.known_meters),
         *metering_problems(catalog, features, others),
+        *instant_problems(catalog),
     ]
 
 

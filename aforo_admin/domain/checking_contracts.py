@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from aforo_admin.domain.catalog import Catalog, Deal, Plan, Subscription, Tenant
+from aforo_admin.domain.checking_instants import has_instants_in_years
 from aforo_admin.domain.checking_rates import Known, check_currency, check_rate_cards
 from aforo_admin.domain.phasing import anchor_of, currency_of
 from aforo_admin.domain.problems import Path, Problem, check_amount, check_id, day, unknown
@@ -42,7 +43,7 @@ def contract_problems(
         if deal.prepaid_nanos and not _charges_usage(tenant, deal, catalog):
             yield _idle_balance((*here, "prepaid"))
     plan = catalog.plans.get(tenant.subscription.plan_id)
-    if plan is not None:
+    if plan is not None and has_instants_in_years(tenant):
         yield from _currencies(path, tenant, plan, catalog)
 
 

@@ -27,7 +27,7 @@ def check_costs(
     seen: dict[tuple[object, ...], list[int]] = {}
     for index, price in enumerate(prices):
         earlier = seen.setdefault(_slot(price), [])
-        first = next((other for other in earlier if _meet(prices[other], price)), None)
+        first = next((other for other in earlier if overlap(prices[other], price)), None)
         if first is not None:
             yield Problem(
                 path=(*path, index, "from"),
@@ -105,14 +105,15 @@ def _slot(price: CostPrice) -> tuple[object, ...]:
         price.input_tokens_from,
         price.effective_from,
         price.meter,
-        price.provider,
-        price.model,
+        # As they are compared with usage.
+        price.provider.lower(),
+        price.model.lower(),
     )
 
 
-def _meet(one: CostPrice, other: CostPrice) -> bool:
-    """Say whether two prices of one slot are for one time. All day is what parts leave of it."""
-    if is_all_day(one) is not is_all_day(other):
+def overlap(one: CostPrice, other: CostPrice) -> bool:
+    """Say whether two prices are of one slot and time. All day is what parts leave of it."""
+    if _slot(one) != _slot(other) or is_all_day(one) is not is_all_day(other):
         return False
     return any(a < d and c < b for a, b in spans_of(one) for c, d in spans_of(other))
 

@@ -18,6 +18,8 @@ INT64_MAX: Final = 2**63 - 1  # What the contracts can carry.
 NANOS_PER_UNIT: Final = 10**9
 TEXT_CHARS_MAX: Final = 200
 FULL_BP: Final = 10_000
+YEARS: Final = range(1970, 3000)
+YEARS_TOLD: Final = f"write a year from {YEARS.start} to {YEARS.stop - 1}"
 
 _METHOD = re.compile(r"[A-Z][A-Z-]*")
 # What a path can hold when it reaches a rule: Envoy's, without query, fragment and parameters.
@@ -141,6 +143,15 @@ def check_amount(path: Path, nanos: int | None) -> Iterator[Problem]:
 def check_units(path: Path, units: int, *, least: int) -> Iterator[Problem]:
     if not least <= units <= INT64_MAX:
         yield Problem(path=path, message=f"must be a whole number of at least {least}")
+
+
+def is_in_years(at: datetime) -> bool:
+    return at.year in YEARS
+
+
+def check_year(path: Path, at: datetime | None) -> Iterator[Problem]:
+    if at is not None and not is_in_years(at):
+        yield Problem(path=path, message=f"{day(at)} is out of range: {YEARS_TOLD}")
 
 
 def check_quota_meter(

@@ -51,7 +51,7 @@ def edit(
     before = store.load_catalog(tenants).catalog
     edited = copy.deepcopy(written.catalog(before))
     within = change(edited)
-    after = read(edited, within=within)
+    after = read(edited, within=within, tenants=tenants)
     _refuse_taken(before, after, within=within)
     store.make_equal(after, made, before=before, tenants=tenants)
     return written.catalog(after)
@@ -89,13 +89,22 @@ def _refuse_taken(before: Catalog, after: Catalog, *, within: Path) -> None:
         )
 
 
-def read(edited: Document, *, within: Path) -> Catalog:
+def read(edited: Document, *, within: Path, tenants: Collection[str] = ALL) -> Catalog:
     """Return the catalog that a document says.
+
+    Args:
+        edited: The document, with some tenants.
+        within: Where it was edited.
+        tenants: Which; there are others.
 
     Raises:
         InvalidError: It breaks a rule.
     """
+
+    def others_of(catalog: Catalog) -> Collection[str]:
+        return store.named_by_keys(catalog).difference(tenants)
+
     try:
-        return read_node(node_of(edited), name="catalog")
+        return read_node(node_of(edited), name="catalog", others_of=others_of)
     except CatalogError as error:
         raise of_catalog(error, within=place_of(within)) from None

@@ -1,0 +1,200 @@
+"""What forms save reads back from the catalog's written form as it was saved."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import import_module
+
+import pytest
+from django.apps.registry import Apps
+from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+from django.test import Client
+
+from aforo_admin import audit, store, written
+from aforo_admin.catalog_yaml import read_text
+from aforo_admin.control.models import AuditEntry, CostPrice, NegotiatedCost
+from aforo_admin.control.roles import Role
+from aforo_admin.domain.checking import find_problems
+from aforo_admin.domain.problems import place_of
+from aforo_admin.yaml_writing import yaml_text
+from aforo_meter.domain.periods import micros_of
+from tests.contract.forms_lab import as_role, faults, sent
+from tests.contract.rest_lab import EXAMPLE, api_of, applied, forget_failures
+
+pytestmark = [pytest.mark.contract, pytest.mark.slow]
+
+PRICE = {
+    "meter": "llm.input_tokens",
+    "provider": "OpenAI",
+    "model": "GPT-Next",
+    "price_nanos": "2.50",
+    "per_units": "1000000",
+    "effective_from_0": "2027-01-01",
+    "effective_from_1": "00:00:00",
+}
+
+
+@pytest.fixture(autouse=True)
+def example(sqlite_database: str) -> None:  # noqa: ARG001 - Django uses it.
+    forget_failures()
+    applied()
+
+
+@pytest.fixture
+def finance() -> Client:
+    return as_role(Role.FINANCE)
+
+
+def assert_reads_back() -> None:
+    held = store.load_catalog().catalog
+    assert read_text(yaml_text(written.catalog(held)).encode(), name="catalog") == held
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "table"),
+    [
+        ("costprice/add/", {}, CostPrice),
+        ("negotiatedcost/add/", {"tenant": "globex"}, NegotiatedCost),
+    ],
+)
+def test_a_price_s_provider_and_model_are_kept_in_lower_case(
+    finance: Client, path: str, owner: dict[str, str], table: type[CostPrice | NegotiatedCost]
+) -> None:
+    first = sent(finance, path, **PRICE, **owner)
+    second = sent(finance, path, **{**PRICE, "provider": "openai"}, **owner)
+    by_developer = api_of(Role.DEVELOPER).put("/routes", [{"path": "/**", "features": ["chat"]}])
+
+    assert first.status_code == 302
+    assert "overlaps the price" in faults(second)["effective_from"]
+    held = table.objects.filter(provider="OpenAI", model="GPT-Next").latest("pk")
+    assert (held.provider, held.model) == ("openai", "gpt-next")
+    assert by_developer.status == 200, by_developer.body
+    assert_reads_back()
+
+
+def apps_before() -> Apps:
+    """Return the tables as a migration sees them, without what keeps names in lower case."""
+    state = MigrationLoader(connection).project_state(("control", "0004_scenario"))
+    found: Apps = state.apps
+    return found
+
+
+def test_prices_in_capitals_that_are_there_are_put_in_lower_case() -> None:
+    old = apps_before()
+    price = {
+        "meter": "llm.input_tokens",
+        "price_nanos": 1,
+        "per_units": 1,
+        "effective_from": datetime(2026, 1, 1, tzinfo=UTC),
+        "position": 90,
+    }
+    costs = old.get_model("control", "CostPrice").objects
+    costs.create(**price, provider="OpenAI", model="GPT-Next")
+    costs.create(**price, provider="InHouse", model="")
+    negotiated = old.get_model("control", "NegotiatedCost").objects
+    negotiated.create(**price, provider="", model="GPT-Next", tenant_id="globex")
+    before = audit.last_seq()
+
+    import_module("aforo_admin.control.migrations.0005_lower_case").lower(old, None)
+
+    named = CostPrice.objects.filter(position=90).values_list("provider", "model")
+    assert list(named) == [("openai", "gpt-next")]
+    assert NegotiatedCost.objects.get(tenant="globex").model == "gpt-next"
+    assert_reads_back()
+    entries = AuditEntry.objects.filter(seq__gt=before)
+    assert [(each.kind, each.tenant_id, each.after is None) for each in entries] == [
+        ("cost price", "", True),
+        ("cost price", "", False),
+        ("cost price", "", True),
+        ("negotiated cost", "globex", True),
+        ("negotiated cost", "globex", False),
+    ]
+    assert audit.verify().broken_at is None
+    store.load_checked()
+
+
+def test_prices_that_differ_in_capitals_alone_overlap() -> None:
+    price = next(each for each in EXAMPLE.costs if each.provider == "inhouse")
+    loud = replace(price, provider="InHouse", price_nanos=7)
+
+    problems = find_problems(replace(EXAMPLE, costs=(*EXAMPLE.costs, loud)))
+
+    assert ["overlaps" in each.message for each in problems] == [True]
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "column"),
+    [
+        ("costprice/add/", PRICE, "effective_from"),
+        ("exchangerate/add/", {"currency": "CHF", "rate_nanos": "1.1"}, "effective_from"),
+        ("deal/add/", {"tenant": "globex", "deal_id": "d"}, "effective_from"),
+        ("credential/add/", {"tenant": "globex", "credential_id": "k"}, "expires_at"),
+        ("marginoverride/globex/change/", {}, "until"),
+    ],
+)
+@pytest.mark.parametrize("year", ["3027", "0001", "1969", "9999"])
+def test_a_year_that_no_catalog_writes_is_refused_at_its_field(
+    path: str, typed: dict[str, str], column: str, year: str
+) -> None:
+    at = {f"{column}_0": f"{year}-06-01", f"{column}_1": "00:00:00"}
+    answer = sent(as_role(Role.OWNER), path, **{**typed, **at})
+
+    told = faults(answer)[column]
+    assert f"{year}-06-01 is out of range: write a year from 1970 to 2999" in told
+
+
+def test_years_that_no_catalog_writes_are_those_of_no_catalog() -> None:
+    far = datetime(3027, 1, 1, tzinfo=UTC)
+    globex = EXAMPLE.tenants["globex"]
+    assert globex.margin_override is not None
+    override = replace(globex.margin_override, until=far)
+    deal = replace(EXAMPLE.tenants["acme"].deals[0], effective_until=None, currency="EUR")
+    long_ago = replace(deal, effective_from=datetime(1, 1, 1, tzinfo=UTC), effective_until=far)
+    wrong = replace(
+        EXAMPLE,
+        costs=(replace(EXAMPLE.costs[0], effective_from=far),),
+        exchange_rates=(
+            replace(EXAMPLE.exchange_rates[0], effective_from_micros=micros_of(far)),
+            *EXAMPLE.exchange_rates,
+        ),
+        tenants={"globex": replace(globex, margin_override=override, deals=(long_ago,))},
+    )
+
+    told = {place_of(each.path) for each in find_problems(wrong) if "range" in each.message}
+
+    assert told == {
+        "costs[0].from",
+        "exchange_rates[0].from",
+        "tenants.globex.deals[0].from",
+        "tenants.globex.deals[0].until",
+        "tenants.globex.margin_override.until",
+    }
+
+
+def test_years_that_are_there_become_the_nearest_that_can_be_written() -> None:
+    old = apps_before()
+    far, long_ago = datetime(3027, 1, 1, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)
+    price = {"meter": "api.calls", "price_nanos": 1, "per_units": 1, "position": 90}
+    old.get_model("control", "CostPrice").objects.create(**price, effective_from=far)
+    old.get_model("control", "MarginOverride").objects.filter(tenant="globex").update(until=far)
+    deals = old.get_model("control", "Deal").objects
+    deals.create(
+        tenant_id="globex", deal_id="d", position=9, effective_from=far, effective_until=far
+    )
+    deals.create(
+        tenant_id="initech", deal_id="d", position=9, effective_from=long_ago, effective_until=far
+    )
+
+    import_module("aforo_admin.control.migrations.0006_years").clamp(old, None)
+
+    assert CostPrice.objects.get(position=90).effective_from == datetime(2999, 1, 1, tzinfo=UTC)
+    told = AuditEntry.objects.order_by("seq").values_list("kind", "name")
+    assert list(told)[-4:] == [
+        ("cost price", "api.calls"),
+        ("deal", "globex/d"),
+        ("deal", "initech/d"),
+        ("margin override", "globex"),
+    ]
+    assert audit.verify().broken_at is None
+    assert_reads_back()
+    store.load_checked()

@@ -1,0 +1,138 @@
+"""Every write of the catalog over REST, one after the other, on catalogs that are not plain."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from aforo_admin.control.roles import Role
+from aforo_admin.domain.catalog import IngestKey
+from tests.contract.rest_lab import ANY, EXAMPLE, Api, Said, api_of, applied, forget_failures
+
+pytestmark = [pytest.mark.contract, pytest.mark.slow]
+
+WHY = {"X-Aforo-Reason": "Q4"}
+FLOORS = {"warn_below": "40%"}
+LEVELS = {"warn_at": "70%", "throttle_at": "80%", "block_at": "90%"}
+SUBSCRIPTION = {"id": "hooli-1", "plan": "pro", "started_at": "2026-11-01"}
+PLAN = {"committed_fee": "7", "features": ["chat"]}
+OVERRIDE = {"level_max": "warn", "until": "2027-06-01", "reason": "Q4"}
+DEAL = {"from": "2026-06-01", "committed_fee": "400"}
+PRICE = {"meter": "api.calls", "price": "0.30", "per": "1M", "from": "2027-01-01"}
+# {it}: what the write before it has made.
+WRITES: list[tuple[str, str, Any]] = [
+    ("POST", "/features", {"id": "vision"}),
+    ("PUT", "/features/vision", {"title": "Seeing"}),
+    ("DELETE", "/features/vision", None),
+    ("POST", "/meters", {"id": "jobs"}),
+    ("PUT", "/meters/jobs", {"title": "Jobs"}),
+    ("DELETE", "/meters/jobs", None),
+    ("PUT", "/metering", [{"id": "all", "meter": "api.calls"}]),
+    ("PUT", "/routes", [{"path": "/v1/**", "features": ["chat"]}]),
+    ("POST", "/ingest_keys", {"id": "mine", "scopes": ["usage:ingest"], "tenants": ["globex"]}),
+    ("PUT", "/ingest_keys/mine", {"sha256": "ab" * 32, "scopes": ["quotas:read"]}),
+    ("POST", "/ingest_keys/mine/revoke", None),
+    ("DELETE", "/ingest_keys/mine", None),
+    ("POST", "/costs", PRICE),
+    ("DELETE", "/costs/{it}", None),
+    ("POST", "/exchange_rates", {"currency": "CHF", "rate": "1.1", "from": "2026-01-01"}),
+    ("DELETE", "/exchange_rates/{it}", None),
+    ("PUT", "/thresholds", FLOORS),
+    ("PUT", "/allowance_thresholds", LEVELS),
+    ("DELETE", "/allowance_thresholds", None),
+    ("PUT", "/general", {"currency": "USD", "default_route": "allow"}),
+    ("POST", "/tenants", {"id": "hooli", "subscription": SUBSCRIPTION}),
+    ("PUT", "/tenants/hooli", {"name": "Hooli", "subscription": SUBSCRIPTION}),
+    ("PUT", "/tenants/globex/subscription", {**SUBSCRIPTION, "state": "paused"}),
+    ("POST", "/tenants/globex/credentials", {"id": "further"}),
+    ("PUT", "/tenants/globex/credentials/further", {"jwt_subject": "further@example.com"}),
+    ("POST", "/tenants/acme/credentials/production/revoke", None),
+    ("DELETE", "/tenants/globex/credentials/further", None),
+    ("POST", "/tenants/globex/deals", {"id": "deal", **DEAL}),
+    ("PUT", "/tenants/globex/deals/deal", {**DEAL, "committed_fee": "300"}),
+    ("DELETE", "/tenants/globex/deals/deal", None),
+    ("PUT", "/tenants/globex/margin_override", OVERRIDE),
+    ("DELETE", "/tenants/globex/margin_override", None),
+    ("POST", "/tenants/globex/negotiated_costs", PRICE),
+    ("DELETE", "/tenants/globex/negotiated_costs/{it}", None),
+    ("PUT", "/tenants/globex/thresholds", FLOORS),
+    ("DELETE", "/tenants/globex/thresholds", None),
+    ("PUT", "/tenants/globex/allowance_thresholds", LEVELS),
+    ("DELETE", "/tenants/globex/allowance_thresholds", None),
+    ("DELETE", "/tenants/hooli", None),
+    ("POST", "/plans/lite/versions", PLAN),
+    ("PUT", "/plans/lite/versions/1", {**PLAN, "committed_fee": "8"}),
+    ("DELETE", "/plans/lite/versions/1", None),
+    ("POST", "/plans/lite/versions", PLAN),
+    ("POST", "/plans/lite/versions/1/publish", None),
+    ("POST", "/plans/lite/versions/1/retire", None),
+]
+
+
+@pytest.fixture(autouse=True)
+def database_in_use(sqlite_database: str) -> None:  # noqa: ARG001 - Django uses it.
+    forget_failures()
+
+
+@dataclass(kw_only=True)
+class Writer:
+    """Makes the writes, and knows what the last one has made."""
+
+    api: Api
+    it: str = ""
+
+    def write(self, method: str, path: str, body: object) -> Said:
+        edits = method != "POST" or path.endswith(("/publish", "/retire"))
+        headers = {**WHY, **ANY} if edits else WHY
+        said = self.api(method, path.replace("{it}", self.it), body, headers)
+        if said.status == 201:
+            self.it = str(said.body.get("id", ""))
+        return said
+
+
+def confined() -> IngestKey:
+    """Return a key as the form makes it, for two tenants of all."""
+    return replace(
+        EXAMPLE.ingest_keys[0], key_id="confined", sha256="cd" * 32, tenants=("umbrella", "acme")
+    )
+
+
+def test_each_write_works_beside_a_key_that_is_confined_to_tenants() -> None:
+    applied(replace(EXAMPLE, ingest_keys=(*EXAMPLE.ingest_keys, confined())))
+    writer = Writer(api=api_of(Role.OWNER))
+
+    said = [(method, path, writer.write(method, path, body)) for method, path, body in WRITES]
+
+    assert [(*which, each.status, each.body) for *which, each in said if each.status > 204] == []
+
+
+def test_a_key_is_confined_to_tenants_that_there_are() -> None:
+    applied(replace(EXAMPLE, ingest_keys=(confined(),)))
+    owner = api_of(Role.OWNER)
+
+    unknown = owner.post("/ingest_keys", {"id": "k", "scopes": ["usage:ingest"], "tenants": "acne"})
+    named = owner.delete("/tenants/acme")
+
+    assert (unknown.status, unknown.fields) == (422, ["tenants[0]"])
+    assert unknown.body["errors"][0]["remedy"].startswith('did you mean "acme"? tenants are: acme,')
+    assert (named.status, named.fields) == (422, ["ingest_keys[0].tenants[1]"])
+
+
+def test_every_write_of_the_catalog_is_among_these() -> None:
+    applied()
+    paths = api_of(Role.OWNER).get("/openapi.json").body["paths"]
+    of_catalog = {
+        (method.upper(), path.removeprefix("/api/v1"))
+        for path, said in paths.items()
+        for method, operation in said.items()
+        if method != "get" and operation["tags"][0] in {"catalog", "tenants", "plans"}
+    }
+    whole = {("POST", "/catalog/diff"), ("POST", "/catalog/apply")}
+
+    assert {each for each in of_catalog - whole if not _is_written(*each)} == set()
+
+
+def _is_written(method: str, template: str) -> bool:
+    path = re.compile(re.sub(r"\{\w+\}", "[^/]+", template))
+    return any(method == of and path.fullmatch(written) for of, written, _ in WRITES)
