@@ -11,6 +11,7 @@ from aforo_admin.domain.price_changes import Books, EntryKey, begun_by, entries
 from aforo_admin.domain.problems import Problem
 from aforo_admin.domain.scenario import CostChange, factor_of, times
 from aforo_admin.domain.scenario_usage import concerns
+from aforo_admin.price_books import list_named
 from aforo_admin.readable_values import many, money
 from aforo_admin.scenario_yaml import refuse
 from aforo_admin.written_values import instant, instant_of_micros
@@ -152,7 +153,8 @@ def _slot(key: EntryKey) -> Slot:
 
 
 def _is_about(change: CostChange, slot: Slot) -> bool:
-    return concerns(change, UsageKey(slot.meter, "", slot.provider, slot.model, "", ""))
+    key = UsageKey(slot.meter, "", slot.provider, slot.model, "", "")
+    return concerns(change, key, list_named)
 
 
 def _check_count(slots: Sequence[Slot], path: tuple[str | int, ...]) -> None:

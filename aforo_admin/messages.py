@@ -226,16 +226,18 @@ def price_lists(prices: Iterable[said.CostPrice], *, source: str, owner: str) ->
     """Return prices by whom they are for, the most specific first: the first that matches wins."""
     ordered = sorted(prices, key=_specific_first)
     return [
-        PriceList(
-            provider=provider,
-            model=model,
-            match=_match(provider, model),
-            entries=[_price_entry(price, source=source, owner=owner) for price in group],
+        price_list(
+            provider, model, [_price_entry(price, source=source, owner=owner) for price in group]
         )
         for (provider, model), group in itertools.groupby(
             ordered, key=lambda price: (price.provider, price.model)
         )
     ]
+
+
+def price_list(provider: str, model: str, entries: Iterable[PriceEntry] = ()) -> PriceList:
+    """Return prices of our own of a model, with the rule of what its name covers."""
+    return PriceList(provider=provider, model=model, match=_match(provider, model), entries=entries)
 
 
 def _specific_first(price: said.CostPrice) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Where books of cost prices come from: a catalog, or what Redis holds. Messages → domain."""
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -23,6 +24,7 @@ from aforo_proto import contract_pb2
 
 CONTRACTS: Final = PREFIX + b"{*}:contract"
 SCAN_COUNT: Final = 1000
+NAMES_MAX: Final = 10_000  # That are remembered.
 
 
 class PricesError(Exception):
@@ -125,6 +127,13 @@ def _thresholds(said: contract_pb2.Thresholds) -> Thresholds:
         allowance=allowance,
         source=said.source,
     )
+
+
+@functools.lru_cache(NAMES_MAX)
+def list_named(provider: str, model: str) -> PriceList:
+    """Return what a price of our own for a model would stand in, to ask what its name covers."""
+    (named,) = lists_of([messages.price_list(provider, model)])
+    return named
 
 
 def lists_of(lists: Iterable[contract_pb2.PriceList]) -> tuple[PriceList, ...]:

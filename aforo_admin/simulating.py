@@ -4,7 +4,7 @@ The functions take catalogs, so a database is not needed; `drafts.py` finds vers
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from aforo_admin.domain.scenario_catalog import (
     changed_catalog,
     find_scenario_problems,
 )
-from aforo_admin.domain.scenario_usage import Reprice, repricing
+from aforo_admin.domain.scenario_usage import Met, Reprice, repricing
 from aforo_admin.domain.simulate import (
     Comparison,
     Outcome,
@@ -36,7 +36,7 @@ from aforo_admin.ledger_period_sums import is_exact, with_sums
 from aforo_admin.ledger_periods import providers_and_models, read_periods, with_rows
 from aforo_admin.ledger_reading import Ask, reading
 from aforo_admin.places import places
-from aforo_admin.price_books import lists_of
+from aforo_admin.price_books import list_named, lists_of
 from aforo_admin.prices_file import imported_prices
 from aforo_admin.published import up_to_date
 from aforo_admin.scenario_yaml import refuse
@@ -99,8 +99,10 @@ def simulate(
     book = _book_for(scenario, ground)
     refuse(_problems(scenario, ground, drafts, book))
     changed = changed_by(scenario, ground, drafts)
-    repricing_of = _repricing(scenario, ground, book) if scenario.touches_usage else None
-    return play(scenario, ground, changed, repricing_of, progress=progress)
+    met: Met = set()
+    repricing_of = _repricing(scenario, ground, book, met) if scenario.touches_usage else None
+    found = play(scenario, ground, changed, repricing_of, progress=progress)
+    return replace(found, idle=scenario.unmet(met))
 
 
 def play(
@@ -145,11 +147,11 @@ def _book_for(scenario: Scenario, ground: Ground) -> PriceBook:
     return book_of(ground) if scenario.swaps else PriceBook(version="", currency="")
 
 
-def _repricing(scenario: Scenario, ground: Ground, book: PriceBook) -> RepricingOf:
+def _repricing(scenario: Scenario, ground: Ground, book: PriceBook, met: Met) -> RepricingOf:
     prices_of = PricesOf(ground.catalog, book)
 
     def of_tenant(tenant_id: str) -> Reprice:
-        return repricing(scenario, tenant_id, prices_of(tenant_id))
+        return repricing(scenario, tenant_id, prices_of(tenant_id), list_named, met)
 
     return of_tenant
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from aforo_admin.domain.levels_over_time import Step
+from aforo_admin.domain.scenario import CostChange, ModelSwap
 from aforo_admin.domain.simulate import Comparison, Figures, Outcome
 from aforo_admin.readable import margin_percent_text
 from aforo_admin.readable_values import instant_text, many, money
@@ -139,7 +140,19 @@ def remarks(found: Comparison) -> list[str]:
     unpriced = sum(one.unpriced_rows for one in found.outcomes)
     if unpriced:
         lines.append(f"{many(unpriced, 'row')} would have no price, and cost nothing until then")
-    return lines
+    return [*lines, *(f"no recorded usage here is of {_idle(each)}" for each in found.idle)]
+
+
+def _idle(change: CostChange | ModelSwap) -> str:
+    if isinstance(change, ModelSwap):
+        names = _names(change.provider, change.model)
+        return f"{names}: nothing becomes {change.to_model}"
+    names = _names(change.provider, change.model, change.meter) or "anything"
+    return f"{names}: its change of costs does nothing"
+
+
+def _names(*names: str) -> str:
+    return " ".join(name for name in names if name)
 
 
 def _named(outcomes: Iterable[Outcome]) -> str:

@@ -3,6 +3,7 @@
 Shares are basis points, amounts nanos, prices nanos for a number of units: nothing is a float.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Final
@@ -130,6 +131,11 @@ class Scenario:
     def heeds_hours(self) -> bool:
         """Does what it makes of a usage depend on its hour, or on how its rows are rounded?"""
         return bool(self.swaps or self.growths)
+
+    def unmet(self, met: Collection[CostChange | ModelSwap]) -> tuple[CostChange | ModelSwap, ...]:
+        """Return the changes of what usage costs that are not among these."""
+        named: tuple[CostChange | ModelSwap, ...] = (*self.costs, *self.swaps)
+        return tuple(each for each in named if each not in met)
 
     def with_more(self, more: "Scenario") -> "Scenario":
         """Return all changes of both; a month or tenants that the other says hold."""

@@ -1,13 +1,20 @@
 """A row of the ledger → the row that it would be: another model, price or quantity. Pure, exact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-from aforo_admin.domain.scenario import UNCHANGED, CostChange, Scenario, factor_of, times
+from aforo_admin.domain.scenario import (
+    UNCHANGED,
+    CostChange,
+    ModelSwap,
+    Scenario,
+    factor_of,
+    times,
+)
 from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.periods import DAY_MICROS
-from aforo_meter.domain.prices import PriceEntry, Prices
+from aforo_meter.domain.prices import PriceEntry, PriceList, Prices
 from aforo_meter.domain.rate_card import Dimension, PerUnit, has_value
 from aforo_meter.domain.rating import amount_nanos, depends_on_size
 
@@ -38,9 +45,14 @@ class Effect(NamedTuple):
 
 
 Reprice = Callable[[Row], Row]
+# A provider's model → a list of prices of it, which says what usage the name covers.
+Naming = Callable[[str, str], PriceList]
+Met = set[CostChange | ModelSwap]
 
 
-def repricing(scenario: Scenario, tenant_id: str, prices: Prices) -> Reprice:
+def repricing(
+    scenario: Scenario, tenant_id: str, prices: Prices, named: Naming, met: Met
+) -> Reprice:
     """Return what turns a tenant's rows into those that they would be.
 
     A row that nothing changes keeps the amount that the ledger has. A price that rises by a share
@@ -51,17 +63,25 @@ def repricing(scenario: Scenario, tenant_id: str, prices: Prices) -> Reprice:
         scenario: What changes.
         tenant_id: Whose rows.
         prices: That tenant's, to find those of models that are swapped in.
+        named: What a model's name covers, by the rule of the price book.
+        met: Takes in the changes that there is usage for.
     """
+    swaps: dict[UsageKey, ModelSwap | None] = {}
     known: dict[tuple[object, ...], Effect] = {}
 
     def changed(row: Row) -> Row:
-        swapped, price = _swapped(scenario, row, prices)
+        if row.key not in swaps:
+            swap = swaps[row.key] = _swap_of(scenario, row.key, named)
+            met.update([] if swap is None else [swap])
+        swapped, price = _swapped(swaps[row.key], row, prices)
         kind = (row.key, swapped, price, row.is_negotiated)
         effect = known.get(kind)
         if effect is None:
+            costs = [each for each in scenario.costs if concerns(each, swapped, named)]
+            met.update(costs)
             effect = known[kind] = Effect(
                 key=swapped,
-                price=_cost(scenario, swapped, price, is_negotiated=row.is_negotiated),
+                price=_cost(costs, price, is_negotiated=row.is_negotiated),
                 growth=growth_of(scenario, tenant_id, row.key),
             )
         return _with(row, effect)
@@ -87,22 +107,32 @@ def _with(row: Row, effect: Effect) -> Row:
     )
 
 
-def _swapped(scenario: Scenario, row: Row, prices: Prices) -> tuple[UsageKey, PerUnit | None]:
-    """Return the usage as another model's, where one is swapped in: the first that fits.
+def _swap_of(scenario: Scenario, key: UsageKey, named: Naming) -> ModelSwap | None:
+    """Return the first that fits."""
+    return next(
+        (
+            swap
+            for swap in scenario.swaps
+            if covers(key, provider=swap.provider, model="") and goes_by(key, swap.model, named)
+        ),
+        None,
+    )
+
+
+def _swapped(swap: ModelSwap | None, row: Row, prices: Prices) -> tuple[UsageKey, PerUnit | None]:
+    """Return the usage as another model's, where one is swapped in.
 
     What has one price for both models keeps the amount that it had.
     """
-    for swap in scenario.swaps:
-        if not covers(row.key, provider=swap.provider, model=swap.model):
-            continue
-        key = row.key._replace(provider=swap.to_provider or row.key.provider, model=swap.to_model)
-        before, after = (_entry(row, each, prices) for each in (row.key, key))
-        if after is None:
-            return key, None if depends_on_size(key.meter) else row.price
-        if before == after:
-            return key, row.price
-        return key, PerUnit(price_nanos=after.price_nanos, per_units=after.per_units)
-    return row.key, row.price
+    if swap is None:
+        return row.key, row.price
+    key = row.key._replace(provider=swap.to_provider or row.key.provider, model=swap.to_model)
+    before, after = (_entry(row, each, prices) for each in (row.key, key))
+    if after is None:
+        return key, None if depends_on_size(key.meter) else row.price
+    if before == after:
+        return key, row.price
+    return key, PerUnit(price_nanos=after.price_nanos, per_units=after.per_units)
 
 
 def _entry(row: Row, key: UsageKey, prices: Prices) -> PriceEntry | None:
@@ -116,12 +146,10 @@ def _entry(row: Row, key: UsageKey, prices: Prices) -> PriceEntry | None:
 
 
 def _cost(
-    scenario: Scenario, key: UsageKey, price: PerUnit | None, *, is_negotiated: bool
+    changes: Iterable[CostChange], price: PerUnit | None, *, is_negotiated: bool
 ) -> PerUnit | None:
-    for change in scenario.costs:
-        if is_negotiated and not change.negotiated:
-            continue
-        if concerns(change, key):
+    for change in changes:
+        if change.negotiated or not is_negotiated:
             price = _changed_price(change, price)
     return price
 
@@ -134,14 +162,26 @@ def _changed_price(change: CostChange, price: PerUnit | None) -> PerUnit | None:
     return times(price, factor_of(change.percent_bp))
 
 
-def concerns(change: CostChange, key: UsageKey) -> bool:
+def concerns(change: CostChange, key: UsageKey, named: Naming) -> bool:
     """Say whether a change is about a usage's price."""
-    return change.meter in ("", key.meter) and covers(
-        key, provider=change.provider, model=change.model
-    )
+    if change.meter not in ("", key.meter):
+        return False
+    if change.price is not None and not change.provider:
+        # It would be an entry of no provider, which covers that very name.
+        return not change.model or named("", change.model).covers(
+            provider="", model=key.model.lower()
+        )
+    return covers(key, provider=change.provider, model="") and goes_by(key, change.model, named)
+
+
+def goes_by(key: UsageKey, model: str, named: Naming) -> bool:
+    """Say whether a model's name covers a usage, as in the price book: "" covers any."""
+    provider = key.provider.lower()
+    return not model or named(provider, model).covers(provider=provider, model=key.model.lower())
 
 
 def covers(key: UsageKey, *, provider: str, model: str) -> bool:
+    """Say whether a usage has just these names; a `*` at the start or end is for anything."""
     return (not provider or has_value(key, Dimension.PROVIDER, provider)) and (
         not model or has_value(key, Dimension.MODEL, model)
     )

@@ -26,6 +26,7 @@ from aforo_admin.domain.levels_over_time import (
     rests_on_none,
     walk,
 )
+from aforo_admin.domain.scenario import CostChange, ModelSwap
 from aforo_admin.domain.scenario_usage import Reprice, Row
 from aforo_admin.domain.simulated_calls import (
     NO_CALLS,
@@ -119,6 +120,7 @@ class Comparison:
     currency: str
     outcomes: tuple[Outcome, ...]
     left_out: tuple[tuple[str, str], ...] = ()  # Tenants, each with the reason.
+    idle: tuple[CostChange | ModelSwap, ...] = ()  # What changes costs, and no usage is of it.
 
     def total(self, figures: Callable[[Outcome], Figures]) -> Figures:
         """Return the sums of one of the three; the level is the worst."""

@@ -14,6 +14,7 @@ from aforo_admin.domain.catalog import ThresholdChanges
 from aforo_admin.domain.scenario import CostChange, FloorChange, Growth, ModelSwap, PriceChange
 from aforo_admin.domain.simulate import Comparison
 from aforo_admin.faults import CatalogError
+from aforo_admin.simulation_text import remarks
 from aforo_meter.domain.margin import Level
 from tests.contract.ledgers import Ledgers
 from tests.contract.what_if_lab import (
@@ -221,6 +222,33 @@ def test_a_swapped_model_costs_what_the_other_one_does(ledgers: Ledgers, redis_u
         CatalogError, match=r'models\[0\].to: no price is for the model "smaller"; did'
     ):
         asked(catalog, file, swaps=(replace(swap, to_model="smaller"),))
+
+
+def test_what_no_recorded_usage_is_of_is_told(ledgers: Ledgers, redis_url: str) -> None:
+    """Usage under the name that OpenAI reports is gpt-4o's; gpt-5 has a price and no usage."""
+    file, catalog = ledgers.new(), catalog_of(plan="flat")
+    hours = [Hour(number=0, tokens={("chat", "openai", "gpt-4o-2024-08-06"): 100_000})]
+    asyncio.run(play(catalog, hours, file, redis_url))
+    used, unused = (
+        {
+            "costs": (CostChange(model=name, meter="llm.input_tokens", percent_bp=2000),),
+            "swaps": (ModelSwap(model=name, to_model="small"),),
+        }
+        for name in ("gpt-4o", "gpt-5")
+    )
+
+    swapped = asked(catalog, file, swaps=used["swaps"])
+    raised = asked(catalog, file, costs=used["costs"])
+    nothing = asked(catalog, file, **unused)
+
+    assert only(swapped).replayed.cogs_nanos == 100_300_000 + 10_000_000
+    assert only(raised).replayed.cogs_nanos == 1_320_000_000 + 10_000_000
+    assert remarks(swapped) == remarks(raised) == []
+    assert only(nothing).is_changed is False
+    assert remarks(nothing) == [
+        "no recorded usage here is of gpt-5 llm.input_tokens: its change of costs does nothing",
+        "no recorded usage here is of gpt-5: nothing becomes small",
+    ]
 
 
 def test_a_provider_is_one_that_a_price_or_usage_names(ledgers: Ledgers, redis_url: str) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from lab.ports import free_port
 from lab.servers import ask_tcp, eventually, python_module
-from tests.deploy.rendering import Document, containers_of, rendered
-from tests.deploy.semantics import pods
+from tests.deploy.rendering import Document, containers_of, pods, rendered
 from tests.deploy.test_settings import variables
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]

@@ -1,15 +1,22 @@
 """What a scenario's costs become as entries of the price book."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from aforo_admin import messages
+from aforo_admin.builtin_prices import built_in_lists
 from aforo_admin.coming_prices import ENTRIES_MAX, ComingPrices, coming_prices
-from aforo_admin.domain.scenario import CostChange
+from aforo_admin.domain.scenario import CostChange, Scenario
+from aforo_admin.domain.scenario_usage import Row, repriced_by, repricing
 from aforo_admin.faults import CatalogError
+from aforo_admin.price_books import list_named, lists_of
+from aforo_meter.domain.account import UsageKey
 from aforo_meter.domain.periods import micros_of
-from aforo_meter.domain.prices import PriceBook, PriceEntry, PriceList
+from aforo_meter.domain.prices import OWN_SOURCE, PriceBook, PriceEntry, PriceList, Prices
 from aforo_meter.domain.rate_card import PerUnit
+from aforo_meter.domain.rating import amount_nanos
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 LONG_AGO, JANUARY, FEBRUARY, JUNE = (
@@ -115,3 +122,64 @@ def test_a_second_price_of_one_date_is_refused_at_the_date() -> None:
         coming_prices([FIFTH], held, JUNE)
     with pytest.raises(CatalogError, match="is about no price that there is"):
         coming_prices([CostChange(provider="nobody", percent_bp=1)], held, JUNE)
+
+
+PUBLISHED = book(built_in=lists_of(built_in_lists()))
+EIGHT = PerUnit(price_nanos=8 * 10**9, per_units=1_000_000)
+
+
+def used(model: str, meter: str, prices: Prices) -> Row:
+    """Return a million tokens as the ledger has them, under the name that OpenAI reports."""
+    at_micros = micros_of(NOW)
+    price = prices.price_of(
+        meter, provider="openai", model=model, at_micros=at_micros, input_tokens=0
+    )
+    assert price is not None
+    quantity_micros = 10**12
+    return Row(
+        hour_start_micros=at_micros,
+        key=UsageKey(meter, "chat", "openai", model, "", ""),
+        quantity_micros=quantity_micros,
+        cogs_nanos=amount_nanos(
+            quantity_micros, price_nanos=price.price_nanos, per_units=price.per_units
+        ),
+        price=PerUnit(price_nanos=price.price_nanos, per_units=price.per_units),
+        input_tokens=0,
+        is_negotiated=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "concerned"),
+    [
+        (CostChange(provider="openai", model="gpt-4o", percent_bp=2000), 3),
+        (CostChange(model="gpt-4o", percent_bp=2000), 3),
+        (CostChange(provider="openai", model="gpt-4o*", percent_bp=2000), 4),
+        (CostChange(model="gpt-4o-mini", percent_bp=-5000), 1),
+        (CostChange(provider="openai", model="gpt-4o", meter="llm.output_tokens", price=EIGHT), 1),
+        # An entry of no provider covers that very name, so neither finds anything.
+        (CostChange(model="gpt-4o", meter="llm.output_tokens", price=EIGHT), 0),
+    ],
+)
+def test_a_what_if_of_costs_comes_to_what_its_entries_do(
+    change: CostChange, concerned: int
+) -> None:
+    old = Prices(PUBLISHED)
+    rows = [
+        used(*names, old)
+        for names in (
+            ("gpt-4o-2024-08-06", METER),
+            ("gpt-4o-2024-11-20", "llm.cached_input_tokens"),
+            ("gpt-4o-2024-08-06", "llm.output_tokens"),
+            ("gpt-4o-mini-2024-07-18", METER),
+        )
+    ]
+
+    added = [each.price for each in coming_prices([change], PUBLISHED, JUNE).added]
+    own = lists_of(messages.price_lists(added, source=OWN_SOURCE, owner="catalog"))
+    new = Prices(replace(PUBLISHED, own=own))
+    simulated = list(map(repricing(Scenario(costs=(change,)), "a", old, list_named, set()), rows))
+    replayed = list(map(repriced_by(old, new, latest_micros=micros_of(JUNE)), rows))
+
+    assert [each.cogs_nanos for each in simulated] == [each.cogs_nanos for each in replayed]
+    assert sum(a != b for a, b in zip(simulated, rows, strict=True)) == concerned

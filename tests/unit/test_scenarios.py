@@ -25,8 +25,9 @@ from aforo_admin.domain.scenario import (
     times,
 )
 from aforo_admin.domain.scenario_catalog import changed_catalog, find_scenario_problems, scaled
-from aforo_admin.domain.scenario_usage import Row, repriced_by, repricing
+from aforo_admin.domain.scenario_usage import Met, Reprice, Row, repriced_by, repricing
 from aforo_admin.faults import CatalogError, message_of
+from aforo_admin.price_books import list_named
 from aforo_admin.rest.described import Described
 from aforo_admin.scenario_yaml import read_scenario, read_scenario_text, scenario_of
 from aforo_admin.yaml_writing import node_of, yaml_text
@@ -157,6 +158,10 @@ KEY = UsageKey("llm.input_tokens", "chat", "OpenAI", "gpt-4o", "", "")
 NO_PRICES = Prices(PriceBook(version="", currency="USD"))
 
 
+def repriced(scenario: Scenario, tenant_id: str, prices: Prices, met: Met | None = None) -> Reprice:
+    return repricing(scenario, tenant_id, prices, list_named, set() if met is None else met)
+
+
 def row(**fields: object) -> Row:
     price = PerUnit(price_nanos=2_500_000_000, per_units=1_000_000)
     quantity = 1_000_003_000_000
@@ -181,7 +186,7 @@ def test_a_row_costs_what_its_quantity_costs_at_the_raised_price(
     scenario = Scenario(costs=(CostChange(provider="openai", percent_bp=percent_bp),))
     given_row = row(quantity_micros=quantity_micros)
 
-    found = repricing(scenario, "acme", NO_PRICES)(given_row)
+    found = repriced(scenario, "acme", NO_PRICES)(given_row)
 
     exact = Fraction(quantity_micros * 2500, 10**6) * Fraction(10_000 + percent_bp, 10_000)
     if percent_bp:
@@ -195,8 +200,8 @@ def test_a_negotiated_price_stays_unless_it_is_meant() -> None:
     everybody = CostChange(percent_bp=2000, negotiated=True)
     given_row = row(is_negotiated=True)
 
-    assert repricing(Scenario(costs=(rise,)), "acme", NO_PRICES)(given_row) == given_row
-    raised = repricing(Scenario(costs=(everybody,)), "acme", NO_PRICES)(given_row)
+    assert repriced(Scenario(costs=(rise,)), "acme", NO_PRICES)(given_row) == given_row
+    raised = repriced(Scenario(costs=(everybody,)), "acme", NO_PRICES)(given_row)
     assert raised.cogs_nanos == round(Fraction(given_row.cogs_nanos) * Fraction(6, 5))
 
 
@@ -205,8 +210,8 @@ def test_a_new_price_is_given_to_what_had_none_and_a_percentage_is_not() -> None
     priced = CostChange(meter="llm.input_tokens", price=PerUnit(price_nanos=7, per_units=1))
     raised = CostChange(percent_bp=2000)
 
-    assert repricing(Scenario(costs=(priced,)), "a", NO_PRICES)(unpriced).cogs_nanos == 7_000_021
-    assert repricing(Scenario(costs=(raised,)), "a", NO_PRICES)(unpriced) == unpriced
+    assert repriced(Scenario(costs=(priced,)), "a", NO_PRICES)(unpriced).cogs_nanos == 7_000_021
+    assert repriced(Scenario(costs=(raised,)), "a", NO_PRICES)(unpriced) == unpriced
 
 
 def test_growths_of_one_usage_are_multiplied_and_others_are_left_alone() -> None:
@@ -215,7 +220,7 @@ def test_growths_of_one_usage_are_multiplied_and_others_are_left_alone() -> None
         Growth(percent_bp=5000, feature="chat"),
         Growth(percent_bp=90_000, tenant_id="globex"),
     )
-    grow = repricing(Scenario(growths=growths), "acme", NO_PRICES)
+    grow = repriced(Scenario(growths=growths), "acme", NO_PRICES)
 
     assert grow(row()).quantity_micros == 3 * row().quantity_micros
     other = row(key=KEY._replace(feature="search"))
@@ -230,11 +235,44 @@ def test_a_swap_to_a_model_of_one_price_for_both_keeps_the_amount() -> None:
     call = row(key=KEY._replace(meter="api.calls"), cogs_nanos=99)
     swap = Scenario(swaps=(ModelSwap(model="gpt-4o", to_model="small"),))
 
-    found = repricing(swap, "acme", prices)(call)
+    found = repriced(swap, "acme", prices)(call)
 
     assert (found.cogs_nanos, found.key.model) == (99, "small")
-    tokens = repricing(swap, "acme", prices)(row())
+    tokens = repriced(swap, "acme", prices)(row())
     assert (tokens.cogs_nanos, tokens.price) == (0, None)
+
+
+DATED = row(key=KEY._replace(model="gpt-4o-2024-08-06"))
+MINI = row(key=KEY._replace(model="gpt-4o-mini-2024-07-18"))
+OTHERS = row(key=KEY._replace(provider="somebody", model="gpt-4o-2024-08-06"))
+
+
+def test_a_model_s_name_covers_what_it_covers_in_the_price_book() -> None:
+    """The ledger has the names that providers report; another provider's mean nothing here."""
+    swap = Scenario(swaps=(ModelSwap(model="gpt-4o", to_model="own-70b"),))
+    rise = Scenario(costs=(CostChange(provider="openai", model="gpt-4o", percent_bp=2000),))
+
+    swapped = [repriced(swap, "a", NO_PRICES)(each).key.model for each in (DATED, MINI, OTHERS)]
+    raised = [repriced(rise, "a", NO_PRICES)(each) != each for each in (DATED, MINI, OTHERS)]
+
+    assert swapped == ["own-70b", MINI.key.model, OTHERS.key.model]
+    assert raised == [True, False, False]
+    starred = Scenario(swaps=(ModelSwap(model="gpt-4o*", to_model="own-70b"),))
+    assert repriced(starred, "a", NO_PRICES)(MINI).key.model == "own-70b"
+
+
+def test_what_there_is_usage_for_is_noted() -> None:
+    rise = CostChange(provider="openai", model="gpt-4o", percent_bp=2000)
+    idle = CostChange(provider="openai", model="gpt-5", percent_bp=2000)
+    swap = ModelSwap(model="gpt-4o-mini", to_model="own-70b")
+    met: Met = set()
+
+    reprice = repriced(Scenario(costs=(rise, idle), swaps=(swap,)), "a", NO_PRICES, met)
+    reprice(OTHERS)
+    assert met == set()
+    reprice(DATED)
+    reprice(MINI)
+    assert met == {rise, swap}
 
 
 def test_new_entries_of_a_price_book_hold_for_usage_as_if_it_came_then() -> None:

@@ -16,6 +16,7 @@ from aforo_admin.domain.simulate import (
     simulate_period,
 )
 from aforo_admin.domain.simulated_calls import Calls, Refusals
+from aforo_admin.price_books import list_named
 from aforo_meter.domain import terms as meter
 from aforo_meter.domain.account import UsageKey, Used
 from aforo_meter.domain.guards import Guard
@@ -195,9 +196,8 @@ def test_a_level_of_the_record_stays_where_the_reckoning_does_not_move() -> None
 
 
 def grown(before: Recorded, agreement: Agreement, *growths: Growth) -> Outcome:
-    reprice = repricing(
-        Scenario(growths=growths), "acme", Prices(PriceBook(version="", currency=""))
-    )
+    no_prices = Prices(PriceBook(version="", currency=""))
+    reprice = repricing(Scenario(growths=growths), "acme", no_prices, list_named, set())
     return simulate_period(
         before, Terms(known=agreement, changed=agreement, currency="USD"), reprice
     )
