@@ -17,6 +17,7 @@ from aforo_admin.simulation_text import summary_written
 from aforo_admin.yaml_writing import node_of
 
 SAVED_MAX: Final = 1000
+NAMED: Final = "name"
 
 
 class NotTheirsError(CatalogError):
@@ -122,6 +123,23 @@ def keep(name: str, scenario: Scenario, found: Comparison, made: Change) -> Save
     )
     _note(made, name, before=held, after=saved)
     return saved
+
+
+def rename(held: Saved, name: str, made: Change) -> None:
+    """Keep a scenario under another name within a change; what it says and its sums stay.
+
+    Raises:
+        CatalogError: The name is none, or the scenario somebody else's.
+    """
+    before, name = str(held.name), checked_name(name)
+    refuse_others(held, made.actor)
+    if name == before:
+        return
+    held.name = name
+    held.save(update_fields=["name"])
+    # Under the name that it was known by so far.
+    told = Note(kind=KIND, name=before, tenant_id="", before={NAMED: before}, after={NAMED: name})
+    made.notes.append(told)
 
 
 def remove(name: str, *, actor: str, source: Source, of_anybody: bool = False) -> bool:

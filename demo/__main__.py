@@ -62,6 +62,7 @@ def run(stack: Stack, *, once: bool) -> int:
         print(f"usage over HTTP: {stack.ingest_url}/docs", flush=True)
         world = World(stack, Control(stack.admin_url, invited(stack.control_url)))
         print(f"the admin: {stack.admin_url}/admin/", flush=True)
+        print(f"the ledger: {stack.ledger_url}", flush=True)
         if once:
             good = asyncio.run(play(world, lambda text: print(text, flush=True)))
         else:

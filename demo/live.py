@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from demo.people import WHAT_THEY_DO
 from demo.story import CHAT, MESSAGES, completion
 from demo.tenants import INGEST_KEY, TENANTS, Tenant
 from lab.http_client import HttpClient
+from lab.stack import Stack
 
 REFRESH_S = 0.5
 LAST_SHOWN = 24
@@ -58,7 +60,8 @@ async def show(world: World, console: Console) -> None:
     count = await history.tell(world, now=datetime.now(UTC))
     print(f"the past {history.DAYS} days: {count} reports of usage over HTTP\n", flush=True)
     # Above the table, and whole: to be copied.
-    print(f"{admin_lines(world)}\n\n{curl_lines(world)}\n\nCtrl-C ends everything.\n", flush=True)
+    told = (admin_lines(world), curl_lines(world), ledger_lines(world.stack))
+    print("\n\n".join([*told, "Ctrl-C ends everything.\n"]), flush=True)
     async with asyncio.TaskGroup() as tasks:
         for tenant in TENANTS.values():
             tasks.create_task(_traffic(world, tenant, seen))
@@ -115,6 +118,17 @@ def curl_lines(world: World) -> str:
             f"  export AFORO_ADMIN_DATABASE_URL={world.stack.control_url}",
             "  aforo-admin export my.yaml; $EDITOR my.yaml; aforo-admin apply my.yaml --dry-run",
             f"  logs: {world.stack.home}",
+        ]
+    )
+
+
+def ledger_lines(stack: Stack) -> str:
+    """Return where the ledger is, and a command that looks into it while it is written."""
+    places = f"--ledger-url {stack.ledger_url} --redis-url {stack.redis.url}"
+    return "\n".join(
+        [
+            f"The ledger: {stack.ledger_url}",
+            f"  {sys.executable} -m aforo_meter explain acme {places}      # its level, and why",
         ]
     )
 

@@ -65,6 +65,12 @@ def operations() -> Iterator[Operation]:
     kept = {"type": "object", "properties": {**HEAD, "scenario": said}}
     name = {**TEXT, "maxLength": NAME_CHARS_MAX, "pattern": TEXT_PATTERN}
     body = {**said, "properties": {NAME: name, **said["properties"]}}
+    named = {
+        "type": "object",
+        "properties": {NAME: name},
+        "required": [NAME],
+        "additionalProperties": False,
+    }
     begins = {"type": "object", "properties": {BEGINS: scalar_schema(instant)}}
     all_of, one = "/scenarios", "/scenarios/{scenario}"
     yield _operation(
@@ -87,6 +93,15 @@ def operations() -> Iterator[Operation]:
     yield _operation("GET", one, get_scenario, "Read a what-if that is kept", gives=kept)
     yield _operation(
         "PUT", one, put_scenario, "Replace one's own", body=body, gives=kept, matched=True
+    )
+    yield _operation(
+        "PATCH",
+        one,
+        rename_scenario,
+        "Give one's own another name",
+        body=named,
+        gives=kept,
+        matched=True,
     )
     yield _operation(
         "DELETE",
@@ -134,7 +149,7 @@ def add_scenario(request: HttpRequest) -> HttpResponse:
     caller = _caller(request, "control.add_scenario", Scope.MONEY_WRITE, Scope.MONEY_READ)
     name, body = _named(request)
     if name is None:
-        raise invalid(NAME, "is missing", f"write a name of 1 to {NAME_CHARS_MAX} characters")
+        raise _nameless()
     name = scenario_store.checked_name(name)
     first = repeated(request, caller)
     if first is not None:
@@ -161,7 +176,7 @@ def put_scenario(request: HttpRequest, *, scenario: str) -> HttpResponse:
         check_match(request, _body(held))
         scenario_store.refuse_others(held, caller.actor)
         if name is not None and name.strip() != held.name:
-            raise invalid(NAME, "is another one than it has", "leave it out, or keep another")
+            raise invalid(NAME, "is another one than it has", "leave it out, or PATCH it")
         return held
 
     first = repeated(request, caller)
@@ -172,6 +187,28 @@ def put_scenario(request: HttpRequest, *, scenario: str) -> HttpResponse:
 
     def work(made: Change) -> Answer:
         return _answer(scenario_store.keep(str(mine().name), said, found, made))
+
+    return write(request, caller, work, checked=True)
+
+
+def rename_scenario(request: HttpRequest, *, scenario: str) -> HttpResponse:
+    # Nothing is played, but the answer has the sums that are kept.
+    caller = _caller(request, "control.change_scenario", Scope.MONEY_WRITE, Scope.MONEY_READ)
+    name, rest = _named(request)
+    for key in rest:
+        raise invalid(key, "is no field of this", f"leave it out; send {NAME} alone, or PUT")
+    if name is None:
+        raise _nameless()
+    name = scenario_store.checked_name(name)
+
+    def work(made: Change) -> Answer:
+        held = _held(scenario)
+        check_match(request, _body(held))
+        scenario_store.refuse_others(held, caller.actor)  # Before who has the name is told.
+        if Saved.objects.filter(name=name).exclude(pk=held.pk).exists():
+            raise _taken(name)
+        scenario_store.rename(held, name, made)
+        return _answer(held)
 
     return write(request, caller, work, checked=True)
 
@@ -249,6 +286,10 @@ def _held(scenario: str) -> Saved:
     if found is None:
         raise NotFoundError("such scenario")
     return found
+
+
+def _nameless() -> InvalidError:
+    return invalid(NAME, "is missing", f"write a name of 1 to {NAME_CHARS_MAX} characters")
 
 
 def _taken(name: str) -> ApiError:

@@ -61,6 +61,7 @@ KNOWN = {
 KNOWN_BODIES: dict[str, tuple[Any, ...]] = {
     "post_scenarios": tuple({"name": name} for name in ("one", "two", "three")),
     "put_scenarios_scenario": ({},),
+    "patch_scenarios_scenario": ({"name": "four"},),
     "post_scenarios_scenario_drafts": ({"begins": "2900-01-01"},),
 }
 CHECKS = [

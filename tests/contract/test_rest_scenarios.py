@@ -1,7 +1,7 @@
 """Scenarios over REST: kept, listed, removed and turned into drafts as on the page, by whom."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -161,6 +161,57 @@ def test_a_name_stands_once_and_its_author_alone_replaces_it(product: Api) -> No
     assert edited.body["summary"]["totals"]["replayed"]["cogs"] == "9.25"
 
 
+def test_a_scenario_has_another_name_and_is_otherwise_as_it_was(product: Api) -> None:
+    kept = product.post("/scenarios", {"name": "twice", **TWICE})
+    seq = audit.last_seq()
+    with override_settings(AFORO_PLACES=Places()):  # Nothing is played.
+        renamed = renaming(product, kept, {"name": " once "}, kept.etag, Idempotency_Key="one")
+        again = renaming(product, kept, {"name": " once "}, kept.etag, Idempotency_Key="one")
+        same = renaming(product, kept, {"name": "once"}, renamed.etag)
+
+    assert (renamed.status, again.status, same.status) == (200, 200, 200)
+    assert renamed.body == {**kept.body, "name": "once"} == again.body == same.body
+    assert renamed.headers["ETag"] != kept.headers["ETag"]
+    assert product.get(path_of(kept)).body == renamed.body
+    assert "once" in str(as_role(Role.PRODUCT).get("/admin/what-if/").content)
+    (entry,) = AuditEntry.objects.filter(seq__gt=seq, kind="scenario")
+    assert (entry.name, entry.source) == ("twice", "rest")
+    assert (entry.before, entry.after) == ({"name": "twice"}, {"name": "once"})
+    assert entry.actor == kept.body["author"]
+    audit_page = as_role(Role.OWNER).get("/admin/audit/").content.decode()
+    assert "twice" in audit_page
+    assert "once" in audit_page
+    assert product.post("/scenarios", {"name": "twice"}).status == 201
+
+
+def test_a_name_is_its_author_s_to_change_and_stands_once(product: Api) -> None:
+    kept = product.post("/scenarios", {"name": "twice", **TWICE})
+    product.post("/scenarios", {"name": "once"})
+    owner, seq = api_of(Role.OWNER), audit.last_seq()
+    taken = renaming(product, kept, {"name": "once"}, kept.etag)
+    others = renaming(owner, kept, {"name": "once"}, kept.etag)
+    blind = renaming(product, kept, {"name": "new"}, {})
+    stale = renaming(product, kept, {"name": "new"}, {"If-Match": '"x"'})
+    more = renaming(product, kept, {"name": "new", "month": ""})
+
+    assert (taken.status, taken.body["type"]) == (409, "urn:aforo:problem:exists")
+    assert (others.status, others.body["type"]) == (403, "urn:aforo:problem:forbidden")
+    assert (blind.status, stale.status) == (428, 412)
+    assert (more.status, more.fields) == (422, ["month"])
+    for wrong in ({}, {"name": None}, {"name": 1}, {"name": " "}, {"name": "x" * 101}):
+        said = renaming(product, kept, wrong)
+        assert (said.status, said.fields) == (422, ["name"]), wrong
+    assert product("PATCH", "/scenarios/0", {"name": "new"}, ANY).status == 404
+    assert audit.last_seq() == seq
+
+
+def renaming(
+    api: Api, said: Said, body: object, match: Mapping[str, str] = ANY, **headers: str
+) -> Said:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return api("PATCH", path_of(said), body, {**match, **named})
+
+
 def test_a_scenario_is_removed_by_its_author_or_an_owner(product: Api) -> None:
     first, second = (product.post("/scenarios", {"name": name}) for name in ("one", "two"))
     others = api_of(Role.FINANCE).delete(path_of(first))
@@ -237,16 +288,18 @@ def test_a_role_may_do_what_it_may_on_the_page(role: Role) -> None:
 
     listed = api.get("/scenarios")
     kept = api.post("/scenarios", {"name": "own"})
+    renamed = renaming(api, kept if role in MAY_KEEP else fee, {"name": "mine"})
     draft = turned(api, fee)
     prices = turned(api, dearer)
     removed = api.delete(path_of(fee))
 
     assert (listed.status, len(listed.body["items"])) == (200, 2)
     assert kept.status == (201 if role in MAY_KEEP else 403)
+    assert renamed.status == (200 if role in MAY_KEEP else 403)
     assert draft.status == (201 if role in MAY_DRAFT else 403)
     assert prices.status == (201 if role in MAY_PRICE else 403)
     assert removed.status == (204 if role is Role.OWNER else 403)
-    refused = [said for said in (kept, draft, prices, removed) if said.status == 403]
+    refused = [said for said in (kept, renamed, draft, prices, removed) if said.status == 403]
     assert {said.body["type"] for said in refused} <= {"urn:aforo:problem:forbidden"}
     assert PlanVersion.objects.filter(state="draft").count() == (role in MAY_DRAFT)
     assert CostPrice.objects.filter(effective_from=f"{COMING}T00:00Z").count() == (
@@ -268,16 +321,17 @@ def test_scopes_narrow_it_and_a_token_of_one_tenant_sees_none_of_it(product: Api
             api.get(path_of(kept)).status,
             api.post("/scenarios", {"name": "x"}).status,
             api.put(path_of(kept), {}).status,
+            renaming(api, kept, {"name": "y"}).status,
             turned(api, kept).status,
             api.delete(path_of(kept), {"If-Match": '"x"'}).status,
         ]
 
-    assert asked(acme) == [404] * 6
-    assert asked(reader) == [200, 200, 403, 403, 403, 403]
-    assert asked(writer) == [403, 403, 403, 403, 403, 412]
-    assert asked(drafter) == [403] * 6
+    assert asked(acme) == [404] * 7
+    assert asked(reader) == [200, 200, 403, 403, 403, 403, 403]
+    assert asked(writer) == [403, 403, 403, 403, 403, 403, 412]
+    assert asked(drafter) == [403] * 7
     # Who may keep: its own, not another's; drafts take catalog:write.
-    assert asked(keeper) == [200, 200, 201, 403, 403, 412]
+    assert asked(keeper) == [200, 200, 201, 403, 403, 403, 412]
 
 
 def test_a_scenario_becomes_drafts_and_coming_prices_and_says_what_does_not(product: Api) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from aforo_admin.mint import sha256_of_key
 from demo.checks import until
+from demo.live import ledger_lines
 from demo.story import CHAT, completion
 from demo.tenants import TENANTS
 from lab.browser import Browser, opened
 from lab.http_client import Answer, HttpClient
-from lab.servers import ServerStartError
+from lab.servers import ROOT, ServerStartError
 from tests.e2e.admin_lab import Installation, Person, installed
 from tests.missing import missing
 
@@ -179,6 +180,24 @@ def finds_nothing_to_save(person: Person) -> None:
     assert person.page.locator("#content input[type=text]:visible").count() == 0
     person.open("Plans")
     assert person.page.locator("#content a[href$='/add/']:visible").count() == 0
+
+
+async def test_what_the_demo_prints_looks_into_the_ledger(installation: Installation) -> None:
+    """As it stands there, in a shell that knows nothing of this environment."""
+    lines = ledger_lines(installation.stack).splitlines()
+    (command,) = [line.strip() for line in lines if line.startswith("  ")]
+    process = await asyncio.create_subprocess_shell(
+        command,
+        env={"PATH": ""},
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+
+    assert process.returncode == 0, said
+    assert b"acme" in said
+    assert any(installation.stack.ledger_url in line for line in lines)
 
 
 async def _an_alert_arrives_again_with_the_same_id(installation: Installation) -> None:
