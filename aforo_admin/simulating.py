@@ -164,10 +164,10 @@ def _unknown_names(scenario: Scenario, ground: Ground) -> Sequence[Problem]:
         (each.provider, each.model) for each in (*catalog.costs, *negotiated)
     )
     for more in (_priced, _used):
-        if not any(scenario_names.unknown_names(scenario, known)):
+        if not any(scenario_names.unknown_names(scenario, known, list_named)):
             return ()
         known |= more(ground)
-    return list(scenario_names.unknown_names(scenario, known))
+    return list(scenario_names.unknown_names(scenario, known, list_named))
 
 
 def _priced(ground: Ground) -> scenario_names.Names:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aforo_admin.domain.problems import Path, Problem, unknown
 from aforo_admin.domain.scenario import Scenario
-from aforo_admin.domain.scenario_usage import covers
+from aforo_admin.domain.scenario_usage import Naming, covers, goes_by
 from aforo_meter.domain.account import UsageKey
 from aforo_meter.domain.prices import PriceBook, PriceList
 
@@ -16,35 +16,32 @@ NamedAt = tuple[Path, str]  # Where a scenario names it, and what.
 class Names:
     """Providers and models that prices or usage name."""
 
-    providers: frozenset[str]
-    models: frozenset[str]
+    pairs: frozenset[tuple[str, str]]  # (provider, model); one that is empty is none.
     rules: tuple[PriceList, ...] = ()  # Of prices that know a model by more names than one.
 
+    @property
+    def providers(self) -> frozenset[str]:
+        return frozenset(provider for provider, _ in self.pairs if provider)
+
+    @property
+    def models(self) -> frozenset[str]:
+        return frozenset(model for _, model in self.pairs if model)
+
     def __or__(self, more: "Names") -> "Names":
-        return Names(
-            providers=self.providers | more.providers,
-            models=self.models | more.models,
-            rules=(*self.rules, *more.rules),
-        )
+        return Names(pairs=self.pairs | more.pairs, rules=(*self.rules, *more.rules))
 
 
 def names_of(pairs: Iterable[tuple[str, str]]) -> Names:
-    """Return the names of providers with their models; one that is empty is none."""
-    named = list(pairs)
-    return Names(
-        providers=frozenset(provider for provider, _ in named if provider),
-        models=frozenset(model for _, model in named if model),
-    )
+    """Return the names of providers with their models."""
+    return Names(pairs=frozenset(pairs))
 
 
 def names_in(book: PriceBook) -> Names:
     lists = (*book.own, *book.built_in)
-    rules = Names(
-        providers=frozenset(),
-        models=frozenset(),
+    return Names(
+        pairs=frozenset((each.provider, each.model) for each in lists),
         rules=tuple(each for each in lists if each.match is not None),
     )
-    return names_of((each.provider, each.model) for each in lists) | rules
 
 
 def unknown_models(scenario: Scenario, book: PriceBook) -> Iterator[Problem]:
@@ -65,7 +62,7 @@ def unknown_models(scenario: Scenario, book: PriceBook) -> Iterator[Problem]:
             )
 
 
-def unknown_names(scenario: Scenario, known: Names) -> Iterator[Problem]:
+def unknown_names(scenario: Scenario, known: Names, named: Naming) -> Iterator[Problem]:
     """Find providers and models whose usage a scenario changes, and that there are not.
 
     It would do nothing.
@@ -74,7 +71,7 @@ def unknown_names(scenario: Scenario, known: Names) -> Iterator[Problem]:
         if provider and not any(_is_provider(each, provider) for each in known.providers):
             yield unknown(path, provider, kind="provider", known=known.providers)
     for path, model in _models(scenario):
-        if model and not _is_known(model, known):
+        if model and not _is_known(model, known, named):
             yield unknown(path, model, kind="model", known=known.models)
 
 
@@ -96,10 +93,10 @@ def _is_provider(name: str, wanted: str) -> bool:
     return covers(UsageKey("", "", name, "", "", ""), provider=wanted, model="")
 
 
-def _is_known(wanted: str, known: Names) -> bool:
+def _is_known(wanted: str, known: Names, named: Naming) -> bool:
     if any(
-        covers(UsageKey("", "", "", name, "", ""), provider="", model=wanted)
-        for name in known.models
+        goes_by(UsageKey("", "", provider, model, "", ""), wanted, named)
+        for provider, model in known.pairs
     ):
         return True
     return any(each.covers(provider=each.provider, model=wanted) for each in known.rules)

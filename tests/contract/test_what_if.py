@@ -227,6 +227,8 @@ def test_a_swapped_model_costs_what_the_other_one_does(ledgers: Ledgers, redis_u
 def test_what_no_recorded_usage_is_of_is_told(ledgers: Ledgers, redis_url: str) -> None:
     """Usage under the name that OpenAI reports is gpt-4o's; gpt-5 has a price and no usage."""
     file, catalog = ledgers.new(), catalog_of(plan="flat")
+    unasked_for = replace(catalog.costs[1], model="gpt-5")
+    catalog = replace(catalog, costs=(*catalog.costs, unasked_for))
     hours = [Hour(number=0, tokens={("chat", "openai", "gpt-4o-2024-08-06"): 100_000})]
     asyncio.run(play(catalog, hours, file, redis_url))
     used, unused = (
