@@ -4,7 +4,7 @@ Whatever changes, the catalog that results obeys the rules of `domain/checking`,
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -13,11 +13,13 @@ from django.db import models
 
 from aforo_admin import audit
 from aforo_admin.control import models as tables
+from aforo_admin.control import subscription_moves
 from aforo_admin.control.models_plans import State
 from aforo_admin.control.recording import OF_NOBODY, Change, Source, recorded
 from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.checking import find_problems
 from aforo_admin.domain.checking_tenants import override_end_problem
+from aforo_admin.domain.problems import Problem
 from aforo_admin.domain.reach import reaches_rules, to_check
 from aforo_admin.faults import CatalogError, ChangedMeanwhileError, NoCatalogError, fault_of
 from aforo_admin.row_reading import Read, read_rows, snapshot, table_of
@@ -78,6 +80,7 @@ def change(
     def finish(made: Change) -> None:
         if permit is not None:
             permit(made)
+        _refuse(subscription_moves.lost(made))
         if not checked:
             _refuse_ended_overrides(made)
             _check(made.tenants, before)
@@ -135,9 +138,7 @@ def check_draft(draft: tables.PlanVersion) -> None:
         CatalogError: It could not be published, with every reason.
     """
     problems = find_problems(load_with_draft(draft, ()))
-    own = [each for each in problems if each.path[:2] == ("plans", draft.plan_id)]
-    if own:
-        raise CatalogError(NAME, [fault_of(problem) for problem in own])
+    _refuse(each for each in problems if each.path[:2] == ("plans", draft.plan_id))
 
 
 def refuse_problems(catalog: Catalog, others: Collection[str] = ()) -> None:
@@ -147,9 +148,7 @@ def refuse_problems(catalog: Catalog, others: Collection[str] = ()) -> None:
         catalog: Whole, or with some of its tenants.
         others: Tenants that there are, and that it is without.
     """
-    problems = find_problems(catalog, others)
-    if problems:
-        raise CatalogError(NAME, [fault_of(problem) for problem in problems])
+    _refuse(find_problems(catalog, others))
 
 
 def named_by_keys(catalog: Catalog) -> frozenset[str]:
@@ -271,9 +270,13 @@ def _refuse_ended_overrides(made: Change) -> None:
         for note in made.notes
         if note.kind == OVERRIDE and note.after is not None and "until" in note.after
     ]
-    problems = [each for each in ends if each is not None]
+    _refuse(each for each in ends if each is not None)
+
+
+def _refuse(found: Iterable[Problem]) -> None:
+    problems = [fault_of(each) for each in found]
     if problems:
-        raise CatalogError(NAME, [fault_of(problem) for problem in problems])
+        raise CatalogError(NAME, problems)
 
 
 def _check(touched: frozenset[str], before: Catalog | None) -> None:

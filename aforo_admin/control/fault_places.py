@@ -152,7 +152,9 @@ def _column(model: Any, rest: Path) -> str:
         step = f"allowance_{rest[1]}" if step == "allowance_thresholds" else str(rest[1])
     names = {field.name for field in model._meta.concrete_fields}
     if step == "id":
-        ids = (name for name in model.key_fields if name.endswith("_id") and name in names)
+        # The key of a tenant's subscription is the tenant.
+        keys = (*model.key_fields, "subscription_id")
+        ids = (name for name in keys if name.endswith("_id") and name in names)
         return next(ids, "meter" if "meter" in names else "")
     wanted = [COLUMNS.get(step, step), *(f"{step}{suffix}" for suffix in _SUFFIXES)]
     wanted += [f"per_{step}", f"effective_{step}", "per_units" if step == "per" else ""]

@@ -12,7 +12,7 @@ from aforo_admin.columns import ALLOWANCE_COLUMNS, FLOOR_COLUMNS
 from aforo_admin.control.models_base import Recorded
 from aforo_admin.control.models_plans import PlanVersion, State
 from aforo_admin.control.models_tenants import Deal
-from aforo_admin.control.plan_moves import loosening_moves
+from aforo_admin.control.plan_moves import loosening_moves, restarts
 from aforo_admin.control.recording import Change, Note
 from aforo_admin.control.roles import PUBLISH, SET_FLOORS, WRITES
 
@@ -74,22 +74,30 @@ def check(change: Change, has: Has) -> None:
         NotPermittedError: At the first row that does.
         ReasonMissingError: They may make it, and say why.
     """
-    unsaid: tuple[Note, str] | None = None
-    gone = {each.tenant_id for each in change.notes if _is_removal_of_tenant(each)}
-    for note in change.notes:
-        if note.tenant_id in gone and note.after is None and not _is_removal_of_tenant(note):
-            continue  # It goes with its tenant.
-        for permission, column in _needed(note, change):
-            if not has(f"control.{permission}"):
-                raise NotPermittedError(note, f"control.{permission}", column)
-            if permission in _WITH_REASON and unsaid is None and not _has_own_reason(note):
-                unsaid = note, column
+    unsaid: tuple[Note, str, str] | None = None
+    for note, permission, column, what in _asked(change):
+        if not has(f"control.{permission}"):
+            raise NotPermittedError(note, f"control.{permission}", column)
+        if permission in _WITH_REASON and unsaid is None and not _has_own_reason(note):
+            unsaid = note, column, what
     if change.reason.strip():
         return
     if unsaid is not None:
         raise ReasonMissingError(*unsaid)
     for moved, what in loosening_moves(change):
         raise ReasonMissingError(moved, what=what)
+
+
+def _asked(change: Change) -> Iterator[tuple[Note, str, str, str]]:
+    """Yield what a change takes: for which row, column, and what comes of it."""
+    gone = {each.tenant_id for each in change.notes if _is_removal_of_tenant(each)}
+    for note in change.notes:
+        if note.tenant_id in gone and note.after is None and not _is_removal_of_tenant(note):
+            continue  # It goes with its tenant.
+        for permission, column in _needed(note, change):
+            yield note, permission, column, ""
+    for note, column, what in restarts(change):
+        yield note, SET_FLOORS, column, what
 
 
 def _has_own_reason(note: Note) -> bool:
