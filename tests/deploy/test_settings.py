@@ -4,10 +4,11 @@ import base64
 import functools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import certifi
 import pytest
@@ -50,6 +51,10 @@ CHECKS = {
 }
 
 
+# A job that tries until its server is there.
+UNTIL: Final = re.compile(r"until (aforo-.+); do sleep 2; done")
+
+
 def started() -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
     """Return what our containers run, and with which variables, by overlay and name."""
     found = {}
@@ -57,10 +62,19 @@ def started() -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
         documents = rendered(name)
         for document in documents:
             for container in containers_of(pod_of(document) or {"spec": {"containers": []}}):
-                if container.get("command", [""])[0].startswith("aforo-"):
+                command = command_of(container)
+                if command[0].startswith("aforo-"):
                     key = f"{name} {container['name']}"
-                    found[key] = tuple(container["command"]), variables(container, documents)
+                    found[key] = tuple(command), variables(container, documents)
     return found
+
+
+def command_of(container: Document) -> list[str]:
+    """Return the command of ours that a container runs; variables are written as Kubernetes'."""
+    command: list[str] = container.get("command", [""])
+    if command[:2] == ["sh", "-c"] and (trying := UNTIL.fullmatch(command[2])):
+        return [re.sub(r"\$(\w+)", r"$(\1)", word) for word in shlex.split(trying[1])]
+    return command
 
 
 def variables(container: Document, documents: tuple[Document, ...]) -> dict[str, str]:
@@ -162,6 +176,17 @@ def test_jobs_run_commands_that_there_are(key: str) -> None:
     for word in expanded[2:]:
         if word.startswith("--"):
             assert word.partition("=")[0] in said
+
+
+def test_jobs_of_dev_wait_for_servers_that_start_with_them() -> None:
+    """By themselves: Kubernetes would start them again after ever longer times."""
+    jobs = [document for document in rendered("dev") if document["kind"] == "Job"]
+
+    assert len(jobs) == 4
+    for job in jobs:
+        (container,) = containers_of(job["spec"]["template"])
+        assert UNTIL.fullmatch(container["command"][-1]), container["name"]
+        assert job["spec"]["activeDeadlineSeconds"] == 900
 
 
 def test_people_are_given_the_settings_that_commands_take_from_processes() -> None:
