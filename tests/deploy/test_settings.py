@@ -226,6 +226,13 @@ def test_the_catalog_of_dev_is_one() -> None:
     code, said = checked(("aforo-admin", "check", str(catalog)), ())
 
     assert code == 0, said
+    readme = (ROOT / "k8s" / "README.md").read_text()
+    (tenant,) = yaml.safe_load(catalog.read_text())["tenants"]
+    assert f"/api/v1/tenants/{tenant}/credentials" in readme  # Where its key is made.
+    routes = [one["path"] for one in yaml.safe_load(catalog.read_text())["routes"]]
+    called = re.findall(r"http://127.0.0.1:10000(/\S*)", readme)
+    assert called
+    assert set(called) <= set(routes)
 
 
 def test_autoscaling_of_consume_stays_within_the_partitions_and_asks_for_a_metric_of_ours() -> None:
