@@ -39,7 +39,7 @@ def test_envoy_accepts_the_file_as_it_is_shipped() -> None:
 def test_nothing_reads_or_buffers_a_body_before_the_check(document: dict[str, Any]) -> None:
     names = [one["name"].removeprefix("envoy.filters.http.") for one in http_filters(document)]
 
-    assert names == ["ext_authz", "lua", "mcp", "ai_protocol_manager", "router"]
+    assert names == ["ext_authz", "buffer", "lua", "mcp", "ai_protocol_manager", "router"]
 
 
 def test_only_the_throttle_header_can_change_the_route_after_the_check(
@@ -64,9 +64,10 @@ def test_a_throttled_call_has_the_settings_of_the_call_that_it_replaces(
         assert names.index(economy) < names.index(normal), "the first route that matches wins"
         matches = [by_name[one]["match"] for one in (normal, economy)]
         assert matches[0] == {key: matches[1][key] for key in matches[1] if key != "headers"}
-        for part in ("ext_authz", "ai_protocol_manager"):
+        for part in ("ext_authz", "buffer", "ai_protocol_manager"):
             key = f"envoy.filters.http.{part}"
-            settings = [by_name[one]["typed_per_filter_config"][key] for one in (normal, economy)]
+            own = [by_name[one]["typed_per_filter_config"] for one in (normal, economy)]
+            settings = [each.get(key) for each in own]
             assert settings[0] == settings[1]
 
 
@@ -84,3 +85,10 @@ def test_every_call_to_a_model_is_one_whose_tokens_envoy_can_read(
         assert route["match"].keys() & {"path", "safe_regex"}, "a prefix lets through too much"
         assert "accept-encoding" in route["request_headers_to_remove"]
         assert "envoy.filters.http.ai_protocol_manager" in route["typed_per_filter_config"]
+        # Which holds bodies of any length: see envoy/README.md, "Memory".
+        held = route["typed_per_filter_config"].get("envoy.filters.http.buffer")
+        if route["match"].get("path") == "/v1/chat/completions":
+            assert held is None, "the script does it"
+            assert route["request_body_buffer_limit"] == 32 * 1024 * 1024
+        else:
+            assert held["buffer"] == {"max_request_bytes": 8 * 1024 * 1024}

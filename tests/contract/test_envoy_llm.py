@@ -20,6 +20,7 @@ from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, token_
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+GEMINI = "/v1beta/models/gemini-2.5-pro:generateContent"
 COMPLETION = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 USAGE = Usage(input=25, cached=50, cache_creation=100, output=15, reasoning=7)
 GIVEN = {"input": 25, "cached": 50, "cache_creation": 100, "output": 15, "reasoning": 7}
@@ -290,12 +291,13 @@ async def test_a_call_of_three_megabytes_is_borne(lab: EnvoyLab, path: str, outc
     assert token_usage(await lab.log.entry(unique)) is not None
 
 
-async def test_a_call_above_the_limit_is_refused_and_not_cut(lab: EnvoyLab) -> None:
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES, GEMINI])
+async def test_a_call_above_the_limit_is_refused_and_not_cut(lab: EnvoyLab, path: str) -> None:
     """With a bare socket: clients differ in how they take an answer before they have sent all."""
     reader, writer = await asyncio.open_connection("127.0.0.1", lab.envoy.port("ingress"))
-    size = 40 * MEBIBYTE
-    writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n\r\n".encode())
-    writer.write(b'{"a":"' + b"x" * (33 * MEBIBYTE))
+    size = 16 * MEBIBYTE
+    writer.write(f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n\r\n".encode())
+    writer.write(b'{"a":"' + b"x" * (9 * MEBIBYTE))
     answer = asyncio.ensure_future(reader.readline())
     async with asyncio.timeout(60.0):
         while not answer.done():  # More keeps coming, as from a client who has more to send.

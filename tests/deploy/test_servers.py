@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pods, rendered
-from tests.deploy.test_settings import variables
+from tests.deploy.test_settings import command_of, variables
 
 DEFAULT_PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "https": 443, "kafkas": 9093}
 ADDRESS = re.compile(r"[\w.-]+\.?[\w-]*:(\d+)")
@@ -68,7 +68,7 @@ def test_what_settings_name_can_be_reached(name: str) -> None:
                 for key, value in variables(container, documents).items()
                 if key.startswith("AFORO_") and not key.endswith("_LISTEN")
             }
-            named |= {word: word for word in container.get("command", ())}
+            named |= {word: word for word in command_of(container)}
             for key, value in named.items():
                 for port in ports_of(value):
                     assert port in allowed, f"{workload}: {key} is closed"

@@ -4,10 +4,11 @@ import base64
 import functools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import certifi
 import pytest
@@ -51,6 +52,10 @@ CHECKS = {
 }
 
 
+# A job that tries until its server is there.
+UNTIL: Final = re.compile(r"until (aforo-.+); do sleep 2; done")
+
+
 def started() -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
     """Return what our containers run, and with which variables, by overlay and name."""
     found = {}
@@ -58,10 +63,19 @@ def started() -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
         documents = rendered(name)
         for document in documents:
             for container in containers_of(pod_of(document) or {"spec": {"containers": []}}):
-                if container.get("command", [""])[0].startswith("aforo-"):
+                command = command_of(container)
+                if command[0].startswith("aforo-"):
                     key = f"{name} {container['name']}"
-                    found[key] = tuple(container["command"]), variables(container, documents)
+                    found[key] = tuple(command), variables(container, documents)
     return found
+
+
+def command_of(container: Document) -> list[str]:
+    """Return the command of ours that a container runs; variables are written as Kubernetes'."""
+    command: list[str] = container.get("command", [""])
+    if command[:2] == ["sh", "-c"] and (trying := UNTIL.fullmatch(command[2])):
+        return [re.sub(r"\$(\w+)", r"$(\1)", word) for word in shlex.split(trying[1])]
+    return command
 
 
 def variables(container: Document, documents: tuple[Document, ...]) -> dict[str, str]:
@@ -165,6 +179,17 @@ def test_jobs_run_commands_that_there_are(key: str) -> None:
             assert word.partition("=")[0] in said
 
 
+def test_jobs_of_dev_wait_for_servers_that_start_with_them() -> None:
+    """By themselves: Kubernetes would start them again after ever longer times."""
+    jobs = [document for document in rendered("dev") if document["kind"] == "Job"]
+
+    assert len(jobs) == 4
+    for job in jobs:
+        (container,) = containers_of(job["spec"]["template"])
+        assert UNTIL.fullmatch(container["command"][-1]), container["name"]
+        assert job["spec"]["activeDeadlineSeconds"] == 900
+
+
 def test_people_are_given_the_settings_that_commands_take_from_processes() -> None:
     (env,) = (
         {variable["name"] for variable in container["env"]}
@@ -222,6 +247,13 @@ def test_the_catalog_of_dev_is_one() -> None:
     code, said = checked(("aforo-admin", "check", str(catalog)), ())
 
     assert code == 0, said
+    readme = (ROOT / "k8s" / "README.md").read_text()
+    (tenant,) = yaml.safe_load(catalog.read_text())["tenants"]
+    assert f"/api/v1/tenants/{tenant}/credentials" in readme  # Where its key is made.
+    routes = [one["path"] for one in yaml.safe_load(catalog.read_text())["routes"]]
+    called = re.findall(r"http://127.0.0.1:10000(/\S*)", readme)
+    assert called
+    assert set(called) <= set(routes)
 
 
 def test_autoscaling_of_consume_stays_within_the_partitions_and_asks_for_a_metric_of_ours() -> None:
