@@ -38,6 +38,9 @@ class QuotaForm(forms.ModelForm):
     def clean(self) -> Any:
         given = super().clean()
         text = given.get(LIMIT)
+        if text and given.get("unlimited"):
+            self.add_error(LIMIT, "is unlimited beside it: leave this empty, or that unticked")
+            return given
         if LIMIT not in given:
             return given
         try:
