@@ -10,7 +10,8 @@ from django.db import models
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.control import words
-from aforo_admin.domain.problems import check_year, percent
+from aforo_admin.domain.checking_thresholds import SHARE_BP_MAX
+from aforo_admin.domain.problems import check_amount, check_year, percent
 from aforo_admin.written_values import amount, time_of_day
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp, time_of_day_s
 
@@ -84,7 +85,7 @@ class BasisPointsColumn(NamedByQuantity, models.IntegerField):
         return percent(bp)
 
     def formfield(self, **options: Any) -> Any:
-        return _written(self, percent_bp, percent, options)
+        return _written(self, _share_bp, percent, options)
 
 
 class TimeOfDayColumn(NamedByQuantity, models.PositiveIntegerField):
@@ -181,7 +182,21 @@ def _check_year(at: datetime) -> None:
 
 def amount_field(column: models.Field, options: Any) -> WrittenField:
     """Return a form's field of an amount, for a column of whole nanos."""
-    return _written(column, amount_nanos(""), amount, options)
+    return _written(column, _amount_nanos, amount, options)
+
+
+def _amount_nanos(given: str) -> int:
+    nanos = amount_nanos("")(given)
+    for problem in check_amount((), abs(nanos)):
+        raise ValueError(problem.message)
+    return nanos
+
+
+def _share_bp(given: str) -> int:
+    bp = percent_bp(given)
+    if abs(bp) > SHARE_BP_MAX:
+        raise ValueError(f"is out of range: write at most {percent(SHARE_BP_MAX)}")
+    return bp
 
 
 def _written(

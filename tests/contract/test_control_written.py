@@ -270,3 +270,58 @@ def test_what_would_hold_nothing_is_refused(path: str, typed: dict[str, str], to
 
     assert answer.status_code == 200
     assert told in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "column", "told"),
+    [
+        (
+            "planversion/add/",
+            {"plan_id": "p", "title": "P", "committed_fee_nanos": "99999999999999"},
+            "committed_fee_nanos",
+            "is above 9223372036, the largest amount",
+        ),
+        (
+            "exchangerate/add/",
+            {"currency": "CHF", "rate_nanos": "9999999999999"},
+            "rate_nanos",
+            "is above 9223372036, the largest amount",
+        ),
+        (
+            "tenant/globex/change/",
+            {"warn_below_bp": "999999999%"},
+            "warn_below_bp",
+            "at most 10000%",
+        ),
+        (
+            "deal/add/",
+            {
+                **DEAL,
+                **QUOTA,
+                "quotas-0-meter": "money.cogs",
+                "quotas-0-limit_units": "99999999999",
+            },
+            "quotas-0-limit_units",
+            "is above 9223372036, the largest amount",
+        ),
+        (
+            "deal/add/",
+            {**DEAL, **QUOTA, "quotas-0-meter": "api.calls", "quotas-0-limit_units": "9" * 20},
+            "quotas-0-limit_units",
+            "is too large: write at most 9223372036854775807",
+        ),
+        (
+            "credential/add/",
+            {"tenant": "globex", "credential_id": "k", "kind": "api_key"}
+            | {"expires_at_0": "2020-01-01", "expires_at_1": "00:00:00"},
+            "expires_at",
+            "is past, so the key would never hold",
+        ),
+    ],
+)
+def test_what_is_out_of_bounds_is_told_in_the_units_of_its_field(
+    path: str, typed: dict[str, str], column: str, told: str
+) -> None:
+    answer = sent(as_role(Role.OWNER), path, **typed, change_reason="Q4")
+
+    assert told in faults(answer)[column]

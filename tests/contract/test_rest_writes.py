@@ -190,6 +190,58 @@ def test_a_key_is_confined_to_tenants_that_there_are() -> None:
     assert (named.status, named.fields) == (422, ["ingest_keys[0].tenants[1]"])
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field", "told"),
+    [
+        (
+            "/costs",
+            {**PRICE, "per": "9" * 31},
+            "per",
+            "is too large: write at most 922337203685477",
+        ),
+        ("/tenants", {"id": "T1", "subscription": SUBSCRIPTION}, "id", '"T1" is no id'),
+        (
+            "/ingest_keys",
+            {"id": "k", "scopes": ["usage:ingest"], "sha256": EXAMPLE.ingest_keys[0].sha256},
+            "sha256",
+            "is the key of ingest_keys[0] too",
+        ),
+        (
+            "/ingest_keys",
+            {
+                "id": "k",
+                "scopes": ["usage:ingest"],
+                "sha256": EXAMPLE.tenants["initech"].credentials[0].identity,
+            },
+            "sha256",
+            'is the credential "initech/main" too',
+        ),
+        (
+            "/tenants/globex/credentials",
+            {"id": "k", "expires_at": "2020-01-01"},
+            "expires_at",
+            "is past: the key would never hold",
+        ),
+        (
+            "/ingest_keys",
+            {"id": "k", "scopes": ["usage:ingest"], "expires_at": "2020-01-01"},
+            "expires_at",
+            "is past: the key would never hold",
+        ),
+    ],
+)
+def test_a_fault_is_told_at_the_field_that_was_sent(
+    path: str, body: dict[str, Any], field: str, told: str
+) -> None:
+    applied()
+
+    said = api_of(Role.OWNER).post(path, body)
+
+    assert (said.status, said.fields) == (422, [field])
+    (wrong,) = said.body["errors"]
+    assert told in f"{wrong['what']}: {wrong['remedy']}"
+
+
 def test_every_write_of_the_catalog_is_among_these() -> None:
     applied()
     paths = api_of(Role.OWNER).get("/openapi.json").body["paths"]
