@@ -171,34 +171,6 @@ def _put_cards(rows: Rows, table: str, parent: Key, cards: Iterable[RateCard]) -
         }
 
 
-def leave_alone(wanted: Rows, held: Rows, *, before: Rows) -> None:
-    """Take rows of one parent that say the same as before as they are held, in place.
-
-    Forms leave gaps in positions: the order is the same, and that is no new version of a plan.
-
-    Args:
-        wanted: What should be there.
-        held: What is, with its positions.
-        before: The same without gaps.
-    """
-    for table in COLUMNS:
-        if table in OF_PLANS:
-            held[table] = before[table]
-            continue
-        was, will_be = _by_parent(before, table), _by_parent(wanted, table)
-        for parent, rows in will_be.items():
-            if was.get(parent) == rows:
-                wanted[table] |= {key: held[table][key] for key in rows}
-
-
-def _by_parent(rows: Rows, table: str) -> dict[Key, dict[Key, Row]]:
-    depth = 2 if table.startswith("Deal") and table != "Deal" else int(table in OF_TENANTS)
-    found: dict[Key, dict[Key, Row]] = defaultdict(dict)
-    for key, row in rows[table].items():
-        found[key[:depth]][key] = row
-    return found
-
-
 def catalog_of(rows: Rows) -> Catalog:
     """Return the catalog that rows make up; those of a table come in their order.
 

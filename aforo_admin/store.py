@@ -31,9 +31,9 @@ from aforo_admin.rows import (
     Key,
     Rows,
     catalog_of,
-    leave_alone,
     rows_of,
 )
+from aforo_admin.unchanged_rows import as_written, leave_alone
 
 NAME: Final = "catalog"  # What faults are told of.
 OVERRIDE: Final = str(tables.MarginOverride._meta.verbose_name)  # noqa: SLF001 - as below.
@@ -209,7 +209,8 @@ def make_equal(
     if before is None and held.rows["General"]:
         before = catalog_of(held.rows)
     if before is not None:
-        leave_alone(wanted, held.rows, before=rows_of(before))
+        said = as_written(before, unlike=catalog)
+        leave_alone(wanted, held.rows, before=rows_of(said))
     _make_equal(wanted, held, made)
 
 

@@ -1,6 +1,7 @@
 """Rate cards, discounts, thresholds and guards → their written form, which leaves out defaults."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from aforo_admin.domain.catalog import Guard, ThresholdChanges, Thresholds
@@ -149,5 +150,5 @@ def guard(given: Guard) -> dict[str, Written]:
         meters=list(given.meters),
         revenue=None if given.revenue_nanos is None else amount(given.revenue_nanos),
         revenue_share=None if share_bp is None else percent(share_bp),
-        **thresholds(given.thresholds),
+        **thresholds(replace(given.thresholds, allowance=None)),  # A guard has a margin alone.
     )

@@ -1,5 +1,6 @@
 """The written form → YAML text, and → the nodes that the catalog's readers read."""
 
+import re
 from typing import Any, Final
 
 import yaml
@@ -8,6 +9,8 @@ from aforo_admin.written_values import Plain, Written
 from aforo_admin.yaml_nodes import Mapping, Node, Scalar, Sequence
 
 LINE_CHARS: Final = 100
+
+_FURTHER_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -25,7 +28,14 @@ def _plain(dumper: yaml.SafeDumper, value: Plain) -> yaml.ScalarNode:
     return dumper.represent_scalar(tag, str(value))
 
 
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    # Within single quotes they would be line breaks, which a reader takes for a space.
+    style = '"' if _FURTHER_BREAKS.search(value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 _Dumper.add_representer(Plain, _plain)
+_Dumper.add_representer(str, _text)
 
 
 def yaml_text(written: dict[str, Written]) -> str:

@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
+from django.utils import timezone
 
 from aforo_admin import mint
 from aforo_admin.control.admin_tenants import OfTenantAdmin
@@ -46,6 +47,9 @@ class KeyForm(RecordedForm):
         if self.hashed in self.fields and self.hashed not in self.errors:
             self._hash()
         super()._post_clean()
+        ends_at = self.cleaned_data.get("expires_at")
+        if self.instance._state.adding and ends_at is not None and ends_at <= timezone.now():
+            self.add_error("expires_at", "is past, so the key would never hold: give a later one")
 
     def _hash(self) -> None:
         given = self.cleaned_data.get(self.hashed) or ""

@@ -1,12 +1,13 @@
 """Tenants with their subscriptions; deals, overrides and negotiated costs beside them."""
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from aforo_admin.control import deal_preview, permitting
-from aforo_admin.control.forms import REASON, RecordedForm
+from aforo_admin.control.forms import REASON, PartFormSet, RecordedForm
 from aforo_admin.control.limits import QuotaForm
 from aforo_admin.control.models import (
     Deal,
@@ -83,6 +84,12 @@ class OfTenantAdmin(RecordedAdmin):
         return [*fixed, "tenant"] if obj is not None else fixed
 
 
+CARDS_IDLE: Final = (
+    "none of these would hold: tick that the deal's rate cards hold instead of the plan's, or "
+    "remove them"
+)
+
+
 class DealQuotaTable(PartTable):
     model = DealQuota
     form = QuotaForm
@@ -92,8 +99,16 @@ class DealGuardPart(Part):
     model = DealGuard
 
 
+class DealCardFormSet(PartFormSet):
+    def clean(self) -> None:
+        super().clean()
+        if self._kept() and not self.instance.replaces_rate_cards:
+            raise ValidationError(CARDS_IDLE)
+
+
 class DealRateCardPart(Part):
     model = DealRateCard
+    formset = DealCardFormSet
 
 
 @admin.register(Deal)

@@ -9,10 +9,13 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from aforo_admin.catalog_yaml_metering import units_micros
 from aforo_admin.control import words
-from aforo_admin.domain.problems import check_year, percent
-from aforo_admin.written_values import amount, time_of_day
+from aforo_admin.domain.checking_thresholds import SHARE_BP_MAX
+from aforo_admin.domain.problems import INT64_MAX, check_amount, check_year, percent
+from aforo_admin.written_values import amount, factor, time_of_day
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp, time_of_day_s
+from aforo_meter.domain.usage import MICROS_PER_UNIT
 
 # Of what a tenant or a deal may leave to its plan.
 PERHAPS: Final = (("unknown", "as the plan says"), ("true", "yes"), ("false", "no"))
@@ -84,7 +87,7 @@ class BasisPointsColumn(NamedByQuantity, models.IntegerField):
         return percent(bp)
 
     def formfield(self, **options: Any) -> Any:
-        return _written(self, percent_bp, percent, options)
+        return _written(self, _share_bp, percent, options)
 
 
 class TimeOfDayColumn(NamedByQuantity, models.PositiveIntegerField):
@@ -126,6 +129,23 @@ class LowerCaseColumn(models.TextField):
 
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
+
+
+class UnitsColumn(NamedByQuantity, models.BigIntegerField):
+    """Units in millionths. A form takes 1, 10 or 0.5."""
+
+    unit = "micros"
+
+    def deconstruct(self) -> Any:
+        """Say for migrations what it is in a database: a number as any other."""
+        name, _, positional, named = super().deconstruct()
+        return name, "django.db.models.BigIntegerField", positional, named
+
+    def written(self, micros: int) -> str:
+        return factor(micros)
+
+    def formfield(self, **options: Any) -> Any:
+        return _written(self, _units_micros, factor, options)
 
 
 class TextsField(forms.CharField):
@@ -185,7 +205,28 @@ def _check_year(at: datetime) -> None:
 
 def amount_field(column: models.Field, options: Any) -> WrittenField:
     """Return a form's field of an amount, for a column of whole nanos."""
-    return _written(column, amount_nanos(""), amount, options)
+    return _written(column, _amount_nanos, amount, options)
+
+
+def _amount_nanos(given: str) -> int:
+    nanos = amount_nanos("")(given)
+    for problem in check_amount((), abs(nanos)):
+        raise ValueError(problem.message)
+    return nanos
+
+
+def _units_micros(given: str) -> int:
+    micros = units_micros(given)
+    if micros > INT64_MAX:
+        raise ValueError(f"is too large: write at most {INT64_MAX // MICROS_PER_UNIT}")
+    return micros
+
+
+def _share_bp(given: str) -> int:
+    bp = percent_bp(given)
+    if abs(bp) > SHARE_BP_MAX:
+        raise ValueError(f"is out of range: write at most {percent(SHARE_BP_MAX)}")
+    return bp
 
 
 def _written(

@@ -8,6 +8,7 @@ from django.forms.models import ModelChoiceIterator
 from unfold.forms import PaginationInlineFormSet
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from aforo_admin.columns import ALLOWANCE_COLUMNS
 from aforo_admin.control.fault_places import Place
 from aforo_admin.control.opened import OPENED
 from aforo_admin.control.permitting import FLOORS
@@ -15,6 +16,7 @@ from aforo_admin.control.permitting import FLOORS
 REASON: Final = "change_reason"
 REASON_CHARS_MAX: Final = 500
 GONE: Final = "somebody has removed this row meanwhile: remove it here too, or add it anew"
+SOME_LEVELS: Final = "levels of an allowance hold together: say all three, or none"
 Told = list[tuple[Place, str]]
 
 
@@ -64,11 +66,22 @@ class RecordedForm(forms.ModelForm):
         if touched and unsaid and not self.cleaned_data.get(REASON):
             names = ", ".join(str(self.fields[name].label) for name in touched)
             self.add_error(REASON, f"say why {names} changes: floors change for a reason")
+        self._refuse_some_levels()
         for place, message in self.told:
             if not place.table:
                 put(self, place, message)
         if self.told and not self.errors:
             self.add_error(None, "nothing was saved: what belongs to it, below, breaks a rule")
+
+    def _refuse_some_levels(self) -> None:
+        """Levels of an allowance hold together: with one missing, none of them would."""
+        names = [name for name in ALLOWANCE_COLUMNS.values() if name in self.fields]
+        if self.errors.keys() & set(names):
+            return
+        unsaid = [name for name in names if self.cleaned_data.get(name) is None]
+        if len(unsaid) < len(names):
+            for name in unsaid:
+                self.add_error(name, SOME_LEVELS)
 
     def _defaults(self) -> set[str]:
         """Return what a new row says without anybody having said it."""

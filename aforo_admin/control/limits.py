@@ -7,6 +7,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.catalog_yaml_tenants import limit_of
 from aforo_admin.domain.catalog import COGS
+from aforo_admin.domain.problems import check_amount, check_units
 from aforo_admin.written_values import amount
 
 LIMIT = "limit_units"
@@ -38,11 +39,24 @@ class QuotaForm(forms.ModelForm):
     def clean(self) -> Any:
         given = super().clean()
         text = given.get(LIMIT)
+        if text and given.get("unlimited"):
+            self.add_error(LIMIT, "is unlimited beside it: leave this empty, or that unticked")
+            return given
         if LIMIT not in given:
             return given
         try:
-            read = limit_of(given.get("meter") or "", "")
-            given[LIMIT] = read(text.strip()) if text else None
+            given[LIMIT] = _read(text.strip(), given.get("meter") or "") if text else None
         except ValueError as error:
             self.add_error(LIMIT, str(error))
         return given
+
+
+def _read(text: str, meter: str) -> int:
+    limit = limit_of(meter, "")(text)
+    if meter == COGS and limit > 0:
+        problems = check_amount((), limit)
+    else:
+        problems = check_units((), limit, least=0)
+    for problem in problems:
+        raise ValueError(problem.message)
+    return limit

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from aforo_admin.control.fields import TextsColumn
+from aforo_admin.catalog_yaml import PRICES_SUFFIX
+from aforo_admin.control.fields import TextsColumn, UnitsColumn
 from aforo_admin.control.models_api import ApiToken, IdempotentAnswer
 from aforo_admin.control.models_base import (
     COST_KEY,
@@ -94,6 +95,16 @@ class General(Floors, Recorded):
             models.CheckConstraint(condition=models.Q(id=1), name="control_general_one_row")
         ]
 
+    def clean(self) -> None:
+        if self.prices_file and not self.prices_file.endswith(PRICES_SUFFIX):
+            told = f"is no file of prices: its name ends with {PRICES_SUFFIX}"
+            raise ValidationError({"prices_file": told})
+
+    def save_base(self, *arguments: Any, **options: Any) -> None:
+        if not self.built_in_costs:
+            self.prices_file = ""  # Who names one uses them.
+        super().save_base(*arguments, **options)
+
     def check_removal(self) -> None:
         raise NeverEditedError("without the general settings there is no catalog: edit them")
 
@@ -135,7 +146,7 @@ class MeteringRule(Ordered):
     quantity = models.CharField(
         max_length=32, default="one", choices=[(each.value, each.value) for each in Quantity]
     )
-    quantity_micros = models.BigIntegerField(
+    quantity_micros = UnitsColumn(
         default=MICROS_PER_UNIT, help_text="With one: for each call, in millionths."
     )
 
@@ -143,6 +154,12 @@ class MeteringRule(Ordered):
 
     class Meta:
         ordering = ("position", "rule_id")
+
+    def save_base(self, *arguments: Any, **options: Any) -> None:
+        if self.quantity != Quantity.ONE:
+            # It is counted elsewhere.
+            self.quantity_micros = MICROS_PER_UNIT  # type: ignore[assignment] # A number.
+        super().save_base(*arguments, **options)
 
 
 class Route(Ordered):

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.deletion import Collector
 
+from aforo_admin.columns import ALLOWANCE_COLUMNS
 from aforo_admin.control import recording
 from aforo_admin.control.fields import (
     BasisPointsColumn,
@@ -244,6 +245,11 @@ class GuardColumns(Floors, Ordered):
 
     class Meta:
         abstract = True
+
+    def save_base(self, *arguments: Any, **options: Any) -> None:
+        for column in ALLOWANCE_COLUMNS.values():
+            setattr(self, column, None)  # Allowances are of contracts, and not of a part of usage.
+        super().save_base(*arguments, **options)
 
 
 class RateCardColumns(Ordered):

@@ -1,6 +1,6 @@
 """Tenants, and all that belongs to one."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from django.db import models
 from django.utils import timezone
@@ -176,6 +176,11 @@ class DealQuota(Ordered):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=("deal", "quota_id"), name="control_dealquota_one_an_id")
         ]
+
+    def save_base(self, *arguments: Any, **options: Any) -> None:
+        if self.unlimited:
+            self.limit_units = None
+        super().save_base(*arguments, **options)
 
 
 class DealGuard(GuardColumns):

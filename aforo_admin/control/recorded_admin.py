@@ -18,6 +18,7 @@ from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin import store
+from aforo_admin.columns import ALLOWANCE_COLUMNS
 from aforo_admin.control import opened, permitting, recorded_values, roles, words
 from aforo_admin.control.fault_places import Place, in_words_of_forms, model_of, place_of_fault
 from aforo_admin.control.fields import in_plain_words
@@ -32,7 +33,7 @@ from aforo_admin.control.forms import (
 from aforo_admin.control.gone import GoneMixin
 from aforo_admin.control.lines_field import LinesField
 from aforo_admin.control.lookups import LookupsMixin
-from aforo_admin.control.models_base import NeverEditedError, Ordered
+from aforo_admin.control.models_base import GuardColumns, NeverEditedError, Ordered
 from aforo_admin.control.opened import ChangedSinceOpenedError
 from aforo_admin.control.permitting import FLOORS, NotPermittedError, ReasonMissingError
 from aforo_admin.control.recording import Change, Source, current
@@ -298,7 +299,9 @@ class PartMixin(PlainMixin):
         return field
 
     def get_exclude(self, _request: HttpRequest, _obj: Any = None) -> list[str]:
-        return ["position"] if issubclass(self.model, Ordered) else []  # type: ignore[attr-defined]
+        model = self.model  # type: ignore[attr-defined]
+        levels = ALLOWANCE_COLUMNS.values() if issubclass(model, GuardColumns) else ()
+        return [*(["position"] if issubclass(model, Ordered) else []), *levels]
 
 
 class Part(PartMixin, StackedInline):

@@ -51,6 +51,7 @@ class Change:
     reason: str
     at: datetime
     notes: list[Note] = field(default_factory=list)
+    within: str = ""  # The place in the document that is edited: faults are told from there.
     # Of tables of others: how to compare what was there with what is, as the change ends.
     compared: dict[object, Callable[[], Note | None]] = field(default_factory=dict)
 

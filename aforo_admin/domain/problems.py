@@ -141,8 +141,10 @@ def check_amount(path: Path, nanos: int | None) -> Iterator[Problem]:
 
 
 def check_units(path: Path, units: int, *, least: int) -> Iterator[Problem]:
-    if not least <= units <= INT64_MAX:
+    if units < least:
         yield Problem(path=path, message=f"must be a whole number of at least {least}")
+    elif units > INT64_MAX:
+        yield Problem(path=path, message=f"is too large: write at most {INT64_MAX}")
 
 
 def is_in_years(at: datetime) -> bool:

@@ -51,6 +51,7 @@ def edit(
     before = store.load_catalog(tenants).catalog
     edited = copy.deepcopy(written.catalog(before))
     within = change(edited)
+    made.within = place_of(within)
     after = read(edited, within=within, tenants=tenants)
     _refuse_taken(before, after, within=within)
     store.make_equal(after, made, before=before, tenants=tenants)

@@ -1,7 +1,9 @@
 """Keys: who sends none has one made, and the answer to that is the only one that ever holds it."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
@@ -15,10 +17,14 @@ from aforo_admin.rest.documents import json_of
 from aforo_admin.rest.operations import Operation
 from aforo_admin.rest.part_views import PartViews
 from aforo_admin.rest.places import ID, Document
+from aforo_admin.rest.problems import invalid
 from aforo_admin.rest.writes import SECRET, Answer, write
+from aforo_admin.yaml_scalars import instant
 
 PREFIX_CHARS: Final = 12  # Of a key: what it begins with, and six of its own characters.
 HASH: Final = "sha256"
+EXPIRES: Final = "expires_at"
+ENDS_LATER: Final = "give a moment to come, or leave it out"
 TEXT: Final = {"type": "string"}
 
 
@@ -44,6 +50,7 @@ class KeyViews(PartViews):
     def add(self, request: HttpRequest, tenant: str = "") -> HttpResponse:
         caller = self._caller(request, tenant)
         body = places.mapping(json_of(request))
+        _refuse_ended(body)
         if body.keys() & {HASH, *IDENTITY_FIELDS.values()}:
             return write(request, caller, lambda made: self.added(request, made, tenant, body))
         return write(request, caller, lambda made: self._minted(request, made, tenant, body))
@@ -86,3 +93,14 @@ class KeyViews(PartViews):
             body={**operation.body, "required": needed},
             gives=held,
         )
+
+
+def _refuse_ended(body: Document) -> None:
+    """Refuse a key that would be made, and hold nowhere. One that is there may end in the past.
+
+    Raises:
+        InvalidError: It is one.
+    """
+    with contextlib.suppress(ValueError):  # The reader tells of what is no instant.
+        if EXPIRES in body and instant(str(body[EXPIRES])) <= datetime.now(UTC):
+            raise invalid(EXPIRES, "is past: the key would never hold", ENDS_LATER)

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from aforo_admin.control.models import Tenant
 from aforo_admin.control.recording import Change
-from aforo_admin.domain.problems import Path
+from aforo_admin.domain.problems import Path, check_id
 from aforo_admin.rest import editing, places
 from aforo_admin.rest.authentication import caller_for
 from aforo_admin.rest.described import Schema, part_schema
@@ -16,7 +16,7 @@ from aforo_admin.rest.documents import etag_of, json_of
 from aforo_admin.rest.operations import PAGING, Operation, listed
 from aforo_admin.rest.paging import key_of, page
 from aforo_admin.rest.places import ID, Document
-from aforo_admin.rest.problems import ApiError, invalid
+from aforo_admin.rest.problems import ApiError, InvalidError, invalid, wrong
 from aforo_admin.rest.scopes import Scope
 from aforo_admin.rest.writes import Answer, check_match, shown, write
 
@@ -113,6 +113,8 @@ def add_tenant(request: HttpRequest) -> HttpResponse:
     tenant = body.get(ID)
     if not isinstance(tenant, str):
         raise invalid(ID, "is missing, or no text", "give the tenant an id that no other has")
+    for problem in check_id((ID,), tenant):
+        raise InvalidError([wrong(ID, problem.message)])
     said = {name: value for name, value in body.items() if name != ID}
 
     def change(document: Document) -> Path:

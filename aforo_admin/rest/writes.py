@@ -15,8 +15,9 @@ from aforo_admin.acts import Act
 from aforo_admin.control import permitting
 from aforo_admin.control.models_api import IdempotentAnswer
 from aforo_admin.control.recording import Change, Source
+from aforo_admin.faults import CatalogError
 from aforo_admin.rest.documents import body_of, etag_of
-from aforo_admin.rest.problems import NO_STORE, ApiError, invalid
+from aforo_admin.rest.problems import NO_STORE, ApiError, invalid, of_catalog
 from aforo_admin.rest.tokens import Caller
 
 REASON: Final = "X-Aforo-Reason"
@@ -68,20 +69,25 @@ def write(
 
     Raises:
         ApiError: It was asked with a key that was used for something else.
-        CatalogError: What results breaks a rule. Nothing has changed.
+        InvalidError: What results breaks a rule. Nothing has changed.
         NotPermittedError: The caller's role may not make this change. Nothing has changed.
         ReasonMissingError: Floors or overrides change, and nobody says why. Nothing has changed.
     """
     digest = _request_digest(request)
     key = _key_digest(request, caller)
-    with _change(request, caller, reason=reason, checked=checked) as made:
-        # The change waits for other writers, so a repeat finds what the first has left.
-        first = _find(key, digest, made) if key else None
-        if first is not None:
-            return first.response()
-        answer = work(made)
-        if key:
-            _keep(key, digest, answer, made)
+    within = ""
+    try:
+        with _change(request, caller, reason=reason, checked=checked) as made:
+            # The change waits for other writers, so a repeat finds what the first has left.
+            first = _find(key, digest, made) if key else None
+            if first is not None:
+                return first.response()
+            answer = work(made)
+            if key:
+                _keep(key, digest, answer, made)
+            within = made.within
+    except CatalogError as error:
+        raise of_catalog(error, within=within) from None
     return answer.response()
 
 

@@ -2,10 +2,15 @@
 
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.db import connection, models
+from django.db.migrations.loader import MigrationLoader
 
+from aforo_admin import audit
+from aforo_admin.control.models import AuditEntry, MeteringRule
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import IngestKey
 from tests.contract.rest_lab import ANY, EXAMPLE, Api, Said, api_of, applied, forget_failures
@@ -107,6 +112,72 @@ def test_each_write_works_beside_a_key_that_is_confined_to_tenants() -> None:
     assert [(*which, each.status, each.body) for *which, each in said if each.status > 204] == []
 
 
+def odd_rows() -> None:
+    """Write what forms once saved, and no document says in this way."""
+    state = MigrationLoader(connection).project_state(("control", "0004_scenario"))
+    old: Any = state.apps
+    for name in ("Feature", "CostPrice", "IngestKey", "Credential"):  # Forms leave gaps.
+        model = old.get_model("control", name)
+        model.objects.update(position=models.F("position") * 3 + 5)
+    rules = old.get_model("control", "MeteringRule").objects
+    rules.filter(rule_id="sent").update(quantity_micros=7)
+    old.get_model("control", "CostPrice").objects.create(
+        meter="llm.input_tokens",
+        provider="OpenAI",
+        price_nanos=1,
+        per_units=1,
+        effective_from=datetime(2026, 1, 1, tzinfo=UTC),
+        position=2,
+    )
+    deal = old.get_model("control", "Deal").objects.get(deal_id="acme-renewal")
+    old.get_model("control", "DealRateCard").objects.create(
+        deal=deal, effective_from=datetime(2026, 1, 1, tzinfo=UTC), position=0
+    )
+    old.get_model("control", "DealGuard").objects.create(
+        deal=deal,
+        guard_id="chat",
+        features=["chat"],
+        revenue_share_bp=6000,
+        allowance_warn_at_bp=7000,
+        allowance_throttle_at_bp=8000,
+        allowance_block_at_bp=9000,
+        position=0,
+    )
+
+
+def test_no_write_touches_what_it_does_not_say() -> None:
+    applied()
+    odd_rows()
+    writer = Writer(api=api_of(Role.OWNER))
+    begun = audit.last_seq()
+    metering = WRITES.index(next(each for each in WRITES if each[1] == "/metering"))
+
+    said = [writer.write(*each) for each in WRITES[:metering] + WRITES[metering + 1 :]]
+
+    assert [each.body for each in said if each.status > 204] == []
+    entries = AuditEntry.objects.filter(seq__gt=begun).values_list("kind", "name", "after")
+    assert [each for each in entries if "acme" in each[1] and each[0] != "credential"] == []
+    assert [each for each in entries if each[2] and each[2].keys() == {"position"}] == []
+    kinds = [kind for kind, *_ in entries]
+    assert kinds.count("cost price") == 2
+    assert kinds.count("feature") == 3
+    assert kinds.count("metering rule") == 0
+    assert MeteringRule.objects.get(pk="sent").quantity_micros == 7
+
+
+def test_a_write_of_another_part_is_judged_by_itself() -> None:
+    applied()
+    odd_rows()
+    developer = api_of(Role.DEVELOPER)  # Prices and deals are others' to change.
+    begun = audit.last_seq()
+
+    said = developer.post("/ingest_keys", {"id": "k", "scopes": ["usage:ingest"]})
+
+    assert said.status == 201, said.body
+    entries = AuditEntry.objects.filter(seq__gt=begun).values_list("kind", flat=True)
+    assert list(entries) == ["ingest key", "ingest key"]  # It is made, and what it begins with.
+
+
 def test_a_key_is_confined_to_tenants_that_there_are() -> None:
     applied(replace(EXAMPLE, ingest_keys=(confined(),)))
     owner = api_of(Role.OWNER)
@@ -117,6 +188,58 @@ def test_a_key_is_confined_to_tenants_that_there_are() -> None:
     assert (unknown.status, unknown.fields) == (422, ["tenants[0]"])
     assert unknown.body["errors"][0]["remedy"].startswith('did you mean "acme"? tenants are: acme,')
     assert (named.status, named.fields) == (422, ["ingest_keys[0].tenants[1]"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "told"),
+    [
+        (
+            "/costs",
+            {**PRICE, "per": "9" * 31},
+            "per",
+            "is too large: write at most 922337203685477",
+        ),
+        ("/tenants", {"id": "T1", "subscription": SUBSCRIPTION}, "id", '"T1" is no id'),
+        (
+            "/ingest_keys",
+            {"id": "k", "scopes": ["usage:ingest"], "sha256": EXAMPLE.ingest_keys[0].sha256},
+            "sha256",
+            "is the key of ingest_keys[0] too",
+        ),
+        (
+            "/ingest_keys",
+            {
+                "id": "k",
+                "scopes": ["usage:ingest"],
+                "sha256": EXAMPLE.tenants["initech"].credentials[0].identity,
+            },
+            "sha256",
+            'is the credential "initech/main" too',
+        ),
+        (
+            "/tenants/globex/credentials",
+            {"id": "k", "expires_at": "2020-01-01"},
+            "expires_at",
+            "is past: the key would never hold",
+        ),
+        (
+            "/ingest_keys",
+            {"id": "k", "scopes": ["usage:ingest"], "expires_at": "2020-01-01"},
+            "expires_at",
+            "is past: the key would never hold",
+        ),
+    ],
+)
+def test_a_fault_is_told_at_the_field_that_was_sent(
+    path: str, body: dict[str, Any], field: str, told: str
+) -> None:
+    applied()
+
+    said = api_of(Role.OWNER).post(path, body)
+
+    assert (said.status, said.fields) == (422, [field])
+    (wrong,) = said.body["errors"]
+    assert told in f"{wrong['what']}: {wrong['remedy']}"
 
 
 def test_every_write_of_the_catalog_is_among_these() -> None:
