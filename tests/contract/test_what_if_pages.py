@@ -471,6 +471,45 @@ def test_publishing_shows_whose_price_quota_or_level_changes(world: World) -> No
     assert "20.00 → 12.00" in page
 
 
+def test_publishing_tells_of_who_has_used_nothing_what_becomes_of_their_terms(
+    world: World,
+) -> None:
+    acme = world.catalog.tenants["acme"]
+    coming = NOW + timedelta(days=900)
+    others = {
+        name: replace(
+            acme,
+            tenant_id=name,
+            subscription=replace(
+                acme.subscription, subscription_id=f"{name}-1", started_at=started_at
+            ),
+        )
+        for name, started_at in (("t2", START), ("t5", coming))
+    }
+    catalog = replace(world.catalog, tenants={**world.catalog.tenants, **others})
+    store.apply_catalog(catalog, actor="tests")
+    with store.change(actor="tests", source=Source.SHELL):
+        draft: Any = store.new_draft("flat")
+        draft.committed_fee_nanos = 30 * 10**9
+        draft.save()
+    path = f"/admin/control/planversion/{draft.pk}/publish/"
+
+    shown = _words(world.client.get(path).content.decode())
+    with override_settings(AFORO_PLACES=Places()):
+        blind = _words(world.client.get(path).content.decode())
+
+    assert "3 tenants have the plan" in shown
+    assert "acme 20.00 → 30.00" in shown
+    assert "t2 20.00 USD → 30.00 USD – – t5 20.00 USD → 30.00 USD – –" in shown
+    assert "acme 20.00 USD" not in shown
+    assert "No preview: " in blind
+    assert "acme 20.00 USD → 30.00 USD – – t2 20.00 USD → 30.00 USD" in blind
+
+
+def _words(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
 def test_of_many_tenants_those_are_looked_at_who_cost_most(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
