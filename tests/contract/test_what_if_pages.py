@@ -95,7 +95,7 @@ def test_the_command_tells_a_table_and_json(world: World) -> None:
     assert lines[0] == "recorded same usage acted on"
     assert lines[2] == "COGS 11.1 USD 110.1 USD 22.02 USD"
     assert lines[3] == "margin 44.50 % -450.50 % -10.10 %"
-    assert lines[6] == "blocked calls 0 0 8"
+    assert lines[6] == "calls blocked by margin 0 0 8"
     assert lines[-1] == "acme none → block 44.50 % → -10.10 % 11.1 USD → 22.02 USD 0 → 8 80.00 %"
     (tenant,) = document["tenants"]
     assert tenant["replayed"]["cogs_nanos"] == 110_100_000_000
@@ -159,6 +159,8 @@ def test_a_page_shows_the_change_beside_the_record(world: World) -> None:
     assert "11.10 USD" in text
     assert "110.10 USD" in text
     assert "block L3" in text
+    assert "calls blocked by margin" in text
+    assert "quotas and other reasons apart" in text
     assert "openai" in text
     assert world.client.get("/admin/what-if/").status_code == 200
 
