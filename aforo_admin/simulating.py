@@ -21,6 +21,7 @@ from aforo_admin.domain.scenario_catalog import (
     Drafts,
     changed_catalog,
     find_scenario_problems,
+    month_to_come,
 )
 from aforo_admin.domain.scenario_names import unknown_models, unknown_providers
 from aforo_admin.domain.scenario_usage import Met, Reprice, repricing
@@ -137,6 +138,7 @@ def problems_of(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) 
 def _problems(scenario: Scenario, ground: Ground, drafts: Drafts, book: PriceBook) -> list[Problem]:
     return [
         *find_scenario_problems(ground.catalog, scenario, drafts),
+        *month_to_come(scenario, ground.now),
         *_unknown_providers(scenario, ground),
         *unknown_models(scenario, book),
     ]
@@ -190,8 +192,7 @@ def instant_of(scenario: Scenario, now: datetime) -> datetime:
     """Return the instant whose periods are meant: the month's last, but not one to come."""
     if not scenario.month:
         return now
-    year, month = map(int, scenario.month.split("-"))
-    begin = now.replace(year=year, month=month, day=1, hour=0, minute=0, second=0, microsecond=0)
+    begin = datetime.strptime(scenario.month, "%Y-%m").replace(tzinfo=UTC)
     following = (begin + timedelta(days=32)).replace(day=1)
     return min(now, following - timedelta(microseconds=1))
 

@@ -68,6 +68,7 @@ def test_a_what_if_stands_beside_the_record_in_exact_amounts(viewer: Api) -> Non
         ({"tenants": ["nobody"]}, ["tenants[0]"]),
         ({"drafts": [{"plan": "pro", "version": 9}]}, ["drafts[0].version"]),
         ({"costs": [{"provider": "opnai", "percent": "+20%"}]}, ["costs[0].provider"]),
+        ({"month": "2999-05"}, ["month"]),
         ({"odd": 1}, ["odd"]),
     ],
 )

@@ -28,6 +28,8 @@ from aforo_admin.faults import CatalogError
 from aforo_admin.ledger_reading import costliest
 from aforo_admin.places import Places
 from aforo_admin.previews import preview_prices, preview_version
+from aforo_admin.screens.what_if import _play
+from aforo_admin.screens.what_if_form import WhatIfForm
 from aforo_admin.simulating import Ground
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, micros_of
@@ -137,6 +139,22 @@ def test_what_is_wrong_is_told_with_its_remedy(world: World) -> None:
         done = aforo_admin("what-if", *asked, env=env)
         assert (done.returncode, done.stdout) == (code, ""), asked
         assert told in done.stderr
+
+
+def test_a_month_to_come_is_refused_at_its_field(world: World) -> None:
+    env = {"AFORO_ADMIN_DATABASE_URL": world.url, "AFORO_ADMIN_LEDGER_URL": world.ledger.url}
+    coming = f"{NOW + timedelta(days=31):%Y-%m}"
+
+    by_page = WhatIfForm({"month": coming, "fee": "flat=+10%"})
+    found = _play(by_page).found
+    by_command = aforo_admin("what-if", "--period", coming, "--fee", "flat=+10%", env=env)
+
+    (told,) = by_page.errors["month"]
+    assert found is None
+    assert f"is to come, and no usage of it is recorded: name a month up to {NOW:%Y-%m}" in told
+    assert by_command.returncode == 2
+    assert f'month: "{coming}" is to come' in by_command.stderr
+    assert simulating.simulate(Asked(month=f"{NOW:%Y-%m}"), world.ground).outcomes
 
 
 def test_fields_offer_what_there_is_to_change(world: World) -> None:
