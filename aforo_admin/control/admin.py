@@ -15,6 +15,7 @@ from aforo_admin.control import (  # noqa: F401 - they register theirs.
     models,
 )
 from aforo_admin.control.fields import amount_field, in_plain_words
+from aforo_admin.control.lookups import LookupsMixin
 from aforo_admin.control.recorded_admin import RecordedAdmin
 from aforo_admin.written_values import amount, hours_of_day
 
@@ -123,7 +124,7 @@ class WebhookEndpointAdmin(RecordedAdmin):
 
 
 @admin.register(models.AuditEntry)
-class AuditEntryAdmin(ModelAdmin):
+class AuditEntryAdmin(LookupsMixin, ModelAdmin):
     """The record of changes, to be read."""
 
     list_display = ("seq", "at", "actor", "via", "kind", "name", "reason")

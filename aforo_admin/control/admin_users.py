@@ -14,6 +14,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from aforo_admin.control import opened, role_groups, users
 from aforo_admin.control.gone import GoneMixin
+from aforo_admin.control.lookups import LookupsMixin
 from aforo_admin.control.opened import OPENED, ChangedSinceOpenedError
 from aforo_admin.control.recorded_admin import recorded, rendered
 from aforo_admin.control.roles import Role
@@ -61,7 +62,7 @@ admin.site.unregister(User)  # Django's own form.
 
 
 @admin.register(User)
-class ControlUserAdmin(GoneMixin, UserAdmin, ModelAdmin):
+class ControlUserAdmin(LookupsMixin, GoneMixin, UserAdmin, ModelAdmin):
     form = EditUserForm
     add_form = NewUserForm
     change_form_after_template = "control/opened.html"

@@ -144,6 +144,10 @@ def in_plain_words(column: models.Field, field: Any) -> Any:
         field.label = f"{str(field.label).removesuffix(' s')}, in seconds"
     if field is not None:
         words.put(column, field)
+    if isinstance(field, forms.SplitDateTimeField):
+        # Two inputs, of which the label names the first alone.
+        for part, of_what in zip(field.widget.widgets, ("date", "time"), strict=True):
+            part.attrs["aria-label"] = f"{field.label}, {of_what}"
     return field
 
 

@@ -31,6 +31,7 @@ from aforo_admin.control.forms import (
 )
 from aforo_admin.control.gone import GoneMixin
 from aforo_admin.control.lines_field import LinesField
+from aforo_admin.control.lookups import LookupsMixin
 from aforo_admin.control.models_base import NeverEditedError, Ordered
 from aforo_admin.control.opened import ChangedSinceOpenedError
 from aforo_admin.control.permitting import FLOORS, NotPermittedError, ReasonMissingError
@@ -118,7 +119,7 @@ class PlainMixin:
         return super().formfield_for_choice_field(column, request, **options)  # type: ignore[misc]
 
 
-class RecordedAdmin(GoneMixin, PlainMixin, ModelAdmin):
+class RecordedAdmin(LookupsMixin, GoneMixin, PlainMixin, ModelAdmin):
     """The form of a row, and of what belongs to it."""
 
     form = RecordedForm

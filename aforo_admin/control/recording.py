@@ -117,9 +117,10 @@ def recorded(
     """
     if _current.get() is not None:
         raise UnrecordedError("a change is under way already: they can't be nested")
-    change = Change(actor=actor, source=source, reason=reason, at=datetime.now(UTC))
     with transaction.atomic():
         lock()
+        # Only now: times in the record follow each other as the changes did.
+        change = Change(actor=actor, source=source, reason=reason, at=datetime.now(UTC))
         token = _current.set(change)
         try:
             yield change

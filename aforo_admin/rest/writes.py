@@ -24,6 +24,8 @@ REASON_CHARS_MAX: Final = 500
 KEY: Final = "Idempotency-Key"
 KEY_CHARS_MAX: Final = 200
 KEPT_FOR: Final = timedelta(hours=24)
+UNDER_WAY: Final = HTTPStatus.PROCESSING  # Kept instead of an answer, while there is none.
+UNDER_WAY_FOR: Final = timedelta(minutes=1)
 SECRET: Final = "secret"  # noqa: S105 - a field that only the first answer has.
 
 
@@ -99,7 +101,9 @@ def perform(
 ) -> HttpResponse | None:
     """Do something outside the catalog's database, and answer; None: it could not be done.
 
-    A repeat is answered as it was once the act is known to be done; until then it is done again.
+    A repeat is answered as it was once the act is known to be done. Meanwhile it is refused, for a
+    minute at most: whoever was at it may have ended in the midst of it. What could not be done is
+    done again.
 
     Args:
         request: What was asked.
@@ -109,25 +113,29 @@ def perform(
         body: The answer.
 
     Raises:
-        ApiError: It was asked with a key that was used for something else.
+        ApiError: It was asked with a key that was used for something else, or is being done.
     """
     digest, key, answer = _request_digest(request), _key_digest(request, caller), Answer(body=body)
 
     def change() -> AbstractContextManager[Change]:
         return _change(request, caller, checked=True)
 
-    if key:
-        with change() as made:
-            first = _find(key, digest, made)
+    if not key:
+        return None if acts.do(act, work, change) is None else answer.response()
+    with change() as made:
+        first = _find(key, digest, made)
         if first is not None:
             return first.response()
-    if acts.do(act, work, change) is None:
-        return None
-    if key:
+        _keep(key, digest, Answer(status=UNDER_WAY), made)
+    done = False
+    try:
+        done = acts.do(act, work, change) is not None
+    finally:
         with change() as made:
-            if _find(key, digest, made) is None:  # Else the same was asked twice at once.
+            IdempotentAnswer.objects.filter(pk=key).delete()
+            if done:
                 _keep(key, digest, answer, made)
-    return answer.response()
+    return answer.response() if done else None
 
 
 def _change(
@@ -188,7 +196,9 @@ def _key_digest(request: HttpRequest, caller: Caller) -> str:
 
 
 def _find(key: str, digest: str, made: Change) -> Answer | None:
-    IdempotentAnswer.objects.filter(made_at__lt=made.at - KEPT_FOR).delete()
+    kept = IdempotentAnswer.objects
+    kept.filter(made_at__lt=made.at - KEPT_FOR).delete()
+    kept.filter(status=UNDER_WAY, made_at__lt=made.at - UNDER_WAY_FOR).delete()
     return _held(key, digest, made.at)
 
 
@@ -201,6 +211,12 @@ def _held(key: str, digest: str, at: datetime) -> Answer | None:
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "key-reused",
             f"this {KEY} was used for another request: take a new one",
+        )
+    if held.status == UNDER_WAY:
+        raise ApiError(
+            HTTPStatus.CONFLICT,
+            "under-way",
+            f"the request that brought this {KEY} first is being done: ask again in a moment",
         )
     return Answer(
         status=HTTPStatus(held.status),

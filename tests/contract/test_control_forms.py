@@ -226,6 +226,13 @@ def test_a_part_that_has_nothing_for_whoever_asks_is_not_in_the_form(
     assert "Plan guards" in page(product, f"planversion/{guarded.pk}/change/").content.decode()
 
 
+def test_both_inputs_of_a_time_say_what_they_are_of(finance: Client) -> None:
+    shown = page(finance, "costprice/add/").content.decode()
+
+    assert 'aria-label="Effective from (UTC), date"' in shown
+    assert 'aria-label="Effective from (UTC), time"' in shown
+
+
 def test_lists_are_called_as_the_sidebar_calls_them() -> None:
     owner = as_role(Role.OWNER)
     for table in navigation.tables():

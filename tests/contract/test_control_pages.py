@@ -8,7 +8,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from django.db import connections
 
+from aforo_admin.control import users
+from aforo_admin.control.recording import Source
+from aforo_admin.control.roles import Role
 from lab.ports import free_port
 from lab.servers import Program, accepts_tcp, python_module
 from tests.contract.test_control_process import (  # noqa: F401 - fixtures.
@@ -28,8 +32,8 @@ Pages = tuple[Program, str]
 @pytest.fixture
 def settings(filled: Mapping[str, str]) -> dict[str, str]:  # noqa: F811 - the fixture.
     """Settings of a process that serves, with a finance user in its database."""
-    made = aforo_admin("user", "add", "dana", "--role", "owner", env=filled, stdin=PASSWORD)
-    assert made.returncode == 0, made.stderr
+    users.add("dana", Role.OWNER, PASSWORD, actor="tests", source=Source.SHELL, reason="")
+    connections.close_all()
     return {
         "AFORO_ADMIN_DATABASE_URL": filled["AFORO_ADMIN_DATABASE_URL"],
         "AFORO_ADMIN_SECRET_KEY": SECRET,

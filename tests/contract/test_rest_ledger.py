@@ -1,19 +1,20 @@
 """What came of it, over REST: from a ledger that consume's own writer filled, and from Redis."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
 import pytest
 import redis
-from django.db import connection
+from django.db import connection, connections
 from django.test import override_settings
 
 from aforo_admin import acts, audit, store
-from aforo_admin.control.models import AuditEntry, WebhookEndpoint
+from aforo_admin.control.models import AuditEntry, IdempotentAnswer, WebhookEndpoint
 from aforo_admin.control.recording import Source
 from aforo_admin.control.roles import Role
 from aforo_admin.control_work import entry_text
@@ -21,6 +22,7 @@ from aforo_admin.domain.catalog import COGS, Quota
 from aforo_admin.places import Places
 from aforo_admin.rest.entitlement_views import ENTITLEMENT
 from aforo_admin.rest.scopes import Scope
+from aforo_admin.rest.writes import UNDER_WAY, UNDER_WAY_FOR
 from aforo_authz.domain.quotas import WindowKind
 from aforo_authz.read_model import counter_key, margin_key
 from aforo_meter.completeness import Decided
@@ -256,6 +258,57 @@ def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
     assert globex_s.fields == ["endpoint"]
     (waiting,) = owner.get("/alerts?state=waiting").body["items"]
     assert waiting["message"] == "msg_1"
+
+
+def test_repeats_at_the_same_time_send_an_alert_once(owner: Api, outbox: OutboxLab) -> None:
+    """Eight threads ask: one is answered, the others that it is under way, or the same."""
+    outbox.put("msg_1")
+    outbox.execute(
+        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, attempts,"
+        " next_attempt_at_micros, delivered_at_micros) SELECT outbox_id, 'ops', tenant_id, 1, 0, 1"
+        " FROM outbox WHERE message_id = 'msg_1'"
+    )
+    wanted = {"message": "msg_1", "endpoint": "ops"}
+    heard: list[tuple[int, str]] = []
+
+    def send() -> None:
+        try:
+            said = Api(token=owner.token).post("/alerts/resend", wanted, Idempotency_Key="one")
+            heard.append((said.status, said.body.get("type", "")))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    later = owner.post("/alerts/resend", wanted, Idempotency_Key="one")
+
+    assert set(heard) <= {(200, ""), (409, "urn:aforo:problem:under-way")}
+    assert (200, "") in heard
+    assert (later.status, later.headers["Idempotent-Replayed"]) == (200, "true")
+    assert AuditEntry.objects.filter(kind="alert", name="msg_1").count() == 1
+
+
+def test_what_nobody_finished_is_done_again_after_a_minute(owner: Api, outbox: OutboxLab) -> None:
+    outbox.put("msg_1")
+    outbox.execute(
+        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, attempts,"
+        " next_attempt_at_micros, delivered_at_micros) SELECT outbox_id, 'ops', tenant_id, 1, 0, 1"
+        " FROM outbox WHERE message_id = 'msg_1'"
+    )
+    wanted = {"message": "msg_1", "endpoint": "ops"}
+    owner.post("/alerts/resend", wanted, Idempotency_Key="one")
+    IdempotentAnswer.objects.update(status=UNDER_WAY)  # As one that was killed leaves it.
+    soon = owner.post("/alerts/resend", wanted, Idempotency_Key="one")
+    IdempotentAnswer.objects.update(
+        made_at=datetime.now(UTC) - UNDER_WAY_FOR - timedelta(seconds=1)
+    )
+    later = owner.post("/alerts/resend", wanted, Idempotency_Key="one")
+
+    assert (soon.status, later.status) == (409, 200)
+    assert "Idempotent-Replayed" not in later.headers
 
 
 def test_completeness_is_told_by_hour(owner: Api) -> None:
