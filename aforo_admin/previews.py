@@ -45,7 +45,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermsMove:
-    """What a deal changes of a contract, whatever is used."""
+    """What a version or a deal changes of a contract, whatever is used."""
 
     fee: tuple[Amount, Amount] | None  # Before and after. None: it stays.
     allowance: tuple[Amount, Amount] | None
@@ -77,7 +77,6 @@ class Preview:
 
     comparison: Comparison
     moved: tuple[Moved, ...]
-    quotas_only: Mapping[str, tuple[QuotaMove, ...]]  # Of tenants without recorded usage.
     tenants: int  # That it is about: those that have the plan, or the deal's.
     looked_at: int  # The first of them.
 
@@ -119,6 +118,23 @@ def preview_version(
     return _preview(ground, changed, looked_at, tenants=len(having))
 
 
+def terms_of_version(
+    choice: DraftChoice, drafts: Drafts, catalog: Catalog, having: Sequence[str], now: datetime
+) -> Mapping[str, TermsMove]:
+    """Return what a version of a plan changes of each contract: it needs no recorded usage.
+
+    Args:
+        choice: Which version.
+        drafts: What it says.
+        catalog: As it is, with the tenants that are looked at.
+        having: Who has the plan; of many the first are looked at, as in `preview_version`.
+        now: Of a subscription that is to come, its start is taken.
+    """
+    changed = changed_catalog(catalog, Scenario(drafts=(choice,)), drafts)
+    moves = {name: _terms_move(name, catalog, changed, now) for name in having[:TENANTS_MAX]}
+    return {name: move for name, move in moves.items() if move}
+
+
 def preview_deal(tenant_id: str, deal: Deal, ground: Ground) -> Preview:
     """Return what a deal would change for its tenant, had it held in all of the period in force.
 
@@ -142,7 +158,10 @@ def terms_of_deal(tenant_id: str, deal: Deal, catalog: Catalog, now: datetime) -
         catalog: As it is, with this tenant at least.
         now: Of a subscription that is to come, its start is taken.
     """
-    changed = _always(tenant_id, deal, catalog)
+    return _terms_move(tenant_id, catalog, _always(tenant_id, deal, catalog), now)
+
+
+def _terms_move(tenant_id: str, catalog: Catalog, changed: Catalog, now: datetime) -> TermsMove:
     at = max(now, catalog.tenants[tenant_id].subscription.started_at)
     before, after = (
         entitle(each, each.tenants[tenant_id], at).contract for each in (catalog, changed)
@@ -200,11 +219,9 @@ def _preview(
         for one in comparison.outcomes
         if one.is_changed or one.tenant_id in quotas
     )
-    told = {each.outcome.tenant_id for each in moved}
     return Preview(
         comparison=comparison,
         moved=moved,
-        quotas_only={name: each for name, each in quotas.items() if name not in told},
         tenants=tenants,
         looked_at=len(looked_at),
     )

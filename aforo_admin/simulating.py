@@ -22,6 +22,7 @@ from aforo_admin.domain.scenario_catalog import (
     Drafts,
     changed_catalog,
     find_scenario_problems,
+    month_to_come,
 )
 from aforo_admin.domain.scenario_usage import Met, Reprice, repricing
 from aforo_admin.domain.simulate import (
@@ -137,6 +138,7 @@ def problems_of(scenario: Scenario, ground: Ground, drafts: Drafts = NO_DRAFTS) 
 def _problems(scenario: Scenario, ground: Ground, drafts: Drafts, book: PriceBook) -> list[Problem]:
     return [
         *find_scenario_problems(ground.catalog, scenario, drafts),
+        *month_to_come(scenario, ground.now),
         *_unknown_names(scenario, ground),
         *scenario_names.unknown_models(scenario, book),
     ]
@@ -197,8 +199,7 @@ def instant_of(scenario: Scenario, now: datetime) -> datetime:
     """Return the instant whose periods are meant: the month's last, but not one to come."""
     if not scenario.month:
         return now
-    year, month = map(int, scenario.month.split("-"))
-    begin = now.replace(year=year, month=month, day=1, hour=0, minute=0, second=0, microsecond=0)
+    begin = datetime.strptime(scenario.month, "%Y-%m").replace(tzinfo=UTC)
     following = (begin + timedelta(days=32)).replace(day=1)
     return min(now, following - timedelta(microseconds=1))
 

@@ -80,8 +80,8 @@ def figures_rows(
         ("COGS", *_of(three, lambda one: write(one.cogs_nanos, currency))),
         ("margin", *_of(three, margin_text)),
         ("warned calls", *_of(three, lambda one: f"{one.calls.warned:,}")),
-        ("throttled calls", *_of(three, lambda one: f"{one.calls.throttled:,}")),
-        ("blocked calls", *_of(three, lambda one: f"{one.calls.blocked:,}")),
+        ("calls throttled by margin", *_of(three, lambda one: f"{one.calls.throttled:,}")),
+        ("calls blocked by margin", *_of(three, lambda one: f"{one.calls.blocked:,}")),
     ]
 
 
@@ -105,7 +105,7 @@ def estimated_text(outcome: Outcome) -> str:
 
 
 def _tenant_table(moved: list[Outcome], currency: str) -> list[str]:
-    head = ("tenant", "level", "", "margin", "", "COGS", "", "blocked", "", "estimated")
+    head = ("tenant", "level", "", "margin", "", "COGS", "", "blocked by margin", "", "estimated")
     rows = [
         (
             one.tenant_id,

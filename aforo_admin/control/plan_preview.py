@@ -1,18 +1,20 @@
 """What publishing a draft would do to its tenants, by recorded usage: for who is about to."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
+
+from django.utils import timezone
 
 from aforo_admin import store
 from aforo_admin.catalog_differences import differences
 from aforo_admin.control.models import PlanChange, PlanVersion, Subscription
-from aforo_admin.domain.catalog import Catalog, Plan
+from aforo_admin.domain.catalog import Catalog
 from aforo_admin.domain.scenario import DraftChoice
 from aforo_admin.ledger_periods import TooMuchUsageError
 from aforo_admin.ledger_reading import LedgerUnreadableError, costliest
 from aforo_admin.places import NotSetError, places
-from aforo_admin.previews import TENANTS_MAX, Preview, preview_version
+from aforo_admin.previews import TENANTS_MAX, preview_version, terms_of_version
 from aforo_admin.simulating import ground_of
 
 COSTLIEST_MAX: Final = 10_000  # Of all plans; others come after them, by id.
@@ -20,17 +22,26 @@ UNKNOWN = (LedgerUnreadableError, NotSetError, TooMuchUsageError)
 
 
 def of_draft(draft: PlanVersion) -> dict[str, Any]:
-    """Return what the page shows: how the plan differs, and a preview, or why there is none."""
+    """Return what the page shows: how the plan differs, and a preview, or why there is none.
+
+    Whoever has no usage, or the same figures by it, has their terms told alone.
+    """
     having = _having(draft.plan_id)
     with contextlib.suppress(*UNKNOWN):  # The preview tells of it.
         having = _by_cost(having)
     held = store.load_plans(tenants=having[:TENANTS_MAX])
     changed = store.load_plans(draft)
+    choice = DraftChoice(plan_id=draft.plan_id, number=draft.number)
+    drafts = {choice: changed.plans[draft.plan_id]}
+    terms = terms_of_version(choice, drafts, held, having, timezone.now())
     shown: dict[str, Any] = {"differences": list(differences(_plans_of(held), _plans_of(changed)))}
     try:
-        return {**shown, "preview": _preview(draft, held, changed.plans, having)}
+        preview = preview_version(choice, drafts, ground_of(held), having=having)
     except UNKNOWN as error:
-        return {**shown, "preview_missing": str(error)}
+        return {**shown, "terms_only": terms, "preview_missing": str(error)}
+    told = {each.outcome.tenant_id for each in preview.moved}
+    others = {name: move for name, move in terms.items() if name not in told}
+    return {**shown, "terms_only": others, "preview": preview}
 
 
 def _by_cost(having: Sequence[str]) -> list[str]:
@@ -44,14 +55,6 @@ def _by_cost(having: Sequence[str]) -> list[str]:
 
 def _plans_of(catalog: Catalog) -> Catalog:
     return Catalog(currency=catalog.currency, plans=catalog.plans)
-
-
-def _preview(
-    draft: PlanVersion, held: Catalog, plans: Mapping[str, Plan], having: Sequence[str]
-) -> Preview:
-    choice = DraftChoice(plan_id=draft.plan_id, number=draft.number)
-    drafts = {choice: plans[draft.plan_id]}
-    return preview_version(choice, drafts, ground_of(held), having=having)
 
 
 def _having(plan_id: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from typing import Any, Final
 
@@ -138,6 +139,16 @@ def find_scenario_problems(
 ) -> list[Problem]:
     """Return what is wrong with a scenario by itself; what it makes of the catalog is not asked."""
     return list(_problems(catalog, scenario, drafts))
+
+
+def month_to_come(scenario: Scenario, now: datetime) -> Iterator[Problem]:
+    """Find a month that has not begun: nothing is recorded of it."""
+    if scenario.month > f"{now:%Y-%m}":
+        message = (
+            f'"{scenario.month}" is to come, and no usage of it is recorded: name a month up to'
+            f" {now:%Y-%m}, or none for the period in force"
+        )
+        yield Problem(path=("month",), message=message)
 
 
 def _problems(catalog: Catalog, scenario: Scenario, drafts: Drafts) -> Iterator[Problem]:

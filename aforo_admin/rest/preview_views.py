@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 
 from aforo_admin.control import plan_preview
 from aforo_admin.control.roles import PUBLISH
-from aforo_admin.previews import Preview, QuotaMove
+from aforo_admin.previews import Amount, Preview, QuotaMove, TermsMove
 from aforo_admin.rest.authentication import caller_for, require
 from aforo_admin.rest.catalog_views import DIFFERENCES, differences_told
 from aforo_admin.rest.operations import Operation, Schema
@@ -29,9 +29,12 @@ PREVIEW: Final[Schema] = {
         "tenants": {"type": "integer", "description": "That have the plan."},
         "looked_at": {"type": "integer", "description": "The first of them."},
         "moved": OBJECTS,
-        "quotas_only": OBJECTS,
+        "terms_only": {
+            **OBJECTS,
+            "description": "Whose terms change, and of whom moved says nothing: without usage.",
+        },
     },
-    "required": ["differences"],
+    "required": ["differences", "terms_only"],
 }
 
 
@@ -55,6 +58,7 @@ def get_preview(request: HttpRequest, *, plan: str, number: str) -> HttpResponse
     return shown(
         {
             "differences": differences_told(found["differences"]),
+            "terms_only": [_terms(name, move) for name, move in found["terms_only"].items()],
             **({"missing": found["preview_missing"]} if preview is None else _told(preview)),
         }
     )
@@ -69,11 +73,21 @@ def _told(preview: Preview) -> dict[str, Any]:
             {**exact(outcome_written(each.outcome)), "quotas": _quotas(each.quotas)}
             for each in preview.moved
         ],
-        "quotas_only": [
-            {"tenant": name, "quotas": _quotas(moves)}
-            for name, moves in preview.quotas_only.items()
-        ],
     }
+
+
+def _terms(tenant_id: str, move: TermsMove) -> dict[str, Any]:
+    amounts = {"fee": move.fee, "allowance": move.allowance}
+    told = {
+        name: dict(zip(("before", "after"), map(_amount, pair), strict=True))
+        for name, pair in amounts.items()
+        if pair is not None
+    }
+    return {"tenant": tenant_id, **told, "quotas": _quotas(move.quotas)}
+
+
+def _amount(said: Amount) -> str:
+    return f"{amount(said.nanos)} {said.currency}"
 
 
 def _quotas(moves: Sequence[QuotaMove]) -> list[dict[str, Any]]:

@@ -31,13 +31,28 @@ from aforo_admin.yaml_writing import node_of
 PERMISSION: Final = "control.view_scenario"
 NANOS: Final = "_nanos"
 OBJECT: Final[Schema] = {"type": "object"}
+CALLS: Final[Schema] = {
+    "warned_calls": {
+        "type": "integer",
+        "description": "That passed while the margin's level was warn: reckoned, not recorded.",
+    },
+    "throttled_calls": {
+        "type": "integer",
+        "description": "Marked by the margin alone: quotas and other reasons are not counted.",
+    },
+    "blocked_calls": {
+        "type": "integer",
+        "description": "Refused by the margin alone: quotas and other reasons are not counted.",
+    },
+}
+SUMS: Final[Schema] = {"type": "object", "properties": CALLS}
 COMPARISON: Final[Schema] = {
     "type": "object",
     "properties": {
         "currency": {"type": "string"},
         "totals": {
             "type": "object",
-            "properties": dict.fromkeys(("recorded", "replayed", "acted"), OBJECT),
+            "properties": dict.fromkeys(("recorded", "replayed", "acted"), SUMS),
         },
         "tenants": {"type": "array", "items": OBJECT},
         "left_out": {"type": "array", "items": OBJECT},

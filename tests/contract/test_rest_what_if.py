@@ -69,6 +69,7 @@ def test_a_what_if_stands_beside_the_record_in_exact_amounts(viewer: Api) -> Non
         ({"drafts": [{"plan": "pro", "version": 9}]}, ["drafts[0].version"]),
         ({"costs": [{"provider": "opnai", "percent": "+20%"}]}, ["costs[0].provider"]),
         ({"costs": [{"model": "gpt-5000", "percent": "+20%"}]}, ["costs[0].model"]),
+        ({"month": "2999-05"}, ["month"]),
         ({"odd": 1}, ["odd"]),
     ],
 )
@@ -94,18 +95,22 @@ def test_a_draft_s_preview_says_how_it_differs_and_whom_it_moves(places: redis.R
     product = api_of(Role.PRODUCT)
     plan = product.get("/plans/pro/versions/1").body["plan"]
     quotas = [{**plan["quotas"][0], "limit": 500}, *plan["quotas"][1:]]
-    product.post("/plans/pro/versions", {**plan, "quotas": quotas})
+    product.post("/plans/pro/versions", {**plan, "quotas": quotas, "committed_fee": "700"})
     path = "/plans/pro/versions/2/preview"
     seq = audit.last_seq()
 
     found = product.get(path).body
 
-    (difference,) = found["differences"]
-    assert (difference["before"], difference["after"]) == ("600", "500")
+    told = [(each["before"], each["after"]) for each in found["differences"]]
+    assert told == [("500", "700"), ("600", "500")]
     assert found["tenants"] == 1
-    (moved,) = found["quotas_only"]
-    assert moved["tenant"] == "globex"
+    (moved,) = found["terms_only"]
+    assert (moved["tenant"], moved["fee"]) == ("globex", {"before": "500 USD", "after": "700 USD"})
     assert [each["after"]["limit"] for each in moved["quotas"]] == ["500"]
+    with override_settings(AFORO_PLACES=Places()):
+        blind = product.get(path).body
+    assert "moved" not in blind
+    assert blind["terms_only"] == [moved]
     assert audit.last_seq() == seq
     assert api_of(Role.VIEWER).get(path).status == 403
     assert api_of(Role.OWNER, tenant="globex").get(path).status == 404

@@ -28,6 +28,8 @@ from aforo_admin.faults import CatalogError
 from aforo_admin.ledger_reading import costliest
 from aforo_admin.places import Places
 from aforo_admin.previews import preview_prices, preview_version
+from aforo_admin.screens.what_if import _play
+from aforo_admin.screens.what_if_form import WhatIfForm
 from aforo_admin.simulating import Ground
 from aforo_meter.domain.margin import Level
 from aforo_meter.domain.periods import HOUR_MICROS, micros_of
@@ -95,7 +97,7 @@ def test_the_command_tells_a_table_and_json(world: World) -> None:
     assert lines[0] == "recorded same usage acted on"
     assert lines[2] == "COGS 11.1 USD 110.1 USD 22.02 USD"
     assert lines[3] == "margin 44.50 % -450.50 % -10.10 %"
-    assert lines[6] == "blocked calls 0 0 8"
+    assert lines[6] == "calls blocked by margin 0 0 8"
     assert lines[-1] == "acme none → block 44.50 % → -10.10 % 11.1 USD → 22.02 USD 0 → 8 80.00 %"
     (tenant,) = document["tenants"]
     assert tenant["replayed"]["cogs_nanos"] == 110_100_000_000
@@ -139,6 +141,22 @@ def test_what_is_wrong_is_told_with_its_remedy(world: World) -> None:
         assert told in done.stderr
 
 
+def test_a_month_to_come_is_refused_at_its_field(world: World) -> None:
+    env = {"AFORO_ADMIN_DATABASE_URL": world.url, "AFORO_ADMIN_LEDGER_URL": world.ledger.url}
+    coming = f"{NOW + timedelta(days=31):%Y-%m}"
+
+    by_page = WhatIfForm({"month": coming, "fee": "flat=+10%"})
+    found = _play(by_page).found
+    by_command = aforo_admin("what-if", "--period", coming, "--fee", "flat=+10%", env=env)
+
+    (told,) = by_page.errors["month"]
+    assert found is None
+    assert f"is to come, and no usage of it is recorded: name a month up to {NOW:%Y-%m}" in told
+    assert by_command.returncode == 2
+    assert f'month: "{coming}" is to come' in by_command.stderr
+    assert simulating.simulate(Asked(month=f"{NOW:%Y-%m}"), world.ground).outcomes
+
+
 def test_fields_offer_what_there_is_to_change(world: World) -> None:
     with store.change(actor="tests", source=Source.SHELL):
         drafted = store.new_draft("flat")
@@ -159,6 +177,8 @@ def test_a_page_shows_the_change_beside_the_record(world: World) -> None:
     assert "11.10 USD" in text
     assert "110.10 USD" in text
     assert "block L3" in text
+    assert "calls blocked by margin" in text
+    assert "quotas and other reasons apart" in text
     assert "openai" in text
     assert world.client.get("/admin/what-if/").status_code == 200
 
@@ -471,6 +491,45 @@ def test_publishing_shows_whose_price_quota_or_level_changes(world: World) -> No
     assert (preview.tenants, preview.looked_at) == (1, 1)
     assert "What it would have done" in page
     assert "20.00 → 12.00" in page
+
+
+def test_publishing_tells_of_who_has_used_nothing_what_becomes_of_their_terms(
+    world: World,
+) -> None:
+    acme = world.catalog.tenants["acme"]
+    coming = NOW + timedelta(days=900)
+    others = {
+        name: replace(
+            acme,
+            tenant_id=name,
+            subscription=replace(
+                acme.subscription, subscription_id=f"{name}-1", started_at=started_at
+            ),
+        )
+        for name, started_at in (("t2", START), ("t5", coming))
+    }
+    catalog = replace(world.catalog, tenants={**world.catalog.tenants, **others})
+    store.apply_catalog(catalog, actor="tests")
+    with store.change(actor="tests", source=Source.SHELL):
+        draft: Any = store.new_draft("flat")
+        draft.committed_fee_nanos = 30 * 10**9
+        draft.save()
+    path = f"/admin/control/planversion/{draft.pk}/publish/"
+
+    shown = _words(world.client.get(path).content.decode())
+    with override_settings(AFORO_PLACES=Places()):
+        blind = _words(world.client.get(path).content.decode())
+
+    assert "3 tenants have the plan" in shown
+    assert "acme 20.00 → 30.00" in shown
+    assert "t2 20.00 USD → 30.00 USD – – t5 20.00 USD → 30.00 USD – –" in shown
+    assert "acme 20.00 USD" not in shown
+    assert "No preview: " in blind
+    assert "acme 20.00 USD → 30.00 USD – – t2 20.00 USD → 30.00 USD" in blind
+
+
+def _words(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
 
 
 def test_of_many_tenants_those_are_looked_at_who_cost_most(
