@@ -11,12 +11,12 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from aforo_admin.catalog_yaml_metering import units_micros
 from aforo_admin.control import words
-from aforo_admin.domain.checking_thresholds import SHARE_BP_MAX
 from aforo_admin.domain.problems import INT64_MAX, check_amount, check_year, percent
 from aforo_admin.written_values import amount, factor, time_of_day
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp, time_of_day_s
 from aforo_meter.domain.usage import MICROS_PER_UNIT
 
+BP_KEPT_MAX: Final = 2**31 - 1  # What the column holds.
 # Of what a tenant or a deal may leave to its plan.
 PERHAPS: Final = (("unknown", "as the plan says"), ("true", "yes"), ("false", "no"))
 
@@ -224,8 +224,8 @@ def _units_micros(given: str) -> int:
 
 def _share_bp(given: str) -> int:
     bp = percent_bp(given)
-    if abs(bp) > SHARE_BP_MAX:
-        raise ValueError(f"is out of range: write at most {percent(SHARE_BP_MAX)}")
+    if abs(bp) > BP_KEPT_MAX:  # The rules, which say what a share may be, would not be asked.
+        raise ValueError("is far out of range: write a share like 20%")
     return bp
 
 

@@ -315,9 +315,9 @@ def test_a_metering_rule_s_quantity_is_typed_and_shown_in_units(
         ),
         (
             "tenant/globex/change/",
-            {"warn_below_bp": "999999999%"},
+            {"warn_below_bp": "999999999999%"},
             "warn_below_bp",
-            "at most 10000%",
+            "a share like 20%",
         ),
         (
             "deal/add/",
