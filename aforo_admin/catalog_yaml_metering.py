@@ -68,14 +68,19 @@ def revoked(given: str) -> bool:
     return given == "revoked"
 
 
+def units_micros(given: str) -> int:
+    """Read how many units a call counts, 1, 10 or 0.5, as 10^-6."""
+    match = _NUMBER.fullmatch(given)
+    if match is None:
+        raise ValueError(f'"{given[:32]}" is no quantity: write units a call, like 1, 10 or 0.5')
+    whole, decimals = match.groups(default="")
+    return int(whole) * MICROS_PER_UNIT + int(decimals.ljust(DECIMALS_MAX, "0"))
+
+
 def _quantity(given: str) -> tuple[Quantity, int]:
     """Read where a quantity comes from, or a number of units for each call."""
-    match = _NUMBER.fullmatch(given)
-    if match is not None:
-        whole, decimals = match.groups(default="")
-        return Quantity.ONE, int(whole) * MICROS_PER_UNIT + int(decimals.ljust(DECIMALS_MAX, "0"))
     if given[:1].isdecimal() or given[:1] == "-":
-        raise ValueError(f'"{given[:32]}" is no quantity: write units a call, like 1, 10 or 0.5')
+        return Quantity.ONE, units_micros(given)
     if given not in _SOURCES:
         raise UnknownNameError(given[:32], kind="quantity", choices=_SOURCES)
     return _SOURCES[given], MICROS_PER_UNIT

@@ -16,7 +16,8 @@ from aforo_admin.control import (  # noqa: F401 - they register theirs.
 )
 from aforo_admin.control.fields import amount_field, in_plain_words
 from aforo_admin.control.recorded_admin import RecordedAdmin
-from aforo_admin.written_values import amount, hours_of_day
+from aforo_admin.written_values import amount, factor, hours_of_day
+from aforo_meter.domain.metering import Quantity
 
 
 @admin.register(models.General)
@@ -55,8 +56,14 @@ class MeterAdmin(RecordedAdmin):
 
 @admin.register(models.MeteringRule)
 class MeteringRuleAdmin(RecordedAdmin):
-    list_display = ("rule_id", "meter", "path_template", "exclude", "position")
+    list_display = ("rule_id", "meter", "counts", "path_template", "exclude", "position")
     search_fields = ("rule_id", "meter", "path_template")
+
+    @admin.display(description="quantity", ordering="quantity")
+    def counts(self, rule: models.MeteringRule) -> str:
+        if rule.exclude:
+            return "\N{EN DASH}"
+        return factor(rule.quantity_micros) if rule.quantity == Quantity.ONE else rule.quantity
 
 
 class AddOnlyAdmin(RecordedAdmin):

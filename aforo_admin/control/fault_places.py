@@ -38,6 +38,7 @@ LISTS: Final = {
 COLUMNS: Final = {
     "from": "effective_from",
     "path": "path_template",
+    "quantity": "quantity_micros",
     "status": "statuses",
     "execution_status": "execution_statuses",
     "revenue_basis": "basis",

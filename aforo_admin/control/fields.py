@@ -9,12 +9,14 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from aforo_admin.catalog_yaml_metering import units_micros
 from aforo_admin.control import words
-from aforo_admin.domain.checking_thresholds import SHARE_BP_MAX
-from aforo_admin.domain.problems import check_amount, check_year, percent
-from aforo_admin.written_values import amount, time_of_day
+from aforo_admin.domain.problems import INT64_MAX, check_amount, check_year, percent
+from aforo_admin.written_values import amount, factor, time_of_day
 from aforo_admin.yaml_scalars import amount_nanos, percent_bp, time_of_day_s
+from aforo_meter.domain.usage import MICROS_PER_UNIT
 
+BP_KEPT_MAX: Final = 2**31 - 1  # What the column holds.
 # Of what a tenant or a deal may leave to its plan.
 PERHAPS: Final = (("unknown", "as the plan says"), ("true", "yes"), ("false", "no"))
 
@@ -129,6 +131,23 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+class UnitsColumn(NamedByQuantity, models.BigIntegerField):
+    """Units in millionths. A form takes 1, 10 or 0.5."""
+
+    unit = "micros"
+
+    def deconstruct(self) -> Any:
+        """Say for migrations what it is in a database: a number as any other."""
+        name, _, positional, named = super().deconstruct()
+        return name, "django.db.models.BigIntegerField", positional, named
+
+    def written(self, micros: int) -> str:
+        return factor(micros)
+
+    def formfield(self, **options: Any) -> Any:
+        return _written(self, _units_micros, factor, options)
+
+
 class TextsField(forms.CharField):
     """A list of texts, one a line or separated by commas. Blank: `nothing`."""
 
@@ -192,10 +211,17 @@ def _amount_nanos(given: str) -> int:
     return nanos
 
 
+def _units_micros(given: str) -> int:
+    micros = units_micros(given)
+    if micros > INT64_MAX:
+        raise ValueError(f"is too large: write at most {INT64_MAX // MICROS_PER_UNIT}")
+    return micros
+
+
 def _share_bp(given: str) -> int:
     bp = percent_bp(given)
-    if abs(bp) > SHARE_BP_MAX:
-        raise ValueError(f"is out of range: write at most {percent(SHARE_BP_MAX)}")
+    if abs(bp) > BP_KEPT_MAX:  # The rules, which say what a share may be, would not be asked.
+        raise ValueError("is far out of range: write a share like 20%")
     return bp
 
 

@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from aforo_admin.catalog_yaml import PRICES_SUFFIX
-from aforo_admin.control.fields import TextsColumn
+from aforo_admin.control.fields import TextsColumn, UnitsColumn
 from aforo_admin.control.models_api import ApiToken, IdempotentAnswer
 from aforo_admin.control.models_base import (
     COST_KEY,
@@ -146,7 +146,7 @@ class MeteringRule(Ordered):
     quantity = models.CharField(
         max_length=32, default="one", choices=[(each.value, each.value) for each in Quantity]
     )
-    quantity_micros = models.BigIntegerField(
+    quantity_micros = UnitsColumn(
         default=MICROS_PER_UNIT, help_text="With one: for each call, in millionths."
     )
 
@@ -157,7 +157,8 @@ class MeteringRule(Ordered):
 
     def save_base(self, *arguments: Any, **options: Any) -> None:
         if self.quantity != Quantity.ONE:
-            self.quantity_micros = MICROS_PER_UNIT  # It is counted elsewhere.
+            # It is counted elsewhere.
+            self.quantity_micros = MICROS_PER_UNIT  # type: ignore[assignment] # A number.
         super().save_base(*arguments, **options)
 
 

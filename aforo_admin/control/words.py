@@ -15,6 +15,7 @@ LABELS: Final = {
     "day_from_s": f"Day from {UTC}",
     "day_to_s": f"Day to {UTC}",
     "level_max": "At worst",
+    "quantity_micros": "Units a call",
     "rate_nanos": "Worth",
     "url_kept_in": "URL kept in",
 }
@@ -67,6 +68,8 @@ HINTS: Final = {
     "per_units": "How many units the price is for, like 1000000.",
     "prepaid_nanos": "A balance that charges for usage are paid from first.",
     "price_nanos": "In the catalog's currency, like 2.50.",
+    "quantity": "What a call counts: one, or what is known of it.",
+    "quantity_micros": "With one: how many units each call counts, like 1, 10 or 0.5.",
     "provider": "As the gateway names it, like openai. Empty: any.",
     "revenue_nanos": (
         "What this usage has to live on, per billing period, in the catalog's currency."

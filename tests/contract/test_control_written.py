@@ -12,13 +12,13 @@ from django.test import Client
 
 from aforo_admin import audit, store, written
 from aforo_admin.catalog_yaml import read_text
-from aforo_admin.control.models import AuditEntry, CostPrice, NegotiatedCost
+from aforo_admin.control.models import AuditEntry, CostPrice, MeteringRule, NegotiatedCost
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.checking import find_problems
 from aforo_admin.domain.problems import place_of
 from aforo_admin.yaml_writing import yaml_text
 from aforo_meter.domain.periods import micros_of
-from tests.contract.forms_lab import as_role, faults, sent
+from tests.contract.forms_lab import as_role, faults, page, sent
 from tests.contract.rest_lab import EXAMPLE, api_of, applied, forget_failures
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
@@ -273,6 +273,24 @@ def test_what_would_hold_nothing_is_refused(path: str, typed: dict[str, str], to
 
 
 @pytest.mark.parametrize(
+    ("typed", "micros", "shown"),
+    [("10", 10_000_000, "10"), ("2.5", 2_500_000, "2.5"), ("0.000007", 7, "0.000007")],
+)
+def test_a_metering_rule_s_quantity_is_typed_and_shown_in_units(
+    typed: str, micros: int, shown: str
+) -> None:
+    owner = as_role(Role.OWNER)
+    saved = sent(owner, "meteringrule/add/", **RULE, quantity_micros=typed)
+
+    assert saved.status_code == 302, faults(saved)
+    assert MeteringRule.objects.get(pk="rule").quantity_micros == micros
+    assert f'value="{shown}"' in page(owner, "meteringrule/rule/change/").content.decode()
+    listed = " ".join(page(owner, "meteringrule/").content.decode().split())
+    assert f"> {shown} <" in listed or f">{shown}<" in listed
+    assert ">request_bytes<" in listed.replace("> ", ">").replace(" <", "<")
+
+
+@pytest.mark.parametrize(
     ("path", "typed", "column", "told"),
     [
         (
@@ -287,11 +305,19 @@ def test_what_would_hold_nothing_is_refused(path: str, typed: dict[str, str], to
             "rate_nanos",
             "is above 9223372036, the largest amount",
         ),
+        ("meteringrule/add/", {**RULE, "quantity_micros": "-1"}, "quantity_micros", "units a call"),
+        ("meteringrule/add/", {**RULE, "quantity_micros": "0"}, "quantity_micros", "above 0"),
+        (
+            "meteringrule/add/",
+            {**RULE, "quantity_micros": "99999999999999"},
+            "quantity_micros",
+            "is too large: write at most 9223372036854",
+        ),
         (
             "tenant/globex/change/",
-            {"warn_below_bp": "999999999%"},
+            {"warn_below_bp": "999999999999%"},
             "warn_below_bp",
-            "at most 10000%",
+            "a share like 20%",
         ),
         (
             "deal/add/",
