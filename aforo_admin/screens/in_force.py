@@ -11,7 +11,7 @@ Overrides = Mapping[str, Override]  # Those in force, by tenant.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InForce:
+class LevelInForce:
     """A tenant's level as a list shows it."""
 
     reckoned: Level
@@ -23,9 +23,9 @@ class InForce:
         return min(self.reckoned, self.override.level_max) if self.override else self.reckoned
 
 
-def in_force(tenant_id: str, reckoned: Level, overrides: Overrides | None) -> InForce:
+def in_force(tenant_id: str, reckoned: Level, overrides: Overrides | None) -> LevelInForce:
     """Return a level as decisions take it; as it was reckoned, where no override could be read."""
-    return InForce(reckoned=reckoned, override=(overrides or {}).get(tenant_id))
+    return LevelInForce(reckoned=reckoned, override=(overrides or {}).get(tenant_id))
 
 
 async def read_overrides(tenant_ids: Sequence[str], *, now_micros: int) -> Overrides:

@@ -287,12 +287,12 @@ def test_a_model_is_one_that_a_price_or_usage_names(ledgers: Ledgers, redis_url:
     assert found.replayed.cogs_nanos == round(1.2 * found.recorded.cogs_nanos)
     assert only(dearer("lar*")).is_changed
     assert only(dearer("small")).is_changed is False  # It has a price, and was not used.
-    for typo, meant in (("smal", "small"), ("larg", "large")):
+    for typo, meant in (("smoll", "small"), ("lorge", "large")):
         told = rf'costs\[0\].model: no model "{typo}"; did you mean "{meant}"\?'
         with pytest.raises(CatalogError, match=told):
             dearer(typo)
-    with pytest.raises(CatalogError, match=r'models\[0\].from: no model "larg"; did'):
-        asked(catalog, file, swaps=(ModelSwap(model="larg", to_model="small"),))
+    with pytest.raises(CatalogError, match=r'models\[0\].from: no model "lorge"; did'):
+        asked(catalog, file, swaps=(ModelSwap(model="lorge", to_model="small"),))
 
 
 def test_growth_multiplies_usage_revenue_and_refusals(ledgers: Ledgers, redis_url: str) -> None:

@@ -194,8 +194,8 @@ def test_a_page_tells_a_fault_at_its_field_and_keeps_what_was_typed(world: World
     refused = world.page(provider_cost="opnai=+20%").replace("\n", "")
     field = refused[refused.index('for="id_provider_cost"') : refused.index('for="id_price"')]
     assert "no provider &quot;opnai&quot;; did you mean &quot;openai&quot;?" in field
-    typo = world.page(provider_cost="openai/smal=+20%")
-    assert "openai/smal=+20%: no model &quot;smal&quot;; did you mean &quot;small&quot;?" in typo
+    typo = world.page(provider_cost="openai/smoll=+20%")
+    assert "openai/smoll=+20%: no model &quot;smoll&quot;; did you mean &quot;small&quot;?" in typo
     text = world.page(fee="flatt=5")
     assert "flatt=5: no plan &quot;flatt&quot;; did you mean &quot;flat&quot;?" in text
 
