@@ -124,6 +124,24 @@ def test_an_authority_of_ones_own_is_in_every_process_and_job(name: str) -> None
                 assert volumes[mounts[folder]]["configMap"] == {"name": "aforo-ca"}
 
 
+def test_every_pod_of_ours_may_pull_and_is_outside_the_mesh() -> None:
+    documents = rendered("mesh-and-registry")
+    accounts = {d["metadata"]["name"]: d for d in documents if d["kind"] == "ServiceAccount"}
+    for workload, pod in pods(documents):
+        account = accounts[pod["spec"]["serviceAccountName"]]
+        labels = pod["metadata"]["labels"]
+
+        assert account["imagePullSecrets"] == [{"name": "aforo-registry"}], workload
+        assert labels["sidecar.istio.io/inject"] == "false", workload
+        assert labels["istio.io/dataplane-mode"] == "none", workload
+    # What can't be changed of a StatefulSet that is there is as without them.
+    (before,), (after,) = (
+        [d["spec"]["volumeClaimTemplates"] for d in rendered(name) if d["kind"] == "StatefulSet"]
+        for name in ("strimzi-tools", "mesh-and-registry")
+    )
+    assert after == before
+
+
 Right = tuple[str, str, str, str]
 
 
