@@ -1,6 +1,6 @@
 """What a scenario's costs become: coming entries of the price book, and what each is instead of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -17,10 +17,11 @@ from aforo_admin.scenario_yaml import refuse
 from aforo_admin.written_values import instant, instant_of_micros
 from aforo_meter.domain.account import UsageKey
 from aforo_meter.domain.periods import micros_of
-from aforo_meter.domain.prices import Precedence, PriceBook, PriceEntry
+from aforo_meter.domain.prices import FALLBACKS, Precedence, PriceBook, PriceEntry
 from aforo_meter.domain.rate_card import PerUnit
 
 ENTRIES_MAX: Final = 500  # That one change adds to the price book.
+UNCHANGED: Final = CostChange(percent_bp=0)
 SHOWN_MAX: Final = 3  # Of many in one sentence.
 
 
@@ -42,6 +43,7 @@ class Coming:
     price: CostPrice
     before: PerUnit | None  # None: what it is of has no price of its own.
     before_from_micros: int = 0
+    is_kept: bool = False  # It says what holds already, which the price beside it would end.
 
     def told(self, currency: str) -> str:
         """Say what it changes: openai gpt-4o llm.input_tokens: 12 → 14.4 USD per 1,000,000."""
@@ -49,6 +51,9 @@ class Coming:
         names = " ".join(name for name in (price.provider, price.model, price.meter) if name)
         per = price.per_units if self.before is None else self.before.per_units
         after = _amount(PerUnit(price_nanos=price.price_nanos, per_units=price.per_units), per)
+        if self.is_kept:
+            from_text = instant(price.effective_from)
+            return f"{names}: stays {after} {currency} per {per:,} from {from_text}"
         before = "no price" if self.before is None else _amount(self.before, per)
         from_text = instant(price.effective_from)
         return f"{names}: {before} → {after} {currency} per {per:,} from {from_text}"
@@ -65,11 +70,16 @@ class ComingPrices:
 
     added: tuple[Coming, ...] = ()
     later: tuple[int, ...] = ()  # When further prices of the same begin, which stay as they are.
+    follows: tuple[str, ...] = ()  # Kinds of tokens that have no price beside a changed one.
     currency: str = ""
 
     def remarks(self, now: datetime) -> Iterator[str]:
         """Yield what somebody who adds them should know."""
-        piled = [each for each in self.added if each.before_from_micros > micros_of(now)]
+        piled = [
+            each
+            for each in self.added
+            if each.before_from_micros > micros_of(now) and not each.is_kept
+        ]
         if piled:
             shown = "; ".join(each.told(self.currency) for each in piled[:SHOWN_MAX])
             more = f"; and {len(piled) - SHOWN_MAX:,} more" if len(piled) > SHOWN_MAX else ""
@@ -77,6 +87,12 @@ class ComingPrices:
             yield (
                 f"{many(len(piled), 'price')} had a coming change already, from {since} on, and"
                 f" this one adds to it: {shown}{more}"
+            )
+        if self.follows:
+            yield (
+                f"{', '.join(self.follows)}: where there is no price of our own for them, that of"
+                " the tokens that they are part of holds, and changes with it; the what-if left"
+                " them as they were"
             )
         if self.later:
             first = instant_of_micros(min(self.later))
@@ -119,6 +135,17 @@ def coming_prices(
             _check_count(slots, ("costs", index))
         for slot in slots:
             found[slot] = _coming(slot, change, held.get(slot), found.get(slot), begins_at)
+    of_one = {change.meter for change in changes}  # Else what is raised is raised with its kinds.
+    kinds = [
+        (slot, kind)
+        for slot in found
+        if slot.meter in of_one
+        for kind, whole in FALLBACKS.items()
+        if whole == slot.meter
+    ]
+    for slot, kind in kinds:
+        found |= _kept(slot, kind, held, found, begins_at)
+    priced = {slot[:3] for slot in (*held, *found)}
     _check_dates(every, found, begins_at)
     return ComingPrices(
         added=tuple(found.values()),
@@ -127,8 +154,33 @@ def coming_prices(
             for key, _ in every
             if key.effective_from_micros > at_micros and _slot(key) in found
         ),
+        follows=tuple(
+            dict.fromkeys(
+                kind for slot, kind in kinds if (slot.provider, slot.model, kind) not in priced
+            )
+        ),
         currency=book.currency,
     )
+
+
+def _kept(
+    slot: Slot,
+    kind: str,
+    held: Mapping[Slot, tuple[EntryKey, PriceEntry]],
+    found: Mapping[Slot, Coming],
+    begins_at: datetime,
+) -> dict[Slot, Coming]:
+    """Return the published prices of a kind of token that one of our own for the whole would end.
+
+    Ours are asked first, and its price for the whole would hold for the kind too.
+    """
+    return {
+        each: _coming(each, UNCHANGED, (key, entry), None, begins_at, is_kept=True)
+        for each, (key, entry) in held.items()
+        if each[:3] == (slot.provider, slot.model, kind)
+        and key.precedence is Precedence.BUILT_IN
+        and each not in found
+    }
 
 
 def _in_force(
@@ -172,6 +224,8 @@ def _coming(
     held: tuple[EntryKey, PriceEntry] | None,
     found: Coming | None,
     begins_at: datetime,
+    *,
+    is_kept: bool = False,
 ) -> Coming:
     before, since_micros = None, 0
     if held is not None:
@@ -192,7 +246,7 @@ def _coming(
         per_units=price.per_units,
         effective_from=begins_at,
     )
-    return Coming(price=added, before=before, before_from_micros=since_micros)
+    return Coming(price=added, before=before, before_from_micros=since_micros, is_kept=is_kept)
 
 
 def _check_dates(

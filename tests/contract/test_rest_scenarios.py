@@ -354,13 +354,15 @@ def test_a_scenario_becomes_drafts_and_coming_prices_and_says_what_does_not(prod
 
     assert (stale.status, done.status) == (412, 201)
     draft = PlanVersion.objects.get(state="draft")
+    (remark,) = done.body["remarks"]
+    assert "llm.cached_input_tokens, llm.cache_creation_tokens, llm.tool_tokens: where" in remark
     assert done.body == {
         "drafts": [{"plan": "pro", "number": draft.number}],
         "prices": 1,
         "changes": [
             f"openai llm.input_tokens: no price → 9 USD per 1 from {COMING}",
         ],
-        "remarks": [],
+        "remarks": [remark],
         "left_out": ["growth: usage is not ours to set"],
     }
     assert (again.status, again.body) == (201, done.body)
@@ -409,7 +411,8 @@ def test_drafts_that_are_sent_twice_are_refused_at_the_date_and_later_ones_tell_
     assert both.body["changes"] == [
         f"openai llm.input_tokens: 9 → 9 USD per 1,000,000 from {later}"
     ]
-    (remark,) = both.body["remarks"]
+    remark, follows = both.body["remarks"]
+    assert follows.startswith("llm.cached_input_tokens, llm.cache_creation_tokens, llm.tool_tokens")
     assert remark.startswith(f"1 price had a coming change already, from {COMING} on")
 
 

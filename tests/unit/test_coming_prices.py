@@ -156,6 +156,9 @@ def used(model: str, meter: str, prices: Prices) -> Row:
         (CostChange(model="gpt-4o", percent_bp=2000), 3),
         (CostChange(provider="openai", model="gpt-4o*", percent_bp=2000), 4),
         (CostChange(model="gpt-4o-mini", percent_bp=-5000), 1),
+        # A price of our own for input would hold for cached input too, but that keeps its own.
+        (CostChange(provider="openai", model="gpt-4o", meter=METER, percent_bp=2000), 1),
+        (CostChange(provider="openai", model="gpt-4o", meter=METER, price=EIGHT), 1),
         (CostChange(provider="openai", model="gpt-4o", meter="llm.output_tokens", price=EIGHT), 1),
         # An entry of no provider covers that very name, so neither finds anything.
         (CostChange(model="gpt-4o", meter="llm.output_tokens", price=EIGHT), 0),
@@ -182,4 +185,24 @@ def test_a_what_if_of_costs_comes_to_what_its_entries_do(
     replayed = list(map(repriced_by(old, new, latest_micros=micros_of(JUNE)), rows))
 
     assert [each.cogs_nanos for each in simulated] == [each.cogs_nanos for each in replayed]
-    assert sum(a != b for a, b in zip(simulated, rows, strict=True)) == concerned
+    assert concerned == sum(a != b for a, b in zip(simulated, rows, strict=True))
+
+
+def test_what_a_price_of_the_whole_would_end_is_kept_and_what_follows_it_is_told() -> None:
+    rise = CostChange(provider="openai", model="gpt-4o", meter=METER, percent_bp=2000)
+    output = CostChange(provider="openai", model="gpt-4o", meter="llm.output_tokens", price=EIGHT)
+
+    found = coming_prices([rise, output], PUBLISHED, JUNE)
+
+    assert [each.told("USD") for each in found.added] == [
+        f"openai gpt-4o {METER}: 2.5 → 3 USD per 1,000,000 from 2027-06-01",
+        "openai gpt-4o llm.output_tokens: 10 → 8 USD per 1,000,000 from 2027-06-01",
+        ("openai gpt-4o llm.cached_input_tokens: stays 1.25 USD per 1,000,000 from 2027-06-01"),
+    ]
+    assert list(found.remarks(NOW)) == [
+        (
+            "llm.cache_creation_tokens, llm.tool_tokens, llm.reasoning_tokens: where there is"
+            " no price of our own for them, that of the tokens that they are part of holds, and"
+            " changes with it; the what-if left them as they were"
+        )
+    ]
