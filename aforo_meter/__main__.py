@@ -75,7 +75,9 @@ examples:
   aforo-meter topics --bootstrap kafka:9092 --partitions 12 --replication 3
   aforo-meter topics --bootstrap kafka:9092 --topic aforo.usage.v1
 
-Topics that are there already are left as they are.
+Topics are made as k8s/overlays/strimzi has them; from replication 3 on, a write waits for two
+copies. A topic with `dlq` in its name is one of dead letters. Topics that are there already are
+left as they are: what differs is told, with the command that would change it.
 """
 
 
@@ -139,6 +141,15 @@ def _add_topics(commands: Any) -> None:  # noqa: ANN401
     topics.add_argument("--bootstrap", required=True, type=bootstrap, help=BOOTSTRAP_HELP)
     topics.add_argument("--partitions", type=positive, default=6, help="of each (default: 6)")
     topics.add_argument("--replication", type=positive, default=1, help="copies (default: 1)")
+    topics.add_argument(
+        "--retention-days", type=positive, default=7, help="of usage (default: %(default)s)"
+    )
+    topics.add_argument(
+        "--dead-letter-retention-days",
+        type=positive,
+        default=90,
+        help="of what could not be read (default: %(default)s)",
+    )
     topics.add_argument(
         "--topic",
         action="append",
@@ -208,6 +219,8 @@ def _topics(options: argparse.Namespace) -> int:
             options.topic or defaults,
             partitions=options.partitions,
             replication=options.replication,
+            usage_days=options.retention_days,
+            dead_letter_days=options.dead_letter_retention_days,
         ):
             print(line)  # noqa: T201
 

@@ -138,6 +138,24 @@ async def start(client: Any) -> None:  # noqa: ANN401 - aiokafka ships no types.
         theirs.removeHandler(ears)
 
 
+async def settings_of(admin: Any, topic: str) -> dict[str, str]:  # noqa: ANN401 - as above.
+    """Return a topic's settings in force; nothing if we may not see them."""
+    # All settings are read by this module, and whoever needs no Kafka does without its client.
+    from aiokafka.admin.config_resource import (  # noqa: PLC0415
+        ConfigResource,
+        ConfigResourceType,
+    )
+
+    asked = ConfigResource(ConfigResourceType.TOPIC, topic)
+    return {
+        str(entry[0]): str(entry[1])
+        for response in await admin.describe_configs([asked])
+        for code, _message, _type, _name, entries in response.resources
+        if not code
+        for entry in entries
+    }
+
+
 def told(error: BaseException) -> str:
     """Return an error's words, with what `start` has noted."""
     words = str(error) or type(error).__name__

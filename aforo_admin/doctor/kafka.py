@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from aforo_admin.domain.diagnosis import Seen
@@ -49,17 +48,19 @@ async def _look(
     described = (
         {each["topic"]: each for each in await admin.describe_topics(there)} if there else {}
     )
-    topics = {}
+    topics: dict[str, Topic] = {}
     for name in names:
         topic = Topic(name=name)
         if name in described:
-            topic = _topic(name, described[name], await _settings(admin, name))
+            topic = _topic(name, described[name], await kafka_place.settings_of(admin, name))
             if not topic.settings:
                 seen.skipped(
                     f"{name}: its settings were not told; retention was not looked at",
                     "if the broker has ACLs: grant this user DescribeConfigs, as ops/kafka does",
                 )
-        judge_topic(seen, topic, brokers=brokers, bootstrap=bootstrap)
+        # Dead letters come second, and are judged beside the usage that had no room.
+        usage = next(iter(topics.values()), None)
+        judge_topic(seen, topic, brokers=brokers, bootstrap=bootstrap, usage=usage)
         topics[name] = topic
     return topics
 
@@ -76,17 +77,6 @@ def _topic(name: str, described: dict[str, Any], settings: dict[str, str]) -> To
         ),
         settings=settings,
     )
-
-
-async def _settings(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Return a topic's settings in force; nothing if we may not see them."""
-    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    found: dict[str, str] = {}
-    for response in responses:
-        for code, _message, _type, _name, entries in response.resources:
-            if not code:
-                found |= {str(entry[0]): str(entry[1]) for entry in entries}
-    return found
 
 
 async def _read_offsets(

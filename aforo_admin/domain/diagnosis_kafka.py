@@ -8,7 +8,11 @@ from aforo_admin.domain.diagnosis import Seen
 
 HOUR_MS: Final = 3_600_000
 RETENTION_MIN_MS: Final = 24 * HOUR_MS
+LETTERS_RETENTION_MIN_MS: Final = 30 * 24 * HOUR_MS
 MESSAGE_BYTES_MIN: Final = 1_000_000
+LETTER_BYTES: Final = 20_971_520
+SAFE_REPLICAS: Final = 3  # From here on a write can wait for two copies, and one broker may go.
+SAFE_IN_SYNC: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +27,10 @@ class Topic:
     settings: Mapping[str, str] = field(default_factory=dict)  # Empty: it was not told.
 
 
-def judge_topic(seen: Seen, topic: Topic, *, brokers: int, bootstrap: str) -> None:
-    """Judge one topic of usage or of dead letters."""
+def judge_topic(
+    seen: Seen, topic: Topic, *, brokers: int, bootstrap: str, usage: Topic | None = None
+) -> None:
+    """Judge one topic of usage; or of dead letters, beside that of usage."""
     if not topic.partitions:
         seen.fault(
             f"there is no topic {topic.name}",
@@ -35,7 +41,12 @@ def judge_topic(seen: Seen, topic: Topic, *, brokers: int, bootstrap: str) -> No
         return
     before = len(seen.findings)
     _judge_replicas(seen, topic, brokers)
-    _judge_settings(seen, topic)
+    if topic.settings:
+        _judge_settings(seen, topic)
+        if usage is None:
+            _judge_room(seen, topic)
+        else:
+            _judge_room_for_letters(seen, topic, usage)
     if len(seen.findings) == before:
         seen.ok(f"{topic.name}: {topic.partitions} partitions, each kept {topic.replicas} times")
 
@@ -62,28 +73,62 @@ def _judge_replicas(seen: Seen, topic: Topic, brokers: int) -> None:
 
 
 def _judge_settings(seen: Seen, topic: Topic) -> None:
-    if not topic.settings:
-        return
     if "compact" in topic.settings.get("cleanup.policy", "delete"):
         seen.fault(
             f"{topic.name}: cleanup.policy is {topic.settings['cleanup.policy']}",
             "keys are tenants: of each tenant's usage all but the last event is removed",
             _altered(topic, "cleanup.policy=delete"),
         )
-    retention_ms = int(topic.settings.get("retention.ms", "-1"))
+    in_sync = int(topic.settings.get("min.insync.replicas", SAFE_IN_SYNC))
+    if topic.replicas >= SAFE_REPLICAS and in_sync < SAFE_IN_SYNC:
+        seen.warning(
+            f"{topic.name}: min.insync.replicas is {in_sync}, of {topic.replicas} replicas",
+            "while the others are behind, one broker's disk alone has what was taken for written",
+            _altered(topic, f"min.insync.replicas={SAFE_IN_SYNC}"),
+        )
+
+
+def _judge_room(seen: Seen, topic: Topic) -> None:
+    retention_ms = _retention_ms(topic)
     if 0 <= retention_ms < RETENTION_MIN_MS:
         seen.warning(
             f"{topic.name}: records are kept for {retention_ms / HOUR_MS:.3g} h",
             "a ledger that is away for longer loses what was not charged by then",
             _altered(topic, f"retention.ms={7 * RETENTION_MIN_MS}"),
         )
-    bytes_max = int(topic.settings.get("max.message.bytes", MESSAGE_BYTES_MIN))
+    bytes_max = _bytes_max(topic)
     if bytes_max < MESSAGE_BYTES_MIN:
         seen.warning(
             f"{topic.name}: max.message.bytes is {bytes_max}",
             "batches are refused, and large events become dead letters",
             _altered(topic, "max.message.bytes=1048588"),
         )
+
+
+def _judge_room_for_letters(seen: Seen, topic: Topic, usage: Topic) -> None:
+    retention_ms = _retention_ms(topic)
+    if 0 <= retention_ms < LETTERS_RETENTION_MIN_MS:
+        seen.warning(
+            f"{topic.name}: letters are kept for {retention_ms / HOUR_MS / 24:.3g} days",
+            "usage that nobody has repaired by then is never charged",
+            _altered(topic, f"retention.ms={3 * LETTERS_RETENTION_MIN_MS}"),
+        )
+    bytes_max, usage_bytes_max = _bytes_max(topic), _bytes_max(usage)
+    if bytes_max <= usage_bytes_max:
+        seen.warning(
+            f"{topic.name}: max.message.bytes is {bytes_max}, that of {usage.name}"
+            f" {usage_bytes_max}",
+            "a letter holds all of what it is about: what is too large there is lost here",
+            _altered(topic, f"max.message.bytes={max(LETTER_BYTES, 2 * usage_bytes_max)}"),
+        )
+
+
+def _retention_ms(topic: Topic) -> int:
+    return int(topic.settings.get("retention.ms", "-1"))
+
+
+def _bytes_max(topic: Topic) -> int:
+    return int(topic.settings.get("max.message.bytes", MESSAGE_BYTES_MIN))
 
 
 def _altered(topic: Topic, setting: str) -> str:

@@ -13,9 +13,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from aforo_admin.doctor import kafka
 from aforo_admin.domain.diagnosis import Seen, Severity, compare
-from aforo_meter.kafka_place import client_options
+from aforo_meter import topics
+from aforo_meter.kafka_place import client_options, settings_of
 from lab.kafka_java import JavaKafka
-from lab.servers import KafkaProgram, KafkaServer, ServerStartError
+from lab.servers import HANG_S, KafkaProgram, KafkaServer, ServerStartError
 from tests.certificates import certificate
 from tests.conftest import KafkaAt
 from tests.contract.doctor_lab import assert_told, doctor, document_of, faults, found
@@ -43,6 +44,27 @@ async def make(bootstrap: str, *names: str, settings: dict[str, str] | None = No
     admin = AIOKafkaAdminClient(**client_options(bootstrap))
     await admin.start()
     await admin.create_topics([NewTopic(name, 2, 1, topic_configs=settings) for name in names])
+    await admin.close()
+    await known(bootstrap, *names)
+
+
+async def known(bootstrap: str, *names: str) -> None:
+    """Wait until the broker tells of topics: it answers whoever makes one a moment before."""
+    admin = AIOKafkaAdminClient(**client_options(bootstrap))
+    await admin.start()
+    async with asyncio.timeout(HANG_S):
+        while not {*names} <= {*await admin.list_topics()}:  # noqa: ASYNC110 - of a server.
+            await asyncio.sleep(0.05)
+    await admin.close()
+
+
+async def alter(bootstrap: str, name: str, settings: dict[str, str]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=settings)])
+    async with asyncio.timeout(HANG_S):
+        while settings.items() - (await settings_of(admin, name)).items():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     await admin.close()
 
 
@@ -110,13 +132,72 @@ async def test_settings_that_lose_usage_are_told_with_the_command_that_mends_the
 
     assert_told(finding, severity)
     key, value = finding.do.rpartition("--add-config ")[2].split("=")
-    admin = AIOKafkaAdminClient(bootstrap_servers=real_kafka.bootstrap)
-    await admin.start()
-    await admin.alter_configs(
-        [ConfigResource(ConfigResourceType.TOPIC, name, configs={key: value})]
-    )
-    await admin.close()
+    await alter(real_kafka.bootstrap, name, {key: value})
     assert told not in str((await look(real_kafka.bootstrap, name)).findings)
+
+
+@pytest.mark.parametrize("told", ["letters are kept for 7 days", "max.message.bytes is 1048588"])
+async def test_dead_letters_that_kafka_keeps_as_it_keeps_all_are_told_of(
+    real_kafka: KafkaProgram, told: str
+) -> None:
+    usage, letters = f"u-{told[:4].strip()}", f"d-{told[:4].strip()}"
+    await make(real_kafka.bootstrap, usage, letters)
+
+    async def looked() -> Seen:
+        return await kafka.look(
+            real_kafka.bootstrap, usage=usage, dead_letters=letters, timeout_s=STEP_S
+        )
+
+    finding = found(await looked(), f"{letters}: {told}")
+    assert_told(finding, Severity.WARNING)
+    key, value = finding.do.rpartition("--add-config ")[2].split("=")
+    await alter(real_kafka.bootstrap, letters, {key: value})
+    assert told not in str((await looked()).findings)
+
+
+async def test_topics_that_our_command_made_are_as_they_should_be(
+    real_kafka: KafkaProgram,
+) -> None:
+    names = ["ours.v1", "ours.dlq.v1"]
+    made = topics.create(real_kafka.bootstrap, names, partitions=2, replication=1)
+    lines = [line async for line in made]
+    await known(real_kafka.bootstrap, *names)
+    seen = await kafka.look(
+        real_kafka.bootstrap, usage=names[0], dead_letters=names[1], timeout_s=STEP_S
+    )
+
+    assert [each.severity for each in seen.findings] == [Severity.OK] * 3, seen.findings
+    assert [line.partition("; ")[0] for line in lines] == [
+        "ours.v1: created, 2 partitions, replication 1",
+        "ours.dlq.v1: created, 2 partitions, replication 1",
+    ]
+    assert "retention.ms=604800000,min.insync.replicas=1" in lines[0]
+    assert lines[1].endswith("max.message.bytes=20971520")
+
+
+async def test_of_topics_that_are_there_it_is_told_what_differs_and_how_to_change_it(
+    real_kafka: KafkaProgram,
+) -> None:
+    await make(real_kafka.bootstrap, "there-dlq")
+
+    async def told(**more: int) -> str:
+        bootstrap = real_kafka.bootstrap
+        made = topics.create(bootstrap, ["there-dlq"], partitions=2, replication=1, **more)
+        return await anext(made)
+
+    line = await told()
+    command = line.rpartition("--add-config ")[2]
+    assert line.startswith(
+        "there-dlq: exists, 2 partitions; retention.ms is 604800000, max.message.bytes is 1048588."
+    )
+    assert command == "retention.ms=7776000000,max.message.bytes=20971520"
+    assert await told() == line  # It has changed nothing.
+
+    await alter(
+        real_kafka.bootstrap, "there-dlq", dict(part.split("=") for part in command.split(","))
+    )
+    assert await told() == "there-dlq: exists, 2 partitions"
+    assert "retention.ms is 7776000000. " in await told(dead_letter_days=91)
 
 
 async def test_usage_that_kafka_removed_before_it_was_charged_is_a_fault(
@@ -143,12 +224,18 @@ async def test_usage_that_kafka_removed_before_it_was_charged_is_a_fault(
     assert_told(found(together, "a position of partition 7"), Severity.FAULT)
 
 
+async def make_ours(bootstrap: str) -> None:
+    async for _ in topics.create(bootstrap, [USAGE, DEAD_LETTERS], partitions=2, replication=1):
+        pass
+    await known(bootstrap, USAGE, DEAD_LETTERS)
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JavaKafka]:
     """Kafka with TLS, users and the ACLs of ops/kafka."""
     with guarded_kafka(tmp_path_factory.mktemp("kafka")) as server:
         give_rights(server)
-        asyncio.run(make(server.bootstrap, USAGE, DEAD_LETTERS))
+        asyncio.run(make_ours(server.bootstrap))
         yield server
 
 

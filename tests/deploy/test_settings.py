@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from aforo_meter.settings import ALL as METER_PROCESSES
+from aforo_meter.topics import Wanted
 from tests.deploy.envoy_config import SOURCE, TARGET, made_of
 from tests.deploy.rendering import RENDERED, ROOT, Document, containers_of, pod_of, rendered
 from tests.deploy.semantics import pods
@@ -176,6 +177,26 @@ def test_the_readme_lists_every_secret_with_its_keys() -> None:
     listed = {(name, key) for name, keys in rows for key in re.findall(r"`([a-z-]+)`", keys)}
 
     assert listed == wanted
+
+
+def test_strimzis_topics_are_as_our_command_makes_them() -> None:
+    found = [d for d in rendered("strimzi") if d["kind"] == "KafkaTopic"]
+
+    assert {d["metadata"]["name"] for d in found} == {"aforo.usage.v1", "aforo.usage.dlq.v1"}
+    for document in found:
+        spec = document["spec"]
+        wanted = Wanted(partitions=spec["partitions"], replication=spec["replicas"])
+        settings = wanted.settings(document["metadata"]["name"], replication=spec["replicas"])
+        assert {key: str(value) for key, value in spec["config"].items()} == settings
+
+
+@pytest.mark.parametrize(("replication", "in_sync"), [(1, "1"), (2, "1"), (3, "2"), (5, "2")])
+def test_a_write_waits_for_two_copies_where_one_of_three_may_go(
+    replication: int, in_sync: str
+) -> None:
+    settings = Wanted(partitions=1, replication=replication).settings("u", replication=replication)
+
+    assert settings["min.insync.replicas"] == in_sync
 
 
 def test_envoys_configuration_is_made_of_the_one_that_is_tested() -> None:

@@ -151,6 +151,57 @@ def test_topics_are_judged_by_their_replicas(
     assert worst(seen.findings) is severity
 
 
+USAGE_TOPIC = Topic(name="u", partitions=2, replicas=3, settings={"max.message.bytes": "1048588"})
+GOOD_LETTERS = {
+    "min.insync.replicas": "2",
+    "retention.ms": "7776000000",
+    "max.message.bytes": "20971520",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "replicas", "told_of", "command"),
+    [
+        ({}, 3, "", ""),
+        ({"min.insync.replicas": "1"}, 3, "min.insync.replicas is 1", "min.insync.replicas=2"),
+        ({"min.insync.replicas": "1"}, 2, "", ""),  # Two of two would stop with one broker.
+        ({"min.insync.replicas": "3"}, 3, "", ""),
+        ({"retention.ms": "604800000"}, 3, "kept for 7 days", "retention.ms=7776000000"),
+        ({"retention.ms": "2592000000"}, 3, "", ""),
+        ({"retention.ms": "-1"}, 3, "", ""),
+        (
+            {"max.message.bytes": "1048588"},
+            3,
+            "max.message.bytes is 1048588, that of u 1048588",
+            "max.message.bytes=20971520",
+        ),
+        ({"max.message.bytes": "1048589"}, 3, "", ""),
+    ],
+    ids=str,
+)
+def test_a_topic_of_dead_letters_is_judged_beside_that_of_usage(
+    changed: dict[str, str], replicas: int, told_of: str, command: str
+) -> None:
+    seen = Seen("kafka")
+    letters = Topic(name="d", partitions=2, replicas=replicas, settings={**GOOD_LETTERS, **changed})
+    judge_topic(seen, letters, brokers=3, bootstrap="kafka:9092", usage=USAGE_TOPIC)
+
+    (finding,) = seen.findings
+    assert finding.severity is (Severity.WARNING if told_of else Severity.OK)
+    assert told_of in finding.what
+    assert finding.do.endswith(command)
+
+
+def test_letters_have_room_for_whatever_usage_may_be() -> None:
+    seen = Seen("kafka")
+    usage = Topic(name="u", partitions=2, settings={"max.message.bytes": "30000000"})
+    letters = Topic(name="d", partitions=2, settings=GOOD_LETTERS)
+    judge_topic(seen, letters, brokers=1, bootstrap="kafka:9092", usage=usage)
+
+    (finding,) = seen.findings
+    assert finding.do.endswith("max.message.bytes=60000000")
+
+
 @pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: sign.metric)
 def test_a_sign_of_trouble_is_told_and_its_absence_is_not(sign: object) -> None:
     assert isinstance(sign, type(SIGNS[0]))
