@@ -1,7 +1,8 @@
 """What consume does besides charging: compares decided calls with logged ones, ends sessions.
 
 An hour is judged once it is over, its grace has passed, and the partition of the tenant is in the
-ledger until then: a consumer that lags must not take for lost what it has not read.
+ledger until then: a consumer that lags must not take for lost what it has not read. Each consumer
+judges, and counts, the tenants of its own partitions.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,12 +32,11 @@ DECIDED = Counter(
 )
 SCORE = Gauge(
     "aforo_completeness_ratio",
-    "Logged to decided calls of the last 24 closed hours: of all, and of the worst tenant's hour.",
+    "Logged to decided calls of the last 24 hours that are closed, and read to their end by this"
+    " consumer: of all, and of the worst tenant's hour.",
     ["of"],
 )
-MISSING = Gauge(
-    "aforo_completeness_missing_calls", "Decided and not logged in the last 24 closed hours."
-)
+MISSING = Gauge("aforo_completeness_missing_calls", "Decided and not logged in these hours.")
 ALERTS = Counter("aforo_completeness_alerts_total", "Hours of a tenant that are incomplete.")
 IDLE = Counter("aforo_consume_idle_sessions_total", "Sessions that ended because of silence.")
 
@@ -98,7 +98,7 @@ class Reconciliation:
         DECIDED.inc(await self._decisions.keep(now_micros=self._now_micros()))
 
     async def judge(self) -> None:
-        """Score the hours that are closed; leave an alert for each that is too low.
+        """Score the hours that are closed and read; leave an alert for each that is too low.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
@@ -112,9 +112,11 @@ class Reconciliation:
             scores += await self._completeness.tenant_hours(
                 PeriodMicros(start, start + HOUR_MICROS)
             )
-        _show(scores)
-        for score in scores:
-            if score.is_below(self._rules.threshold_bp) and self._is_settled(score):
+        settled = [score for score in scores if self._is_settled(score)]
+        _show(settled)
+        for score in settled:
+            # Nobody is told of calls of nobody: they are in the figures, and have no tenant.
+            if score.tenant_id and score.is_below(self._rules.threshold_bp):
                 await self._tell(score, now)
 
     async def tidy(self) -> None:
@@ -135,9 +137,6 @@ class Reconciliation:
         await _in_turns(self._completeness.prune, before_micros=kept_from, rows_max=ROWS_MAX)
 
     def _is_settled(self, score: Score) -> bool:
-        # Nobody is told of calls of nobody: they are in the figures, and have no tenant.
-        if not score.tenant_id:
-            return False
         settled_micros = self._settled_until(score.tenant_id)
         due_micros = score.hour_start_micros + HOUR_MICROS + self._rules.grace_micros
         return settled_micros is not None and settled_micros >= due_micros

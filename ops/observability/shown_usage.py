@@ -13,7 +13,8 @@ METERING: Final = Dashboard(
     panels=(
         Panel(
             title="Completeness",
-            says="Logged to decided calls of the last 24 closed hours.",
+            says="Logged to decided calls of the last 24 hours that are closed and read; of the"
+            " consumer whose tenants have the lowest.",
             queries=[('min(aforo_completeness_ratio{of="all"})', "of all")],
             unit="percentunit",
             figure=True,
@@ -29,8 +30,8 @@ METERING: Final = Dashboard(
         ),
         Panel(
             title="Missing calls",
-            says="Decided and not logged, of the last 24 closed hours.",
-            queries=[("max(aforo_completeness_missing_calls)", "calls")],
+            says="Decided and not logged, of the last 24 hours that are closed and read.",
+            queries=[("sum(aforo_completeness_missing_calls)", "calls")],
             figure=True,
             red_from=1,
         ),

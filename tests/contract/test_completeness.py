@@ -29,7 +29,7 @@ from aforo_meter.domain.sessions import Boundary, Sighting
 from aforo_meter.domain.usage import LLM_INPUT
 from aforo_meter.filling import fillings
 from aforo_meter.ledger_sql import SqlLedger
-from aforo_meter.reconciliation import DAY_MICROS, Reconciliation, Rules
+from aforo_meter.reconciliation import DAY_MICROS, MISSING, SCORE, Reconciliation, Rules
 from aforo_meter.sessions import SessionQuery
 from aforo_meter.sessions_sql import SqlSessions
 from aforo_meter.wire import usage_of
@@ -246,6 +246,31 @@ async def test_who_has_not_read_all_of_an_hour_does_not_judge_it(
     await lab.reconciliation().judge()
 
     assert lab.file.rows("SELECT * FROM outbox") == []
+    assert figures() == (1.0, 1.0, 0.0), "what is late is not lost"
+
+
+def figures() -> tuple[float, float, float]:
+    """Return the score of all, the lowest, and how many calls are missing, as operators see it."""
+    all_, lowest = (SCORE.labels(of)._value.get() for of in ("all", "lowest"))
+    return all_, lowest, MISSING._value.get()
+
+
+async def test_figures_are_of_those_whose_usage_was_read_to_the_end_of_the_hour(lab: Lab) -> None:
+    lab.settled = {"acme": NOW + 2 * HOUR_MICROS, "": NOW + 2 * HOUR_MICROS}
+    lab.now_micros = NOW + 2 * HOUR_MICROS
+    await lab.completeness.keep_decided(
+        [decided(10), decided(50, tenant="globex"), decided(2, tenant="")]
+    )
+    await lab.log(*(logged(f"e{number}") for number in range(9)))
+
+    await lab.reconciliation().judge()
+    assert figures() == (0.75, 0.0, 3.0)
+
+    lab.settled["globex"] = NOW + 2 * HOUR_MICROS
+    await lab.reconciliation().judge()
+    assert figures() == (0.1451, 0.0, 53.0)
+    told = lab.file.rows("SELECT tenant_id FROM outbox ORDER BY tenant_id")
+    assert told == [("acme",), ("globex",)], "of nobody's calls nobody is told"
 
 
 async def test_silent_sessions_end_and_old_hours_are_forgotten(lab: Lab) -> None:
