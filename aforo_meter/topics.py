@@ -108,7 +108,8 @@ async def _existing(admin: AIOKafkaAdminClient, name: str, wanted: Wanted) -> st
     there = await settings_of(admin, name)
     if not there:
         return f"{line}; its settings were not told"
-    replication = min(len(each["replicas"]) for each in found)
+    # A topic that was made a moment ago may have no partitions yet, by this broker.
+    replication = min((len(each["replicas"]) for each in found), default=wanted.replication)
     settings = wanted.settings(name, replication=replication)
     # The lab's broker tells only of what was said when the topic was made.
     other = {key: value for key, value in settings.items() if there.get(key) != value}

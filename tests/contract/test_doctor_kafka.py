@@ -14,9 +14,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aforo_admin.doctor import kafka
 from aforo_admin.domain.diagnosis import Seen, Severity, compare
 from aforo_meter import topics
-from aforo_meter.kafka_place import client_options
+from aforo_meter.kafka_place import client_options, settings_of
 from lab.kafka_java import JavaKafka
-from lab.servers import KafkaProgram, KafkaServer, ServerStartError
+from lab.servers import HANG_S, KafkaProgram, KafkaServer, ServerStartError
 from tests.certificates import certificate
 from tests.conftest import KafkaAt
 from tests.contract.doctor_lab import assert_told, doctor, document_of, faults, found
@@ -45,12 +45,26 @@ async def make(bootstrap: str, *names: str, settings: dict[str, str] | None = No
     await admin.start()
     await admin.create_topics([NewTopic(name, 2, 1, topic_configs=settings) for name in names])
     await admin.close()
+    await known(bootstrap, *names)
+
+
+async def known(bootstrap: str, *names: str) -> None:
+    """Wait until the broker tells of topics: it answers whoever makes one a moment before."""
+    admin = AIOKafkaAdminClient(**client_options(bootstrap))
+    await admin.start()
+    async with asyncio.timeout(HANG_S):
+        while not {*names} <= {*await admin.list_topics()}:  # noqa: ASYNC110 - of a server.
+            await asyncio.sleep(0.05)
+    await admin.close()
 
 
 async def alter(bootstrap: str, name: str, settings: dict[str, str]) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=settings)])
+    async with asyncio.timeout(HANG_S):
+        while settings.items() - (await settings_of(admin, name)).items():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     await admin.close()
 
 
@@ -147,6 +161,7 @@ async def test_topics_that_our_command_made_are_as_they_should_be(
     names = ["ours.v1", "ours.dlq.v1"]
     made = topics.create(real_kafka.bootstrap, names, partitions=2, replication=1)
     lines = [line async for line in made]
+    await known(real_kafka.bootstrap, *names)
     seen = await kafka.look(
         real_kafka.bootstrap, usage=names[0], dead_letters=names[1], timeout_s=STEP_S
     )
@@ -212,6 +227,7 @@ async def test_usage_that_kafka_removed_before_it_was_charged_is_a_fault(
 async def make_ours(bootstrap: str) -> None:
     async for _ in topics.create(bootstrap, [USAGE, DEAD_LETTERS], partitions=2, replication=1):
         pass
+    await known(bootstrap, USAGE, DEAD_LETTERS)
 
 
 @pytest.fixture(scope="module")
