@@ -21,6 +21,8 @@ WHY = {"X-Aforo-Reason": "Q4"}
 FLOORS = {"warn_below": "40%"}
 LEVELS = {"warn_at": "70%", "throttle_at": "80%", "block_at": "90%"}
 SUBSCRIPTION = {"id": "hooli-1", "plan": "pro", "started_at": "2026-11-01"}
+# Another id would be another subscription, and lose the one that bills.
+OF_GLOBEX = {"id": "globex-1", "plan": "pro", "started_at": "2026-03-31"}
 PLAN = {"committed_fee": "7", "features": ["chat"]}
 OVERRIDE = {"level_max": "warn", "until": "2027-06-01", "reason": "Q4"}
 DEAL = {"from": "2026-06-01", "committed_fee": "400"}
@@ -49,7 +51,7 @@ WRITES: list[tuple[str, str, Any]] = [
     ("PUT", "/general", {"currency": "USD", "default_route": "allow"}),
     ("POST", "/tenants", {"id": "hooli", "subscription": SUBSCRIPTION}),
     ("PUT", "/tenants/hooli", {"name": "Hooli", "subscription": SUBSCRIPTION}),
-    ("PUT", "/tenants/globex/subscription", {**SUBSCRIPTION, "state": "paused"}),
+    ("PUT", "/tenants/globex/subscription", {**OF_GLOBEX, "state": "paused"}),
     ("POST", "/tenants/globex/credentials", {"id": "further"}),
     ("PUT", "/tenants/globex/credentials/further", {"jwt_subject": "further@example.com"}),
     ("POST", "/tenants/acme/credentials/production/revoke", None),
