@@ -156,18 +156,20 @@ class Courier:
             LedgerUnavailableError: The database does not answer.
         """
         while True:
-            await self._start_due()
+            # What ends while it is looked for what is due makes more due.
+            had = self._under_way
+            began = await self._start_due()
             under_way = self._under_way
-            if not under_way:
+            if under_way:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            elif not had and not began:
                 await self._prune()
                 return not any(lane.failed for lane in self._lanes)
-            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _start_due(self) -> None:
+    async def _start_due(self) -> bool:
         while await self._outbox.route(self._endpoints, now_micros=now_micros()):
             pass
-        for lane in self._lanes:
-            await lane.start_due()
+        return any([await lane.start_due() for lane in self._lanes])
 
     async def _prune(self) -> None:
         before = now_micros() - self._keep_micros

@@ -69,22 +69,25 @@ class Lane:
         self._concurrency_max = concurrency_max
         self._jitter = jitter
 
-    async def start_due(self) -> None:
-        """Begin what is due, as far as there is room.
+    async def start_due(self) -> bool:
+        """Begin what is due, as far as there is room. Return whether anything was begun.
 
         Raises:
             LedgerUnavailableError: The database does not answer.
         """
         free = self._concurrency_max - len(self.under_way)
         if free <= 0:
-            return
+            return False
         now = now_micros()
         until = now + self._lease_micros
+        began = False
         for delivery in await self._outbox.due(self.endpoint, now_micros=now, count_max=free):
             if await self._outbox.claim(delivery, now_micros=now, until_micros=until):
                 task = asyncio.create_task(self._attempt(delivery))
                 self.under_way.add(task)
                 task.add_done_callback(self.under_way.discard)
+                began = True
+        return began
 
     async def measure_backlog(self) -> None:
         """Say in numbers what waits.

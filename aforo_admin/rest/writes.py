@@ -87,6 +87,8 @@ def write(
                 _keep(key, digest, answer, made)
             within = made.within
     except CatalogError as error:
+        if not within:  # Nothing was edited, or it did not come to its end.
+            raise
         raise of_catalog(error, within=within) from None
     return answer.response()
 

@@ -27,7 +27,7 @@ async def lab(
 ) -> AsyncIterator[ConsumeLab]:
     async with consume_lab(kafka_server.bootstrap, tmp_path_factory.mktemp("corrections")) as made:
         made.catalog.price("api.calls", DOLLAR, price_id="dear")
-        for tenant in ("acme", "globex", "event", "hours", "replayed", "many"):
+        for tenant in ("acme", "globex", "event", "keyed", "hours", "replayed", "many"):
             made.catalog.contract(tenant)
         made.catalog.sync()
         await made.start()
@@ -255,12 +255,12 @@ async def test_a_misspelt_name_is_no_order_to_do_nothing(
 
 
 async def test_an_event_is_found_by_its_idempotency_key(lab: ConsumeLab) -> None:
-    await lab.send("event", 2, event_id="ik:order-4711")
-    seen = "SELECT COUNT(*) FROM charge WHERE tenant_id = 'event'"
+    await lab.send("keyed", 2, event_id="ik:order-4711")
+    seen = "SELECT COUNT(*) FROM charge WHERE tenant_id = 'keyed'"
     await eventually(lambda: lab.ledger.rows(seen)[0][0] > 0, within_s=10)
     where = ("--bootstrap", lab.bootstrap, "--topic", lab.topic)
 
-    found = await void(lab, "--tenant", "event", "--event", "order-4711", *where)
+    found = await void(lab, "--tenant", "keyed", "--event", "order-4711", *where)
 
     assert found.code == 0, found.err
     assert "api.calls -2" in found.lines

@@ -4,14 +4,16 @@ import asyncio
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from aforo_meter.domain.retries import RetryPolicy
+from aforo_meter.endpoints import Endpoint
 from aforo_meter.ledger import LedgerUnavailableError
 from aforo_meter.ledger_sql import SqlLedger
+from aforo_meter.outbox import Delivery
 from aforo_meter.outbox_sql import SqlOutbox
 from lab.http_server import Reply
 from lab.ports import free_port
@@ -79,6 +81,30 @@ async def test_a_tenants_messages_arrive_in_order_through_failures(
 
     assert receiver.ids == ["m-0", "m-0", "m-1", "m-1", "m-1", "m-2", "m-3"]
     assert ledger.row("m-1")["attempts"] == 3
+
+
+async def test_what_becomes_due_while_it_is_looked_for_is_delivered(
+    ledger: OutboxLab, receiver: ReceiverLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that arrives makes the next one due, perhaps right after the ledger was asked."""
+    ask = SqlOutbox.due
+
+    async def slow(
+        self: SqlOutbox, endpoint: Endpoint, *, now_micros: int, count_max: int
+    ) -> Sequence[Delivery]:
+        found = await ask(self, endpoint, now_micros=now_micros, count_max=count_max)
+        await asyncio.sleep(0.2)  # What is under way arrives meanwhile.
+        return found
+
+    monkeypatch.setattr(SqlOutbox, "due", slow)
+    receiver.answer = lambda name: Reply(status=200, delay_s=0.1 if name == "slow-0" else 0.0)
+    ledger.put("quick", tenant="acme")
+    ledger.put("slow-0", tenant="globex")
+    ledger.put("slow-1", tenant="globex")
+    async with courier_for(ledger, receiver.url) as courier:
+        assert await courier.deliver_due()
+
+    assert sorted(receiver.ids) == ["quick", "slow-0", "slow-1"]
 
 
 async def test_nobody_waits_for_another_tenants_failures(
