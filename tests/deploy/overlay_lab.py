@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.tenants import catalog
-from lab.patience import patient
+from lab.patience import patient, patient_with_log
 from lab.servers import ROOT, scratch_dir
 from lab.stack import Options, Stack
 from tests.deploy.control_planes import as_envoy_gateway, as_istio
@@ -78,6 +78,7 @@ def stack_of(overlay: Overlay) -> Stack:
         without_stats(document)
         overlay.edit(document)
         patient(document)
+        patient_with_log(document)
 
     home = scratch_dir("overlay")
     path = home / "catalog.yaml"
