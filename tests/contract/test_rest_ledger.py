@@ -231,14 +231,19 @@ def test_what_was_begun_and_failed_has_two_entries_and_is_done_when_asked_again(
     assert len(owner.get("/sessions?state=ended").body["items"]) == 1
 
 
-def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
-    outbox.put("msg_1")
-    outbox.put("msg_2", tenant="globex")
+def put_delivered(outbox: OutboxLab, message_id: str) -> None:
+    """Put an alert that endpoint `ops` has had."""
+    outbox.put(message_id)
     outbox.execute(
-        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, attempts,"
+        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, attempts,"  # noqa: S608 - our own.
         " next_attempt_at_micros, delivered_at_micros) SELECT outbox_id, 'ops', tenant_id, 1, 0, 1"
-        " FROM outbox WHERE message_id = 'msg_1'"
+        f" FROM outbox WHERE message_id = '{message_id}'"
     )
+
+
+def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
+    put_delivered(outbox, "msg_1")
+    outbox.put("msg_2", tenant="globex")
 
     listed = owner.get("/alerts").body["items"]
     wanted = {"message": "msg_1", "endpoint": "ops"}
@@ -262,12 +267,7 @@ def test_an_alert_is_sent_again(owner: Api, outbox: OutboxLab) -> None:
 
 def test_repeats_at_the_same_time_send_an_alert_once(owner: Api, outbox: OutboxLab) -> None:
     """Eight threads ask: one is answered, the others that it is under way, or the same."""
-    outbox.put("msg_1")
-    outbox.execute(
-        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, attempts,"
-        " next_attempt_at_micros, delivered_at_micros) SELECT outbox_id, 'ops', tenant_id, 1, 0, 1"
-        " FROM outbox WHERE message_id = 'msg_1'"
-    )
+    put_delivered(outbox, "msg_1")
     wanted = {"message": "msg_1", "endpoint": "ops"}
     heard: list[tuple[int, str]] = []
 
@@ -292,12 +292,7 @@ def test_repeats_at_the_same_time_send_an_alert_once(owner: Api, outbox: OutboxL
 
 
 def test_what_nobody_finished_is_done_again_after_a_minute(owner: Api, outbox: OutboxLab) -> None:
-    outbox.put("msg_1")
-    outbox.execute(
-        "INSERT INTO delivery (outbox_id, endpoint_id, tenant_id, attempts,"
-        " next_attempt_at_micros, delivered_at_micros) SELECT outbox_id, 'ops', tenant_id, 1, 0, 1"
-        " FROM outbox WHERE message_id = 'msg_1'"
-    )
+    put_delivered(outbox, "msg_1")
     wanted = {"message": "msg_1", "endpoint": "ops"}
     owner.post("/alerts/resend", wanted, Idempotency_Key="one")
     IdempotentAnswer.objects.update(status=UNDER_WAY)  # As one that was killed leaves it.
