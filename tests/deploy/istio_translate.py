@@ -7,10 +7,11 @@ are given to it as ServiceEntries.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ from tests.deploy.rendering import Document, rendered
 
 NETWORKING: Final = "networking.istio.io/v1"
 API: Final = "api.default.svc.cluster.local"
+AUTHZ: Final = "authz.aforo.svc.cluster.local"
+SHIP: Final = "ship.aforo.svc.cluster.local"
 # What a mesh has before us: a gateway that leads to somebody's API.
 THERE: Final[tuple[Document, ...]] = (
     {
@@ -64,26 +67,28 @@ def service(host: str, port: int, protocol: str) -> Document:
 
 def main(arguments: Sequence[str]) -> int:
     (program,) = arguments
-    named = [
-        (part["service"], part["port"])
-        for each in mesh_config()["extensionProviders"]
-        for part in each.values()
-        if isinstance(part, dict)
-    ]
-    services = [service(API, 8080, "HTTP"), *(service(*each, "GRPC") for each in named)]
-    made = translated(program, [*rendered("istio"), *THERE, *services])
+    ours = [service(AUTHZ, 9191, "GRPC"), service(SHIP, 9192, "GRPC")]
+    resources = [*rendered("istio"), *THERE, service(API, 8080, "HTTP"), *ours]
+    made = translated(program, resources)
+    few = translated(program, resources, settings={"PILOT_FILTER_GATEWAY_CLUSTER_CONFIG": "true"})
+    unsent = {AUTHZ, SHIP} - {each["name"].rpartition("|")[2] for each in few["clusters"]}
+    if unsent:
+        sys.exit(f"a mesh that sends gateways only the clusters they need leaves out {unsent}")
     write("istio", **made)
     sys.stdout.write(f"written: {TRANSLATED / 'istio.json'}\n")
     return 0
 
 
-def translated(program: str, resources: Sequence[Document]) -> Document:
+def translated(
+    program: str, resources: Sequence[Document], *, settings: Mapping[str, str] | None = None
+) -> Document:
     with tempfile.TemporaryDirectory() as home:
         given, mesh, out = (Path(home, name) for name in ("resources.yaml", "mesh.yaml", "out"))
         given.write_text(yaml.safe_dump_all(resources))
         mesh.write_text(yaml.safe_dump(mesh_config()))
         done = subprocess.run(
             [program, str(given), str(mesh), str(out)],
+            env={**os.environ, **(settings or {})},
             check=False,
             capture_output=True,
             text=True,

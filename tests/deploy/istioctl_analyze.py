@@ -26,10 +26,6 @@ EXPECTED: Final = "IST0133=EnvoyFilter istio-ingress/aforo"
 Edit = Callable[[dict[str, Document]], None]
 
 
-def _no_receiver(by_kind: dict[str, Document]) -> None:
-    del by_kind["Telemetry"]["spec"]["accessLogging"][0]["providers"]
-
-
 def _no_provider(by_kind: dict[str, Document]) -> None:
     del by_kind["AuthorizationPolicy"]["spec"]["provider"]
 
@@ -47,7 +43,6 @@ def _no_host(by_kind: dict[str, Document]) -> None:
 
 
 WRONG: Final[Mapping[str, Edit]] = {
-    "a log without its receiver": _no_receiver,
     "a policy without its provider": _no_provider,
     "a patch of nothing": _no_such_patch,
     "a patch without its value": _no_value,

@@ -5,6 +5,8 @@ resources (`control_planes.py`). Steps are the demo's, which say what they expec
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -25,12 +27,16 @@ from demo.story import (
     streams_are_metered_to_the_token,
     usage_arrives_to_the_token,
 )
-from lab.servers import HANG_S
+from lab.http_client import HttpClient
+from lab.servers import HANG_S, Program
 from tests.deploy.overlay_lab import OVERLAYS, Overlay, leads_to_an_envoy, stack_of
 from tests.deploy.rendering import RENDERED
 from tests.e2e.kills_witness import Told, read_completeness
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+BURST = 300
+BURSTS_WHILE_PAUSED = 5
 
 
 def test_every_overlay_that_leads_to_an_envoy_is_played() -> None:
@@ -48,6 +54,7 @@ async def test_the_loop_closes_on_the_configuration_of_an_overlay(overlay: Overl
     await asyncio.to_thread(stack.start)
     try:
         world = World(stack)
+        await a_burst_is_logged_whole(world)
         await allowed_at_first(world)
         await usage_arrives_to_the_token(world)
         await settled(world, "acme")
@@ -70,6 +77,36 @@ async def test_the_loop_closes_on_the_configuration_of_an_overlay(overlay: Overl
         await nothing_is_missing(world)
     finally:
         await asyncio.to_thread(stack.stop)
+
+
+async def a_burst_is_logged_whole(world: World) -> None:
+    """However many calls end while Envoy opens its stream to ship, and while ship stands still."""
+    async with world.client("umbrella") as client:
+        await at_once(client, BURST)
+        await settled(world, "umbrella")
+        with paused(world.stack.ships):
+            for _ in range(BURSTS_WHILE_PAUSED):
+                await at_once(client, BURST)
+            await asyncio.sleep(1)  # The buffer is full, and would be flushed.
+            await at_once(client, BURST)
+    await settled(world, "umbrella")
+
+
+async def at_once(client: HttpClient, calls: int) -> None:
+    answers = await asyncio.gather(*(client.get("/echo") for _ in range(calls)))
+    assert {answer.status for answer in answers} == {200}
+
+
+@contextlib.contextmanager
+def paused(programs: Iterable[Program]) -> Iterator[None]:
+    """Let processes stand still while the body runs."""
+    for program in programs:
+        program.freeze()
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.thaw()
 
 
 async def below_10_percent_throttled(world: World) -> None:

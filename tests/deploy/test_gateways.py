@@ -30,13 +30,14 @@ from tests.deploy.control_planes import (
     as_envoy_gateway,
     as_istio,
     mesh_config,
+    translation,
 )
+from tests.deploy.patches import nodes, plain
 from tests.deploy.rendering import ROOT, rendered
 
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
 COMPLETION = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
-PROVIDERS = {each["name"]: each for each in mesh_config()["extensionProviders"]}
 
 
 def of_kind(overlay: str, kind: str) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ async def test_what_prometheus_reads_of_envoy_gateways_proxies_is_a_port_of_thei
 
 
 async def test_what_selects_istios_gateway_is_where_its_pods_are_and_not_in_the_root() -> None:
-    """In the root namespace a Telemetry with a selector is ignored: decided, and not metered."""
+    """In the root namespace it would be about pods of every namespace."""
     selecting = [d for d in rendered("istio") if d["kind"] != "DestinationRule"]
     selected = [
         d["spec"].get("selector", {}).get("matchLabels") or d["spec"]["workloadSelector"]["labels"]
@@ -106,7 +107,7 @@ async def test_what_selects_istios_gateway_is_where_its_pods_are_and_not_in_the_
     readme = (ROOT / "k8s" / "overlays" / "istio" / "README.md").read_text()
 
     (namespace,) = {d["metadata"]["namespace"] for d in selecting}
-    assert len(selecting) == 3
+    assert len(selecting) == 2
     assert all(labels == selected[0] for labels in selected)
     assert namespace != "istio-system"
     assert f"kubectl label namespace {namespace} aforo/gateway=true" in readme
@@ -212,11 +213,11 @@ async def test_no_client_speaks_with_aforos_voice(lab: EnvoyLab) -> None:
     assert refused.status == 400
 
 
-async def test_a_connection_that_no_request_comes_of_is_no_usage(plane: str) -> None:
-    """Planes log at the listener too: there Envoy tells of connections that no chain took."""
+async def test_a_connection_that_no_request_comes_of_is_no_usage() -> None:
+    """Envoy Gateway logs at the listener too, and of connections that no filter chain took."""
 
     def for_one_name_alone(document: dict[str, Any]) -> None:
-        made_by(plane, document)
+        made_by("envoy-gateway", document)
         (listener,) = document["static_resources"]["listeners"]
         (chain,) = listener["filter_chains"]
         chain["filter_chain_match"] = {"server_names": ["a.example"]}
@@ -280,31 +281,46 @@ async def test_one_word_lets_everybody_pass_while_all_is_asked_and_logged(plane:
         await eventually(lambda: running.log.about(path) or running.backup.about(path))
 
 
-async def test_istios_policies_name_providers_that_its_mesh_knows_and_services_that_are_there() -> (
-    None
-):
+async def test_istios_policy_names_the_provider_of_its_mesh_and_a_service_that_is_there() -> None:
     (policy,) = of_kind("istio", "AuthorizationPolicy")
-    (telemetry,) = of_kind("istio", "Telemetry")
-    named = {policy["spec"]["provider"]["name"]}
-    named |= {each["name"] for each in telemetry["spec"]["accessLogging"][0]["providers"]}
-    assert named == set(PROVIDERS)
+    (provider,) = mesh_config()["extensionProviders"]
+    asked = provider["envoyExtAuthzGrpc"]
 
-    for provider in PROVIDERS.values():
-        (told,) = (part for name, part in provider.items() if name != "name")
-        assert_serves(told["service"].split(".")[0], told["port"])
-        assert told["service"].endswith(".aforo.svc.cluster.local")
-    assert "timeout" in PROVIDERS["aforo"]["envoyExtAuthzGrpc"]  # Istio's own is ten minutes.
+    assert policy["spec"]["provider"]["name"] == provider["name"]
+    assert_serves(asked["service"].split(".")[0], asked["port"])
+    assert asked["service"].endswith(".aforo.svc.cluster.local")
+    assert "timeout" in asked  # Istio's own is ten minutes.
 
 
-async def test_istios_rules_for_destinations_are_about_services_of_providers() -> None:
+async def test_istios_gateway_logs_to_a_service_that_is_there_and_is_sent() -> None:
+    """A mesh may send a gateway only the clusters that its routes, or an annotation, name."""
+    (envoy_filter,) = of_kind("istio", "EnvoyFilter")
+    sent = envoy_filter["metadata"]["annotations"]["envoyfilter.istio.io/referenced-services"]
+    named = istios_log()["common_config"]["grpc_service"]["envoy_grpc"]
+    _, port, _, host = named["cluster_name"].split("|")
+
+    assert_serves(host.split(".")[0], int(port))
+    assert named["authority"] == host
+    assert sent == f"aforo/{host}"
+
+
+async def test_istios_rules_for_destinations_are_about_what_is_asked_and_logged_to() -> None:
     hosts = {rule["spec"]["host"] for rule in of_kind("istio", "DestinationRule")}
+    (provider,) = mesh_config()["extensionProviders"]
+    receiver = istios_log()["common_config"]["grpc_service"]["envoy_grpc"]["authority"]
 
-    assert hosts == {
-        part["service"]
-        for provider in PROVIDERS.values()
-        for name, part in provider.items()
-        if name != "name"
-    }
+    assert hosts == {provider["envoyExtAuthzGrpc"]["service"], receiver}
+
+
+def istios_log() -> Any:
+    (envoy_filter,) = of_kind("istio", "EnvoyFilter")
+    values = [each["patch"]["value"] for each in envoy_filter["spec"]["configPatches"]]
+    (log,) = (
+        log["typed_config"]
+        for value in values
+        for log in value.get("typed_config", {}).get("access_log", ())
+    )
+    return log
 
 
 async def test_envoy_gateway_sends_its_log_to_a_service_that_is_there_and_may_be_named() -> None:
@@ -336,20 +352,37 @@ async def test_the_sidecar_of_envoy_gateway_is_the_component_at_the_backends_soc
     assert pod["enableServiceLinks"] is False
 
 
-async def test_gateways_log_the_headers_that_our_own_configuration_logs() -> None:
+async def test_gateways_log_what_our_own_configuration_logs_and_as_soon() -> None:
     source = yaml.safe_load((ROOT / "envoy" / "aforo.yaml").read_text())
     hcm = source["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
     own = hcm["typed_config"]["access_log"][0]["typed_config"]
-    istio = PROVIDERS["aforo-access-log"]["envoyHttpAls"]
+    istio = istios_log()
     (proxy,) = of_kind("envoy-gateway", "EnvoyProxy")
     http = proxy["spec"]["telemetry"]["accessLog"]["settings"][0]["sinks"][0]["als"]["http"]
 
     assert own["additional_request_headers_to_log"] == http["requestHeaders"]
-    assert own["additional_request_headers_to_log"] == istio["additionalRequestHeadersToLog"]
     assert own["additional_response_headers_to_log"] == http["responseHeaders"]
-    assert own["additional_response_headers_to_log"] == istio["additionalResponseHeadersToLog"]
     assert own["additional_response_trailers_to_log"] == http["responseTrailers"]
-    assert own["additional_response_trailers_to_log"] == istio["additionalResponseTrailersToLog"]
+    for name in (
+        "additional_request_headers_to_log",
+        "additional_response_headers_to_log",
+        "additional_response_trailers_to_log",
+    ):
+        assert istio[name] == own[name]
+    for plane in ("istio", "envoy-gateway"):
+        for name in ("buffer_flush_interval", "buffer_size_bytes"):
+            assert translated_logs(plane)[name] == own["common_config"][name]
+
+
+def translated_logs(plane: str) -> Any:
+    found = [
+        node["common_config"]
+        for node in nodes(plain(translation(plane)))
+        if isinstance(node, dict) and "common_config" in node
+    ]
+    assert found
+    assert all(each == found[0] for each in found)
+    return found[0]
 
 
 async def test_kafka_of_strimzi_has_room_for_every_consumer_and_copies_enough() -> None:

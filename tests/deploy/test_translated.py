@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from tests.deploy.control_planes import MADE_BY, made_of, translation
 from tests.deploy.patches import has, nodes, patches, plain, unapplied
-from tests.deploy.rendering import Document
+from tests.deploy.rendering import ROOT, Document
 
 PLANES: Final = ("istio", "envoy-gateway")
 # What policies say in words of their own, as Envoy is told it.
@@ -117,6 +118,19 @@ def test_an_answer_of_a_model_is_held_whole(made: Document) -> None:
     held = [each.get("per_connection_buffer_limit_bytes") for each in made["listeners"]]
 
     assert BUFFER_BYTES in held
+
+
+def test_envoy_gateway_asks_for_aforos_health_as_our_own_configuration_does() -> None:
+    """And as soon: a cluster that is not used yet would be asked once a minute."""
+    own = plain(yaml.safe_load((ROOT / "envoy" / "aforo.yaml").read_text()))
+    theirs = plain(translation("envoy-gateway"))
+
+    for name, of_theirs in (("aforo_authz", "authz|extauth"), ("aforo_als", "accesslog")):
+        (ours,) = (each for each in own["static_resources"]["clusters"] if each["name"] == name)
+        (made,) = (each for each in theirs["clusters"] if re.search(of_theirs, each["name"]))
+        assert made["health_checks"] == ours["health_checks"]
+        assert ours["common_lb_config"]["update_merge_window"] == "0s"
+        assert made["common_lb_config"]["update_merge_window"] == "0s"
 
 
 def test_who_goes_away_without_a_word_is_noticed(made: Document) -> None:

@@ -15,7 +15,7 @@ import yaml
 CRDS: Final = Path(__file__).parent / "crds"
 KINDS: Final = frozenset(
     {
-        *("AuthorizationPolicy", "DestinationRule", "EnvoyFilter", "ServiceEntry", "Telemetry"),
+        *("AuthorizationPolicy", "DestinationRule", "EnvoyFilter", "ServiceEntry"),
         *("Backend", "ClientTrafficPolicy", "EnvoyPatchPolicy", "EnvoyProxy", "SecurityPolicy"),
         *("Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant"),
         *("Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser"),
