@@ -21,9 +21,9 @@ from aforo_proto import usage_pb2
 
 # While we drain, a stream is closed when it is quiet for this long after a message. What Envoy
 # sends until it hears of that is lost: grpc reads nothing of a stream that it has ended. Right
-# after a message the next one is farthest: one comes each `buffer_flush_interval` (0.2 s), or
+# after a message the next one is farthest: one comes each `buffer_flush_interval` (25 ms), or
 # sooner from a worker whose `buffer_size_bytes` (1 MiB, some 1,500 calls) are full by then.
-LULL_S: Final = 0.01
+LULL_S: Final = 0.005
 
 # grpc.health.v1.HealthCheckResponse has one field, an enum: these are the two encodings we use.
 SERVING: Final = b"\x08\x01"
