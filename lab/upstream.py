@@ -43,6 +43,7 @@ class Api:
     usage: Callable[[Usage], Usage]
     as_json: Callable[[Answer], dict[str, Any]]
     as_events: Callable[[Answer, Mapping[str, Any]], tuple[bytes, ...]]
+    json_type: str = "application/json"  # As each says it.
 
 
 def chat_events(answer: Answer, body: Mapping[str, Any]) -> tuple[bytes, ...]:
@@ -83,6 +84,7 @@ GEMINI = Api(
     usage=llm_shapes.gemini_usage,
     as_json=llm_shapes.gemini_json,
     as_events=lambda answer, _: llm_shapes.gemini_events(answer),
+    json_type="application/json; charset=UTF-8",
 )
 GEMINI_PATH = re.compile(r"/v1beta/models/([^/:]+):(generateContent|streamGenerateContent)")
 
@@ -178,6 +180,7 @@ class FakeLlm:
         headers = {str(name): str(value) for name, value in body.get("x_lab_headers", {}).items()}
         streams = body.get("stream") is True or ":stream" in request.path
         if not streams:
+            headers = {"content-type": api.json_type, **headers}
             return json_reply(api.as_json(answer), headers=headers, on_written=written)
         return Reply(
             headers={"content-type": "text/event-stream; charset=utf-8", **headers},

@@ -16,7 +16,9 @@ import pytest_asyncio
 import yaml
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from google.protobuf.json_format import MessageToDict
+from hyperframe.frame import DataFrame, SettingsFrame, WindowUpdateFrame
 
+from aforo_authz.server import TcpAddress
 from aforo_meter.access_log import Event, Reader, StreamReader
 from aforo_meter.domain.metering import Applied, Metering, built_in_rules
 from aforo_meter.domain.tokens import ReportedTokens
@@ -26,6 +28,7 @@ from aforo_proto.access_log_pb2 import Metadata
 from aforo_proto.usage_pb2 import UsageEvent
 from lab.servers import envoy_binary, eventually
 from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, http_filters
+from tests.contract.http2_client import Http2Client
 from tests.deploy.control_planes import (
     as_envoy_gateway,
     as_istio,
@@ -37,6 +40,7 @@ from tests.deploy.rendering import ROOT, rendered
 
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
+ROOM_BYTES = 16 * 1024 * 1024
 COMPLETION = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -175,6 +179,40 @@ async def test_ship_reads_the_tokens_of_every_provider(
 
     assert (found.provider, found.tokens) == (provider, expected)
     assert found.model
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON ;charset=x"])
+async def test_tokens_are_read_of_an_answer_that_names_its_charset(
+    lab: EnvoyLab, kind: str
+) -> None:
+    path = lab.unique("/v1/chat/completions")
+    body = COMPLETION | {"x_lab_usage": USED, "x_lab_headers": {"content-type": kind}}
+    answer = await lab.client.post(path, body)
+    assert answer.header("content-type") == kind
+    await eventually(lambda: lab.log.about(path) or lab.backup.about(path))
+    (entry,) = lab.log.about(path) + lab.backup.about(path)
+
+    found = llm_call(Metadata.FromString(entry.common_properties.metadata.SerializeToString()))
+
+    assert found.tokens == OF_OPENAI
+
+
+async def test_a_long_answer_comes_whole_to_a_caller_of_http_2(lab: EnvoyLab) -> None:
+    """A filter holds it back, in no more than a stream of the listener may have."""
+    call = json.dumps(COMPLETION | {"x_lab_words": 200_000}).encode()
+    client = await Http2Client.connect(TcpAddress("127.0.0.1", lab.envoy.port("ingress")))
+    client.send(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: ROOM_BYTES}))
+    client.send(WindowUpdateFrame(0, window_increment=ROOM_BYTES))
+    names = (":method", ":scheme", ":path", ":authority", "x-api-key")
+    values = ("POST", "http", "/v1/chat/completions", "aforo", "key")
+    headers = client.headers_frame(list(zip(names, values, strict=True)))
+    client.send(headers, DataFrame(headers.stream_id, data=call, flags=["END_STREAM"]))
+    answer = await client.answer(headers.stream_id)
+    await client.close()
+
+    assert answer.headers[":status"] == "200"
+    assert len(answer.body) > 900_000
+    assert json.loads(answer.body)["usage"]
 
 
 @pytest.mark.parametrize("count", [0.5, -100, 1e30])

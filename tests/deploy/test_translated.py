@@ -90,12 +90,7 @@ def test_the_check_is_as_the_policies_say(made: Document) -> None:
 
 
 def test_requests_are_read_as_the_policies_say(made: Document) -> None:
-    managers = [
-        each
-        for each in of_type(made, ".HttpConnectionManager")
-        if any("ExtAuthz" in str(part) for part in each["http_filters"])
-    ]
-    (manager,) = managers
+    (manager,) = managers(made)
 
     assert {name: part for name, part in MANAGER.items() if not has(manager.get(name), part)} == {}
     (hygiene,) = manager["early_header_mutation_extensions"]
@@ -120,17 +115,54 @@ def test_an_answer_of_a_model_is_held_whole(made: Document) -> None:
     assert BUFFER_BYTES in held
 
 
-def test_envoy_gateway_asks_for_aforos_health_as_our_own_configuration_does() -> None:
+def test_aforo_is_asked_for_its_health_as_by_our_own_configuration(made: Document) -> None:
     """And as soon: a cluster that is not used yet would be asked once a minute."""
     own = plain(yaml.safe_load((ROOT / "envoy" / "aforo.yaml").read_text()))
-    theirs = plain(translation("envoy-gateway"))
 
-    for name, of_theirs in (("aforo_authz", "authz|extauth"), ("aforo_als", "accesslog")):
+    for name, of_theirs in (("aforo_authz", "authz|extauth"), ("aforo_als", "ship|accesslog")):
         (ours,) = (each for each in own["static_resources"]["clusters"] if each["name"] == name)
-        (made,) = (each for each in theirs["clusters"] if re.search(of_theirs, each["name"]))
-        assert made["health_checks"] == ours["health_checks"]
-        assert ours["common_lb_config"]["update_merge_window"] == "0s"
-        assert made["common_lb_config"]["update_merge_window"] == "0s"
+        (theirs,) = (each for each in made["clusters"] if re.search(of_theirs, each["name"]))
+        assert theirs["health_checks"] == ours["health_checks"]
+        assert "outlier_detection" not in theirs
+        assert theirs["ignore_health_on_host_removal"]
+        balancing = theirs["common_lb_config"]
+        assert balancing["update_merge_window"] == ours["common_lb_config"]["update_merge_window"]
+        assert not balancing["healthy_panic_threshold"].get("value")
+
+
+def test_a_check_that_reached_nobody_is_asked_again(made: Document) -> None:
+    (check,) = of_type(made, ".ExtAuthz")
+    retry = check["grpc_service"]["retry_policy"]
+
+    assert retry["num_retries"] == 2
+    assert set(retry["retry_on"].split(",")) == {"connect-failure", "refused-stream"}
+
+
+def test_a_call_may_take_long_and_ends_in_silence(plane: str, made: Document) -> None:
+    """A model's answer takes minutes, and a call that never ends is never charged."""
+    routes = [
+        each["route"]
+        for node in nodes(made["routes"])
+        if isinstance(node, dict) and isinstance(node.get("routes"), list)
+        for each in node["routes"]
+        if "route" in each
+    ]
+    (manager,) = managers(made)
+    # Istio says it of all that the gateway does, Envoy Gateway of each route.
+    silent = [manager] if plane == "istio" else routes
+    name = "stream_idle_timeout" if plane == "istio" else "idle_timeout"
+
+    assert routes
+    assert {route["timeout"] for route in routes} == {"0s"}
+    assert {each.get(name) for each in silent} == {"900s"}
+
+
+def managers(made: Document) -> list[Document]:
+    return [
+        each
+        for each in of_type(made, ".HttpConnectionManager")
+        if any("ExtAuthz" in str(part) for part in each["http_filters"])
+    ]
 
 
 def test_who_goes_away_without_a_word_is_noticed(made: Document) -> None:
@@ -141,6 +173,5 @@ def test_who_goes_away_without_a_word_is_noticed(made: Document) -> None:
     assert any(isinstance(n, dict) and "connection_keepalive" in n for n in nodes(authz))
     for each in (ship, authz):
         assert each["connect_timeout"] == "0.2s"
-        assert each.get("health_checks") or each.get("outlier_detection")
     (limits,) = authz["circuit_breakers"]["thresholds"]
     assert (limits["max_requests"], limits["max_retries"]) == (10000, 10000)

@@ -16,7 +16,14 @@ CRDS: Final = Path(__file__).parent / "crds"
 KINDS: Final = frozenset(
     {
         *("AuthorizationPolicy", "DestinationRule", "EnvoyFilter", "ServiceEntry"),
-        *("Backend", "ClientTrafficPolicy", "EnvoyPatchPolicy", "EnvoyProxy", "SecurityPolicy"),
+        *(
+            "Backend",
+            "BackendTrafficPolicy",
+            "ClientTrafficPolicy",
+            "EnvoyPatchPolicy",
+            "EnvoyProxy",
+            "SecurityPolicy",
+        ),
         *("Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant"),
         *("Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser"),
         *("ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule"),
