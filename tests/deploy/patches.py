@@ -17,7 +17,11 @@ def unapplied(plane: str, made: Any) -> list[Any]:
 def plain(value: Any) -> Any:
     """Return a message without what says nothing, and durations and numbers in one spelling."""
     if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items() if part not in (0, False, None)}
+        return {
+            name: plain(part)
+            for name, part in value.items()
+            if part is not False and part is not None
+        }
     if isinstance(value, list):
         return [plain(part) for part in value]
     if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?s", value):

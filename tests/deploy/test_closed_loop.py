@@ -87,7 +87,7 @@ async def a_burst_is_logged_whole(world: World) -> None:
         with paused(world.stack.ships):
             for _ in range(BURSTS_WHILE_PAUSED):
                 await at_once(client, BURST)
-            await asyncio.sleep(1)  # The buffer is full, and would be flushed.
+            await asyncio.sleep(1)
             await at_once(client, BURST)
     await settled(world, "umbrella")
 
