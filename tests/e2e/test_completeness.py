@@ -33,8 +33,22 @@ def world() -> Iterator[World]:
         "AFORO_METER_CONSUME_DECISIONS_POLL_MS": "100",
         "AFORO_METER_CONSUME_COMPLETENESS_POLL_MS": "100",
     }
-    with Stack(Options(catalog=path, home=home, consume_env=quick)) as stack:
+    with Stack(
+        Options(catalog=path, home=home, consume_env=quick, envoy_edit=without_a_buffer)
+    ) as stack:
         yield World(stack)
+
+
+def without_a_buffer(document: dict[str, Any]) -> None:
+    """Let Envoy keep no more than one entry: with its megabyte it may outlast what we do to it."""
+    (log,) = (
+        log["typed_config"]["common_config"]
+        for listener in document["static_resources"]["listeners"]
+        for chain in listener["filter_chains"]
+        for network_filter in chain["filters"]
+        for log in network_filter["typed_config"]["access_log"]
+    )
+    log["buffer_size_bytes"] = 1
 
 
 def completeness(world: World, *arguments: str, tenant_id: str = TENANT) -> str:
