@@ -222,6 +222,8 @@ async def test_a_receiver_that_is_away_costs_spans_and_nothing_else(
             receiver.answer = 200
 
             await eventually(lambda: client.reason() and bool(receiver.named("aforo.check")))
+            # Authz says it when it has read the answer, which is after the receiver has them.
+            await eventually(lambda: "spans are sent again" in authz.log_text())
             events = [line["event"] for line in authz.logged()]
             assert events.count("spans can't be sent; decisions go on") == 1
             assert events.count("spans are sent again") == 1
