@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from lab.servers import ServerStartError
+from lab.servers import HANG_S, ServerStartError
 
 if TYPE_CHECKING:
     from playwright.sync_api import ViewportSize
@@ -71,7 +71,9 @@ def opened() -> Iterator[Browser]:
     with ThreadPoolExecutor(1, thread_name_prefix="browser") as thread:
         driver = thread.submit(_driver).result()
         launch = driver.chromium.launch
-        browser = thread.submit(launch, executable_path=path, args=list(ARGUMENTS)).result()
+        browser = thread.submit(
+            launch, executable_path=path, args=list(ARGUMENTS), timeout=HANG_S * 1000
+        ).result()
         try:
             yield Browser(browser, thread)
         finally:

@@ -18,7 +18,7 @@ from typing import cast
 
 CLOCK_MONOTONIC = 1
 NON_BLOCKING = os.O_NONBLOCK  # TFD_NONBLOCK has the same value.
-DRAIN_S_MAX = 5.0
+DRAIN_S_MAX = 5.0  # After the last request has started; a test waits longer.
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +49,7 @@ class LoadGenerator:
         connections: At least as many as are under way at once; else requests queue here, and
             their waiting counts.
         warm_up_s: Requests scheduled in this first part are sent, but not counted.
+        drain_s: How long the last answers may take.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class LoadGenerator:
         request: Callable[[int], bytes],
         connections: int = 64,
         warm_up_s: float = 0.0,
+        drain_s: float = DRAIN_S_MAX,
     ) -> None:
         self.port = port
         self.result = LoadResult()
         self._interval_s = 1.0 / rate_per_s
         self._count = round(rate_per_s * duration_s)
         self._warm_up_s = warm_up_s
+        self._drain_s = drain_s
         self._request = request
         self._connections = connections
         self._idle: list[_Connection] = []
@@ -86,7 +89,7 @@ class LoadGenerator:
         self._started_s = time.perf_counter()
         loop.add_reader(timer, self._tick, timer)
         try:
-            limit_s = self._count * self._interval_s + DRAIN_S_MAX
+            limit_s = self._count * self._interval_s + self._drain_s
             await asyncio.wait_for(self._done.wait(), limit_s)
         except TimeoutError:
             self.result.errors["unanswered"] += self._pending

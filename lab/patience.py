@@ -1,19 +1,20 @@
-"""An Envoy that waits: on two noisy cores a late answer is not what most tests are about.
+"""Those who wait: on two noisy cores a late answer is not what most tests are about.
 
-The shipped configuration lets a call pass undecided after a quarter of a second: it would be
-served and charged to nobody, whatever a test asked to be decided.
+The shipped configuration lets a call pass undecided after a quarter of a second, and authz after
+50 ms of Redis: it would be served, uncounted or charged to nobody, whatever a test asked to be
+decided. Who is dead is known at once, as ever.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 PATIENT_S = 20.0  # More than anybody needs.
+PATIENT_AUTHZ: Final = {"AFORO_AUTHZ_REDIS_TIMEOUT_MS": "10000"}
+PATIENT_INGEST: Final = {"AFORO_METER_INGEST_REDIS_TIMEOUT_MS": "10000"}
 
 
 def patient(document: dict[str, Any], *, check_s: float = PATIENT_S) -> None:
     """Let Envoy wait for a decision, and for authz' sign of health, as long as it takes.
-
-    Who refuses is known at once, as ever.
 
     Args:
         document: An Envoy configuration, edited in place.

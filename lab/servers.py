@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 HANG_S = 60.0  # Nothing that works takes so long, on cores shared with others.
 STOP_S_MAX = 30.0
+ANSWER_S_MAX = 10.0  # To a question that costs nothing, of a process that may wait for a core.
 
 
 class ServerStartError(Exception):
@@ -89,7 +90,11 @@ class Program:
                 extra_groups=None if self.user is None else [],
             )
         if wait:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.kill()  # Nobody else would: who starts it in a `with` has not got it yet.
+                raise
         return self
 
     def wait_ready(self) -> None:
@@ -105,6 +110,10 @@ class Program:
 
     def log_tail(self, lines: int = 25) -> str:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def log_lines(self) -> list[str]:
+        """Return what it has written, without the last line while that is being written."""
+        return self.log_text().split("\n")[:-1]
 
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace")
@@ -131,7 +140,10 @@ class Program:
 
     def _stands_still(self) -> bool:
         threads = Path(f"/proc/{self.pid}/task").glob("*/stat")
-        return all(one.read_text().rpartition(")")[2].split()[0] == "T" for one in threads)
+        try:
+            return all(one.read_text().rpartition(")")[2].split()[0] == "T" for one in threads)
+        except OSError:
+            return False  # A thread has ended since it was listed.
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
@@ -168,7 +180,7 @@ def accepts_tcp(port: int) -> bool:
 def ask_tcp(port: int, request: bytes, *, bytes_max: int) -> bytes:
     """Return the answer, at most `bytes_max` of it; nothing if nobody answers."""
     try:
-        with socket.create_connection(("127.0.0.1", port), 0.5) as connection:
+        with socket.create_connection(("127.0.0.1", port), ANSWER_S_MAX) as connection:
             connection.sendall(request)
             answer = b""
             while len(answer) < bytes_max and (more := connection.recv(bytes_max - len(answer))):
@@ -282,6 +294,9 @@ OWN_ADMIN: Final = "envoy_admin"  # The cluster by which an Envoy asks its own a
 Address = int | Path  # A loopback port, or the path of a UNIX socket.
 
 
+FLAGS: Final = "::health_flags::"
+
+
 class EnvoyServer(Program):
     """A real Envoy with one of our configurations, moved to the addresses given.
 
@@ -321,14 +336,18 @@ class EnvoyServer(Program):
 
     def sees_healthy(self, *clusters: str) -> bool:
         """Return whether Envoy's own health checks find every endpoint of these clusters well."""
+        found = [self._health(name) for name in clusters]
+        return all(each and all(each) for each in found)
+
+    def healthy_hosts(self, cluster: str) -> int:
+        """Return how many endpoints of a cluster Envoy's own health checks find well."""
+        return sum(self._health(cluster))
+
+    def _health(self, cluster: str) -> list[bool]:
         request = b"GET /clusters HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
         lines = ask_tcp(self.admin_port, request, bytes_max=1 << 20).decode().splitlines()
-        flags = [line for line in lines if "::health_flags::" in line]
-        return all(
-            any(line.startswith(f"{name}::") for line in flags)
-            and all(line.endswith("::healthy") for line in flags if line.startswith(f"{name}::"))
-            for name in clusters
-        )
+        flags = [one for one in lines if one.startswith(f"{cluster}::") and FLAGS in one]
+        return [line.endswith("::healthy") for line in flags]
 
     def _live(self) -> bool:
         request = b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from lab.patience import PATIENT_AUTHZ, PATIENT_INGEST, patient, patient_with_log
 from lab.ports import free_port
 from lab.postgres import PostgresServer
 from lab.servers import (
@@ -66,6 +67,7 @@ class Options:
     envoy_config: Path = ROOT / "envoy" / "aforo.yaml"
     tcp: Collection[str] = ()  # Which of authz, als-a and als-b are at a port, not at a socket.
     control: bool = False  # The catalog in a database, followed by sync and served as the admin.
+    patient: bool = False  # Whoever decides, logs or takes in usage is waited for, dead ones aside.
     gateway: bool = True  # False: only what follows Kafka. Nothing decides, and nothing is served.
 
 
@@ -253,6 +255,7 @@ class Stack:
             "AFORO_AUTHZ_REDIS_URL": self.redis.url,
             "AFORO_AUTHZ_METRICS_LISTEN": METRICS,
             **self.options.authz_env,
+            **(PATIENT_AUTHZ if self.options.patient else {}),
         }
 
     def _ship_env(self, which: str) -> dict[str, str]:
@@ -275,6 +278,7 @@ class Stack:
             "AFORO_METER_INGEST_LEDGER_URL": self.ledger_url,
             "AFORO_METER_INGEST_METRICS_LISTEN": METRICS,
             **self.options.ingest_env,
+            **(PATIENT_INGEST if self.options.patient else {}),
         }
 
     def _consume_env(self) -> dict[str, str]:
@@ -308,10 +312,17 @@ class Stack:
                 "aforo_authz": [self.options.authz_service or self.addresses["authz"]],
                 "aforo_als": [self.addresses["als-a"], self.addresses["als-b"]],
             },
-            edit=self.options.envoy_edit,
+            edit=self._edit_envoy,
             concurrency=self.options.envoy_concurrency,
             log_dir=self.home,
         )
+
+    def _edit_envoy(self, document: dict[str, Any]) -> None:
+        if self.options.envoy_edit is not None:
+            self.options.envoy_edit(document)
+        if self.options.patient:
+            patient(document)
+            patient_with_log(document)
 
 
 def wait_until(good: Callable[[], bool], what: str) -> None:

@@ -177,6 +177,20 @@ class ConsumeLab:
             found = self.ledger.units(tenant)
             raise AssertionError(f"{found} != {expected}\n{self.program.log_tail()}") from None
 
+    async def knows_the_catalog(self, witness: str = "warm-up") -> None:
+        """Sync, and wait until the consumer has read all of it.
+
+        Args:
+            witness: A tenant with usage, whose fee is changed for it. Twice: one look reads prices
+                before contracts, so the first change may be seen beside older prices.
+        """
+        contract = self.catalog.contracts[witness]
+        for _ in range(2):
+            contract.committed_fee_nanos += DOLLAR
+            fee_nanos = contract.committed_fee_nanos
+            self.catalog.sync()
+            await self.margin_is(witness, lambda margin, f=fee_nanos: margin.revenue_nanos == f)  # type: ignore[misc]
+
     def outbox(self, tenant: str) -> list[dict[str, Any]]:
         """Return a tenant's alerts; each is as docs/alerts.md says."""
         rows = self.ledger.rows(
@@ -192,7 +206,7 @@ class ConsumeLab:
         return [message["data"] for message in self.outbox(tenant) if message["type"] == kind]
 
     def log_lines(self, event: str, program: Program | None = None) -> list[dict[str, Any]]:
-        lines = (program or self.program).log_text().splitlines()
+        lines = (program or self.program).log_lines()
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in found if event in line["event"]]
 
@@ -218,6 +232,12 @@ class ConsumeLab:
     async def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""
         return sum(await self.samples(name))
+
+    async def metric_is(self, name: str, value: float) -> None:
+        """Wait until the sum of a metric's samples is this: it follows what it counts."""
+        async with asyncio.timeout(HANG_S):
+            while await self.metric(name) != value:  # noqa: ASYNC110 - of another process.
+                await asyncio.sleep(0.05)
 
     async def samples_are(self, name: str, count: int) -> None:
         """Wait until a metric has so many samples."""
@@ -329,7 +349,7 @@ async def consume_lab(
 
 def ask_all(port: int, request: bytes) -> str:
     """Return the whole answer of a server that closes after it."""
-    with socket.create_connection(("127.0.0.1", port), 2) as connection:
+    with socket.create_connection(("127.0.0.1", port), HANG_S) as connection:
         connection.sendall(request)
         parts = []
         while part := connection.recv(65536):

@@ -26,14 +26,15 @@ async def courier_for(
     to: str | Sequence[Endpoint],
     *,
     policy: RetryPolicy = QUICK,
-    timeout_s: float = 5.0,
+    timeout_s: float = 20.0,
+    busy_timeout_ms: int = 10_000,
     allow_private_addresses: bool = True,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Courier]:
     if isinstance(to, str):
         to = [Endpoint(endpoint_id=DEFAULT_ID, url=to, keys=(KEY,))]
     async with AsyncExitStack() as stack:
-        opened = SqlLedger(ledger.url, busy_timeout_ms=200)
+        opened = SqlLedger(ledger.url, busy_timeout_ms=busy_timeout_ms)
         outbox = SqlOutbox(await stack.enter_async_context(opened))
         lanes = []
         for endpoint in to:

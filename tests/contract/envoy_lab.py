@@ -32,7 +32,7 @@ from google.rpc.status_pb2 import Status
 
 from aforo_proto.llm_pb2 import TokenUsage
 from lab.http_client import HttpClient
-from lab.patience import PATIENT_S, patient
+from lab.patience import PATIENT_S, patient, patient_with_log
 from lab.ports import free_port
 from lab.servers import HANG_S, Address, EnvoyServer, eventually, scratch_dir
 from lab.upstream import FakeLlm
@@ -358,6 +358,7 @@ async def envoy_lab(
         edit(document)
         if check_s is not None:
             patient(document, check_s=check_s)
+            patient_with_log(document)
 
     home = scratch_dir("contract")
     sockets: dict[str, Address] = {

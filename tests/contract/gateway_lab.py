@@ -184,6 +184,7 @@ def access_log() -> dict[str, Any]:
                 "transport_api_version": "V3",
                 "grpc_service": {"envoy_grpc": {"cluster_name": "als"}},
                 "buffer_flush_interval": "0.05s",
+                "buffer_size_bytes": 1 << 20,
                 "custom_tags": [{"tag": "uid", "value": "%UNIQUE_ID%"}],
             },
             "additional_request_headers_to_log": ["origin", "access-control-request-method"],

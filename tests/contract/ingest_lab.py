@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from aforo_proto import metering_pb2, policy_pb2
+from lab.patience import PATIENT_INGEST
 from lab.ports import free_port
 from lab.servers import HANG_S, Program, ask_tcp, eventually, python_module
 from tests.contract.consume_lab import ConsumeLab, ask_all, consume_lab
@@ -183,6 +184,7 @@ def ingest_program(
             "AFORO_METER_INGEST_REDIS_URL": lab.redis_server.url,
             "AFORO_METER_INGEST_LEDGER_URL": lab.ledger.url,
             "AFORO_METER_INGEST_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+            **PATIENT_INGEST,
             **{f"AFORO_METER_INGEST_{key.upper()}": value for key, value in env.items()},
         },
         ready=lambda: b" 200 " in ask_tcp(port, READY, bytes_max=64),

@@ -20,7 +20,7 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from aforo_meter import topics
 from aforo_proto.usage_pb2 import DeadLetter, UsageEvent
 from lab.ports import free_port
-from lab.servers import Program, ask_tcp, eventually, python_module, scratch_dir
+from lab.servers import HANG_S, Program, ask_tcp, eventually, python_module, scratch_dir
 
 METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -102,7 +102,7 @@ class ShipLab:
         return float(found[0].split()[-1]) if found else 0.0
 
     def ask(self, path: str) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.metrics_port), 5) as connection:
+        with socket.create_connection(("127.0.0.1", self.metrics_port), HANG_S) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
             return b"".join(iter(lambda: connection.recv(65536), b""))
 

@@ -184,10 +184,10 @@ def further_routes() -> list[dict[str, Any]]:
 
 # What ends an answer that takes too long. In a user's Envoy it is minutes.
 LIMITS: Mapping[str, dict[str, Any]] = {
-    "idle_timeout": {"idle_timeout": "0.3s"},
-    "timeout": {"timeout": "0.8s"},
-    "per_try_idle_timeout": {"retry_policy": {"per_try_idle_timeout": "0.3s"}},
-    "max_stream_duration": {"max_stream_duration": {"max_stream_duration": "0.8s"}},
+    "idle_timeout": {"idle_timeout": "3s"},
+    "timeout": {"timeout": "3s"},
+    "per_try_idle_timeout": {"retry_policy": {"per_try_idle_timeout": "3s"}},
+    "max_stream_duration": {"max_stream_duration": {"max_stream_duration": "3s"}},
 }
 
 

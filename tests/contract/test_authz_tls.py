@@ -22,7 +22,7 @@ from tests.certificates import certificate
 pytestmark = pytest.mark.contract
 
 ECHO = "/test.Echo/Echo"
-LIMITS = Limits(handshake_s_max=0.5)
+LIMITS = Limits(handshake_s_max=5.0)
 
 
 @dataclass(frozen=True)

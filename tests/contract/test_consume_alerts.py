@@ -10,7 +10,7 @@ import pytest_asyncio
 from aforo_meter.domain.periods import DAY_MICROS, datetime_of
 from aforo_proto import policy_pb2
 from aforo_proto.contract_pb2 import PriceEntry
-from lab.servers import KafkaServer, eventually
+from lab.servers import HANG_S, KafkaServer, Program, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
     DOLLAR,
@@ -23,6 +23,7 @@ from tests.contract.consume_lab import (
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
 LAG = "aforo_consume_lag_records"
+PARTITIONS = 2  # Of the lab.
 LOOKS_S = 1.0  # A few looks: they come every 100 ms here.
 
 
@@ -37,7 +38,7 @@ async def lab(
         made.catalog.sync()
         await made.start()
         await made.send("warm-up")
-        await made.margin_is("warm-up", lambda margin: margin.cogs_nanos > 0, within_s=20)
+        await made.margin_is("warm-up", lambda margin: margin.cogs_nanos > 0)
         yield made
 
 
@@ -56,8 +57,7 @@ async def contracted(lab: ConsumeLab, tenant: str, *, fee: int = 1000, **quota: 
 async def priced(lab: ConsumeLab, meter: str) -> None:
     """Say what a unit costs, and wait until the consumer knows: until then usage is unpriced."""
     lab.catalog.price(meter, DOLLAR)
-    lab.catalog.sync()
-    await asyncio.sleep(LOOKS_S)
+    await lab.knows_the_catalog()
 
 
 async def alerts_are(lab: ConsumeLab, tenant: str, kind: str, count: int) -> list[dict[str, Any]]:
@@ -95,6 +95,7 @@ async def test_a_higher_limit_is_told_of_anew(lab: ConsumeLab) -> None:
     await lab.send("raised", 8)
     await alerts_are(lab, "raised", "quota.reached", 1)
     await contracted(lab, "raised", limit_units=100)
+    await lab.knows_the_catalog()
     await alerts_are(lab, "raised", "quota.reached", 1)
     await lab.send("raised", 72)
 
@@ -142,9 +143,10 @@ async def test_usage_without_a_price_is_told_until_it_has_one_and_then_again(
     lab.catalog.price("gap.meter", 1)
     lab.catalog.sync()
     await lab.margin_is("gap", lambda margin: margin.cogs_nanos == 11)
+    is_open = "SELECT COUNT(*) FROM unpriced_told WHERE tenant_id = ? AND is_open = 1"
+    await eventually(lambda: lab.ledger.rows(is_open, "gap") == [(0,)])
     lab.catalog.prices.pop()
-    lab.catalog.sync()
-    await asyncio.sleep(LOOKS_S)
+    await lab.knows_the_catalog()
     await lab.send("gap", 7, meter="gap.meter")
 
     (_, second) = await alerts_are(lab, "gap", "usage.unpriced", 2)
@@ -248,26 +250,29 @@ async def test_two_consumers_tell_each_thing_once(lab: ConsumeLab) -> None:
     for tenant in tenants:
         await lab.margin_is(tenant, lambda margin: margin.cogs_nanos == 3 * DOLLAR)
 
-    had = len(await lab.samples(LAG))
+    await lab.samples_are(LAG, PARTITIONS)
     with lab.another("second", alerts_poll_ms="100") as second:
-        await eventually(lambda: lab.log_lines("partition taken", second), within_s=60)
+        await eventually(lambda: lab.log_lines("partition taken", second))
         # Autoscaling adds up what all of them say: none tells of what another has.
-        taken = {line["partition"] for line in lab.log_lines("partition taken", second)}
-        await lab.samples_are(LAG, had - len(taken))
+        async with asyncio.timeout(HANG_S):
+            while len(await lab.samples(LAG)) != PARTITIONS - len(taken_by(lab, second)):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         lab.catalog.prices.append(raised("pair.meter", "pair-2", 2 * DOLLAR))
         lab.catalog.sync()
         for tenant in tenants:
             await lab.send(tenant, 1, meter="pair.meter")
             await lab.send(tenant, 1, meter="pair.unpriced")
-        await eventually(
-            lambda: all(len(lab.outbox(tenant)) >= 4 for tenant in tenants), within_s=60
-        )
+        await eventually(lambda: all(len(lab.outbox(tenant)) >= 4 for tenant in tenants))
         await asyncio.sleep(LOOKS_S)
 
     for tenant in tenants:
         kinds = [message["type"] for message in lab.outbox(tenant)]
         assert kinds.count("quota.reached") == 2, kinds
         assert kinds.count("price.changed") == kinds.count("usage.unpriced") == 1, kinds
+
+
+def taken_by(lab: ConsumeLab, program: Program) -> set[int]:
+    return {line["partition"] for line in lab.log_lines("partition taken", program)}
 
 
 async def test_a_restart_tells_nothing_again(lab: ConsumeLab) -> None:
@@ -308,7 +313,7 @@ async def test_a_sync_that_stands_still_is_told_once_and_again_after_the_next(
         completed(ago_s=10)
         await lab.start()
         await lab.send("acme")
-        await lab.margin_is("acme", lambda margin: bool(margin.tenant_id), within_s=20)
+        await lab.margin_is("acme", lambda margin: bool(margin.tenant_id))
         await alerts_are(lab, "", "sync.stale", 0)
         completed(ago_s=61)
         (first,) = await alerts_are(lab, "", "sync.stale", 1)
@@ -318,8 +323,8 @@ async def test_a_sync_that_stands_still_is_told_once_and_again_after_the_next(
         await alerts_are(lab, "", "sync.stale", 2)
 
         # A Redis that was emptied names no pass: the last one that is known is as old as it was.
-        completed(ago_s=59)
-        await asyncio.sleep(LOOKS_S / 4)
+        completed(ago_s=55)
+        await asyncio.sleep(3 * LOOKS_S)
         lab.redis.delete("aforo:v1:sync")
         (*_, third) = await alerts_are(lab, "", "sync.stale", 3)
 

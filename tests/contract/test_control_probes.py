@@ -52,7 +52,7 @@ async def test_a_database_that_was_never_migrated_is_alive_and_not_ready(tmp_pat
     empty = f"sqlite:///{tmp_path / 'empty.db'}"
     with serving({**PROD, "AFORO_ADMIN_DATABASE_URL": empty}, tmp_path) as (address, program):
         told = await answers(address)
-        lines = [json.loads(line) for line in program.log_text().splitlines()]
+        lines = [json.loads(line) for line in program.log_lines()]
 
     assert told["/livez"][0] == 200
     assert told["/readyz"] == (503, "the catalog's database can't be read: see the log\n")

@@ -240,7 +240,7 @@ def syncing(env: Mapping[str, str], log_dir: Path, name: str = "sync") -> tuple[
 
 
 def events(program: Program) -> list[str]:
-    return [json.loads(line)["event"] for line in program.log_text().splitlines()]
+    return [json.loads(line)["event"] for line in program.log_lines()]
 
 
 async def synced(program: Program) -> None:
@@ -365,8 +365,8 @@ async def test_sync_waits_for_its_database_at_the_start_and_then_goes_on(
 
             await synced(program)
             assert client.exists(ACME_KEY)
-            assert b" 200 OK" in get(port, "/readyz")
-            assert b"aforo_sync_waiting 0.0" in get(port, "/metrics")
+            await eventually(lambda: b" 200 OK" in get(port, "/readyz"))
+            await eventually(lambda: b"aforo_sync_waiting 0.0" in get(port, "/metrics"))
         finally:
             assert program.stop() == 0
 

@@ -25,7 +25,7 @@ from tests.missing import missing
 
 pytestmark = pytest.mark.contract
 
-STEP_S = 5.0
+STEP_S = 60.0  # Of each step, at most.
 USAGE, DEAD_LETTERS = "aforo.usage.v1", "aforo.usage.dlq.v1"  # As ops/kafka names them.
 
 

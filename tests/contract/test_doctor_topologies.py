@@ -86,6 +86,7 @@ async def test_sentinels_lead_to_the_primary_and_to_the_next_one() -> None:
             client.wait(1, 5000)
         assert faults(await look(servers.url)) == []
 
+        servers.fail_over_soon()
         servers.primary.kill()
         async with asyncio.timeout(HANG_S):
             while faults(await look(servers.url)):

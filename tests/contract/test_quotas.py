@@ -323,9 +323,9 @@ async def test_teaching_a_slow_redis_the_script_costs_no_second_budget(
         TcpProxy(redis_server.port).serving() as proxy,
         redis_quotas(proxy.port) as quotas,
     ):
-        proxy.answer_delay_s = 0.35  # Twice that is more than the budget.
+        proxy.answer_delay_s = 2.0  # Twice that is more than the budget.
         with pytest.raises(QuotasUnavailableError):
-            await quotas.reserve("acme", (wish(),), 0.5)
+            await quotas.reserve("acme", (wish(),), 3.5)
         proxy.answer_delay_s = 0.0
 
         (standing,) = await reserve(quotas)

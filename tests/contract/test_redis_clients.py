@@ -65,6 +65,7 @@ async def test_a_cluster_goes_on_after_a_replica_took_over() -> None:
     with ClusterServers(replicas=True) as servers:
         async with connected(meter.connect, servers.url) as client:
             await client.mset(KEYS)
+            servers.fail_over_soon()
             servers.primaries[0].kill()
 
             await answers(lambda: client.mset(KEYS))
@@ -76,6 +77,7 @@ async def test_sentinels_name_another_primary_and_the_same_client_goes_on_there(
     with SentinelServers() as servers:
         async with connected(meter.connect, servers.url) as client:
             await use(client)
+            servers.fail_over_soon()
             servers.primary.kill()
 
             await answers(lambda: client.set("aforo:v1:after", b"1"))

@@ -66,10 +66,17 @@ async def ask(nodes: RedisNodes, *command: str) -> object:
                 await asyncio.sleep(0.05)
 
 
-async def why_refused(url: str) -> str:
+async def why_refused(url: str, *words: str) -> str:
+    """Return what it says, once it says one of these: it tries again, and may be late at first."""
     nodes = RedisNodes(parse_redis_url(url), prefix=None)
     running = asyncio.ensure_future(nodes.run())
-    await eventually(lambda: nodes.last_error is not None)
+
+    def says_so() -> bool:
+        said = str(nodes.last_error or "")
+        return bool(said) and (not words or any(word in said for word in words))
+
+    with contextlib.suppress(TimeoutError):  # The caller shows what it says instead.
+        await eventually(says_so)
     running.cancel()
     assert not nodes.connected
     return str(nodes.last_error)
@@ -89,7 +96,7 @@ async def test_a_password_and_an_acl_user_are_used(redis_server: RedisServer) ->
         async with following(f"redis://ann:pw@127.0.0.1:{redis_server.port}/2") as (nodes, _):
             assert await nodes.ask("", "ACL", "WHOAMI", budget_s=BUDGET_S) == b"ann"
         wrong = f"redis://ann:no-secret@127.0.0.1:{redis_server.port}"
-        assert "WRONGPASS" in (why := await why_refused(wrong))
+        assert "WRONGPASS" in (why := await why_refused(wrong, "WRONGPASS"))
         assert "no-secret" not in why
     finally:
         async with following(f"redis://127.0.0.1:{redis_server.port}/0") as (nodes, _):
@@ -110,7 +117,9 @@ async def test_tls_is_spoken_to_who_can_prove_its_name_and_to_nobody_else(
             assert await ask(nodes, "SET", "aforo:v1:tls", "1") == b"OK"
             await eventually(lambda: "aforo:v1:tls" in heard.keys)
 
-        assert "CERTIFICATE_VERIFY_FAILED" in await why_refused(f"{url}{stranger}")
+        assert "CERTIFICATE_VERIFY_FAILED" in await why_refused(
+            f"{url}{stranger}", "CERTIFICATE_VERIFY_FAILED"
+        )
 
 
 @pytest.mark.parametrize("answer", [b"+OK\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
@@ -120,8 +129,7 @@ async def test_what_is_no_redis_is_left_for_a_redis_that_comes(answer: bytes) ->
         writer.write(answer)
         writer.close()
 
-    stranger = await asyncio.start_server(answering, "127.0.0.1", 0)
-    port = stranger.sockets[0].getsockname()[1]
+    stranger = await asyncio.start_server(answering, "127.0.0.1", port := free_port())
     nodes = RedisNodes(parse_redis_url(f"redis://127.0.0.1:{port}"), prefix=read_model.PREFIX)
     running = asyncio.ensure_future(nodes.run())
     try:
@@ -147,6 +155,7 @@ async def test_sentinels_lead_to_the_primary_and_to_the_next_one() -> None:
         async with following(servers.url) as (nodes, heard):
             await nodes.ask("k", "SET", "k", "before", budget_s=BUDGET_S)
             await nodes.ask("k", "WAIT", "1", "5000", budget_s=BUDGET_S)
+            servers.fail_over_soon()
             servers.primary.kill()
             await eventually(lambda: heard.story[-1] == "disconnected")
 
@@ -218,5 +227,6 @@ async def test_a_primary_that_dies_is_missed_alone_and_its_replica_takes_over() 
                 await nodes.ask(keys[0], "GET", keys[0], budget_s=BUDGET_S)
             assert await nodes.ask(living[0], "GET", living[0], budget_s=BUDGET_S) == b"1"
 
+            servers.fail_over_soon()
             await eventually(lambda: nodes.connected)
             assert [await ask(nodes, "GET", key) for key in keys] == [b"1"] * len(keys)

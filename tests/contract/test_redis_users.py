@@ -177,6 +177,7 @@ async def test_the_users_can_do_their_work_where_sentinels_named_another_primary
         with servers.primary.client() as operator:
             assert refused(operator) == []
             operator.flushall()
+        servers.fail_over_soon()
         servers.primary.kill()
 
         with servers.replica.client() as operator:

@@ -28,6 +28,9 @@ from tests.contract.ship_lab import (
 
 pytestmark = pytest.mark.contract
 
+# Who is slow to answer is not sent the same again: these tests look at records as they lie there.
+PATIENT_MS = "30000"
+
 
 @pytest.fixture
 def own_kafka() -> Iterator[KafkaServer]:
@@ -38,7 +41,10 @@ def own_kafka() -> Iterator[KafkaServer]:
 
 
 async def test_each_entry_becomes_one_event_keyed_by_its_tenant(kafka_server: KafkaServer) -> None:
-    async with ship_lab(kafka_server.bootstrap) as lab, lab.stream() as stream:
+    async with (
+        ship_lab(kafka_server.bootstrap, KAFKA_REQUEST_TIMEOUT_MS=PATIENT_MS) as lab,
+        lab.stream() as stream,
+    ):
         for number in range(20):
             await stream.write(make_message(*[make_entry(f"t-{number % 5}") for _ in range(10)]))
         events = await lab.arrived(200)
@@ -53,7 +59,10 @@ async def test_each_entry_becomes_one_event_keyed_by_its_tenant(kafka_server: Ka
 
 
 async def test_events_of_a_tenant_keep_their_order(kafka_server: KafkaServer) -> None:
-    async with ship_lab(kafka_server.bootstrap) as lab, lab.stream() as stream:
+    async with (
+        ship_lab(kafka_server.bootstrap, KAFKA_REQUEST_TIMEOUT_MS=PATIENT_MS) as lab,
+        lab.stream() as stream,
+    ):
         for number in range(500):
             entry = make_entry()
             entry.response.response_body_bytes = number + 1
@@ -118,6 +127,7 @@ async def test_nothing_is_lost_while_kafka_is_away(own_kafka: KafkaServer) -> No
     async with ship_lab(own_kafka.bootstrap) as lab, lab.stream() as stream:
         await stream.write(make_message(make_entry("before")))
         await lab.arrived(1)
+        await eventually(lambda: lab.metric("aforo_ship_buffer_records") == 0)
         own_kafka.freeze()
         for _ in range(50):
             await stream.write(make_message(*[make_entry("during") for _ in range(10)]))
@@ -164,6 +174,7 @@ async def test_a_full_buffer_holds_the_sender_back_and_loses_nothing(
     ):
         await stream.write(make_message(make_entry()))
         await lab.arrived(1)
+        await eventually(lambda: lab.metric("aforo_ship_buffer_records") == 0)
         own_kafka.freeze()
         # 1 MB a message: sockets and HTTP/2 windows hold a few of them, not all.
         large = [make_entry(path="/" + "x" * 20_000) for _ in range(50)]
@@ -231,6 +242,7 @@ async def test_a_stop_while_kafka_is_away_tells_how_much_was_not_written(
         async with lab.stream() as stream:
             await stream.write(make_message(make_entry()))
             await lab.arrived(1)
+            await eventually(lambda: lab.metric("aforo_ship_buffer_records") == 0)
             own_kafka.freeze()
             await stream.write(make_message(*[make_entry() for _ in range(7)]))
             await eventually(lambda: lab.metric("aforo_ship_buffer_records") == 7)

@@ -323,7 +323,7 @@ async def test_a_call_under_way_is_told_of_before_it_ends(kafka_server: KafkaSer
         options = {"access_log_flush_interval": "0.1s", "flush_access_log_on_new_request": True}
         manager_of(document)["access_log_options"] = options
 
-    slow = {**body_of(model="gpt-4o", stream=True), "x_lab_gap_ms": 100, "x_lab_words": 10}
+    slow = {**body_of(model="gpt-4o", stream=True), "x_lab_gap_ms": 100, "x_lab_words": 40}
     async with gateway_lab(kafka_server.bootstrap, edit=periodic, INTERIM_EVERY_MS="100") as lab:
         answer = await lab.client.post("/v1/chat/completions", slow)
         await eventually(lambda: any(not event.interim for event in lab.ship.events))
@@ -349,7 +349,7 @@ async def test_envoys_keepalive_does_not_cost_the_stream(kafka_server: KafkaServ
         (als,) = [one for one in document["static_resources"]["clusters"] if one["name"] == "als"]
         (options,) = als["typed_extension_protocol_options"].values()
         options["explicit_http_config"]["http2_protocol_options"] = {
-            "connection_keepalive": {"interval": "0.05s", "timeout": "1s"}
+            "connection_keepalive": {"interval": "0.05s", "timeout": "20s"}
         }
 
     async with gateway_lab(kafka_server.bootstrap, edit=eager_keepalive) as lab:
@@ -427,8 +427,8 @@ def fail_over_to(path: Path, document: dict[str, Any]) -> None:
     als["health_checks"] = [
         {
             "timeout": "10s",
-            "interval": "0.25s",
-            "no_traffic_interval": "0.25s",
+            "interval": "0.05s",
+            "no_traffic_interval": "0.05s",
             "unhealthy_threshold": 1,
             "healthy_threshold": 1,
             "tcp_health_check": {},

@@ -210,7 +210,7 @@ async def test_a_running_sync_is_ready_measured_and_ends_on_sigterm(
         assert client.exists("aforo:v1:{acme}:policy")
 
         assert program.stop() == 0
-    events = [json.loads(line)["event"] for line in program.log_text().splitlines()]
+    events = [json.loads(line)["event"] for line in program.log_lines()]
     assert events == [
         "following",
         "synced",

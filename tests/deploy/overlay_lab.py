@@ -1,7 +1,7 @@
 """The Envoy configuration that an overlay leads to, with every real process of Aforo around it.
 
 Only what a machine without a cluster must change is changed: where each listens, and how long
-Envoy waits for a check, since the cores here are shared. Settings come from the manifests.
+is waited for an answer, since the cores here are shared. Settings come from the manifests.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.tenants import catalog
-from lab.patience import patient, patient_with_log
 from lab.servers import ROOT, scratch_dir
 from lab.stack import Options, Stack
 from tests.deploy.control_planes import as_envoy_gateway, as_istio
@@ -77,8 +76,6 @@ def stack_of(overlay: Overlay) -> Stack:
     def edit(document: Document) -> None:
         without_stats(document)
         overlay.edit(document)
-        patient(document)
-        patient_with_log(document)
 
     home = scratch_dir("overlay")
     path = home / "catalog.yaml"
@@ -90,6 +87,7 @@ def stack_of(overlay: Overlay) -> Stack:
             control=True,
             envoy_config=overlay.source(home),
             envoy_edit=edit,
+            patient=True,
             tcp=overlay.tcp,
             authz_env=settings_of(overlay.name, overlay.authz),
             ship_env=settings_of("prod", "ship"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab.http_client import HttpClient
+from lab.patience import PATIENT_AUTHZ, patient
 from lab.ports import free_port
 from lab.servers import EnvoyServer, Program, RedisServer, ask_tcp, eventually, scratch_dir
 from lab.upstream import FakeLlm
@@ -149,6 +150,7 @@ async def test_the_image_decides_for_a_real_envoy_and_ends_when_told(
         AFORO_AUTHZ_LISTEN="unix:/run/aforo/authz.sock",
         AFORO_AUTHZ_METRICS_LISTEN=f"127.0.0.1:{port}",
         AFORO_AUTHZ_REDIS_URL=redis.url,
+        **PATIENT_AUTHZ,
     )
     ready = b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n"
     authz = Program("authz", serve, ready=lambda: b" 200 OK" in ask_tcp(port, ready, bytes_max=64))
@@ -158,6 +160,7 @@ async def test_the_image_decides_for_a_real_envoy_and_ends_when_told(
                 ROOT / "envoy" / "aforo.yaml",
                 listeners={"ingress": free_port()},
                 clusters={"api": [api.port], "aforo_authz": [home / "authz.sock"]},
+                edit=patient,
             )
             with envoy:
                 await eventually(lambda: envoy.sees_healthy("aforo_authz"))

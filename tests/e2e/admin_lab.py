@@ -14,7 +14,6 @@ from playwright.sync_api import Page
 
 from demo.tenants import catalog
 from lab.browser import Browser
-from lab.patience import patient
 from lab.ports import free_port
 from lab.servers import ROOT, ask_tcp, python_module, scratch_dir
 from lab.stack import Options, Stack, run_aforo
@@ -22,7 +21,7 @@ from lab.stack import Options, Stack, run_aforo
 T = TypeVar("T")
 PASSWORD: Final = "only-for-tests-0123"
 ROLES: Final = ("viewer", "product", "developer", "finance")
-PATIENCE_MS: Final = 30_000
+PATIENCE_MS: Final = 60_000
 LOGIN: Final = b"GET /admin/login/ HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n"
 
 
@@ -137,7 +136,7 @@ def installed(browser: Browser) -> Iterator[Installation]:
     run_aforo("aforo_admin", "apply", str(path), env=database)
     for role in ROLES:
         _add_user(role, database)
-    stack = Stack(Options(catalog=path, home=home, sync_env=database, envoy_edit=patient))
+    stack = Stack(Options(catalog=path, home=home, sync_env=database, patient=True))
     port = free_port()
     serve = python_module(
         "serve",

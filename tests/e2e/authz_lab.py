@@ -12,8 +12,10 @@ from aforo_authz.authorize import PATH
 from aforo_authz.domain.features import Rule
 from aforo_authz.health import NOT_SERVING, SERVING
 from aforo_authz.health import PATH as HEALTH
+from lab.patience import PATIENT_AUTHZ
 from lab.ports import free_port
 from lab.servers import (
+    HANG_S,
     ROOT,
     Program,
     ask_tcp,
@@ -27,7 +29,7 @@ from tests.authz_samples import make_credential, make_policy, make_quota
 
 KEY = "key-of-acme-0123456789abcdef"
 TENANT_HEADERS = {"x-api-key": KEY}
-REDIS_TIMEOUT_MS = 50
+REDIS_TIMEOUT_MS = 50  # As without a word; most tests wait longer.
 
 
 class Authz(Program):
@@ -42,7 +44,7 @@ class Authz(Program):
             "AFORO_AUTHZ_LISTEN": f"unix:{self.socket}, 127.0.0.1:{self.port}",
             "AFORO_AUTHZ_METRICS_LISTEN": f"127.0.0.1:{self.metrics_port}",
             "AFORO_AUTHZ_REDIS_URL": redis_url,
-            "AFORO_AUTHZ_REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS),
+            **PATIENT_AUTHZ,
             **settings,
         }
         program = python_module(
@@ -56,7 +58,7 @@ class Authz(Program):
         return "serving" in {line.get("event") for line in self.logged()}
 
     def logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log_text().splitlines() if line[:1] == "{"]
+        return [json.loads(line) for line in self.log_lines() if line[:1] == "{"]
 
     def page(self, path: str) -> bytes:
         request = f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode()
@@ -77,7 +79,7 @@ class Client:
         return self.ask(by_xds_protos(Request(headers=headers, path=path)))
 
     def ask(self, message: bytes) -> CheckResponse:
-        return CheckResponse.FromString(self._check(message, timeout=5.0))
+        return CheckResponse.FromString(self._check(message, timeout=HANG_S))
 
     def reason(self, headers: Mapping[str, str] = TENANT_HEADERS) -> str:
         """Return the reason of the decision, or the name of the gRPC error."""
@@ -88,7 +90,7 @@ class Client:
 
     @property
     def serving(self) -> bool:
-        answer: bytes = self._health(b"", timeout=5.0)
+        answer: bytes = self._health(b"", timeout=HANG_S)
         assert answer in {SERVING, NOT_SERVING}
         return answer == SERVING
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from aforo_authz.domain.access import Level
 from aforo_authz.domain.features import Rule
+from aforo_authz.domain.quotas import WindowKind
 from lab.ports import free_port
 from lab.servers import (
     ROOT,
@@ -32,9 +33,10 @@ ALLOWED_KEY, BLOCKED_KEY = "key-of-acme-0123456789abcdef", "key-of-globex-012345
 def fill(url: str) -> ReadModel:
     """Write two tenants: acme may call, under a hard quota; globex is below its margin."""
     model = ReadModel(url)
+    quota = make_quota(limit_units=10**9, window=WindowKind.MONTH)
     for key, tenant_id in ((ALLOWED_KEY, "acme"), (BLOCKED_KEY, "globex")):
         model.put_credential(key, make_credential(tenant_id=tenant_id))
-        model.put_policy(make_policy(make_quota(limit_units=10**9), tenant_id=tenant_id))
+        model.put_policy(make_policy(quota, tenant_id=tenant_id))
     model.put_margin("globex", make_margin(Level.BLOCK, period_end_micros=None))
     model.put_rules([Rule(methods=frozenset(), path_template="/**", features=("chat",))])
     model.complete_sync()

@@ -25,8 +25,8 @@ from lab.faults import Fault, Faults, Kind, schedule
 from lab.http_client import HttpClient
 from lab.kafka_java import JavaKafka
 from lab.load import LoadGenerator, LoadResult
-from lab.patience import patient
-from lab.servers import KafkaProgram, ServerStartError, scratch_dir
+from lab.patience import PATIENT_AUTHZ, patient
+from lab.servers import HANG_S, KafkaProgram, ServerStartError, scratch_dir
 from lab.stack import Options, Stack, StackCommandError
 from tests.e2e.kills_witness import (
     KafkaContent,
@@ -43,7 +43,7 @@ from tests.e2e.kills_witness import (
 CALLERS = ("umbrella", "hooli", "acme")
 CONNECTIONS = 32
 REST_S = 1.5  # Between two looks that must be alike: Envoy's flush, authz' total of a second.
-REST_S_MAX = 60.0
+REST_S_MAX = 180.0
 SHIP, CONSUME, BROKER = "ship-{}", "consume", "broker"
 CONSUME_ENV = {
     "AFORO_METER_CONSUME_DECISIONS_POLL_MS": "500",
@@ -129,6 +129,7 @@ async def play(seed: int, *, requests: int, rate_per_s: float, kafka: KafkaProgr
         home=home,
         consume_env=CONSUME_ENV,
         kafka=kafka,
+        authz_env=PATIENT_AUTHZ,
         envoy_edit=patient,
     )
     stack = await asyncio.to_thread(Stack(options).start)
@@ -181,6 +182,7 @@ async def _played(stack: Stack, seed: int, requests: int, rate_per_s: float) -> 
         duration_s=span_s,
         request=request_of,
         connections=CONNECTIONS,
+        drain_s=HANG_S,
     )
     answers, _ = await asyncio.gather(
         load.run(), faults.inflict(schedule(seed, kinds, span_s=span_s))

@@ -21,7 +21,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
-from typing import Any
 
 from aforo_admin.mint import mint_key
 from demo.checks import StepFailedError, until
@@ -31,7 +30,6 @@ from demo.tenants import INGEST_KEY
 from lab.http_client import HttpClient
 from lab.kafka_java import JavaKafka
 from lab.load import LoadGenerator, LoadResult
-from lab.patience import patient, patient_with_log
 from lab.postgres import PostgresServer
 from lab.servers import HANG_S, ServerStartError, eventually, scratch_dir
 from lab.stack import Options, Stack, StackCommandError, run_aforo
@@ -139,14 +137,9 @@ def installation(authz_service: int | None = None) -> Stack:
             authz_env={**takes_over, **manifest_of("authz").drains},
             ship_env=manifest_of("ship").drains,
             ingest_env=manifest_of("ingest").drains,
-            envoy_edit=slow_is_not_dead,
+            patient=True,
         )
     )
-
-
-def slow_is_not_dead(document: dict[str, Any]) -> None:
-    patient(document)
-    patient_with_log(document)
 
 
 class Rounds:

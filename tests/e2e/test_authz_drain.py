@@ -32,13 +32,14 @@ from tests.e2e.gateway import (
 RESTARTS = int(os.environ.get("AFORO_TEST_RESTARTS", "0"))  # 0: as few as show it.
 PATIENT = not RESTARTS or os.environ.get("AFORO_TEST_PATIENT") == "1"
 RATE_PER_S = 300.0
+AT_ONCE = 25  # Can be under way, where a test says so.
 TAKE_OVER = {"AFORO_AUTHZ_TAKE_OVER": "true"}
 WORKERS = {"AFORO_AUTHZ_WORKERS": "2"}
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
-    pytest.mark.timeout(120 + 15 * RESTARTS),
+    pytest.mark.timeout(600 + 15 * RESTARTS),
 ]
 
 
@@ -63,10 +64,14 @@ def shipped_or_patient(document: dict[str, Any]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def load(running: Gateway) -> AsyncIterator[LoadResult]:
+async def load(running: Gateway, *, at_once: int = 64) -> AsyncIterator[LoadResult]:
     """Send requests at a constant rate while the body runs, and to their end."""
     generator = LoadGenerator(
-        port=running.port, rate_per_s=RATE_PER_S, duration_s=3600, request=request
+        port=running.port,
+        rate_per_s=RATE_PER_S,
+        duration_s=3600,
+        request=request,
+        connections=at_once,
     )
     sending = asyncio.create_task(generator.run())
     try:
@@ -166,13 +171,13 @@ async def test_a_replica_that_is_killed_costs_at_most_what_it_was_deciding(
     redis_server: RedisServer,
 ) -> None:
     async with two_replicas(redis_server, patient) as (running, replicas):
-        async with load(running) as result:
+        async with load(running, at_once=AT_ONCE) as result:
             replicas[0].kill()
             await asyncio.sleep(0.5)
 
         # What was under way: nobody waits, and no other is let through. In half a second 75 come to
-        # each replica; on a machine that has much to do more than a few of them are under way.
-        assert running.checks()["error"] <= 25
+        # each replica.
+        assert running.checks()["error"] <= AT_ONCE
         assert not result.errors
 
 

@@ -42,6 +42,7 @@ async def test_sentinels_name_another_primary_and_all_go_on_there(
     async with traffic(sentinels.url) as flow:
         fail(sentinels.primary)
         await flow.until(COUNTED, lambda answer: answer.stale)
+        sentinels.fail_over_soon()
 
         await flow.until_well()
         promoted = model_at(sentinels.replica)
@@ -110,6 +111,7 @@ async def test_a_replica_takes_over_in_a_cluster_and_the_next_sync_makes_all_fre
             dying.kill()
             await flow.until_stale()
             await flow.until(COUNTED, lambda answer: not answer.is_counted)
+            servers.fail_over_soon()
 
             await flow.until(COUNTED, lambda answer: answer.is_counted)
             # One server may have lost what it knew, and sync's mark is on another.

@@ -16,7 +16,7 @@ from aforo_authz.domain.access import Level, SubscriptionState
 from tests.authz_redis import ReadModel
 from tests.authz_samples import make_credential, make_margin, make_policy
 from tests.contract.tcp_proxy import TcpProxy
-from tests.e2e.authz_lab import Authz
+from tests.e2e.authz_lab import REDIS_TIMEOUT_MS, Authz
 from tests.e2e.outage_lab import (
     HANG_S,
     KNOWN,
@@ -41,7 +41,9 @@ CHANGING = "changing"
 
 @pytest.fixture
 async def caller(proxy: TcpProxy) -> AsyncIterator[Caller]:
-    authz = Authz(f"redis://127.0.0.1:{proxy.port}/0")
+    authz = Authz(
+        f"redis://127.0.0.1:{proxy.port}/0", AFORO_AUTHZ_REDIS_TIMEOUT_MS=str(REDIS_TIMEOUT_MS)
+    )
     await asyncio.to_thread(authz.start)
     try:
         async with calling(authz) as caller:

@@ -143,7 +143,7 @@ async def test_redis_frozen_amid_reservations_lets_pass_no_more_than_it_says(
     quota = make_quota(limit_units=LIMIT, window=WindowKind.MONTH)
     model.put_policy(make_policy(quota, tenant_id=SPENDER))
     async with traffic(server.url) as flow:
-        await flow.caller.ask(key_of(SPENDER))
+        await flow.caller.hears(key_of(SPENDER), "allowed")
         spenders = [asyncio.ensure_future(spend(flow.caller)) for _ in range(SPENDERS)]
         for units in (LIMIT // 10, LIMIT // 2):
             await eventually(lambda u=units: counter_of(model, SPENDER) >= u, every_s=0.005)  # type: ignore[misc]

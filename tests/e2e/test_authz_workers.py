@@ -1,5 +1,6 @@
 """Several processes on one address: how connections are dealt out, and what a death costs."""
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -32,12 +33,13 @@ async def test_connections_are_dealt_out_evenly_and_one_page_shows_all(
         # Each with connections of its own: grpcio would share them among equal channels.
         options = [("grpc.use_local_subchannel_pool", 1)]
         addresses = [f"127.0.0.1:{authz.port}", f"unix:{authz.socket}"] * 3
-        for address in addresses:
-            client = Client(address, options)
-            with client.channel:
+        with contextlib.ExitStack() as clients:  # A worker with fewer connections gets the next.
+            for address in addresses:
+                client = Client(address, options)
+                clients.enter_context(client.channel)
                 assert [client.reason() for _ in range(5)] == ["allowed"] * 5
 
-        assert decisions_by_worker(authz.page("/metrics")) == {"0": 15, "1": 15}
+            assert decisions_by_worker(authz.page("/metrics")) == {"0": 15, "1": 15}
     model.close()
 
 

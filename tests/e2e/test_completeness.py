@@ -12,6 +12,7 @@ from demo.checks import until
 from demo.observe import World
 from demo.story import CHAT
 from demo.tenants import catalog
+from lab.patience import PATIENT_AUTHZ, patient
 from lab.servers import ask_tcp, scratch_dir
 from lab.stack import Options, Stack, run_aforo, wait_until
 
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 METRICS_PAGE = b"GET /metrics HTTP/1.0\r\n\r\n"
 TENANT = "umbrella"
 LATE_TENANT = "hooli"
+DECIDED_S = 2.0  # So long Envoy waits for a decision.
 HASTE_S = 0.1  # Less than Envoy waits for a decision.
 SETTLED_S = 2.0  # Envoy's flush, consume's batch, and a second between looks at the decisions.
 
@@ -30,17 +32,24 @@ def world() -> Iterator[World]:
     path = home / "catalog.yaml"
     path.write_text(catalog())
     quick = {
+        "AFORO_METER_CONSUME_CALM_MS_MAX": "0",  # Nothing gathers: rest is soon seen.
         "AFORO_METER_CONSUME_DECISIONS_POLL_MS": "100",
         "AFORO_METER_CONSUME_COMPLETENESS_POLL_MS": "100",
     }
     with Stack(
-        Options(catalog=path, home=home, consume_env=quick, envoy_edit=without_a_buffer)
+        Options(
+            catalog=path, home=home, consume_env=quick, authz_env=PATIENT_AUTHZ, envoy_edit=edit
+        )
     ) as stack:
         yield World(stack)
 
 
-def without_a_buffer(document: dict[str, Any]) -> None:
-    """Let Envoy keep no more than one entry: with its megabyte it may outlast what we do to it."""
+def edit(document: dict[str, Any]) -> None:
+    """Wait longer for decisions, and keep no more than one entry of the log.
+
+    With its megabyte, Envoy may outlast what we do to it.
+    """
+    patient(document, check_s=DECIDED_S)
     (log,) = (
         log["typed_config"]["common_config"]
         for listener in document["static_resources"]["listeners"]

@@ -70,6 +70,7 @@ def _options(home: Path, server: RedisServer, kafka: JavaKafka, ledger: Postgres
         kafka=kafka,
         database=ledger,
         prepare=prepare,
+        patient=True,
         sync_env={"AFORO_ADMIN_REDIS_URL": read_model("aforo-sync")},
         authz_env={"AFORO_AUTHZ_REDIS_URL": read_model("aforo-authz")},
         ship_env={

@@ -1,6 +1,5 @@
 """A provider raises a price in mid-period: from the catalog's file to what a receiver is told."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from tests.contract.outbox_lab import SECRET, ReceiverLab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-LEVEL_S_MAX = 2.0  # From the next event to the level that it leads to.
 METER = "llm.input_tokens"
 # The published price of these tokens is $2.50 a million.
 CATALOG = """
@@ -107,11 +105,8 @@ async def test_a_raised_price_costs_from_the_next_event_on_and_is_told_with_its_
 
     world.raise_price()
     await eventually(lambda: len(lab.alerts("acme", "price.changed")) == 1)
-    started_s = time.monotonic()
     await world.use(300_000)
     margin = await lab.margin_is("acme", lambda margin: margin.level == margin_pb2.LEVEL_WARN)
-    assert time.monotonic() - started_s < LEVEL_S_MAX
-
     assert margin.cogs_nanos == 8_500_000_000
     (told,) = lab.alerts("acme", "price.changed")
     assert (told["tenant"], told["provider"], told["model"]) == ("acme", "openai", "gpt-4o")

@@ -3,12 +3,11 @@
 `make rolling` plays more rounds: what is done and judged is in rounds_of_rolling.py.
 """
 
-import asyncio
 from itertools import pairwise
 
 import pytest
 
-from lab.servers import Program, ServerStartError, scratch_dir
+from lab.servers import Program, ServerStartError, eventually, scratch_dir
 from tests.e2e.rolling_lab import Ends, manifest_of
 from tests.e2e.rounds_of_rolling import WORKLOADS, Order, orders_of, play
 from tests.missing import missing
@@ -73,7 +72,7 @@ async def test_an_end_that_is_not_well_is_found_out(script: str, complaint: str)
     program = Program("victim", ["bash", "-c", script], log_dir=scratch_dir("victim"))
     ends = Ends()
     program.start()
-    await asyncio.sleep(0.3)
+    await eventually(lambda: "ready" in program.log_text() or not program.running)
     await ends.end("victim", program, grace_s=1)
 
     (problem,) = ends.problems

@@ -17,7 +17,7 @@ from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 
 from aforo_authz.domain.access import Level
 from aforo_authz.domain.features import Rule
-from lab.patience import patient
+from lab.patience import patient, patient_with_log
 from lab.servers import RedisServer, eventually
 from tests.authz_samples import make_credential, make_margin, make_policy
 from tests.contract.envoy_lab import LogLab, authz_metadata, manager
@@ -107,6 +107,7 @@ class World:
 def hasty(document: dict[str, Any]) -> None:
     """Wait for decisions, but neither with the log nor to close on who speaks no HTTP/2."""
     patient(document)
+    patient_with_log(document)
     (access_log,) = manager(document)["access_log"]
     access_log["typed_config"]["common_config"]["buffer_flush_interval"] = "0.01s"
     manager(document)["delayed_close_timeout"] = "0.05s"
