@@ -15,6 +15,7 @@ from demo.observe import World
 from demo.people import invited
 from demo.play import play
 from demo.tenants import catalog
+from lab.midnight import wait_out_midnight
 from lab.servers import ServerStartError, accepts_tcp, scratch_dir
 from lab.stack import Options, Stack, StackCommandError
 
@@ -46,6 +47,8 @@ def main() -> int:
             ingress_port=options.port,
             transport=options.transport,
             control=True,
+            # A step checks what is decided; a core that has no time is not what it is about.
+            patient=options.once,
         )
     )
     return run(stack, once=options.once)
@@ -64,6 +67,7 @@ def run(stack: Stack, *, once: bool) -> int:
         print(f"the admin: {stack.admin_url}/admin/", flush=True)
         print(f"the ledger: {stack.ledger_url}", flush=True)
         if once:
+            wait_out_midnight(lambda text: print(f"… {text}", flush=True))
             good = asyncio.run(play(world, lambda text: print(text, flush=True)))
         else:
             asyncio.run(show(world, console))

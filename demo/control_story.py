@@ -1,5 +1,6 @@
 """The steps of the story in which people use the admin, and the gateway follows."""
 
+import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -65,22 +66,29 @@ async def override_lets_pass(world: World) -> str:
     path = "/tenants/acme/margin_override"
     await changed(world, Role.FINANCE, "PUT", path, override, override["reason"])
     took_s = await felt_by_acme(world, is_allowed, "200, allow")
+    middle_s = statistics.median(world.felt_s)
+    check(middle_s < CHANGE_S_MAX, f"changes felt within {CHANGE_S_MAX:.0f} s", world.felt_s)
     return f"an override for an hour by finance, below the same floor; passes after {took_s:.2f} s"
 
 
 async def revoked_key_is_refused(world: World) -> str:
     path = "/tenants/acme/credentials"
-    made = await changed(world, Role.DEVELOPER, "POST", path, {"id": "laptop"}, "a new laptop")
-    async with HttpClient(world.url, api_key=made.json()["secret"]) as client:
-        known_s = await felt(client, is_allowed, "200 with the new key")
-        await changed(world, Role.DEVELOPER, "POST", f"{path}/laptop/revoke", None, "it is lost")
-        gone_s = await felt(
-            client,
-            lambda seen: seen.status == HTTPStatus.UNAUTHORIZED,
-            "401 with the revoked key",
-            within_s=REVOKED_S_MAX,
-        )
-    return f"a key made by developer: 200 after {known_s:.2f} s; revoked: 401 after {gone_s:.2f} s"
+    took_s = []
+    for name in ("laptop", "tablet", "telephone"):
+        made = await changed(world, Role.DEVELOPER, "POST", path, {"id": name}, f"a new {name}")
+        async with HttpClient(world.url, api_key=made.json()["secret"]) as client:
+            known_s = await felt(client, is_allowed, "200 with the new key")
+            await changed(
+                world, Role.DEVELOPER, "POST", f"{path}/{name}/revoke", None, "it is lost"
+            )
+            gone_s = await felt(client, is_unknown, "401 with the revoked key")
+        took_s.append((gone_s, known_s))
+    gone_s, known_s = (statistics.median(each) for each in zip(*took_s, strict=True))
+    check(gone_s < REVOKED_S_MAX, f"401 within {REVOKED_S_MAX:.0f} s, of three the middle", took_s)
+    return (
+        f"a key made by developer, thrice: 200 after {known_s:.2f} s; revoked: 401 after"
+        f" {gone_s:.2f} s, of three the middle"
+    )
 
 
 async def changed(
@@ -93,22 +101,22 @@ async def changed(
 
 async def felt_by_acme(world: World, good: Callable[[Answer], object], expected: str) -> float:
     async with world.client("acme") as client:
-        return await felt(client, good, expected)
-
-
-async def felt(
-    client: HttpClient,
-    good: Callable[[Answer], object],
-    expected: str,
-    *,
-    within_s: float = CHANGE_S_MAX,
-) -> float:
-    """Call until a change is felt; return the seconds that it took."""
-    _, took_s = await until(
-        lambda: client.post(CHAT, completion(10)), good, expected, within_s=within_s
-    )
-    check(took_s < within_s, f"{expected} within {within_s:.0f} s", f"it after {took_s:.2f} s")
+        took_s = await felt(client, good, expected)
+    world.felt_s.append(took_s)
     return took_s
+
+
+async def felt(client: HttpClient, good: Callable[[Answer], object], expected: str) -> float:
+    """Call until a change is felt; return the seconds that it took.
+
+    How soon is judged by the middle of several: one says more of the machine than of us.
+    """
+    _, took_s = await until(lambda: client.post(CHAT, completion(10)), good, expected)
+    return took_s
+
+
+def is_unknown(answer: Answer) -> bool:
+    return answer.status == HTTPStatus.UNAUTHORIZED
 
 
 def is_refused(answer: Answer) -> bool:

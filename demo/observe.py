@@ -64,6 +64,7 @@ class World:
     def __init__(self, stack: Stack, control: Control | None = None) -> None:
         self.stack = stack
         self._control = control
+        self.felt_s: list[float] = []  # From each change in the admin to its first effect.
         self.url = stack.url
         self.upstream = f"http://127.0.0.1:{stack.ports['premium']}"
         self.economy = f"http://127.0.0.1:{stack.ports['economy']}"

@@ -4,6 +4,7 @@ It needs `java`, and the jars of a release: those in the folder that AFORO_TEST_
 (`libs` of a Kafka that was unpacked somewhere), else Maven fetches them once into build/kafka.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from lab.servers import (
 )
 
 VERSION = "4.0.0"
-FETCH_S_MAX = 120.0
+FETCH_S_MAX = 600.0
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 POM = f"""\
 <project>
@@ -212,6 +213,12 @@ def jars() -> Path:
             " AFORO_TEST_KAFKA_JARS: the libs of one that is there"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # Others wait, and find them.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return libs if libs.exists() else _fetched(maven, folder, libs)
+
+
+def _fetched(maven: str, folder: Path, libs: Path) -> Path:
     (folder / "pom.xml").write_text(POM)
     fresh = folder / f"fetching-{os.getpid()}"
     try:
@@ -225,7 +232,5 @@ def jars() -> Path:
         fresh.rename(libs)  # Whole, or not there.
     except (subprocess.SubprocessError, OSError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        if libs.exists():  # Somebody else was quicker.
-            return libs
         raise ServerStartError(f"mvn could not fetch Kafka {VERSION}: {error}") from error
     return libs

@@ -31,13 +31,27 @@ STOP_S_MAX = 30.0
 ANSWER_S_MAX = 10.0  # To a question that costs nothing, of a process that may wait for a core.
 
 
+_scratch: list[Path] = []
+
+
 class ServerStartError(Exception):
     """A server did not come up; the message has the end of its output."""
 
 
 def scratch_dir(name: str) -> Path:
-    """Return a new directory with a short path: a UNIX socket's path has at most 107 bytes."""
-    return Path(tempfile.mkdtemp(prefix=f"aforo-{name}-"))
+    """Return a new directory with a short path: a UNIX socket's path has at most 107 bytes.
+
+    It stays, for whoever looks for the cause of something; `forget_scratch` removes all of them.
+    """
+    path = Path(tempfile.mkdtemp(prefix=f"aforo-{name}-"))
+    _scratch.append(path)
+    return path
+
+
+def forget_scratch() -> None:
+    """Remove what this process was given by `scratch_dir`."""
+    while _scratch:
+        shutil.rmtree(_scratch.pop(), ignore_errors=True)
 
 
 class Program:

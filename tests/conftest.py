@@ -16,7 +16,14 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from lab.postgres import PostgresServer
-from lab.servers import KafkaServer, Program, RedisServer, ServerStartError, scratch_dir
+from lab.servers import (
+    KafkaServer,
+    Program,
+    RedisServer,
+    ServerStartError,
+    forget_scratch,
+    scratch_dir,
+)
 from tests.missing import missing
 
 P = TypeVar("P", bound=Program)
@@ -80,6 +87,12 @@ def pytest_xdist_auto_num_workers() -> int:
     if os.environ.get("AFORO_TEST_REDIS_URL") or os.environ.get("AFORO_TEST_POSTGRES_URL"):
         return 0
     return min(WORKERS_PER_CPU * len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the logs and data of a run without a failure; others are for looking at."""
+    if not session.testsfailed:
+        forget_scratch()
 
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -127,7 +127,7 @@ async def test_nobody_waits_for_another_tenants_failures(
 async def test_a_slow_answer_to_one_tenant_delays_no_other(
     ledger: OutboxLab, receiver: ReceiverLab
 ) -> None:
-    receiver.answer = lambda name: Reply(status=200, delay_s=1.5 if name == "slow" else 0)
+    receiver.answer = lambda name: Reply(status=200, delay_s=4.0 if name == "slow" else 0)
     ledger.put("slow", tenant="globex")
     async with (
         courier_for(ledger, receiver.url, timeout_s=60) as courier,
@@ -371,7 +371,7 @@ async def test_the_address_is_pinned_and_the_certificate_still_has_to_be_for_the
 
 async def test_a_locked_database_is_waited_for(ledger: OutboxLab, receiver: ReceiverLab) -> None:
     ledger.put("m-1")
-    async with courier_for(ledger, receiver.url) as courier:
+    async with courier_for(ledger, receiver.url, busy_timeout_ms=200) as courier:
         with ledger.locked():
             with pytest.raises(LedgerUnavailableError, match="lock"):
                 await courier.deliver_due()

@@ -146,7 +146,7 @@ async def test_a_caller_who_asks_for_the_usage_gets_it(lab: EnvoyLab) -> None:
 
 
 async def test_pieces_of_a_stream_are_not_held_back(lab: EnvoyLab) -> None:
-    body = COMPLETION | {"stream": True, "x_lab_words": 5, "x_lab_gap_ms": 30}
+    body = COMPLETION | {"stream": True, "x_lab_words": 5, "x_lab_gap_ms": 200}
     pieces = [piece async for piece in lab.client.stream(CHAT, body)]
 
     assert len(pieces) >= 5

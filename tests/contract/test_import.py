@@ -46,9 +46,9 @@ async def lab(
 async def test_an_import_that_was_killed_goes_on_and_each_row_counts_once(
     lab: ConsumeLab, tmp_path: Path
 ) -> None:
-    path = csv_file(tmp_path / "usage.csv", "killed", range(20_000), keys=False)
+    path = csv_file(tmp_path / "usage.csv", "killed", range(60_000), keys=False)
     lines = path.read_text().splitlines()
-    for bad in range(500, 20_000, 1000):
+    for bad in range(500, 60_000, 1000):
         lines[bad] = lines[bad].replace(",1,", ",-1,")
     path.write_text("\n".join(lines))
     arguments = ["import", str(path), *import_arguments(lab), "--on-error", "skip"]
@@ -58,16 +58,16 @@ async def test_an_import_that_was_killed_goes_on_and_each_row_counts_once(
     await first.communicate()
     stood = state_of(path)
     assert not stood["done"]
-    assert 2000 < stood["line"] < 20_001
+    assert 2000 < stood["line"] < 60_001
 
     second = await ran(*arguments)
 
     assert second.code == 1, second.err
     assert f"going on behind line {stood['line']}" in second.out
     rejected = tmp_path / "usage.csv.rejected"
-    assert second.lines[-1] == f"19,980 rows sent, 20 left out, in {rejected}"
+    assert second.lines[-1] == f"59,940 rows sent, 60 left out, in {rejected}"
     assert rejected.read_text().splitlines() == [lines[0], *lines[500::1000]]
-    await lab.units_are("killed", {PRICE: 19_980}, within_s=LEDGER_S_MAX)
+    await lab.units_are("killed", {PRICE: 59_940}, within_s=LEDGER_S_MAX)
 
 
 async def test_one_bad_row_in_ten_thousand_keeps_all_out_or_is_left_out(

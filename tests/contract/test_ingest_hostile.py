@@ -28,7 +28,7 @@ async def lab(
 ) -> AsyncIterator[IngestLab]:
     home = tmp_path_factory.mktemp("ingest-hostile")
     async with ingest_lab(
-        kafka_server.bootstrap, home, consuming=False, body_timeout_s="1", requests_max="4"
+        kafka_server.bootstrap, home, consuming=False, body_timeout_s="2", requests_max="4"
     ) as made:
         yield made
 

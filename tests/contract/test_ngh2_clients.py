@@ -422,7 +422,7 @@ async def test_draining_says_goaway_and_finishes_what_has_begun(world: World) ->
     client = await world.client()
     stream_id = client.begin(HANG, b"begun")
     await until(lambda: world.begun == 1)
-    draining = asyncio.ensure_future(world.server.drain(5.0))
+    draining = asyncio.ensure_future(world.server.drain(HANG_S))
     while not client.goaways:
         assert await client.read_frame()
     world.release.set()
@@ -438,7 +438,7 @@ async def test_a_call_that_crosses_the_first_goaway_is_still_answered(world: Wor
     client = await world.client()
     hanging = client.begin(HANG, b"begun")
     await until(lambda: world.begun == 1)
-    draining = asyncio.ensure_future(world.server.drain(5.0))
+    draining = asyncio.ensure_future(world.server.drain(HANG_S))
     while not client.goaways:
         assert await client.read_frame()
 
@@ -450,11 +450,13 @@ async def test_a_call_that_crosses_the_first_goaway_is_still_answered(world: Wor
 
 
 async def test_the_last_goaway_waits_for_a_client_that_is_slow_to_read_the_first(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("aforo_authz.server_ngh2.NOTICE_S_MAX", HANG_S)
+    monkeypatch.setattr("aforo_authz.http2.NOTICE_S_MAX", HANG_S)
     client = await world.client()
     await client.call(ECHO)
-    draining = asyncio.ensure_future(world.server.drain(5.0))
+    draining = asyncio.ensure_future(world.server.drain(HANG_S))
     await asyncio.sleep(0.3)
 
     # It reads only now that we want to end; what it begins before is answered.
@@ -473,7 +475,7 @@ async def test_a_connection_that_waits_to_be_accepted_when_draining_begins_is_se
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path.path))
         connection.setblocking(False)  # noqa: FBT003 - the library's
-        draining = asyncio.ensure_future(world.server.drain(5.0))
+        draining = asyncio.ensure_future(world.server.drain(HANG_S))
         client = Http2Client(*await asyncio.open_unix_connection(sock=connection))
         world.clients.append(client)
         client.send(PREFACE, SettingsFrame(0))

@@ -12,7 +12,7 @@ from aforo_authz.domain.features import Needs
 from aforo_authz.redis_link import Failure
 from aforo_authz.tally import HOUR_S, Tally
 from aforo_authz.tally_redis import BATCH_MAX, KEPT_S, TallyWriter
-from lab.servers import RedisServer, eventually
+from lab.servers import HANG_S, RedisServer, eventually
 from tests.authz_redis import nodes_at
 from tests.authz_samples import make_credential, make_policy
 from tests.contract.tcp_proxy import TcpProxy
@@ -20,6 +20,12 @@ from tests.contract.tcp_proxy import TcpProxy
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
 NEEDS = Needs(features=("chat", "search"))
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a Redis that is slow: who writes its total late writes it all the same."""
+    monkeypatch.setattr("aforo_authz.tally_redis.WRITE_S_MAX", HANG_S)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from aforo_authz.read_model import decisions_key
 from aforo_authz.redis_nodes import RedisNodes
 from aforo_authz.tally import HOUR_S, Tally
 from aforo_authz.tally_redis import BATCH_MAX, KEPT_S, TallyWriter
-from lab.servers import RedisServer, eventually
+from lab.servers import HANG_S, RedisServer, eventually
 from tests.authz_redis import nodes_at
 from tests.unit.test_tally import decision
 
@@ -22,6 +22,12 @@ pytestmark = pytest.mark.contract
 # The hour that is now: Redis would drop totals of one that is long over.
 HOUR = int(time.time()) // HOUR_S * HOUR_S
 NOW = HOUR * 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a Redis that is slow: who writes its total late writes it all the same."""
+    monkeypatch.setattr("aforo_authz.tally_redis.WRITE_S_MAX", HANG_S)
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,7 @@ from demo.story import (
     usage_arrives_to_the_token,
 )
 from lab.http_client import HttpClient
+from lab.midnight import wait_out_midnight
 from lab.servers import HANG_S, Program
 from tests.deploy.overlay_lab import OVERLAYS, Overlay, leads_to_an_envoy, stack_of
 from tests.deploy.rendering import RENDERED
@@ -51,6 +52,7 @@ def test_every_overlay_that_leads_to_an_envoy_is_played() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
 async def test_the_loop_closes_on_the_configuration_of_an_overlay(overlay: Overlay) -> None:
     stack = stack_of(overlay)
+    await asyncio.to_thread(wait_out_midnight)
     await asyncio.to_thread(stack.start)
     try:
         world = World(stack)

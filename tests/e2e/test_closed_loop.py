@@ -10,6 +10,7 @@ from demo.observe import World
 from demo.story import CHAT, MESSAGES
 from demo.tenants import catalog
 from lab.http_client import HttpClient
+from lab.midnight import wait_out_midnight
 from lab.servers import scratch_dir
 from lab.stack import Options, Stack
 
@@ -21,6 +22,7 @@ AT_ONCE = 25
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
+    wait_out_midnight()
     home = scratch_dir("loop")
     path = home / "catalog.yaml"
     path.write_text(catalog())
