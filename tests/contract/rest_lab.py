@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
@@ -22,6 +22,9 @@ from lab.servers import ROOT
 
 EXAMPLE = read_file(ROOT / "catalog.example.yaml")
 ANY = {"If-Match": "*"}
+# What is past is refused, and a date that a test names will be: these are always to come.
+COMING = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}"
+LATER = f"{datetime.now(UTC) + timedelta(days=60):%Y-%m-%d}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,16 @@ from aforo_admin.rest import tokens
 from aforo_admin.rest.scopes import Scope
 from aforo_admin.rest.writes import KEPT_FOR
 from lab.servers import ROOT
-from tests.contract.rest_lab import ANY, EXAMPLE, Api, api_of, applied, forget_failures
+from tests.contract.rest_lab import (
+    ANY,
+    COMING,
+    EXAMPLE,
+    LATER,
+    Api,
+    api_of,
+    applied,
+    forget_failures,
+)
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -124,7 +133,7 @@ def test_what_breaks_a_rule_is_told_at_its_field_with_its_remedy(owner: Api) -> 
 
 
 def test_a_price_is_added_and_never_edited(owner: Api) -> None:
-    price = {"meter": "report.pages", "price": "0.01", "per": 1, "from": "2027-01-01"}
+    price = {"meter": "report.pages", "price": "0.01", "per": 1, "from": COMING}
     added = owner.post("/costs", price)
     again = owner.post("/costs", price)
     edited = owner.put(f"/costs/{added.body['id']}", {**price, "price": "0.02"})
@@ -228,7 +237,7 @@ def test_a_credential_of_another_tenant_is_refused_without_naming_it(owner: Api)
 
 
 def test_an_override_names_its_author_and_its_reason_is_the_record_s(owner: Api) -> None:
-    override = {"level_max": "warn", "until": "2027-01-01", "reason": "they pay on Friday"}
+    override = {"level_max": "warn", "until": COMING, "reason": "they pay on Friday"}
 
     granted = owner.put("/tenants/globex/margin_override", override)
 
@@ -368,7 +377,7 @@ def test_floors_and_overrides_do_not_change_without_a_reason(owner: Api) -> None
     floors = {"warn_below": "30%"}
     tenant = {**owner.get("/tenants/globex").body, "thresholds": floors}
     shadow = {**owner.get("/tenants/globex").body, "shadow": True}
-    override = {"level_max": "warn", "until": "2027-01-01", "author": "a", "reason": "they pay"}
+    override = {"level_max": "warn", "until": COMING, "author": "a", "reason": "they pay"}
     overridden = {**owner.get("/tenants/globex").body, "margin_override": override}
     plan = {**owner.get("/plans/pro/versions/1").body["plan"], "thresholds": floors}
     seq = audit.last_seq()
@@ -393,7 +402,7 @@ def test_a_plan_that_lets_more_pass_takes_a_reason_now_or_from_a_date(owner: Api
     path = "/tenants/globex/subscription"
     held = owner.get(path).body
     in_shadow = {**held, "plan": "pilot"}
-    from_a_date = {**held, "changes": [{"plan": "pilot", "from": "2027-01-01"}]}
+    from_a_date = {**held, "changes": [{"plan": "pilot", "from": COMING}]}
     seq = audit.last_seq()
 
     for api in (api_of(Role.PRODUCT), owner):
@@ -412,8 +421,8 @@ def test_a_coming_plan_that_blocks_more_is_not_taken_back_without_a_reason() -> 
     product = api_of(Role.PRODUCT)
     path = "/tenants/globex/subscription"
     held = product.get(path).body
-    coming = {**held, "changes": [{"plan": "free", "from": "2027-01-01"}]}
-    moved = {**held, "changes": [{"plan": "free", "from": "2027-02-01"}]}
+    coming = {**held, "changes": [{"plan": "free", "from": COMING}]}
+    moved = {**held, "changes": [{"plan": "free", "from": LATER}]}
 
     assert product.put(path, coming, {**ANY, **WHY}).status == 200
     for body in (held, moved):

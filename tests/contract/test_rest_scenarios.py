@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,12 +22,11 @@ from aforo_meter.ledger_sql import SqlLedger
 from tests.contract.answers_lab import fill
 from tests.contract.forms_lab import as_role
 from tests.contract.ledgers import AuditedLedger
-from tests.contract.rest_lab import ANY, Api, Said, api_of, applied, forget_failures
+from tests.contract.rest_lab import ANY, COMING, LATER, Api, Said, api_of, applied, forget_failures
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
 TWICE = {"month": "2026-11", "growth": [{"percent": "+100%"}]}
-COMING = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}"
 PAST = "2020-01-01"
 BOTH = (Scope.MONEY_READ, Scope.MONEY_WRITE)
 
@@ -149,7 +148,7 @@ def test_a_name_stands_once_and_its_author_alone_replaces_it(product: Api) -> No
     others = api_of(Role.OWNER).put(path_of(kept), {}, kept.etag)
     blind = product.put(path_of(kept), {}, {})
     renamed = product.put(path_of(kept), {"name": "once"}, kept.etag)
-    edited = product.put(path_of(kept), {"name": "twice"}, kept.etag)
+    edited = product.put(path_of(kept), {"name": "twice", "month": "2026-11"}, kept.etag)
     stale = product.put(path_of(kept), TWICE, kept.etag)
 
     assert (taken.status, taken.body["type"]) == (409, "urn:aforo:problem:exists")
@@ -157,7 +156,7 @@ def test_a_name_stands_once_and_its_author_alone_replaces_it(product: Api) -> No
     assert others.body["detail"] == f"it is {kept.body['author']}'s: keep yours under another name"
     assert (blind.status, stale.status) == (428, 412)
     assert (renamed.status, renamed.fields) == (422, ["name"])
-    assert (edited.status, edited.body["scenario"]) == (200, {})
+    assert (edited.status, edited.body["scenario"]) == (200, {"month": "2026-11"})
     assert edited.body["summary"]["totals"]["replayed"]["cogs"] == "9.25"
 
 
@@ -400,16 +399,15 @@ def test_drafts_that_are_sent_twice_are_refused_at_the_date_and_later_ones_tell_
     finance = api_of(Role.FINANCE)
     costs = [{"provider": "openai", "meter": "llm.input_tokens", "price": "9", "per": "1M"}]
     kept = finance.post("/scenarios", {"name": "dearer", "costs": costs})
-    later = f"{datetime.now(UTC) + timedelta(days=60):%Y-%m-%d}"
 
     first = turned(finance, kept)
     again = turned(finance, kept)
-    both = turned(finance, kept, begins=later)
+    both = turned(finance, kept, begins=LATER)
 
     assert (first.status, again.status, again.fields) == (201, 422, ["begins"])
     assert again.body["errors"][0]["remedy"] == "name another date"
     assert both.body["changes"] == [
-        f"openai llm.input_tokens: 9 → 9 USD per 1,000,000 from {later}"
+        f"openai llm.input_tokens: 9 → 9 USD per 1,000,000 from {LATER}"
     ]
     remark, follows = both.body["remarks"]
     assert follows.startswith("llm.cached_input_tokens, llm.cache_creation_tokens, llm.tool_tokens")

@@ -13,7 +13,16 @@ from aforo_admin import audit
 from aforo_admin.control.models import AuditEntry, MeteringRule
 from aforo_admin.control.roles import Role
 from aforo_admin.domain.catalog import IngestKey
-from tests.contract.rest_lab import ANY, EXAMPLE, Api, Said, api_of, applied, forget_failures
+from tests.contract.rest_lab import (
+    ANY,
+    COMING,
+    EXAMPLE,
+    Api,
+    Said,
+    api_of,
+    applied,
+    forget_failures,
+)
 
 pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
@@ -24,9 +33,9 @@ SUBSCRIPTION = {"id": "hooli-1", "plan": "pro", "started_at": "2026-11-01"}
 # Another id would be another subscription, and lose the one that bills.
 OF_GLOBEX = {"id": "globex-1", "plan": "pro", "started_at": "2026-03-31"}
 PLAN = {"committed_fee": "7", "features": ["chat"]}
-OVERRIDE = {"level_max": "warn", "until": "2027-06-01", "reason": "Q4"}
+OVERRIDE = {"level_max": "warn", "until": COMING, "reason": "Q4"}
 DEAL = {"from": "2026-06-01", "committed_fee": "400"}
-PRICE = {"meter": "api.calls", "price": "0.30", "per": "1M", "from": "2027-01-01"}
+PRICE = {"meter": "api.calls", "price": "0.30", "per": "1M", "from": COMING}
 # {it}: what the write before it has made.
 WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/features", {"id": "vision"}),
