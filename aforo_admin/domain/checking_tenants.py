@@ -52,12 +52,13 @@ IDENTITY_FIELDS: Final = {
 
 def tenants_problems(catalog: Catalog, features: frozenset[str]) -> Iterator[Problem]:
     owners: dict[str, str] = {}  # Credential hash → the place of the first that has it.
+    known = Known(features=features, meters=catalog.known_meters)
     for tenant in catalog.tenants.values():
-        yield from _tenant(tenant, catalog, features)
+        yield from _tenant(tenant, catalog, known)
         yield from _credentials(tenant, owners)
 
 
-def _tenant(tenant: Tenant, catalog: Catalog, features: frozenset[str]) -> Iterator[Problem]:
+def _tenant(tenant: Tenant, catalog: Catalog, known: Known) -> Iterator[Problem]:
     path: Path = ("tenants", tenant.tenant_id)
     yield from check_id(path, tenant.tenant_id)
     yield from check_text((*path, "name"), tenant.name)
@@ -70,7 +71,6 @@ def _tenant(tenant: Tenant, catalog: Catalog, features: frozenset[str]) -> Itera
             kind="plan",
             known=catalog.plans,
         )
-    known = Known(features=features, meters=catalog.known_meters)
     yield from contract_problems(path, tenant, catalog, known)
     names = [name for name in subscription.plan_ids if name in catalog.plans]
     plans: list[Plan | None] = [catalog.plans[name] for name in names]
