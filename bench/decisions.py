@@ -11,17 +11,10 @@ from typing import Any
 from bench import h2load, programs
 from bench.programs import cpu_s
 from bench.read_model import LIMITED, PLAIN, api_key, fill
+from lab.envoy import EnvoyServer
 from lab.load import LoadGenerator, LoadResult
 from lab.ports import free_port
-from lab.servers import (
-    ROOT,
-    EnvoyServer,
-    Program,
-    RedisServer,
-    ask_tcp,
-    python_module,
-    scratch_dir,
-)
+from lab.servers import ROOT, Program, RedisServer, ask_tcp, python_module, scratch_dir
 
 NONE, REFERENCE, AFORO = "no authorization", "constant answer", "Aforo on ngh2"
 AFORO_QUOTA, AFORO_GRPCIO = "Aforo on ngh2, hard quota", "Aforo on grpcio"

@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.decisions import EXT_AUTHZ
+from lab.envoy import EnvoyServer
 from lab.load import LoadGenerator
 from lab.ports import free_port
-from lab.servers import (
-    ROOT,
-    EnvoyServer,
-    KafkaServer,
-    Program,
-    ask_tcp,
-    python_module,
-    scratch_dir,
-)
+from lab.servers import ROOT, KafkaServer, Program, ask_tcp, python_module, scratch_dir
 from lab.stack import run_aforo, wait_until
 
 RATE_PER_S = 1000.0

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from lab.envoy import Address, EnvoyServer
 from lab.patience import PATIENT_AUTHZ, PATIENT_INGEST, patient, patient_with_log
 from lab.ports import free_port
 from lab.postgres import PostgresServer
 from lab.servers import (
     HANG_S,
     ROOT,
-    Address,
-    EnvoyServer,
     KafkaProgram,
     KafkaServer,
     Program,

@@ -31,10 +31,11 @@ from google.protobuf.struct_pb2 import Struct
 from google.rpc.status_pb2 import Status
 
 from aforo_proto.llm_pb2 import TokenUsage
+from lab.envoy import Address, EnvoyServer
 from lab.http_client import HttpClient
 from lab.patience import PATIENT_S, patient, patient_with_log
 from lab.ports import free_port
-from lab.servers import HANG_S, Address, EnvoyServer, eventually, scratch_dir
+from lab.servers import HANG_S, eventually, scratch_dir
 from lab.upstream import FakeLlm
 
 SHIPPED = Path(__file__).parents[2] / "envoy" / "aforo.yaml"

@@ -27,9 +27,10 @@ from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.protobuf.struct_pb2 import Struct
 from google.rpc.status_pb2 import Status
 
+from lab.envoy import EnvoyServer
 from lab.http_client import HttpClient
 from lab.ports import free_port
-from lab.servers import EnvoyServer, scratch_dir
+from lab.servers import scratch_dir
 from lab.upstream import FakeLlm
 from tests.contract.ship_lab import ShipLab, ship_lab
 

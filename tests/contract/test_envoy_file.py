@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.servers import envoy_binary
+from lab.envoy import envoy_binary
 from tests.contract.envoy_lab import SHIPPED, ext_authz, http_filters, manager
 
 pytestmark = pytest.mark.contract

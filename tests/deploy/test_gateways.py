@@ -26,7 +26,8 @@ from aforo_meter.event_reading import EventReader
 from aforo_meter.llm_metadata import llm_call
 from aforo_proto.access_log_pb2 import Metadata
 from aforo_proto.usage_pb2 import UsageEvent
-from lab.servers import envoy_binary, eventually
+from lab.envoy import envoy_binary
+from lab.servers import eventually
 from tests.contract.envoy_lab import EnvoyLab, authz_metadata, envoy_lab, http_filters
 from tests.contract.http2_client import Http2Client
 from tests.deploy.control_planes import (

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.envoy import EnvoyServer
 from lab.http_client import HttpClient
 from lab.patience import PATIENT_AUTHZ, patient
 from lab.ports import free_port
-from lab.servers import EnvoyServer, Program, RedisServer, ask_tcp, eventually, scratch_dir
+from lab.servers import Program, RedisServer, ask_tcp, eventually, scratch_dir
 from lab.upstream import FakeLlm
 from tests.deploy.rendering import ROOT
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from lab.envoy import EnvoyServer
 from lab.ports import free_port
-from lab.servers import HANG_S, EnvoyServer, scratch_dir
+from lab.servers import HANG_S, scratch_dir
 from lab.upstream import FakeLlm
 from tests.deploy.envoy_config import TARGET
 from tests.deploy.overlay_lab import without_stats

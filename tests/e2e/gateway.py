@@ -12,16 +12,9 @@ from typing import Any
 from aforo_authz.domain.access import Level
 from aforo_authz.domain.features import Rule
 from aforo_authz.domain.quotas import WindowKind
+from lab.envoy import EnvoyServer
 from lab.ports import free_port
-from lab.servers import (
-    ROOT,
-    EnvoyServer,
-    Program,
-    ask_tcp,
-    eventually,
-    python_module,
-    scratch_dir,
-)
+from lab.servers import ROOT, Program, ask_tcp, eventually, python_module, scratch_dir
 from lab.upstream import FakeLlm
 from tests.authz_redis import ReadModel
 from tests.authz_samples import make_credential, make_margin, make_policy, make_quota
