@@ -22,7 +22,7 @@ from lab.servers import (
 )
 
 VERSION = "4.0.0"
-FETCH_S_MAX = 600.0
+FETCH_S_MAX = 240.0
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 POM = f"""\
 <project>

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 DAY_S: Final = 86_400
-STORY_S: Final = 240.0  # No story takes so long.
+STORY_S: Final = 300.0  # No story takes so long.
 
 
 def wait_out_midnight(tell: Callable[[str], None] = lambda _: None) -> None:

@@ -104,7 +104,8 @@ class Program:
             try:
                 self.wait_ready()
             except BaseException:
-                self.kill()  # Nobody else would: who starts it in a `with` has not got it yet.
+                if self.running:  # Nobody else would: who starts it in a `with` has not got it yet.
+                    self.kill()
                 raise
         return self
 

@@ -89,9 +89,9 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(WORKERS_PER_CPU * len(os.sched_getaffinity(0)), WORKERS_MAX)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Remove the logs and data of a run without a failure; others are for looking at."""
-    if not session.testsfailed:
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remove the logs and data of a process without a failure; others are for looking at."""
+    if exitstatus == pytest.ExitCode.OK:
         forget_scratch()
 
 

@@ -75,9 +75,8 @@ async def hang(message: bytes, _budget_s: float | None) -> bytes:
 
 def stall(message: bytes, budget_s: float | None) -> bytes:
     patience_s = budget_s if message == b"impatient" and budget_s is not None else 0.0
-    time.sleep(
-        patience_s + STALL_S
-    )  # As when the machine has no time for us: the loop stands still too.
+    # As when the machine has no time for us: the loop stands still too.
+    time.sleep(patience_s + STALL_S)
     return message
 
 

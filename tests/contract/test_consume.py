@@ -1,5 +1,6 @@
 """Usage in Kafka → charges, margins, levels and alerts: one running consumer, a tenant a test."""
 
+import statistics
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -9,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from aforo_proto import margin_pb2, policy_pb2, usage_pb2
-from lab.servers import HANG_S, KafkaServer, eventually
+from lab.servers import KafkaServer, eventually
 from tests.conftest import KafkaAt
 from tests.contract.consume_lab import (
     DOLLAR,
@@ -23,6 +24,7 @@ from tests.contract.consume_lab import (
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
 CATALOG_S_MAX = 2.0
+SERIES_MAX = 3
 DAY_MICROS = 86_400 * SECOND_MICROS
 
 
@@ -78,14 +80,18 @@ def has_cost(nanos: int, margin: margin_pb2.Margin) -> bool:
 
 async def test_a_margin_is_fresh_within_a_fraction_of_a_second(lab: ConsumeLab) -> None:
     await contracted(lab, "fresh", fee=1000)
-    took_s: list[float] = []
-    end_s = time.monotonic() + HANG_S
-    while not took_s or min(took_s) >= 1.0:  # Cores are shared: some are late.
-        assert time.monotonic() < end_s, took_s
-        started = time.monotonic()
-        await lab.send("fresh")
-        await lab.margin_is("fresh", partial(has_cost, (len(took_s) + 1) * DOLLAR))
-        took_s.append(time.monotonic() - started)
+    sent = 0
+    for _ in range(SERIES_MAX):  # Usage that is calm waits for longer where commits are slow.
+        took_s = []
+        for _ in range(10):
+            started = time.monotonic()
+            await lab.send("fresh")
+            sent += DOLLAR
+            await lab.margin_is("fresh", partial(has_cost, sent))
+            took_s.append(time.monotonic() - started)
+        if min(took_s) < 1.0:
+            return
+    raise AssertionError("of ten the quickest: cores are shared", took_s)
 
 
 async def test_an_event_that_comes_again_is_charged_once(lab: ConsumeLab) -> None:
@@ -219,7 +225,8 @@ async def test_a_catalog_that_is_edited_frees_within_two_seconds(lab: ConsumeLab
         took_s.append(time.monotonic() - started)
         assert margin.revenue_nanos == fee * DOLLAR
 
-    assert min(took_s) < CATALOG_S_MAX, "of ten the quickest: cores are shared"
+    freed_s = took_s[::2]
+    assert statistics.median(freed_s) < CATALOG_S_MAX, freed_s
     assert [m["data"]["direction"] for m in lab.outbox("freed")] == ["worse", "better"] * 5 + [
         "worse"
     ]
@@ -265,6 +272,7 @@ async def test_a_new_period_frees_without_any_usage(lab: ConsumeLab) -> None:
     )
 
     assert (margin.level, margin.cogs_nanos) == (margin_pb2.LEVEL_NONE, 0)
+    assert now_micros() - ends_micros < 20 * SECOND_MICROS, "sooner than anything else would do it"
     assert [m["data"]["to"] for m in lab.outbox("renewed")] == ["block", "none"]
 
 

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.contract
 BLOCK = encoded(grpc_fields(ECHO))
 NOT_GRPC = [(n, v) for n, v in grpc_fields(ECHO) if n != "content-type"]
 GREETING = PREFACE + settings()
-# Looked at once a second: more would only take longer.
+# Looked at once a second, by a time that is up to a second old: less would be no time at all.
 IMPATIENT = Limits(handshake_s_max=2.0, request_s_max=2.0, idle_s_max=2.0)
 
 
@@ -164,7 +164,7 @@ async def test_who_breaks_tls_off_half_way_does_not_stop_the_clock_for_others(
 
     broken = await asyncio.to_thread(shake_hands, address, context)
     broken.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(30))
-    await asyncio.sleep(1.5)  # A sweep comes by; nothing is read, so TLS does not end.
+    await asyncio.sleep(1.5)  # Nothing is read, so TLS does not end until sweeps come by.
     silent = await asyncio.to_thread(shake_hands, address, context)
     seen = await asyncio.to_thread(read_to_the_end, silent)
 

@@ -66,14 +66,18 @@ async def ask(nodes: RedisNodes, *command: str) -> object:
                 await asyncio.sleep(0.05)
 
 
-async def why_refused(url: str, *words: str) -> str:
-    """Return what it says, once it says one of these: it tries again, and may be late at first."""
+async def why_refused(url: str, *words: str, or_else: str = "") -> str:
+    """Return what it says, once it says all of these, or else this one.
+
+    It tries again, and may be late at first.
+    """
     nodes = RedisNodes(parse_redis_url(url), prefix=None)
     running = asyncio.ensure_future(nodes.run())
 
     def says_so() -> bool:
         said = str(nodes.last_error or "")
-        return bool(said) and (not words or any(word in said for word in words))
+        told_why = all(word in said for word in words)
+        return bool(said) and (told_why or bool(or_else and or_else in said))
 
     with contextlib.suppress(TimeoutError):  # The caller shows what it says instead.
         await eventually(says_so)

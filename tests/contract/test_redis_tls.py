@@ -90,8 +90,7 @@ async def assert_all_refuse(url: str, *words: str, or_else: str = "") -> None:
             client that is slow to read may hear of alone.
     """
     told = doctor(env={"AFORO_ADMIN_REDIS_URL": url}).stdout
-    expected = [*words, *([or_else] if or_else else [])]
-    refused = await why_refused(url, *expected)
+    refused = await why_refused(url, *words, or_else=or_else)
     for text in (refused, await meter_refuses(url), " ".join(told.split())):
         told_why = all(word in text for word in words)
         assert told_why or (or_else and or_else in text), text

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import statistics
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,10 +108,15 @@ async def running(redis_url: str, tmp_path: Path) -> AsyncIterator[Running]:
     await redis.aclose()
 
 
-async def test_an_edit_is_in_redis_without_waiting_for_the_schedule(running: Running) -> None:
-    running.edit(CATALOG.format(fee=8))
+async def test_an_edit_is_in_redis_within_two_seconds(running: Running) -> None:
+    took_s = []
+    for fee in range(11, 16):
+        began_s = time.monotonic()
+        running.edit(CATALOG.format(fee=fee))
+        await running.fee_becomes(fee)
+        took_s.append(time.monotonic() - began_s)
 
-    await running.fee_becomes(8)
+    assert statistics.median(took_s) < 2.0, took_s
     assert running.complaint() is None
 
 
@@ -143,7 +150,7 @@ async def test_a_file_that_vanishes_leaves_the_last_good_catalog_in_force(
 
 
 async def test_a_file_that_is_still_being_written_is_left_alone(running: Running) -> None:
-    text = CATALOG.format(fee=8) + "#" * 4096
+    text = CATALOG.format(fee=8) + "#" * 40_960  # Eight looks long.
     assert running.follower is not None
     source = running.follower.source
     before = source.catalog
@@ -152,7 +159,7 @@ async def test_a_file_that_is_still_being_written_is_left_alone(running: Running
             file.write(text[start : start + 512])
             file.flush()
             await asyncio.sleep(POLL_S / 10)
-            # Its first lines alone are a catalog without tenants.
+            # Its first piece is a whole catalog already; more comes, so it is not taken.
             assert source.catalog is before
 
     await running.fee_becomes(8)

@@ -16,7 +16,6 @@ from tests.contract.tcp_proxy import TcpProxy
 from tests.e2e.authz_lab import Authz, Client, ready
 from tests.e2e.outage_lab import (
     COUNTED,
-    HANG_S,
     KNOWN,
     STRANGER,
     UNAVAILABLE,
@@ -77,7 +76,7 @@ async def test_a_killed_process_is_replaced_on_the_same_addresses_and_serves_whe
     # Whoever waits is told at once; then Envoy's failure_mode_allow decides.
     answer = await waiting
     assert answer.reason == UNAVAILABLE
-    assert answer.seconds < HANG_S / 2
+    assert answer.seconds < 10.0
     assert authz.socket.exists()
 
     model.redis.flushall()

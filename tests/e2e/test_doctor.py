@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PROCESSES = ("authz", "ship-a", "ship-b", "consume", "ingest", "deliver", "sync")
 CATALOG: dict[str, str] = {}  # Where the catalog's database is.
-MARGINS = "until when usage is in the margins"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def as_process(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[st
 async def test_a_well_installation_has_no_fault_and_every_part_tells_its_version(
     stack: Stack,
 ) -> None:
-    # The tests before may have taken a part of it away, which is back and not yet found well.
+    # One that has just begun, or whose part a test before took away, is not yet found well.
     await eventually(
         lambda: all("needs no password" in one for one in examined(stack)), every_s=0.5
     )

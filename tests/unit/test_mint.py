@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,7 +22,8 @@ def test_a_key_has_a_recognisable_prefix_and_32_random_characters() -> None:
 def test_the_printed_lines_go_into_a_catalog_as_they_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ["--tenant", "acme", "--id", "ci", "--expires", "2027-12-31"]
+    day = datetime.now(UTC) + timedelta(days=30)
+    arguments = ["--tenant", "acme", "--id", "ci", "--expires", f"{day:%Y-%m-%d}"]
     assert main(["mint", *arguments]) == 0
 
     key, _, lines = capsys.readouterr().out.partition("\n")
