@@ -184,6 +184,8 @@ class Http2Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once what is queued has left; who does not take it in time is cut off."""
+        if self._flush_due:  # Answers that were made in this turn of the loop.
+            self._flush()
         if not self._transport.is_closing():
             self._transport.close()
             loop = asyncio.get_running_loop()
@@ -211,6 +213,7 @@ class Http2Connection(asyncio.Protocol):
         costly = isinstance(error, DenialOfServiceError)
         code = ErrorCode.ENHANCE_YOUR_CALM if costly else ErrorCode.PROTOCOL_ERROR
         self._transport.write(GOAWAY + code.to_bytes(4))
+        self._flush_due = False  # It is the last word.
         self.close()
         self._owner.refused("broken_http2")
         log.warning("a client broke HTTP/2: connection closed", error=str(error))

@@ -434,6 +434,28 @@ async def test_draining_says_goaway_and_finishes_what_has_begun(world: World) ->
     assert client.goaways[-1].last_stream_id == stream_id
 
 
+async def test_an_answer_leaves_though_draining_looks_between_its_making_and_its_writing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look_at_each_turn(is_so: Callable[[], bool], _s_max: float | None = None) -> None:
+        async with asyncio.timeout(HANG_S):
+            while not is_so():  # noqa: ASYNC110 - nothing to wait on
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr("aforo_authz.server_ngh2.wait_until", look_at_each_turn)
+    client = await world.client()
+    stream_id = client.begin(HANG, b"begun")
+    await until(lambda: world.begun == 1)
+    draining = asyncio.ensure_future(world.server.drain(HANG_S))
+    while len(client.goaways) < 2:
+        assert await client.read_frame()
+    world.release.set()
+
+    assert (await client.answer(stream_id)).message == b"begun"
+    await client.read_to_the_end()
+    await draining
+
+
 async def test_a_call_that_crosses_the_first_goaway_is_still_answered(world: World) -> None:
     client = await world.client()
     hanging = client.begin(HANG, b"begun")
