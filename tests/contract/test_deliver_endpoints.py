@@ -111,14 +111,14 @@ async def test_a_name_server_that_does_not_answer_holds_up_no_other_endpoint(
     slow_one = Endpoint(endpoint_id="slow", url="http://slow.invalid/", keys=(KEY,))
     try:
         async with courier_for(
-            ledger, [slow_one, receiver.endpoint("fast")], timeout_s=5.0, policy=PATIENT
+            ledger, [slow_one, receiver.endpoint("fast")], timeout_s=2.0, policy=PATIENT
         ) as courier:
             assert not await courier.deliver_due()
     finally:
         answers.set()
 
     assert len(receiver.ids) == 40
-    assert ledger.row("m-0", "slow")["last_error"] == "no answer within 5 s"
+    assert ledger.row("m-0", "slow")["last_error"] == "no answer within 2 s"
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked(

@@ -478,13 +478,13 @@ def has_ended(lab: SweepLab, case: str) -> bool:
 async def test_long_calls_are_told_of_as_they_go_on(kafka_server: KafkaServer) -> None:
     async with sweep_lab(kafka_server.bootstrap, flush="0.2s", INTERIM_EVERY_MS="200") as lab:
         slow = {"model": "gpt-4o", "messages": [], "stream": True, "x_lab_usage": USED}
-        slow |= {"x_lab_words": 40, "x_lab_gap_ms": 100}
+        slow |= {"x_lab_words": 20, "x_lab_gap_ms": 100}
         answer = await lab.client.post(CHAT, slow, headers={CASE: "events"})
         code, messages = await lab.grpc_call(
-            "gRPC", "Stream", b"ping", **{"messages": 40, "gap-ms": 100}
+            "gRPC", "Stream", b"ping", **{"messages": 20, "gap-ms": 100}
         )
         async with lab.websocket("WebSocket") as socket:
-            for _ in range(40):
+            for _ in range(20):
                 await socket.send_str("x" * 50)
                 await socket.receive_str()
                 await asyncio.sleep(0.1)
@@ -492,7 +492,7 @@ async def test_long_calls_are_told_of_as_they_go_on(kafka_server: KafkaServer) -
             await eventually(functools.partial(has_ended, lab, case))
         found = {case: lab.events(case) for case in ("events", "gRPC", "WebSocket")}
 
-    totals = {"events": len(answer.body), "gRPC": 9 * len(messages), "WebSocket": 40 * 52 + 4}
+    totals = {"events": len(answer.body), "gRPC": 9 * len(messages), "WebSocket": 20 * 52 + 4}
     assert code == 0
     for case, events in found.items():
         (end,) = [event for event in events if not event.interim]
