@@ -24,7 +24,6 @@ from tests.contract.consume_lab import (
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
 
 CATALOG_S_MAX = 2.0
-SERIES_MAX = 3
 DAY_MICROS = 86_400 * SECOND_MICROS
 
 
@@ -80,18 +79,15 @@ def has_cost(nanos: int, margin: margin_pb2.Margin) -> bool:
 
 async def test_a_margin_is_fresh_within_a_fraction_of_a_second(lab: ConsumeLab) -> None:
     await contracted(lab, "fresh", fee=1000)
-    sent = 0
-    for _ in range(SERIES_MAX):  # Usage that is calm waits for longer where commits are slow.
-        took_s = []
-        for _ in range(10):
-            started = time.monotonic()
-            await lab.send("fresh")
-            sent += DOLLAR
-            await lab.margin_is("fresh", partial(has_cost, sent))
-            took_s.append(time.monotonic() - started)
-        if min(took_s) < 1.0:
-            return
-    raise AssertionError("of ten the quickest: cores are shared", took_s)
+    took_s: list[float] = []
+    # Usage that is calm waits for longer where commits are slow.
+    while len(took_s) < 10 or (min(took_s) >= 1.0 and len(took_s) < 30):
+        started = time.monotonic()
+        await lab.send("fresh")
+        await lab.margin_is("fresh", partial(has_cost, (len(took_s) + 1) * DOLLAR))
+        took_s.append(time.monotonic() - started)
+
+    assert min(took_s) < 1.0, "of ten the quickest, or of thirty: cores are shared"
 
 
 async def test_an_event_that_comes_again_is_charged_once(lab: ConsumeLab) -> None:
